@@ -1,0 +1,110 @@
+"""Activation functions of sparse autoencoders whose gradients are not (only) autograd's.
+
+ProLU (Proportional ReLU) passes its pre-activation unchanged where that exceeds a learned
+threshold: ``ProLU(m, b) = m if m + b > 0 and m > 0 else 0``. Its true gradient with respect to the
+bias is zero almost everywhere, so the write-up ("ProLU: A Nonlinearity for Sparse Autoencoders")
+replaces it by synthetic gradients, derived by writing ``ProLU(m, b) = ReLU(m) Thresh(m + b)`` and
+putting a straight-through estimator ST in the place of Thresh's derivative:
+
+    d/dm = gate + ReLU(m) ST(m + b),    d/db = ReLU(m) ST(m + b),    gate = Thresh(m) Thresh(m + b)
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Gradient = Literal["relu", "ste", "ste_bias_only", "ste_input_only"]
+Estimator = Literal["thresh", "rectangle", "triangle", "sigmoid", "gaussian"]
+
+# Which of the two partial derivatives, with respect to (m, b), contain the straight-through term.
+_STRAIGHT_THROUGH: dict[Gradient, tuple[bool, bool]] = {
+    "relu": (False, False),
+    "ste": (True, True),
+    "ste_bias_only": (False, True),
+    "ste_input_only": (True, False),
+}
+
+# Pseudo-derivatives of Thresh at u. All but `thresh` integrate to one and are nonzero on both sides
+# of the threshold.
+ESTIMATORS: dict[Estimator, Callable[[Tensor, float], Tensor]] = {
+    "thresh": lambda u, width: (u > 0).to(u.dtype),
+    "rectangle": lambda u, width: (u.abs() < width / 2).to(u.dtype) / width,
+    "triangle": lambda u, width: (1 - u.abs() / width).clamp(min=0) / width,
+    "sigmoid": lambda u, width: torch.sigmoid(u / width) * torch.sigmoid(-u / width) / width,
+    "gaussian": lambda u, width: (
+        torch.exp(-0.5 * (u / width) ** 2) / (width * math.sqrt(2 * math.pi))
+    ),
+}
+
+
+class _ProLU(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
+        return torch.where((m > 0) & (m + b > 0), m, 0).to(torch.result_type(m, b))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        m, b, ctx.gradient, ctx.st, ctx.width = inputs
+        ctx.save_for_backward(m, b)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = upstream
+        m, b = ctx.saved_tensors
+        u = m + b
+        through_m, through_b = _STRAIGHT_THROUGH[ctx.gradient]
+        gate = ((m > 0) & (u > 0)).to(grad.dtype)
+        straight = torch.relu(m) * ESTIMATORS[ctx.st](u, ctx.width)
+        grad_m = grad * (gate + straight if through_m else gate)
+        grad_b = grad * (straight if through_b else gate)
+        return (
+            grad_m.sum_to_size(m.shape).to(m.dtype),
+            grad_b.sum_to_size(b.shape).to(b.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def prolu(
+    m: Tensor,
+    b: Tensor,
+    gradient: Gradient = "ste",
+    *,
+    estimator: Estimator = "thresh",
+    bandwidth: float = 1.0,
+) -> Tensor:
+    """Proportional ReLU: ``m`` where ``m > 0`` and ``m + b > 0``, else 0.
+
+    The forward is the same for every ``gradient``; a positive ``b`` acts as zero.
+
+    Args:
+        m: pre-activation without its bias, ``(x - b_dec) W_enc``. [..., d_sae]
+        b: encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
+        gradient: ``relu`` is the write-up's ProLU_ReLU (both derivatives are the gate), ``ste`` its
+            ProLU_STE; ``ste_bias_only`` and ``ste_input_only`` put the straight-through term into
+            one derivative and the gate into the other (the ablations that its comments raise).
+        estimator: the pseudo-derivative ST of Thresh; the default, ``thresh``, is the derivative of
+            ReLU and gives ProLU_STE its published gradients ``(1 + m) gate`` and ``m gate``. With
+            any other, gradient also flows where ``m + b <= 0``.
+        bandwidth: width of the estimator, in the units of ``m``; ``thresh`` has none.
+
+    Returns:
+        The activation, in the promoted dtype of ``m`` and ``b``. Shape of ``m + b``.
+
+    Raises:
+        ValueError: for an unknown gradient or estimator, or a bandwidth that is not positive.
+    """
+    if gradient not in _STRAIGHT_THROUGH:
+        raise ValueError(f"gradient {gradient!r} is none of {', '.join(get_args(Gradient))}")
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator {estimator!r} is none of {', '.join(get_args(Estimator))}")
+    if not bandwidth > 0:
+        raise ValueError(f"bandwidth {bandwidth} is not positive")
+    result: Tensor = _ProLU.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
+    return result

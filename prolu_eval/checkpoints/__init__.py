@@ -1,0 +1,82 @@
+"""Finding and loading checkpoints. A new format is one module and one line in :data:`FORMATS`."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from prolu_eval.checkpoints import native
+from prolu_eval.checkpoints.base import Format
+from prolu_eval.errors import CheckpointError, ProluEvalError
+from prolu_eval.results import FOLDER
+from prolu_eval.runs import Broken, Run
+from prolu_eval.saes import SparseAutoencoder
+
+FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (native.FORMAT,)}
+
+
+def discover(path: str | Path) -> list[Run | Broken]:
+    """Every checkpoint in or below a folder, or the one at a file, in order of path.
+
+    Names are paths relative to ``path``. A checkpoint that is recognised but cannot be described is
+    returned as :class:`Broken`.
+
+    Raises:
+        CheckpointError: if ``path`` does not exist or no checkpoint lies there.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise CheckpointError(root, "does not exist", "name a folder of runs")
+    found = [item for place, fmt in _places(root) for item in _described(place, fmt, root)]
+    if not found:
+        raise CheckpointError(root, "holds no checkpoint", f"formats known: {', '.join(FORMATS)}")
+    return found
+
+
+def _places(root: Path) -> Iterator[tuple[Path, Format]]:
+    if root.is_file():
+        for fmt in FORMATS.values():
+            names = frozenset(entry.name for entry in root.parent.iterdir())
+            yield from ((p, fmt) for p in fmt.find(root.parent, names) if p in (root, root.parent))
+        return
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
+        for fmt in FORMATS.values():
+            yield from ((place, fmt) for place in fmt.find(Path(folder), frozenset(files)))
+
+
+def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
+    name = place.name if place == root else place.relative_to(root).as_posix()
+    try:
+        runs = fmt.describe(place)
+    except ProluEvalError as error:
+        return [Broken(name, place, str(error))]
+    return [replace(r, name=name if r.part is None else f"{name}:{r.part}") for r in runs]
+
+
+def load_run(run: Run) -> SparseAutoencoder:
+    """The autoencoder of a run that :func:`discover` found.
+
+    Raises:
+        CheckpointError: if its files are damaged or do not fit each other.
+    """
+    return FORMATS[run.format].load(run)
+
+
+def load_sae(path: str | Path) -> SparseAutoencoder:
+    """The one autoencoder at a path, of any format, on the CPU and ready for evaluation.
+
+    ``load_sae(path)(x)`` takes and gives activations [..., d_in] in the model's own units.
+
+    Raises:
+        CheckpointError: if there is none, more than one, or it is damaged.
+    """
+    found = discover(path)
+    if len(found) > 1:
+        names = ", ".join(item.name for item in found[:3])
+        raise CheckpointError(
+            path, f"holds {len(found)} checkpoints ({names}, ...)", "name one of them"
+        )
+    if isinstance(found[0], Broken):
+        raise CheckpointError(path, f"cannot be loaded ({found[0].error})", "mend it")
+    return load_run(found[0])

@@ -1,0 +1,137 @@
+"""The native format: a folder with ``config.json`` and ``sae.safetensors``."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors.torch import save
+
+from prolu_eval.checkpoints.base import Format, fill, read_safetensors
+from prolu_eval.errors import CheckpointError
+from prolu_eval.results import write_atomically
+from prolu_eval.runs import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Run, RunConfig
+from prolu_eval.saes import VARIANTS, SparseAutoencoder
+
+
+def read_config(path: Path) -> RunConfig:
+    """A run's config.json.
+
+    Raises:
+        CheckpointError: if it is missing, is no JSON, or does not describe a run.
+    """
+    remedy = "restore the file that training wrote"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"cannot be read ({error})", remedy) from None
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise CheckpointError(
+            path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
+        )
+    try:
+        return RunConfig.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise CheckpointError(path, f"{where}: {first['msg'].lower()}", remedy) from None
+
+
+def build(config: RunConfig, path: Path) -> SparseAutoencoder:
+    """An autoencoder of a config's variant and shape, its weights still zero.
+
+    Raises:
+        CheckpointError: if the variant, or one of its options, is unknown.
+    """
+    variant = VARIANTS.get(config.variant)
+    if variant is None:
+        raise CheckpointError(
+            path,
+            f"unknown variant {config.variant!r}",
+            f"the variants are {', '.join(sorted(VARIANTS))}",
+        )
+    try:
+        options = variant.Options.model_validate(config.options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("options", *first["loc"]))
+        raise CheckpointError(
+            path, f"{where}: {first['msg'].lower()}", f"see the options of {config.variant}"
+        ) from None
+    return variant(
+        config.d_in,
+        config.d_sae,
+        options,
+        apply_b_dec_to_input=config.apply_b_dec_to_input,
+        normalisation=config.normalisation,
+    )
+
+
+def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:
+    """Write a run folder, each file atomically and the config last.
+
+    ``config`` describes the training; what the autoencoder itself knows (variant, options, sizes,
+    normalisation) is taken from it. The config comes last because a folder without it is no run:
+    an interrupted first write leaves nothing that could be taken for a finished checkpoint.
+
+    Raises:
+        ResultsError: if the folder cannot be written to.
+    """
+    tensors = {
+        name: parameter.detach().cpu().contiguous() for name, parameter in sae.named_parameters()
+    }
+    config = config.model_copy(
+        update={
+            "variant": sae.variant,
+            "options": sae.options.model_dump(),
+            "d_in": sae.d_in,
+            "d_sae": sae.d_sae,
+            "normalisation": sae.normalisation,
+            "apply_b_dec_to_input": sae.apply_b_dec_to_input,
+        }
+    )
+    write_atomically(folder / WEIGHTS_FILE, save(tensors))
+    document = json.dumps(config.model_dump(mode="json"), indent=1, allow_nan=False)
+    write_atomically(folder / CONFIG_FILE, (document + "\n").encode())
+
+
+def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
+    if WEIGHTS_FILE in names and CONFIG_FILE in names and "cfg.json" not in names:
+        yield folder
+
+
+def _describe(folder: Path) -> list[Run]:
+    config = read_config(folder / CONFIG_FILE)
+    label = build(config, folder / CONFIG_FILE).label
+    return [
+        Run(
+            name=folder.name,
+            path=folder,
+            format=FORMAT.name,
+            variant=config.variant,
+            label=label if config.penalty is None else f"{label}+{config.penalty}",
+            d_in=config.d_in,
+            d_sae=config.d_sae,
+            files=(folder / CONFIG_FILE, folder / WEIGHTS_FILE),
+            hook=config.hook,
+            model=config.model,
+            model_revision=config.model_revision,
+            dataset=config.dataset,
+            context_length=config.context_length,
+            prepend_bos=config.prepend_bos,
+            penalty=config.penalty,
+            coefficient=config.coefficient,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            provenance={"library": "prolu-eval", "config": config.model_dump(mode="json")},
+        )
+    ]
+
+
+def _load(run: Run) -> SparseAutoencoder:
+    sae = build(read_config(run.path / CONFIG_FILE), run.path / CONFIG_FILE)
+    return fill(sae, read_safetensors(run.path / WEIGHTS_FILE), run.path / WEIGHTS_FILE)
+
+
+FORMAT = Format("native", _find, _describe, _load)

@@ -1,0 +1,54 @@
+"""The embedded default: a small language model and the text that it was trained on.
+
+The model lies beside this file in Hugging Face format (:data:`MODEL_PATH`). Its text is on every
+machine that has Python: the source files of the running interpreter's standard library, split by
+file into ``train`` and ``heldout`` (:func:`documents`). Neither needs a network.
+"""
+
+import hashlib
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+MODEL_PATH = Path(__file__).parent / "model"
+
+Split = Literal["train", "heldout"]
+
+# Not everywhere installed (tests, idlelib), not the interpreter's own (site-packages), or tables
+# rather than source text (encodings, pydoc_data).
+_LEFT_OUT = frozenset(
+    [
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idlelib",
+        "lib2to3",
+        "ensurepip",
+        "encodings",
+        "pydoc_data",
+        "__pycache__",
+        "_vendor",
+    ]
+)
+_HELDOUT_ONE_IN = 10
+
+
+def split_of(relative_path: str) -> Split:
+    """Which split a source file belongs to: a tenth, chosen by the hash of its path, is held out.
+
+    The path is relative to the standard library's folder and POSIX style, so that a file falls on
+    the same side on every machine and in every Python version.
+    """
+    digest = hashlib.sha256(relative_path.encode()).digest()
+    return "heldout" if digest[0] % _HELDOUT_ONE_IN == 0 else "train"
+
+
+def documents(split: Split) -> Iterator[str]:
+    """The text of every standard-library source file of a split, in order of path."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if _LEFT_OUT.isdisjoint(relative.parts) and split_of(relative.as_posix()) == split:
+            yield path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,51 @@
+"""The errors a user meets: one sentence each, naming what is wrong, why, and what to do about it.
+
+A command prints the sentence and exits with :attr:`ProluEvalError.exit_code`; anything else that
+is raised is a defect of prolu-eval.
+"""
+
+from pathlib import Path
+
+DONE, CHECK_FAILED, WRONG_INPUT = 0, 1, 2
+
+
+class ProluEvalError(Exception):
+    """Something the user can mend.
+
+    ``subject`` is the file, option or name at fault, ``reason`` what is wrong with it, ``remedy``
+    what to do, each without a full stop.
+    """
+
+    exit_code = WRONG_INPUT
+
+    def __init__(self, subject: str | Path, reason: str, remedy: str) -> None:
+        self.subject, self.reason, self.remedy = str(subject), reason, remedy
+        super().__init__(" ".join(f"{subject}: {reason}; {remedy}.".split()))
+
+
+class UsageError(ProluEvalError):
+    """An option or argument that makes no sense."""
+
+
+class ConfigError(ProluEvalError):
+    """A sweep file or a run's config.json that cannot be read."""
+
+
+class CheckpointError(ProluEvalError):
+    """A checkpoint that is damaged, unknown, or not what it says it is."""
+
+
+class ModelError(ProluEvalError):
+    """A language model that cannot be loaded, or lacks the hook point asked for."""
+
+
+class TokensError(ProluEvalError):
+    """Text or token ids that cannot be read or do not suit the model."""
+
+
+class EvaluationError(ProluEvalError):
+    """A measurement that has no meaningful result, such as one over infinite activations."""
+
+
+class ResultsError(ProluEvalError):
+    """Stored results that are missing, damaged, or cannot be compared."""

@@ -1,0 +1,169 @@
+"""Every scalar metric, defined once: as a ratio of per-sequence sums.
+
+The engine accumulates, per sequence, sums over counted positions (:data:`COLUMNS`). A metric is an
+affine function of a ratio of two linear combinations of those sums, so that its value, its
+standard error clustered by sequence, and a paired difference between two runs all follow from the
+stored sums, without the model. ``prolu-eval metrics``, the report and the results read this table.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+METRIC_VERSION = 1
+# 1: first version (2026-11)
+
+# Sums over the counted positions of a sequence. Those with `ce_` or `kl` run over the counted
+# positions that have a next token; their number is `n_next`.
+COLUMNS: dict[str, str] = {
+    "n": "counted positions",
+    "n_next": "counted positions that have a next token",
+    "l0": "number of nonzero codes",
+    "l1": "sum of |a_i| norm(W_dec_i)",
+    "l1_raw": "sum of |a_i|",
+    "sqrt_l1": "sum of sqrt(|a_i| norm(W_dec_i))",
+    "sqrt_l1_raw": "sum of sqrt(|a_i|)",
+    "squared_error": "squared norm of x - x_hat",
+    "squared_deviation": "squared norm of x - mean(x)",
+    "cosine_similarity": "cosine of x and x_hat",
+    "norm_ratio": "norm(x_hat) / norm(x)",
+    "x_hat_squared": "squared norm of x_hat",
+    "x_hat_dot_x": "inner product of x_hat and x",
+    "ce_clean": "cross-entropy, nothing replaced",
+    "ce_spliced": "cross-entropy, x replaced by x_hat",
+    "ce_zero": "cross-entropy, x replaced by zero",
+    "ce_mean": "cross-entropy, x replaced by its mean",
+    "kl": "KL(clean, spliced) of next-token distributions",
+}
+
+Direction = Literal["min", "max", "none"]
+Terms = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """``offset + scale * sum(numerator) / sum(denominator)`` over per-sequence sums.
+
+    ``direction`` is what better means. A metric with neither numerator nor denominator is computed
+    from per-feature arrays (:mod:`prolu_eval.evaluation.features`).
+    """
+
+    key: str
+    title: str
+    unit: str
+    direction: Direction
+    definition: str
+    numerator: Terms = field(default_factory=dict)
+    denominator: Terms = field(default_factory=dict)
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+def _mean(
+    key: str, column: str, title: str, unit: str, direction: Direction, definition: str
+) -> Metric:
+    count = "n_next" if column.startswith(("ce_", "kl")) else "n"
+    return Metric(key, title, unit, direction, definition, {column: 1.0}, {count: 1.0})
+
+
+def _recovered(key: str, ablated: str, replacement: str) -> Metric:
+    return Metric(
+        key,
+        f"CE recovered ({replacement} ablation)",
+        "fraction",
+        "max",
+        f"({ablated} - ce_spliced) / ({ablated} - ce_clean), of the means over all tokens",
+        {ablated: 1.0, "ce_spliced": -1.0},
+        {ablated: 1.0, "ce_clean": -1.0},
+    )
+
+
+_ALL = [
+    _mean("l0", "l0", "L0", "features", "min", "number of a_i != 0 per token"),
+    _mean(
+        "l1", "l1", "L1", "activation", "min",
+        "sum of |a_i| norm(W_dec_i): invariant under rescaling a decoder row",
+    ),
+    _mean("l1_raw", "l1_raw", "L1 (raw)", "activation", "min", "sum of |a_i|"),
+    _mean(
+        "sqrt_l1", "sqrt_l1", "sqrt-L1", "sqrt(activation)", "min",
+        "sum of sqrt(|a_i| norm(W_dec_i)): invariant under rescaling a decoder row",
+    ),
+    _mean(
+        "sqrt_l1_raw", "sqrt_l1_raw", "sqrt-L1 (raw)", "sqrt(activation)", "min",
+        "sum of sqrt(|a_i|)",
+    ),
+    _mean(
+        "mse", "squared_error", "MSE", "activation²", "min",
+        "squared L2 norm of x - x_hat, summed over d_in",
+    ),
+    Metric(
+        "nmse", "normalised MSE", "fraction", "min",
+        "mse over the mean squared distance of x from its mean over the counted positions",
+        {"squared_error": 1.0}, {"squared_deviation": 1.0},
+    ),
+    Metric(
+        "explained_variance", "explained variance", "fraction", "max",
+        "1 - nmse, all positions pooled",
+        {"squared_error": 1.0}, {"squared_deviation": 1.0}, scale=-1.0, offset=1.0,
+    ),
+    _mean(
+        "cosine_similarity", "cosine_similarity", "cosine similarity", "", "max",
+        "mean over tokens of the cosine of x and x_hat",
+    ),
+    _mean(
+        "l2_ratio", "norm_ratio", "L2 ratio", "", "none",
+        "mean over tokens of norm(x_hat) / norm(x)",
+    ),
+    Metric(
+        "relative_reconstruction_bias", "relative reconstruction bias", "", "none",
+        "sum of norm(x_hat)^2 over sum of x_hat . x (arXiv 2404.16014, eq. 10); "
+        "below 1 is shrinkage",
+        {"x_hat_squared": 1.0}, {"x_hat_dot_x": 1.0},
+    ),
+    _mean(
+        "ce_clean", "ce_clean", "CE, clean", "nats", "none",
+        "next-token cross-entropy of the language model with nothing replaced",
+    ),
+    _mean(
+        "ce_spliced", "ce_spliced", "CE, spliced", "nats", "min",
+        "next-token cross-entropy with x replaced by x_hat at the counted positions",
+    ),
+    _mean(
+        "ce_zero", "ce_zero", "CE, zero ablation", "nats", "none",
+        "next-token cross-entropy with x replaced by zero at the counted positions",
+    ),
+    _mean(
+        "ce_mean", "ce_mean", "CE, mean ablation", "nats", "none",
+        "next-token cross-entropy with x replaced, at the counted positions, by its mean over them",
+    ),
+    Metric(
+        "ce_degradation", "CE degradation", "nats", "min", "ce_spliced - ce_clean",
+        {"ce_spliced": 1.0, "ce_clean": -1.0}, {"n_next": 1.0},
+    ),
+    Metric(
+        "bits_lost", "bits lost", "bits", "min", "ce_degradation / ln 2",
+        {"ce_spliced": 1.0, "ce_clean": -1.0}, {"n_next": 1.0}, scale=1 / math.log(2),
+    ),
+    _recovered("ce_recovered_zero", "ce_zero", "zero"),
+    _recovered("ce_recovered_mean", "ce_mean", "mean"),
+    _mean(
+        "kl", "kl", "KL divergence", "nats", "min",
+        "KL(clean next-token distribution, spliced one)",
+    ),
+    Metric(
+        "dead_fraction", "dead features", "fraction", "min",
+        "fraction of features that never fired on the evaluated tokens (their number stands "
+        "beside it)",
+    ),
+    Metric(
+        "dense_fraction", "dense features", "fraction", "min",
+        "fraction of features that fired on more than a tenth of the evaluated tokens",
+    ),
+    Metric(
+        "bias_negative_fraction", "negative encoder biases", "fraction", "none",
+        "fraction of features whose encoder bias is below zero",
+    ),
+]  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}

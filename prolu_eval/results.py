@@ -1,0 +1,209 @@
+"""Stored results: plain data that evaluation writes and analysis reads. No torch, no model.
+
+A result is two files named by its fingerprint: ``<fingerprint>.json`` (scalars, and where they come
+from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays). They lie in
+``evaluation/`` beside the run, or under a results folder in one folder per run.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from prolu_eval.errors import ResultsError
+
+SCHEMA_VERSION = 1
+# 1: first version (2026-11)
+
+FOLDER = "evaluation"
+PER_SEQUENCE, PER_FEATURE = "per_sequence/", "per_feature/"
+
+Array = NDArray[Any]
+
+
+class Scalar(BaseModel):
+    """A metric's value with its standard error and 95 % interval; None where undefined."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float | None
+    standard_error: float | None = None
+    ci95: tuple[float | None, float | None] = (None, None)
+
+
+class RunSummary(BaseModel):
+    """What identifies a run in tables and figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    path: str
+    format: str
+    variant: str
+    label: str
+    d_in: int
+    d_sae: int
+    hook: str
+    penalty: str | None = None
+    coefficient: float | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class Setting(BaseModel):
+    """What was measured on: two results are comparable, and paired, if their settings are equal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    model_fingerprint: str
+    tokens: str
+    tokens_fingerprint: str
+    n_sequences: int
+    context_length: int
+    n_counted: int
+    special_tokens: Literal["exclude", "include"]
+    dtype: str
+    metric_version: int
+
+
+class Result(BaseModel):
+    """One evaluated run: the JSON document, and the arrays that lie beside it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    schema_version: int = SCHEMA_VERSION
+    fingerprint: str
+    run: RunSummary
+    setting: Setting
+    metrics: dict[str, Scalar]
+    environment: dict[str, Any] = Field(default_factory=dict)
+    arrays: dict[str, Array] = Field(default_factory=dict, exclude=True)
+
+    def per_sequence(self) -> dict[str, Array]:
+        """Per-sequence sums by column. [n_sequences] each, float64"""
+        return _under(self.arrays, PER_SEQUENCE)
+
+    def per_feature(self) -> dict[str, Array]:
+        """Per-feature arrays by name. [d_sae] each"""
+        return _under(self.arrays, PER_FEATURE)
+
+
+def _under(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        ResultsError: if the folder cannot be made or written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ResultsError(
+            path, f"cannot be written ({error.strerror})", "name a writable folder with free space"
+        ) from error
+
+
+def write_result(result: Result, folder: Path) -> Path:
+    """Store a result in a folder, arrays first so that a JSON file always has them. Its JSON path.
+
+    Raises:
+        ResultsError: if the folder cannot be written to.
+    """
+    path = folder / f"{result.fingerprint}.json"
+    write_atomically(path.with_suffix(".safetensors"), save(result.arrays))
+    document = result.model_dump(mode="json")
+    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+    return path
+
+
+def read_result(path: Path, *, arrays: bool = True) -> Result:
+    """Read one stored result from its JSON file; ``arrays=False`` leaves its arrays on disk.
+
+    Raises:
+        ResultsError: if a file is missing, damaged, or of a newer schema.
+    """
+    remedy = "delete the file and evaluate the run again"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ResultsError(
+                path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
+            )
+        loaded = load_file(path.with_suffix(".safetensors")) if arrays else {}
+        return Result.model_validate({**document, "arrays": loaded})
+    except ValidationError as error:
+        reason = f"is no result ({error.errors()[0]['msg'].lower()})"
+        raise ResultsError(path, reason, remedy) from None
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ResultsError(path, f"cannot be read ({error})", remedy) from None
+
+
+def result_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The JSON files of all results in or below folders, in order of path."""
+    for path in paths:
+        for candidate in sorted(path.rglob("*.json")):
+            if candidate.with_suffix(".safetensors").exists() and _is_fingerprint(candidate.stem):
+                yield candidate
+
+
+def _is_fingerprint(stem: str) -> bool:
+    return len(stem) == 32 and all(c in "0123456789abcdef" for c in stem)
+
+
+def frame(results: Iterable[Result]) -> pd.DataFrame:
+    """Results as a table, one row each.
+
+    Columns: those of the run and of the setting, ``fingerprint``, and per metric ``key``,
+    ``key_se``, ``key_low`` and ``key_high``; undefined values are NaN.
+    """
+    rows = []
+    for result in results:
+        row: dict[str, Any] = {
+            **result.run.model_dump(exclude={"provenance"}),
+            **result.setting.model_dump(),
+            "fingerprint": result.fingerprint,
+        }
+        for key, scalar in result.metrics.items():
+            numbers = (scalar.value, scalar.standard_error, *scalar.ci95)
+            for suffix, number in zip(("", "_se", "_low", "_high"), numbers, strict=True):
+                row[key + suffix] = np.nan if number is None else number
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def load_results(path: str | Path) -> pd.DataFrame:
+    """Every result stored in or below a folder, as :func:`frame` lays it out.
+
+    Raises:
+        ResultsError: if there is none, or one cannot be read.
+    """
+    files = list(result_files([Path(path)]))
+    if not files:
+        raise ResultsError(path, "holds no results", "run `prolu-eval evaluate` on it first")
+    return frame(read_result(file, arrays=False) for file in files)

@@ -1,0 +1,93 @@
+"""What a run is, without its weights: the native config.json, and the description of any format.
+
+Plain data, read by everything from training to the report.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+# 1: first version (2026-11)
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
+EMBEDDED_MODEL = "embedded"
+
+
+class RunConfig(BaseModel):
+    """config.json of a native run folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    variant: str
+    options: dict[str, Any] = Field(default_factory=dict, description="the variant's own settings")
+    d_in: int = Field(gt=0)
+    d_sae: int = Field(gt=0)
+    normalisation: Literal["none", "layer_norm", "constant_norm"] = "none"
+    apply_b_dec_to_input: bool = True
+
+    model: str | None = Field(None, description="'embedded', a local folder, or a hub name")
+    model_revision: str | None = None
+    hook: str | None = None
+    dataset: str | None = None
+    context_length: int | None = None
+    prepend_bos: bool = True
+    tokens_seen: int | None = None
+
+    penalty: str | None = None
+    coefficient: float | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="every other setting of the training run"
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One checkpoint of any format, described without loading its weights.
+
+    ``name`` tells it apart within the folder that was searched; ``label`` is its variant as tables
+    and figures name it, penalty included, and groups runs into sweeps. ``files`` are those whose
+    bytes decide the measurement. ``problems`` are sentences about what is doubtful; ``provenance``
+    keeps the library, its version and its original configuration.
+    """
+
+    name: str
+    path: Path
+    format: str
+    variant: str
+    label: str
+    d_in: int
+    d_sae: int
+    files: tuple[Path, ...]
+    hook: str | None = None
+    model: str | None = None
+    model_revision: str | None = None
+    dataset: str | None = None
+    context_length: int | None = None
+    prepend_bos: bool = True
+    penalty: str | None = None
+    coefficient: float | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    part: str | None = None
+    problems: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that results of this run lie beside."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A checkpoint that was recognised and could not be read: where, and the sentence why."""
+
+    name: str
+    path: Path
+    error: str

@@ -1,0 +1,167 @@
+"""What all sparse autoencoders share: parameters, encode, decode, and the units of their input.
+
+A variant is a subclass of :class:`SparseAutoencoder` that names its own per-feature tensors and
+options, and says how a pre-activation becomes an activation. Modules here do no input or output.
+"""
+
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+Normalisation = Literal["none", "layer_norm", "constant_norm"]
+
+_LAYER_NORM_EPSILON = 1e-5
+
+
+class VariantOptions(BaseModel):
+    """A variant's settings beside its tensors; each variant extends it, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Normalised(NamedTuple):
+    """An activation in the units its autoencoder was trained in, and the way back.
+
+    ``x = z * scale + shift`` up to the epsilon of the normalisation; ``scale`` and ``shift`` are
+    [..., 1], and ``scale`` also carries feature activations into the model's units.
+    """
+
+    z: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+
+    def restore(self, z_hat: Tensor) -> Tensor:
+        """A reconstruction of ``z`` [..., d_in] as one of ``x``, in the model's units."""
+        if self.scale is not None:
+            z_hat = z_hat * self.scale
+        return z_hat if self.shift is None else z_hat + self.shift
+
+
+class Reconstruction(NamedTuple):
+    """One pass through an autoencoder: codes [..., d_sae], x_hat [..., d_in], the code's scale.
+
+    ``scale`` [..., 1] is the factor from the codes' units to the model's; None stands for one.
+    """
+
+    codes: Tensor
+    x_hat: Tensor
+    scale: Tensor | None
+
+
+class SparseAutoencoder(nn.Module):
+    """x_hat = activate((x - b_dec) W_enc) W_dec + b_dec, with x [..., d_in] in the model's units.
+
+    Parameters: ``W_enc`` [d_in, d_sae], ``W_dec`` [d_sae, d_in], ``b_dec`` [d_in], and the
+    variant's own, [d_sae] each, named by :attr:`feature_tensors`. All start at zero.
+
+    Args:
+        d_in: width of the activations that are encoded.
+        d_sae: dictionary size, the number of features.
+        options: the variant's settings; None for its defaults.
+        apply_b_dec_to_input: whether the decoder bias is subtracted before encoding.
+        normalisation: what is done to each x before encoding and undone after decoding:
+            ``layer_norm`` subtracts the mean over d_in and divides by the unbiased standard
+            deviation plus 1e-5, ``constant_norm`` scales x to norm sqrt(d_in). Constant factors and
+            whitening are folded into the weights when a checkpoint is loaded, so none is here.
+    """
+
+    variant: ClassVar[str]
+    feature_tensors: ClassVar[tuple[str, ...]] = ("b_enc",)
+    Options: ClassVar[type[VariantOptions]] = VariantOptions
+
+    W_enc: Tensor
+    W_dec: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        options: VariantOptions | None = None,
+        *,
+        apply_b_dec_to_input: bool = True,
+        normalisation: Normalisation = "none",
+    ) -> None:
+        super().__init__()
+        self.d_in, self.d_sae = d_in, d_sae
+        self.options = options if options is not None else self.Options()
+        self.apply_b_dec_to_input = apply_b_dec_to_input
+        self.normalisation: Normalisation = normalisation
+        for name, shape in self.tensor_shapes(d_in, d_sae, self.options).items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+    @classmethod
+    def tensor_shapes(
+        cls, d_in: int, d_sae: int, options: VariantOptions
+    ) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor that a checkpoint of this variant holds."""
+        own = dict.fromkeys(cls.feature_tensors, (d_sae,))
+        return {"W_enc": (d_in, d_sae), **own, "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+
+    @property
+    def label(self) -> str:
+        """The variant as tables and figures name it, with the options that tell it apart."""
+        return self.variant
+
+    def activate(self, m: Tensor) -> Tensor:
+        """Feature activations of pre-activations without their bias. [..., d_sae]"""
+        raise NotImplementedError
+
+    def effective_threshold(self) -> Tensor:
+        """The value of m at or below which a feature is off; NaN where there is none. [d_sae]"""
+        raise NotImplementedError
+
+    def encoder_bias(self) -> Tensor | None:
+        """What bias histograms show: b_enc, or its counterpart in the variant. [d_sae]"""
+        return self.b_enc
+
+    def normalise(self, x: Tensor) -> Normalised:
+        """X [..., d_in] in the units the weights expect, with what leads back."""
+        if self.normalisation == "layer_norm":
+            shift = x.mean(-1, keepdim=True)
+            scale = (x - shift).std(-1, keepdim=True)
+            return Normalised((x - shift) / (scale + _LAYER_NORM_EPSILON), scale, shift)
+        if self.normalisation == "constant_norm":
+            scale = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
+            return Normalised(x / scale, scale, None)
+        return Normalised(x, None, None)
+
+    def pre_activation(self, z: Tensor) -> Tensor:
+        """M = (z - b_dec) W_enc of a normalised activation. [..., d_in] -> [..., d_sae]"""
+        return (z - self.b_dec if self.apply_b_dec_to_input else z) @ self.W_enc
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Feature activations, in the units of the weights. [..., d_in] -> [..., d_sae]"""
+        return self.activate(self.pre_activation(self.normalise(x).z))
+
+    def decode_normalised(self, codes: Tensor) -> Tensor:
+        """Codes to the normalised activation that they stand for. [..., d_sae] -> [..., d_in]"""
+        return codes @ self.W_dec + self.b_dec
+
+    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
+        """Reconstruction in the model's units. [..., d_sae] -> [..., d_in]
+
+        Raises:
+            ValueError: if the autoencoder normalises each activation by its own statistics and
+                ``x``, whose statistics lead back to the model's units, is not given.
+        """
+        if self.normalisation == "none":
+            return self.decode_normalised(codes)
+        if x is None:
+            raise ValueError(f"normalisation {self.normalisation!r} is undone from x: pass it too")
+        return self.normalise(x).restore(self.decode_normalised(codes))
+
+    def reconstruct(self, x: Tensor) -> Reconstruction:
+        """Codes and reconstruction of x [..., d_in] in one pass."""
+        normalised = self.normalise(x)
+        codes = self.activate(self.pre_activation(normalised.z))
+        return Reconstruction(
+            codes, normalised.restore(self.decode_normalised(codes)), normalised.scale
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x_hat of x, both in the model's units. [..., d_in] -> [..., d_in]"""
+        return self.reconstruct(x).x_hat

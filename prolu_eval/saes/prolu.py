@@ -1,0 +1,42 @@
+"""The write-up's autoencoder: Proportional ReLU with a synthetic gradient."""
+
+from typing import ClassVar, cast
+
+from torch import Tensor
+
+from prolu_eval.activations import Estimator, Gradient, prolu
+from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
+
+
+class ProluOptions(VariantOptions):
+    """The synthetic gradient of training; it changes no forward."""
+
+    gradient: Gradient = "ste"
+    estimator: Estimator = "thresh"
+    bandwidth: float = 1.0
+
+
+class Prolu(SparseAutoencoder):
+    """a = m where m + b_enc > 0 and m > 0, else 0."""
+
+    variant = "prolu"
+    Options: ClassVar[type[VariantOptions]] = ProluOptions
+
+    @property
+    def label(self) -> str:
+        options = cast(ProluOptions, self.options)
+        estimator = "" if options.estimator == "thresh" else f"-{options.estimator}"
+        return f"{self.variant}/{options.gradient}{estimator}"
+
+    def activate(self, m: Tensor) -> Tensor:
+        options = cast(ProluOptions, self.options)
+        return prolu(
+            m,
+            self.b_enc,
+            options.gradient,
+            estimator=options.estimator,
+            bandwidth=options.bandwidth,
+        )
+
+    def effective_threshold(self) -> Tensor:
+        return (-self.b_enc).clamp(min=0)
