@@ -45,7 +45,7 @@ class _ProLU(torch.autograd.Function):
 
     @staticmethod
     def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
-        return torch.where((m > 0) & (m + b > 0), m, 0).to(torch.result_type(m, b))
+        return torch.where((m > 0) & (m + b > 0), m, 0).to(torch.promote_types(m.dtype, b.dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -43,7 +43,7 @@ Next-token cross-entropy on the held-out files, in nats per token, over the same
 | model | cross-entropy |
 |---|---|
 | unigram of the training tokens | {unigram:.3f} |
-| bigram of the training tokens, interpolated with the unigram (best weight for the held-out) | {bigram:.3f} |
+| bigram, interpolated with the unigram (with the weight best for the held-out) | {bigram:.3f} |
 | **this model** | **{model:.3f}** |
 """
 

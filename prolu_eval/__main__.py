@@ -1,0 +1,5 @@
+"""``python -m prolu_eval``."""
+
+from prolu_eval.cli import entry_point
+
+entry_point()

@@ -1,0 +1,57 @@
+"""The command line: thin, and quick to answer. Commands import what they need when they run."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from prolu_eval import __version__
+from prolu_eval.errors import ProluEvalError
+
+app = typer.Typer(
+    name="prolu-eval",
+    help="Which sparse autoencoder is better, and did a change make it worse?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prolu-eval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; a user's error is one line on stderr."""
+    try:
+        app(arguments)
+    except ProluEvalError as error:
+        typer.echo(f"prolu-eval: {error}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        typer.echo("prolu-eval: interrupted; run the command again to continue.", err=True)
+        return 130
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def entry_point() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+# Each module registers its command on `app`, in the order of a user's work.
+from prolu_eval.cli import metrics  # noqa: E402, F401

@@ -1,0 +1,85 @@
+"""Standard errors and intervals from per-sequence sums, clustered by sequence.
+
+Tokens of one sequence are correlated, so the sequence is the unit: every metric is a ratio of sums
+over sequences (:mod:`prolu_eval.metrics`), and its standard error follows from the residuals
+``A_i - R B_i`` of the sequences (the delta method for a ratio estimator; Cochran, Sampling
+Techniques, 3rd ed., eq. 6.13). Intervals use Student's t with one degree of freedom less than
+there are sequences.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from prolu_eval.metrics import Metric, Terms
+from prolu_eval.results import Scalar
+
+Sums = Mapping[str, NDArray[np.float64]]
+CONFIDENCE = 0.95
+
+
+def combine(terms: Terms, sums: Sums) -> NDArray[np.float64]:
+    """The linear combination of columns that a metric asks for, per sequence. [n_sequences]"""
+    return np.asarray(sum(weight * sums[column] for column, weight in terms.items()), float)
+
+
+def value_and_influence(metric: Metric, sums: Sums) -> tuple[float, NDArray[np.float64]]:
+    """A metric's value, and how each sequence pulls at it. float, [n_sequences]
+
+    The influences sum to zero up to rounding; the variance of the value is estimated from their
+    squares. Both are NaN where the denominator sums to zero.
+    """
+    numerator, denominator = combine(metric.numerator, sums), combine(metric.denominator, sums)
+    total = denominator.sum()
+    if total == 0:
+        return np.nan, np.full(len(denominator), np.nan)
+    ratio = numerator.sum() / total
+    influence = metric.scale * (numerator - ratio * denominator) / total
+    return float(metric.offset + metric.scale * ratio), influence
+
+
+def scalar(value: float, influence: NDArray[np.float64]) -> Scalar:
+    """A value with the standard error and interval that its sequences' influences imply.
+
+    With fewer than two sequences there is no standard error, and none is made up.
+    """
+    n = len(influence)
+    spread = float(np.sqrt(n / (n - 1) * np.square(influence).sum())) if n > 1 else np.nan
+    return with_interval(value, spread, n - 1)
+
+
+def with_interval(value: float, standard_error: float, degrees_of_freedom: int) -> Scalar:
+    """A value and its standard error, with the t interval; None for what is not finite."""
+    half = (
+        standard_error * float(stdtrit(degrees_of_freedom, 0.5 + CONFIDENCE / 2))
+        if degrees_of_freedom > 0
+        else np.nan
+    )
+    return Scalar(
+        value=_finite(value),
+        standard_error=_finite(standard_error),
+        ci95=(_finite(value - half), _finite(value + half)),
+    )
+
+
+def _finite(number: Any) -> float | None:
+    return float(number) if np.isfinite(number) else None
+
+
+def estimate(metric: Metric, sums: Sums) -> Scalar:
+    """A metric over all sequences, from per-sequence sums. [n_sequences] per column"""
+    return scalar(*value_and_influence(metric, sums))
+
+
+def difference(metric: Metric, first: Sums, second: Sums) -> Scalar:
+    """How much larger a metric is in ``first`` than in ``second``, paired by sequence.
+
+    Both must hold the same sequences of the same tokens in the same order; what varies from
+    sequence to sequence alike in both then cancels.
+    """
+    value, influence = value_and_influence(metric, first)
+    other, other_influence = value_and_influence(metric, second)
+    return scalar(value - other, influence - other_influence)
