@@ -1,0 +1,93 @@
+"""What several tests share: the model and text of ``../shared``, and tiny random models."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("PROLU_EVAL_SHARED", ROOT.parent / "shared"))
+
+torch.set_num_threads(1)
+
+_SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+_GROUPED = {**_SMALL, "num_key_value_heads": 2, "head_dim": 8}
+CONFIGS = {
+    "gpt2": transformers.GPT2Config(
+        vocab_size=96,
+        n_positions=64,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+    "gpt_neox": transformers.GPTNeoXConfig(**_SMALL),
+    "llama": transformers.LlamaConfig(**_GROUPED),
+    "gemma2": transformers.Gemma2Config(**_GROUPED, query_pre_attn_scalar=8, sliding_window=8),
+    "gemma3": transformers.Gemma3TextConfig(**_GROUPED, query_pre_attn_scalar=8, sliding_window=8),
+    "qwen2": transformers.Qwen2Config(**_GROUPED),
+    "qwen3": transformers.Qwen3Config(**_GROUPED),
+}
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of one special token and the printable ASCII characters; 96 ids."""
+    vocabulary = {"<|endoftext|>": 0, **{chr(32 + i): i + 1 for i in range(95)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a tiny random model of an architecture, made on first use."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str) -> Path:
+        if architecture not in made:
+            folder = tmp_path_factory.mktemp(architecture)
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(CONFIGS[architecture])
+            for parameter in model.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
+            model.save_pretrained(folder)
+            tiny_tokenizer().save_pretrained(folder)
+            made[architecture] = folder
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """Folder of the public 260K-parameter Llama."""
+    folder = SHARED / "models" / "stories260k"
+    if not folder.exists():
+        pytest.skip("shared/models/stories260k is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories_text() -> Path:
+    """Text sampled from that model."""
+    path = SHARED / "text" / "stories-sampled.txt"
+    if not path.exists():
+        pytest.skip("shared/text/stories-sampled.txt is not here")
+    return path

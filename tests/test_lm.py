@@ -1,0 +1,116 @@
+"""Capturing, splicing and resuming agree with TransformerLens's own hooked forward."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from prolu_eval.errors import ModelError
+from prolu_eval.lm import LanguageModel
+from tests.conftest import CONFIGS
+
+HOOKS = ["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out"]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def pair(
+    request: pytest.FixtureRequest, tiny_model: Callable[[str], Path]
+) -> tuple[LanguageModel, Any]:
+    """A model as we load it, and TransformerLens's bridge over the same weights."""
+    folder = str(tiny_model(request.param))
+    return (
+        LanguageModel.load(folder, device="cpu"),
+        TransformerBridge.boot_transformers(folder, device="cpu"),
+    )
+
+
+@pytest.mark.parametrize("hook", [f"blocks.{i}.{name}" for i in range(3) for name in HOOKS])
+def test_resumed_pass_equals_a_hooked_forward(pair: tuple[LanguageModel, Any], hook: str) -> None:
+    model, bridge = pair
+    tokens = torch.randint(1, 96, (2, 20), generator=torch.Generator().manual_seed(1))
+    captured: list[Tensor] = []
+    with torch.no_grad():
+        logits = bridge.run_with_hooks(
+            tokens, fwd_hooks=[(hook, lambda value, hook: captured.append(value))]
+        )
+        replacement = captured[0] * torch.linspace(-1, 2, 32)
+        expected = bridge.run_with_hooks(
+            tokens, fwd_hooks=[(hook, lambda value, hook: replacement)]
+        )
+    clean = model.clean(tokens, hook)
+
+    assert (expected - logits).abs().max() > 1e-3, "the replacement must change something"
+    torch.testing.assert_close(clean.logits, logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(clean.activation, captured[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.activations(tokens, hook), clean.activation)
+    resumed = model.resume(tokens, hook, clean, replacement)
+    torch.testing.assert_close(resumed, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(resumed, model.splice(tokens, hook, clean, replacement))
+
+
+def test_resid_mid_is_replaced_on_the_skip_connection_too(
+    tiny_model: Callable[[str], Path],
+) -> None:
+    model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
+    tokens = torch.arange(1, 21).view(2, 10)
+    hook = "blocks.1.hook_resid_mid"
+    clean = model.clean(tokens, hook)
+    replacement = clean.activation * 0.5
+    layer = model._network.get_submodule("model.layers.1")
+    expected = replacement + layer.mlp(layer.post_attention_layernorm(replacement))
+    after = model.clean(tokens, "blocks.1.hook_resid_post")
+    reference = model.resume(tokens, "blocks.1.hook_resid_post", after, expected)
+    resumed = model.resume(tokens, hook, clean, replacement)
+    torch.testing.assert_close(resumed, reference, rtol=1e-5, atol=1e-5)
+
+
+def test_a_resumed_pass_runs_only_the_blocks_after_the_hook(
+    tiny_model: Callable[[str], Path],
+) -> None:
+    model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
+    ran: list[int] = []
+    for index in range(3):
+        attention = model._network.get_submodule(f"model.layers.{index}.self_attn")
+        attention.register_forward_hook(lambda *_, index=index: ran.append(index))
+    tokens = torch.ones(1, 4, dtype=torch.long)
+    clean = model.clean(tokens, "blocks.1.hook_resid_post")
+    ran.clear()
+    model.resume(tokens, "blocks.1.hook_resid_post", clean, clean.activation)
+    assert ran == [2]
+    ran.clear()
+    model.activations(tokens, "blocks.1.hook_resid_post")
+    assert ran == [0, 1]
+    model.clean(tokens, "blocks.1.hook_resid_post")
+    assert ran == [0, 1, 0, 1, 2], "nothing of a resumed pass stays behind"
+
+
+def test_what_is_no_model_or_hook_is_named(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="no model folder"):
+        LanguageModel.load(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        LanguageModel.load(str(tmp_path))
+    model = LanguageModel.load(str(tiny_model("gpt2")), device="cpu")
+    with pytest.raises(ModelError, match=r"no hook point 'blocks.7.hook_resid_pre'"):
+        model.site("blocks.7.hook_resid_pre")
+
+
+def test_fingerprint_follows_the_weights(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    source = tiny_model("gpt2")
+    first = LanguageModel.load(str(source), device="cpu").fingerprint
+    network = LanguageModel.load(str(source), device="cpu")._network
+    network.save_pretrained(tmp_path)  # type: ignore[operator]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    assert LanguageModel.load(str(tmp_path), device="cpu").fingerprint == first
+    next(network.parameters()).data.view(-1)[0] += 1
+    network.save_pretrained(tmp_path)  # type: ignore[operator]
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    assert LanguageModel.load(str(tmp_path), device="cpu").fingerprint != first
