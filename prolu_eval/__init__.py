@@ -10,20 +10,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prolu_eval.activations import prolu
     from prolu_eval.checkpoints import discover, load_sae
+    from prolu_eval.evaluation import Options, evaluate
     from prolu_eval.results import load_results
     from prolu_eval.saes import SparseAutoencoder
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Options": "evaluation",
     "SparseAutoencoder": "saes",
     "discover": "checkpoints",
+    "evaluate": "evaluation",
     "load_results": "results",
     "load_sae": "checkpoints",
     "prolu": "activations",
 }
 
-__all__ = ["SparseAutoencoder", "discover", "load_results", "load_sae", "prolu"]
+__all__ = [
+    "Options",
+    "SparseAutoencoder",
+    "discover",
+    "evaluate",
+    "load_results",
+    "load_sae",
+    "prolu",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -76,7 +76,8 @@ class LanguageModel:
         self._sites = _hook_sites(bridge, modules)
         self._blocks = [modules[id(block.original_component)] for block in bridge.blocks]
         self._block_returns_tuple: dict[int, bool] = {}
-        config = network.config.get_text_config()
+        config: Any = network.config
+        config = config.get_text_config()
         self.d_model: int = config.hidden_size
         self.vocab_size: int = config.vocab_size
         self.context_length: int | None = getattr(config, "max_position_embeddings", None)
@@ -248,7 +249,7 @@ class LanguageModel:
         """Make a block return ``residual`` at no cost, in the shape its own output has."""
         block = self._network.get_submodule(self._blocks[index])
         output = (residual,) if self._block_returns_tuple[index] else residual
-        block.forward = lambda *_, **__: output  # type: ignore[method-assign]
+        block.forward = lambda *_, **__: output
         try:
             yield
         finally:

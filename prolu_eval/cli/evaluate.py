@@ -1,0 +1,105 @@
+"""`prolu-eval evaluate`: measure runs and store the results."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from prolu_eval.cli import app, options
+from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
+
+if TYPE_CHECKING:
+    from prolu_eval.evaluation import Outcome
+
+
+@app.command()
+def evaluate(
+    runs: options.Runs,
+    model: options.Model = None,
+    hook: options.Hook = None,
+    tokens: options.Tokens = None,
+    split: options.SplitOption = None,
+    n_tokens: options.NTokens = 131_072,
+    context_length: options.ContextLength = None,
+    special_tokens: options.SpecialTokens = "exclude",
+    batch_size: options.BatchSize = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    results: options.ResultsFolder = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure every run found and store its result; what is stored is not measured again."""
+    from prolu_eval.evaluation import evaluate as evaluate_runs
+
+    chosen = options.evaluation_options(
+        model=model,
+        hook=hook,
+        tokens=tokens,
+        split=split,
+        n_tokens=n_tokens,
+        context_length=context_length,
+        special_tokens=special_tokens,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        results=results,
+    )
+    outcomes = evaluate_runs(runs, chosen, progress=not quiet)
+    if as_json:
+        typer.echo(json.dumps({"runs": [describe(outcome) for outcome in outcomes]}, indent=1))
+    else:
+        _print(outcomes)
+    raise typer.Exit(exit_code(outcomes))
+
+
+def exit_code(outcomes: "list[Outcome]") -> int:
+    """0 if all went well, 1 if some runs failed, 2 if all did."""
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed == 0:
+        return DONE
+    return WRONG_INPUT if failed == len(outcomes) else CHECK_FAILED
+
+
+def report_failures(outcomes: "list[Outcome]") -> None:
+    """One line on stderr for each run that could not be evaluated."""
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            typer.echo(f"prolu-eval: {outcome.name} skipped: {outcome.error}", err=True)
+
+
+def describe(outcome: "Outcome") -> dict[str, Any]:
+    """An outcome as the JSON output has it."""
+    result = outcome.result
+    return {
+        "run": outcome.name,
+        "path": str(outcome.path),
+        "variant": outcome.variant,
+        "format": outcome.format,
+        "status": outcome.status,
+        "error": outcome.error,
+        "metrics": {}
+        if result is None
+        else {key: value.model_dump(mode="json") for key, value in result.metrics.items()},
+        "provenance": {}
+        if result is None
+        else {
+            "fingerprint": result.fingerprint,
+            "setting": result.setting.model_dump(mode="json"),
+            "environment": result.environment,
+            **result.run.provenance,
+        },
+    }
+
+
+def _print(outcomes: "list[Outcome]") -> None:
+    width = max(len(outcome.name) for outcome in outcomes)
+    keys = ("l0", "ce_degradation", "explained_variance")
+    typer.echo(f"{'run':{width}}  status  " + "  ".join(f"{key:>18}" for key in keys))
+    for outcome in outcomes:
+        if outcome.result is not None:
+            values = (outcome.result.metrics[key].value for key in keys)
+            shown = ("-" if value is None else f"{value:.4f}" for value in values)
+            cells = "  ".join(f"{value:>18}" for value in shown)
+            typer.echo(f"{outcome.name:{width}}  {outcome.status:6}  {cells}")
+    report_failures(outcomes)

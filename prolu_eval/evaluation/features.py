@@ -1,0 +1,108 @@
+"""Per-feature statistics, and the scalar metrics that come from them.
+
+Firing is counted apart in :data:`FOLDS` interleaved sets of sequences, so that the standard errors
+of the fractions of dead and dense features follow by a delete-a-group jackknife over sequences.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prolu_eval.results import Scalar
+from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.statistics import with_interval
+
+Statistic = Callable[[NDArray[np.float64]], float]
+
+FOLDS = 20
+DENSE_RATE = 0.1
+
+
+class FeatureSums:
+    """Sums over evaluated tokens, feature by feature; instances over disjoint tokens add up."""
+
+    def __init__(self, d_sae: int, device: torch.device) -> None:
+        self.fired = torch.zeros(FOLDS, d_sae, dtype=torch.int64, device=device)
+        self.total = torch.zeros(d_sae, dtype=torch.float64, device=device)
+        self.largest = torch.full((d_sae,), -torch.inf, dtype=torch.float32, device=device)
+        self.tokens = torch.zeros(FOLDS, dtype=torch.int64, device=device)
+
+    def count_tokens(self, sequence: Tensor) -> None:
+        """Count evaluated tokens by the index of their sequence. [N] int64"""
+        self.tokens += torch.bincount(sequence % FOLDS, minlength=FOLDS)
+
+    def add(self, feature: Tensor, value: Tensor, sequence: Tensor) -> None:
+        """Take in active codes: feature, value, index of the sequence. [n_active] each"""
+        fold_and_feature = sequence % FOLDS * self.total.shape[0] + feature
+        self.fired.view(-1).index_add_(0, fold_and_feature, torch.ones_like(feature))
+        self.total.index_add_(0, feature, value.double())
+        self.largest.scatter_reduce_(0, feature, value.float(), "amax")
+
+    def __add__(self, other: "FeatureSums") -> "FeatureSums":
+        both = FeatureSums(len(self.total), self.total.device)
+        both.fired, both.total = self.fired + other.fired, self.total + other.total
+        both.tokens = self.tokens + other.tokens
+        both.largest = torch.maximum(self.largest, other.largest)
+        return both
+
+    def scalars(self) -> dict[str, Scalar]:
+        """Fractions of dead and of dense features, with jackknifed standard errors."""
+        fired, tokens = self.fired.cpu().numpy(), self.tokens.cpu().numpy()
+        used = tokens > 0
+        fired, tokens = fired[used], tokens[used]
+        return {
+            "dead_fraction": _jackknife(fired, tokens, lambda rate: float((rate == 0).mean())),
+            "dense_fraction": _jackknife(
+                fired, tokens, lambda rate: float((rate > DENSE_RATE).mean())
+            ),
+        }
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """Firing rate, mean when active and maximum (NaN where never active). [d_sae] each"""
+        fired = self.fired.sum(0)
+        never = fired == 0
+        values = {
+            "firing_rate": fired / self.tokens.sum(),
+            "mean_when_active": torch.where(never, torch.nan, self.total / fired),
+            "max": torch.where(never, torch.nan, self.largest),
+        }
+        return {name: value.float().cpu().numpy() for name, value in values.items()}
+
+
+def _jackknife(fired: NDArray[np.int64], tokens: NDArray[np.int64], statistic: Statistic) -> Scalar:
+    """A statistic of firing rates with its delete-a-group jackknife standard error."""
+    all_fired, all_tokens = fired.sum(0), tokens.sum()
+    value = statistic(all_fired / all_tokens)
+    folds = len(tokens)
+    if folds < 2:
+        return with_interval(value, np.nan, 0)
+    left_out = np.array(
+        [statistic((all_fired - fired[g]) / (all_tokens - tokens[g])) for g in range(folds)]
+    )
+    spread = np.sqrt((folds - 1) / folds * np.square(left_out - left_out.mean()).sum())
+    return with_interval(value, float(spread), folds - 1)
+
+
+def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
+    """Encoder bias and effective threshold, which need no tokens. [d_sae] each"""
+    bias = sae.encoder_bias()
+    arrays = {"effective_threshold": sae.effective_threshold()}
+    if bias is not None:
+        arrays["bias"] = bias
+    return {name: value.detach().float().cpu().numpy() for name, value in arrays.items()}
+
+
+def weight_scalars(sae: SparseAutoencoder) -> dict[str, Scalar]:
+    """The fraction of negative encoder biases: known exactly, no sampling error."""
+    bias = sae.encoder_bias()
+    if bias is None:
+        return {"bias_negative_fraction": Scalar(value=None)}
+    fraction = float((bias < 0).double().mean())
+    return {
+        "bias_negative_fraction": Scalar(
+            value=fraction, standard_error=0.0, ci95=(fraction, fraction)
+        )
+    }
