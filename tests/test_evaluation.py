@@ -1,0 +1,199 @@
+"""The engine agrees with a plain reference, whatever the batch size, and knows its fixed points."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prolu_eval.checkpoints.native import save_run
+from prolu_eval.embedded import MODEL_PATH
+from prolu_eval.evaluation import Options, Outcome, evaluate
+from prolu_eval.lm import LanguageModel
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result, load_results, read_result
+from prolu_eval.runs import RunConfig
+from prolu_eval.saes import Prolu, Relu, SparseAutoencoder
+from prolu_eval.tokens import TokenRows, load_tokens
+from tests import reference
+
+HOOK = "blocks.1.hook_resid_post"
+OPTIONS = Options(n_tokens=2048, context_length=64, device="cpu", split="heldout")
+
+
+def random_sae(cls: type[SparseAutoencoder], x: torch.Tensor, bias: float) -> SparseAutoencoder:
+    """Random unit decoder rows of uneven scale, tied encoder, biases around ``bias``."""
+    generator = torch.Generator().manual_seed(7)
+    d_in, d_sae = x.shape[1], 4 * x.shape[1]
+    sae = cls(d_in, d_sae)
+    rows = torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
+    sae.W_enc.data = rows.T.contiguous() * 0.6
+    sae.W_dec.data = rows * torch.linspace(0.3, 1.5, d_sae)[:, None]
+    sae.b_enc.data = x.std() * (bias + 0.5 * torch.randn(d_sae, generator=generator))
+    sae.b_dec.data = x.mean(0)
+    return sae
+
+
+def made_run(folder: Path, sae: SparseAutoencoder, model: str, dataset: str) -> Path:
+    config = RunConfig(
+        variant="", d_in=1, d_sae=1, model=model, dataset=dataset, hook=HOOK, context_length=64
+    )
+    save_run(folder, sae, config)
+    return folder
+
+
+def only(outcomes: list[Outcome]) -> Result:
+    assert [outcome.status for outcome in outcomes] == ["ok"], outcomes[0].error
+    assert outcomes[0].result is not None
+    return outcomes[0].result
+
+
+Corpus = tuple[str, str, LanguageModel, TokenRows, torch.Tensor]
+
+
+@pytest.fixture(scope="module", params=["embedded", "stories260k"])
+def corpus(request: pytest.FixtureRequest) -> Corpus:
+    """A model, a dataset, and the tokens and activations that OPTIONS leads to."""
+    model, dataset = "embedded", "embedded"
+    if request.param == "stories260k":
+        model = str(request.getfixturevalue("stories"))
+        dataset = str(request.getfixturevalue("stories_text"))
+    loaded = LanguageModel.load(model, device="cpu")
+    rows = load_tokens(dataset, loaded, split="heldout", n_tokens=2048, context_length=64)
+    return model, dataset, loaded, rows, loaded.activations(rows.ids, HOOK)[rows.counted]
+
+
+@pytest.mark.parametrize(("cls", "bias"), [(Relu, -1.0), (Prolu, -0.5)])
+def test_agrees_with_the_plain_reference(
+    corpus: Corpus, cls: type[SparseAutoencoder], bias: float, tmp_path: Path
+) -> None:
+    model, dataset, _, rows, x = corpus
+    run = made_run(tmp_path / "run", random_sae(cls, x, bias), model, dataset)
+    result = only(evaluate(run, OPTIONS))
+    folder = MODEL_PATH if model == "embedded" else Path(model)
+    expected = reference.evaluate(folder, 1, run, rows.ids.numpy(), rows.counted.numpy())
+    assert expected.keys() == METRICS.keys() == result.metrics.keys()
+    measured = {key: scalar.value for key, scalar in result.metrics.items()}
+    assert measured == pytest.approx(expected, rel=1e-4)
+    assert 1 < expected["l0"] < 0.5 * 4 * x.shape[1], "the example must be sparse, and not dead"
+
+
+def test_does_not_depend_on_batch_size_or_company(corpus: Corpus, tmp_path: Path) -> None:
+    model, dataset, _, _, x = corpus
+    for name, cls in (("a", Relu), ("b", Prolu)):
+        made_run(tmp_path / "runs" / name, random_sae(cls, x, -0.7), model, dataset)
+    together = evaluate(tmp_path / "runs", replace(OPTIONS, results=tmp_path / "together"))
+    for batch_size in (1, 7):
+        alone = evaluate(
+            tmp_path / "runs" / "a",
+            replace(OPTIONS, batch_size=batch_size, results=tmp_path / str(batch_size)),
+        )
+        first, second = together[0].result, only(alone)
+        assert first is not None
+        for key, scalar in first.metrics.items():
+            assert second.metrics[key].value == pytest.approx(scalar.value, rel=1e-5, abs=1e-9), key
+            assert second.metrics[key].standard_error == pytest.approx(
+                scalar.standard_error, rel=1e-3, abs=1e-6
+            ), key
+        for name, values in first.arrays.items():
+            np.testing.assert_allclose(
+                second.arrays[name], values, rtol=1e-4, atol=1e-4, err_msg=name
+            )
+
+
+def test_identity_reconstructs_everything(corpus: Corpus, tmp_path: Path) -> None:
+    model, dataset, _, _, x = corpus
+    d_in = x.shape[1]
+    sae = Relu(d_in, 2 * d_in)
+    sae.W_enc.data = torch.cat([torch.eye(d_in), -torch.eye(d_in)], 1)
+    sae.W_dec.data = sae.W_enc.data.T.contiguous()
+    metrics = only(evaluate(made_run(tmp_path / "id", sae, model, dataset), OPTIONS)).metrics
+    assert metrics["mse"].value == 0
+    assert metrics["explained_variance"].value == 1
+    assert metrics["ce_degradation"].value == pytest.approx(0, abs=1e-6)
+    assert metrics["kl"].value == pytest.approx(0, abs=1e-6)
+    assert metrics["l0"].value == pytest.approx(d_in, rel=1e-3)
+    for key in ("cosine_similarity", "l2_ratio", "relative_reconstruction_bias"):
+        assert metrics[key].value == pytest.approx(1, rel=1e-6)
+
+
+def test_decoder_bias_alone_is_the_mean_ablation(corpus: Corpus, tmp_path: Path) -> None:
+    model, dataset, _, _, x = corpus
+    sae = Relu(x.shape[1], 8)
+    sae.b_dec.data = x.double().mean(0).float()
+    metrics = only(evaluate(made_run(tmp_path / "mean", sae, model, dataset), OPTIONS)).metrics
+    assert metrics["l0"].value == 0
+    assert metrics["dead_fraction"].value == 1
+    assert metrics["ce_spliced"].value == pytest.approx(metrics["ce_mean"].value, rel=1e-6)
+    assert metrics["ce_recovered_mean"].value == pytest.approx(0, abs=1e-6)
+    assert metrics["explained_variance"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_rescaling_decoder_rows_changes_only_raw_norms(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = str(tiny_model("llama"))
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(1, 96, 4096))
+    loaded = LanguageModel.load(model, device="cpu")
+    rows = load_tokens(
+        str(tmp_path / "ids.npy"), loaded, split="all", n_tokens=2048, context_length=64
+    )
+    sae = random_sae(Relu, loaded.activations(rows.ids, HOOK)[rows.counted], -0.5)
+    options = replace(OPTIONS, tokens=str(tmp_path / "ids.npy"), split=None)
+    before = only(evaluate(made_run(tmp_path / "a", sae, model, ""), options)).metrics
+    scale = torch.linspace(0.5, 3, sae.d_sae)
+    sae.W_enc.data *= scale
+    sae.b_enc.data *= scale
+    sae.W_dec.data /= scale[:, None]
+    after = only(evaluate(made_run(tmp_path / "b", sae, model, ""), options)).metrics
+    for key in METRICS:
+        same = after[key].value == pytest.approx(before[key].value, rel=1e-4)
+        assert same == (key not in ("l1_raw", "sqrt_l1_raw")), key
+
+
+def test_a_second_call_is_free_and_a_changed_checkpoint_is_measured_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, dataset, _, _, x = corpus
+    sae = random_sae(Relu, x, -1.0)
+    run = made_run(tmp_path / "runs" / "a", sae, model, dataset)
+    first = only(evaluate(tmp_path / "runs", OPTIONS))
+    stored = run / "evaluation" / f"{first.fingerprint}.json"
+    assert read_result(stored).metrics == first.metrics
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "clean", None)
+        (again,) = evaluate(tmp_path / "runs", OPTIONS)
+    assert again.status == "cached"
+    assert again.result is not None
+    assert again.result.metrics == first.metrics
+    sae.b_enc.data -= 0.1
+    made_run(run, sae, model, dataset)
+    changed = only(evaluate(tmp_path / "runs", OPTIONS))
+    assert changed.fingerprint != first.fingerprint
+    assert len(load_results(tmp_path)) == 2
+    stored.write_text("{")
+    made_run(run, random_sae(Relu, x, -1.0), model, dataset)
+    assert only(evaluate(tmp_path / "runs", OPTIONS)).metrics == first.metrics
+
+
+def test_the_reference_sums_are_measured_once(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, dataset, _, rows, x = corpus
+    made_run(tmp_path / "a", random_sae(Relu, x, -1.0), model, dataset)
+    evaluate(tmp_path, OPTIONS)
+    made_run(tmp_path / "b", random_sae(Relu, x, -1.5), model, dataset)
+    passes = {"clean": 0, "resume": 0}
+    for name in passes:
+        original = getattr(LanguageModel, name)
+
+        def counting(*arguments: object, name: str = name, original: object = original) -> object:
+            passes[name] += 1
+            return original(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(LanguageModel, name, counting)
+    statuses = [o.status for o in evaluate(tmp_path, replace(OPTIONS, batch_size=8))]
+    assert statuses == ["cached", "ok"]
+    assert passes == {"clean": len(rows) // 8, "resume": len(rows) // 8}
