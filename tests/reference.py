@@ -18,7 +18,9 @@ Array = NDArray[np.float64]
 Module = Callable[[Any], Any]
 
 
-def _forward(model: Any, layer: int, ids: Array, change: Callable[[Array], Array]) -> Array:
+def _forward(
+    model: Any, layer: int, ids: NDArray[np.int64], change: Callable[[Array], Array]
+) -> Array:
     """Logits with the output of a decoder layer changed. [B, T] -> [B, T, V]"""
 
     def hook(_: Any, __: Any, output: Any) -> Any:

@@ -1,0 +1,180 @@
+"""Each kind of bad input: one line with the file, the reason and the remedy, and nothing lost."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prolu_eval.checkpoints.native import save_run
+from prolu_eval.runs import RunConfig
+from prolu_eval.saes import Relu
+from tests.cli import Ran, run
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Path:
+    """A folder with one good run of a tiny model, and token ids for it."""
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(1, 96, 640))
+    sae = Relu(32, 40)
+    torch.nn.init.normal_(sae.W_enc)
+    torch.nn.init.normal_(sae.W_dec)
+    config = RunConfig(
+        variant="",
+        d_in=1,
+        d_sae=1,
+        hook=HOOK,
+        model=str(tiny_model("llama")),
+        dataset=str(tmp_path / "ids.npy"),
+    )
+    save_run(tmp_path / "runs" / "good", sae, config)
+    return tmp_path / "runs"
+
+
+def evaluate(capfd: pytest.CaptureFixture[str], folder: Path, *options: object) -> Ran:
+    return run(
+        capfd, "evaluate", folder, "--device", "cpu", "--context-length", 32,
+        "--split-tokens", "all", "--quiet", "--json", *options,
+    )  # fmt: skip
+
+
+def assert_refused(ran: Ran, *words: str) -> None:
+    """Exit code 2, nothing but one line on stderr, which has the words."""
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def corrupted(runs: Path, change: Callable[[Path], None]) -> Path:
+    """A second run, a broken copy of the good one."""
+    broken = runs / "broken"
+    shutil.copytree(runs / "good", broken)
+    change(broken)
+    return broken
+
+
+def set_config(**values: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "sae.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def put_nan(folder: Path) -> None:
+    sae = Relu(32, 40)
+    sae.b_enc.data[3] = torch.nan
+    config = json.loads((folder / "config.json").read_text())
+    save_run(folder, sae, RunConfig.model_validate(config))
+
+
+def tamper_json(folder: Path) -> None:
+    (folder / "config.json").write_text('{"variant": ')
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "reason"),
+    [
+        (truncate, "sae.safetensors", "cannot be read"),
+        (put_nan, "sae.safetensors", "b_enc has NaN"),
+        (tamper_json, "config.json", "cannot be read"),
+        (set_config(variant="relo"), "config.json", "unknown variant 'relo'"),
+        (set_config(d_sae=41), "sae.safetensors", "W_enc has shape [32, 40], not [32, 41]"),
+        (set_config(options={"k": 3}), "config.json", "options.k"),
+        (set_config(colour="red"), "config.json", "colour"),
+        (set_config(schema_version=99), "config.json", "newer than"),
+        (set_config(hook="blocks.9.hook_resid_pre"), "llama", "blocks.9.hook_resid_pre"),
+        (set_config(hook=None), "broken", "does not say its hook"),
+        (set_config(model="no/such-model-here"), "no/such-model-here", "is no local folder"),
+        (set_config(dataset="/no/such/file"), "/no/such/file", "is no file"),
+    ],
+)
+def test_one_broken_run_is_skipped_and_the_rest_measured(
+    runs: Path,
+    change: Callable[[Path], None],
+    file: str,
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    broken = corrupted(runs, change)
+    ran = evaluate(capfd, runs)
+    assert ran.code == 1
+    outcomes = {outcome["run"]: outcome for outcome in ran.json()["runs"]}
+    assert outcomes["good"]["status"] == "ok"
+    assert outcomes["broken"]["status"] == "failed"
+    error = outcomes["broken"]["error"]
+    assert file in error
+    assert reason in error
+    assert "; " in error, "a remedy follows the reason"
+    assert "\n" not in error
+    assert not (broken / "evaluation").exists()
+    # Alone, it is the whole input.
+    alone = evaluate(capfd, broken)
+    assert alone.code == 2
+    assert alone.json()["runs"][0]["error"] == error
+
+
+def test_a_folder_without_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_refused(evaluate(capfd, tmp_path), str(tmp_path), "holds no checkpoint")
+    assert_refused(evaluate(capfd, tmp_path / "nowhere"), "nowhere", "does not exist")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "{tmp}"], ["{tmp}", "no model folder"]),
+        (["--hook", "blocks.0.hook_nothing"], ["blocks.0.hook_nothing"]),
+        (["--tokens", "{tmp}/outside.npy"], ["outside.npy", "outside the vocabulary"]),
+        (["--tokens", "{tmp}/floats.npy"], ["floats.npy", "no token ids"]),
+        (["--tokens", "{tmp}/short.npy"], ["short.npy", "less than one row"]),
+        (["--tokens", "{tmp}/broken.npy"], ["broken.npy", "cannot be read"]),
+        (["--context-length", "100"], ["exceed the context"]),
+    ],
+)
+def test_a_wrong_option_fails_every_run_with_its_reason(
+    runs: Path, options: list[str], words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = runs.parent
+    np.save(folder / "outside.npy", np.full(640, 96))
+    np.save(folder / "floats.npy", np.zeros(640))
+    np.save(folder / "short.npy", np.ones(9, int))
+    (folder / "broken.npy").write_bytes(b"\x93NUMPY")
+    ran = evaluate(capfd, runs, *(option.format(tmp=folder) for option in options))
+    assert ran.code == 2
+    (outcome,) = ran.json()["runs"]
+    for word in words:
+        assert word.format(tmp=folder) in outcome["error"]
+    assert not (runs / "good" / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--dtype", "float8"), ("--special-tokens", "some"), ("--device", "tpu9")],
+)
+def test_an_option_that_is_no_choice(
+    runs: Path, option: str, value: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert_refused(evaluate(capfd, runs, option, value), option, value)
+
+
+def test_a_results_folder_that_cannot_be_written(
+    runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (runs.parent / "file").write_text("in the way")
+    ran = evaluate(capfd, runs, "--results", runs.parent / "file")
+    assert_refused(ran, "cannot be written", "writable folder")
+    assert (runs.parent / "file").read_text() == "in the way"
