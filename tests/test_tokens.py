@@ -1,0 +1,129 @@
+"""Rows of tokens: every source, splits by document, packing, and the special-token mask."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from prolu_eval.embedded import documents, split_of
+from prolu_eval.errors import TokensError
+from prolu_eval.lm import LanguageModel
+from prolu_eval.tokens import Split, TokenRows, load_tokens
+
+TEXT = "<|endoftext|>".join(f"document number {i}, with words. " * 3 for i in range(200))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Callable[[str], Path]) -> LanguageModel:
+    return LanguageModel.load(str(tiny_model("llama")), device="cpu")
+
+
+def load(source: Path | str, model: LanguageModel, split: Split = "all", **more: int) -> TokenRows:
+    options = {"n_tokens": None, "context_length": 16} | more
+    return load_tokens(str(source), model, split=split, **options)  # type: ignore[arg-type]
+
+
+def test_text_is_packed_with_bos_at_each_row_and_document(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("abcdefg<|endoftext|>hi<|endoftext|>jklmnopqrstuvwxyz")
+    rows = load(tmp_path / "a.txt", model, context_length=8)
+    letters = [[model.tokenizer.decode([i]) for i in row] for row in rows.ids]
+    B = "<|endoftext|>"
+    assert letters == [
+        [B, *"abcdefg"],
+        [B, *"hi", B, *"jklm"],
+        [B, *"nopqrst"],
+    ]  # "uvwxyz" is less than a row
+    assert torch.equal(rows.counted, rows.ids != 0)
+
+
+def test_a_file_a_folder_and_a_dataset_hold_the_same_documents(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    texts = TEXT.split("<|endoftext|>")
+    (tmp_path / "one.txt").write_text(TEXT)
+    (tmp_path / "folder").mkdir()
+    for i, text in enumerate(texts):
+        (tmp_path / "folder" / f"{i:03}.txt").write_text(text)
+    datasets.Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "dataset")
+    ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    datasets.Dataset.from_dict({"input_ids": ids}).save_to_disk(tmp_path / "ids")
+    fingerprints = {
+        load(tmp_path / name, model).fingerprint for name in ("one.txt", "folder", "dataset", "ids")
+    }
+    assert len(fingerprints) == 1
+
+
+def test_the_split_is_by_document_and_the_parts_are_disjoint(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    sizes = {split: load(tmp_path / "a.txt", model, split).ids.numel()
+             for split in ("train", "heldout", "all")}  # fmt: skip
+    assert 0.03 < sizes["heldout"] / sizes["all"] < 0.2
+    assert sizes["train"] + sizes["heldout"] == pytest.approx(sizes["all"], abs=32)
+    text = {split: model.tokenizer.decode(load(tmp_path / "a.txt", model, split).ids.flatten())
+            for split in ("train", "heldout")}  # fmt: skip
+    numbers = {split: {w for w in t.replace(",", " ").split() if w.isdigit()}
+               for split, t in text.items()}  # fmt: skip
+    assert len(numbers["heldout"]) > 5
+
+
+def test_the_embedded_text_is_split_by_file() -> None:
+    assert split_of("asyncio/base_events.py") == split_of("asyncio/base_events.py")
+    train, heldout = list(documents("train")), list(documents("heldout"))
+    assert len(heldout) > 20
+    assert len(train) > 5 * len(heldout)
+    assert not set(filter(None, train)) & set(filter(None, heldout))
+
+
+@pytest.mark.parametrize("name", ["ids.npy", "ids.safetensors"])
+def test_token_ids_from_files(model: LanguageModel, tmp_path: Path, name: str) -> None:
+    ids = np.random.default_rng(0).integers(1, 96, (5, 40))
+    for array in (ids.astype(np.uint16), ids.astype(np.int32)):
+        if name.endswith("npy"):
+            np.save(tmp_path / name, array)
+        else:
+            save_file({"tokens": array}, tmp_path / name)
+        rows = load(tmp_path / name, model, context_length=32)
+        np.testing.assert_array_equal(rows.ids.numpy(), ids[:, :32], "rows stay rows")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 400), st.integers(2, 24))
+def test_a_limit_keeps_a_prefix_of_the_rows(
+    model: LanguageModel, tmp_path: Path, n_tokens: int, context_length: int
+) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    whole = load(tmp_path / "a.txt", model, context_length=context_length)
+    part = load(tmp_path / "a.txt", model, n_tokens=n_tokens, context_length=context_length)
+    assert len(part) == max(1, n_tokens // context_length)
+    assert torch.equal(part.ids, whole.ids[: len(part)])
+
+
+def test_fingerprint_follows_ids_and_mask(model: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "b.txt").write_text(TEXT.replace("number 7,", "number 8,"))
+    (tmp_path / "copy.txt").write_text(TEXT)
+    first = load(tmp_path / "a.txt", model)
+    included = load_tokens(
+        str(tmp_path / "a.txt"), model, split="all", n_tokens=None, context_length=16,
+        include_special=True,
+    )  # fmt: skip
+    assert first.fingerprint == load(tmp_path / "copy.txt", model).fingerprint
+    assert first.fingerprint != load(tmp_path / "b.txt", model).fingerprint
+    assert first.fingerprint != included.fingerprint
+    assert included.counted.all()
+
+
+def test_pickled_ids_are_refused(model: LanguageModel, tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object))
+    with pytest.raises(TokensError, match="cannot be read"):
+        load(tmp_path / "evil.npy", model)
