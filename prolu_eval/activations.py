@@ -45,23 +45,28 @@ class _ProLU(torch.autograd.Function):
 
     @staticmethod
     def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
-        return torch.where((m > 0) & (m + b > 0), m, 0).to(torch.promote_types(m.dtype, b.dtype))
+        above = m > (-b).clamp(min=0)  # m > 0 and m + b > 0, in one pass over m
+        return torch.where(above, m, 0).to(torch.promote_types(m.dtype, b.dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         m, b, ctx.gradient, ctx.st, ctx.width = inputs
-        ctx.save_for_backward(m, b)
+        ctx.save_for_backward(m, b, output)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = upstream
-        m, b = ctx.saved_tensors
-        u = m + b
+        m, b, value = ctx.saved_tensors
+        gated = torch.ops.aten.threshold_backward(grad, value, 0)
+        if ctx.gradient == "relu":
+            straight = gated
+        elif ctx.st == "thresh":
+            straight = grad * value  # ReLU(m) Thresh(m + b) is the value itself
+        else:
+            straight = grad * torch.relu(m) * ESTIMATORS[ctx.st](m + b, ctx.width)
         through_m, through_b = _STRAIGHT_THROUGH[ctx.gradient]
-        gate = ((m > 0) & (u > 0)).to(grad.dtype)
-        straight = torch.relu(m) * ESTIMATORS[ctx.st](u, ctx.width)
-        grad_m = grad * (gate + straight if through_m else gate)
-        grad_b = grad * (straight if through_b else gate)
+        grad_m = gated + straight if through_m else gated
+        grad_b = straight if through_b else gated
         return (
             grad_m.sum_to_size(m.shape).to(m.dtype),
             grad_b.sum_to_size(b.shape).to(b.dtype),
