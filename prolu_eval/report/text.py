@@ -16,10 +16,10 @@ def columns(x: str, y: str) -> list[str]:
 
 
 def number(value: float, error: float | None = None) -> str:
-    """Four significant digits, with the standard error where there is one."""
+    """Four significant digits, with the standard error where there is one that says something."""
     if pd.isna(value):
         return "-"
-    return f"{value:.4g}" if error is None or pd.isna(error) else f"{value:.4g} ±{error:.1g}"
+    return f"{value:.4g} ±{error:.1g}" if error and not pd.isna(error) else f"{value:.4g}"
 
 
 def run_rows(group: Group, answer: Frontier) -> list[list[str]]:
