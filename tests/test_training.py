@@ -273,6 +273,14 @@ def test_every_option_reaches_the_settings() -> None:
     assert shared.model_dump(include=set(overrides)) == overrides
 
 
+def test_relative_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "embedded").mkdir()
+    monkeypatch.chdir(tmp_path)
+    shared = read_sweep_file(FOUR_SWEEPS, dataset="text.txt").shared
+    assert (shared.dataset, shared.model) == (str(tmp_path / "text.txt"), "embedded")
+
+
 def test_the_shipped_file_holds_the_four_sweeps() -> None:
     plans = list(read_sweep_file(FOUR_SWEEPS).plans())
     labels = [plan.label for plan in plans]

@@ -45,9 +45,9 @@ def sweep(
 
     settings = read_sweep_file(
         file or FOUR_SWEEPS,
-        model=local(model),
+        model=model,
         hook=hook,
-        dataset=local(tokens),
+        dataset=tokens,
         n_tokens=n_tokens,
         context_length=context_length,
         d_sae=d_sae,
@@ -78,11 +78,6 @@ def train_and_print(
     if not failed:
         return DONE
     return WRONG_INPUT if len(failed) == len(trained) else CHECK_FAILED
-
-
-def local(name: str | None) -> str | None:
-    """A path that exists, made absolute so that runs can be evaluated from any folder."""
-    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
 
 
 def _describe(trained: "Trained") -> dict[str, Any]:

@@ -10,9 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prolu_eval.errors import ConfigError
+from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.saes import VARIANTS
 from prolu_eval.training.penalties import PENALTIES
 
@@ -26,9 +27,9 @@ class _Table(BaseModel):
 class Shared(_Table):
     """What all runs share."""
 
-    model: str = "embedded"
+    model: str = EMBEDDED_MODEL
     hook: str
-    dataset: str = "embedded"
+    dataset: str = EMBEDDED_MODEL
     n_tokens: int = Field(gt=0, description="activations trained on; the text repeats if shorter")
     context_length: int = Field(128, ge=2)
     d_sae: int = Field(gt=0)
@@ -39,6 +40,14 @@ class Shared(_Table):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     data_seed: int = 0
+
+    @field_validator("model", "dataset")
+    @classmethod
+    def _absolute(cls, name: str) -> str:
+        """A path that exists, made absolute so that runs can be evaluated from any folder."""
+        if name == EMBEDDED_MODEL or not Path(name).exists():
+            return name
+        return str(Path(name).resolve())
 
 
 class Within(_Table):
