@@ -31,10 +31,6 @@ class TopK(SparseAutoencoder):
         """The number of features that may be active per token."""
         return min(cast(TopKOptions, self.options).k, self.d_sae)
 
-    @property
-    def label(self) -> str:
-        return self.variant
-
     def activate(self, m: Tensor) -> Tensor:
         z = m + self.b_enc
         if cast(TopKOptions, self.options).rectify:
@@ -65,7 +61,7 @@ class GroupMax(TopK):
 
     def activate(self, m: Tensor) -> Tensor:
         z = torch.relu(m + self.b_enc)
-        grouped = z.unflatten(-1, (self.k, self.d_sae // self.k))
+        grouped = z.reshape(*z.shape[:-1], self.k, -1)
         return _keep(grouped, grouped.argmax(-1, keepdim=True)).flatten(-2)
 
 
