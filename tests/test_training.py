@@ -246,6 +246,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_saved(
         ("d_sae = 48", "d_sae = 48\ncolour = 1", "colour"),
         ("d_sae = 48", "d_sae = 0", "d_sae"),
         ('variant = "relu"', 'variant = "relo"', "unknown variant 'relo'"),
+        ('variant = "relu"', 'variant = "gated"', "a training loss of its own"),
         ('variant = "relu"', 'variant = "relu"\npenalty = "l3"', "unknown penalty 'l3'"),
         ('"ste"', '"sta"', "gradient"),
         ("[0.1, 1]", "[0.1, 0.1]", "twice"),

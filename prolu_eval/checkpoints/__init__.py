@@ -5,32 +5,69 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from prolu_eval.checkpoints import native
+from prolu_eval.checkpoints import (
+    dictionary_learning,
+    e2e_sae,
+    gemma_scope,
+    hub,
+    native,
+    openai,
+    saelens,
+    sparsify,
+)
 from prolu_eval.checkpoints.base import Format
 from prolu_eval.errors import CheckpointError, ProluEvalError
 from prolu_eval.results import FOLDER
 from prolu_eval.runs import Broken, Run
 from prolu_eval.saes import SparseAutoencoder
 
-FORMATS: dict[str, Format] = {fmt.name: fmt for fmt in (native.FORMAT,)}
+FORMATS: dict[str, Format] = {
+    fmt.name: fmt
+    for fmt in (
+        native.FORMAT,
+        saelens.FORMAT,
+        dictionary_learning.FORMAT,
+        sparsify.FORMAT,
+        openai.FORMAT,
+        gemma_scope.GEMMA_SCOPE,
+        gemma_scope.GEMMA_SCOPE_2,
+        e2e_sae.FORMAT,
+    )
+}
+
+
+_WEIGHTS = (".pt", ".pth", ".bin", ".pkl", ".npz", ".safetensors")
 
 
 def discover(path: str | Path) -> list[Run | Broken]:
     """Every checkpoint in or below a folder, or the one at a file, in order of path.
 
-    Names are paths relative to ``path``. A checkpoint that is recognised but cannot be described is
-    returned as :class:`Broken`.
+    ``path`` may also be ``hub:owner/name[/subfolder][@revision]``. Names are paths relative to it.
+    A checkpoint that is recognised but cannot be described is returned as :class:`Broken`.
 
     Raises:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
     """
-    root = Path(path)
+    root = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
     if not root.exists():
         raise CheckpointError(root, "does not exist", "name a folder of runs")
     found = [item for place, fmt in _places(root) for item in _described(place, fmt, root)]
     if not found:
         raise CheckpointError(root, "holds no checkpoint", f"formats known: {', '.join(FORMATS)}")
     return found
+
+
+def unrecognised(path: str | Path) -> list[Path]:
+    """Files of weights in or below a folder that belong to no checkpoint, in order of path."""
+    root = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    if root.is_file():
+        return []
+    folders = {place if place.is_dir() else place.parent for place, _ in _places(root)}
+    return sorted(
+        file
+        for file in root.rglob("*")
+        if file.suffix in _WEIGHTS and file.parent not in folders and FOLDER not in file.parts
+    )
 
 
 def _places(root: Path) -> Iterator[tuple[Path, Format]]:
@@ -48,10 +85,23 @@ def _places(root: Path) -> Iterator[tuple[Path, Format]]:
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
     name = place.name if place == root else place.relative_to(root).as_posix()
     try:
+        _check_links(place, root)
         runs = fmt.describe(place)
     except ProluEvalError as error:
         return [Broken(name, place, str(error))]
     return [replace(r, name=name if r.part is None else f"{name}:{r.part}") for r in runs]
+
+
+def _check_links(place: Path, root: Path) -> None:
+    """Refuse links that lead out of the folder searched (or the hub cache that it lies in)."""
+    folder = place if place.is_dir() else place.parent
+    top = root.resolve() if root.is_dir() else root.parent.resolve()
+    allowed = [top, *(p.parent / "blobs" for p in (top, *top.parents) if p.name == "snapshots")]
+    for file in folder.iterdir():
+        if file.is_symlink() and not any(file.resolve().is_relative_to(a) for a in allowed):
+            raise CheckpointError(
+                file, "is a link out of the folder", "copy the file it leads to in its place"
+            )
 
 
 def load_run(run: Run) -> SparseAutoencoder:

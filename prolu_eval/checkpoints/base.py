@@ -1,19 +1,17 @@
-"""What a checkpoint format offers, and reading tensors safely."""
+"""What a checkpoint format offers, and how its content becomes an autoencoder."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from prolu_eval.checkpoints.reading import validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import Run
-from prolu_eval.saes import SparseAutoencoder
-
-TRUNCATED = "copy or download the file again"
+from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,125 @@ class Format:
     load: Callable[[Run], SparseAutoencoder]
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+@dataclass(frozen=True)
+class Content:
+    """A checkpoint of another library in this one's terms, its tensors not yet computed with.
+
+    Attributes:
+        variant: the name of the variant that computes what the library computes.
+        d_in: width of the activations.
+        d_sae: number of features.
+        tensors: gives the variant's tensors when called.
+        options: the variant's settings.
+        apply_b_dec_to_input: whether the decoder bias is subtracted before encoding.
+        normalisation: what is done to each activation at run time.
+        problems: sentences about what is doubtful.
+        about: fields of :class:`~prolu_eval.runs.Run` that the files tell.
+    """
+
+    variant: str
+    d_in: int
+    d_sae: int
+    tensors: Callable[[], Mapping[str, Tensor]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    apply_b_dec_to_input: bool = True
+    normalisation: Normalisation = "none"
+    problems: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, path: Path) -> SparseAutoencoder:
+        """The autoencoder, its weights still zero.
+
+        Raises:
+            CheckpointError: if an option is out of range.
+        """
+        cls = VARIANTS[self.variant]
+        return cls(
+            self.d_in,
+            self.d_sae,
+            validate(cls.Options, dict(self.options), path),
+            apply_b_dec_to_input=self.apply_b_dec_to_input,
+            normalisation=self.normalisation,
+        )
+
+
+def foreign(
+    name: str,
+    library: str,
+    find: Callable[[Path, frozenset[str]], Iterable[Path]],
+    interpret: Callable[[Path], Mapping[str | None, Content]],
+    files: Callable[[Path], tuple[Path, ...]],
+) -> Format:
+    """The format of another library, by what its files say.
+
+    Args:
+        name: the format's name.
+        library: the library's name, for provenance.
+        find: as in :class:`Format`.
+        interpret: the content of a checkpoint by part; the one part of most has no name.
+        files: the files whose bytes decide the measurement, weights last.
+    """
+
+    def describe(place: Path) -> list[Run]:
+        contents = interpret(place).items()
+        return [_run(name, library, place, files(place), part, c) for part, c in contents]
+
+    def load(run: Run) -> SparseAutoencoder:
+        path = files(run.path)[-1]
+        content = interpret(run.path).get(run.part)
+        if content is None:
+            raise CheckpointError(path, f"has no part {run.part!r}", "search the folder again")
+        return fill(content.build(path), content.tensors(), path)
+
+    return Format(name, find, describe, load)
+
+
+def _run(
+    name: str,
+    library: str,
+    place: Path,
+    files: tuple[Path, ...],
+    part: str | None,
+    content: Content,
+) -> Run:
+    with torch.device("meta"):
+        label = content.build(files[-1]).label
+    about = dict(content.about)
+    provenance = {"library": library, **about.pop("provenance", {})}
+    return Run(
+        **{
+            "name": place.name,
+            "path": place,
+            "format": name,
+            "variant": content.variant,
+            "label": label,
+            "d_in": content.d_in,
+            "d_sae": content.d_sae,
+            "files": files,
+            "part": part,
+            "problems": content.problems,
+            "provenance": provenance,
+            **about,
+        }
+    )
+
+
+def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
+    """The two sizes of a weight matrix.
 
     Raises:
-        CheckpointError: if the file is missing, truncated or otherwise damaged.
+        CheckpointError: if it is missing, no floating-point matrix, or empty.
     """
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
-    return tensors
+    tensor = tensors.get(name)
+    if not isinstance(tensor, Tensor):
+        raise CheckpointError(path, f"lacks tensor {name}", "restore the file that training wrote")
+    if tensor.ndim != 2 or not tensor.is_floating_point() or 0 in tensor.shape:
+        raise CheckpointError(
+            path,
+            f"{name} is no matrix of weights ({list(tensor.shape)}, {tensor.dtype})",
+            "restore the file that training wrote",
+        )
+    return tensor.shape[0], tensor.shape[1]
 
 
 def fill(sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path) -> SparseAutoencoder:
@@ -52,16 +158,11 @@ def fill(sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path) -> S
             or not finite.
     """
     expected = sae.tensor_shapes(sae.d_in, sae.d_sae, sae.options)
+    holds = f"a {sae.variant} run holds {', '.join(expected)}"
     if missing := expected.keys() - tensors.keys():
-        raise CheckpointError(
-            path, f"lacks tensor {min(missing)}", f"a {sae.variant} run holds {', '.join(expected)}"
-        )
+        raise CheckpointError(path, f"lacks tensor {min(missing)}", holds)
     if unexpected := tensors.keys() - expected.keys():
-        raise CheckpointError(
-            path,
-            f"has an unexpected tensor {min(unexpected)}",
-            f"a {sae.variant} run holds {', '.join(expected)}",
-        )
+        raise CheckpointError(path, f"has an unexpected tensor {min(unexpected)}", holds)
     for name, shape in expected.items():
         tensor = tensors[name]
         if tuple(tensor.shape) != shape:
@@ -70,10 +171,20 @@ def fill(sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path) -> S
                 f"{name} has shape {list(tensor.shape)}, not {list(shape)}",
                 "make the config's d_in and d_sae agree with the weights",
             )
-        if not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                path, f"{name} is {tensor.dtype}, no weights", "save it as floating point"
+            )
+        weights = tensor.detach().to(torch.promote_types(_at_least(tensor.dtype), torch.float32))
+        if not torch.isfinite(weights).all():
             raise CheckpointError(
                 path, f"{name} has NaN or infinite weights", "use an earlier checkpoint of this run"
             )
-        dtype = torch.promote_types(tensor.dtype, torch.float32)
-        setattr(sae, name, torch.nn.Parameter(tensor.to(dtype), requires_grad=False))
+        parameter = torch.nn.Parameter(weights.contiguous(), requires_grad=False)
+        setattr(sae, name, parameter)
     return sae.eval()
+
+
+def _at_least(dtype: torch.dtype) -> torch.dtype:
+    """The dtype itself, or float32 for the 8-bit ones, which promote with nothing."""
+    return torch.float32 if dtype.itemsize == 1 else dtype

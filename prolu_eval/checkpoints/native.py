@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
 from safetensors.torch import save
 
-from prolu_eval.checkpoints.base import Format, fill, read_safetensors
+from prolu_eval.checkpoints.base import Format, fill
+from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.results import write_atomically
 from prolu_eval.runs import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Run, RunConfig
@@ -20,22 +20,13 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         CheckpointError: if it is missing, is no JSON, or does not describe a run.
     """
-    remedy = "restore the file that training wrote"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(path, f"cannot be read ({error})", remedy) from None
-    version = document.get("schema_version") if isinstance(document, dict) else None
+    document = read_json(path)
+    version = document.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise CheckpointError(
             path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
         )
-    try:
-        return RunConfig.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise CheckpointError(path, f"{where}: {first['msg'].lower()}", remedy) from None
+    return validate(RunConfig, document, path)
 
 
 def build(config: RunConfig, path: Path) -> SparseAutoencoder:
@@ -51,14 +42,7 @@ def build(config: RunConfig, path: Path) -> SparseAutoencoder:
             f"unknown variant {config.variant!r}",
             f"the variants are {', '.join(sorted(VARIANTS))}",
         )
-    try:
-        options = variant.Options.model_validate(config.options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("options", *first["loc"]))
-        raise CheckpointError(
-            path, f"{where}: {first['msg'].lower()}", f"see the options of {config.variant}"
-        ) from None
+    options = validate(variant.Options, config.options, path, "options")
     return variant(
         config.d_in,
         config.d_sae,
@@ -94,6 +78,24 @@ def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:
     write_atomically(folder / WEIGHTS_FILE, save(tensors))
     document = json.dumps(config.model_dump(mode="json"), indent=1, allow_nan=False)
     write_atomically(folder / CONFIG_FILE, (document + "\n").encode())
+
+
+def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
+    """Write an autoencoder of any format as a native run, with its provenance.
+
+    Raises:
+        ResultsError: if the folder cannot be written to.
+    """
+    kept = ("model", "model_revision", "hook", "dataset", "context_length", "prepend_bos",
+            "penalty", "coefficient", "learning_rate", "seed")  # fmt: skip
+    config = RunConfig(
+        variant=sae.variant,
+        d_in=sae.d_in,
+        d_sae=sae.d_sae,
+        training={"converted_from": {"format": run.format, **run.provenance}},
+        **{name: getattr(run, name) for name in kept},
+    )
+    save_run(folder, sae, config)
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:

@@ -55,5 +55,15 @@ def entry_point() -> None:
 
 
 # Each module registers its command on `app`, in the order of a user's work.
-for _name in ("demo", "sweep", "evaluate", "frontier", "biases", "report", "metrics"):
+for _name in (
+    "demo",
+    "sweep",
+    "inspect",
+    "evaluate",
+    "frontier",
+    "biases",
+    "report",
+    "convert",
+    "metrics",
+):
     import_module(f"prolu_eval.cli.{_name}")

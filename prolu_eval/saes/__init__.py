@@ -1,17 +1,61 @@
 """Sparse autoencoder variants by name. A new variant is one module and one line here."""
 
-from prolu_eval.saes.base import Normalised, Reconstruction, SparseAutoencoder, VariantOptions
+from prolu_eval.saes.base import (
+    Normalisation,
+    Normalised,
+    Reconstruction,
+    SparseAutoencoder,
+    VariantOptions,
+)
+from prolu_eval.saes.batchtopk import BatchTopK, Matryoshka
+from prolu_eval.saes.conversions import as_jumprelu
+from prolu_eval.saes.gated import Gated
+from prolu_eval.saes.jumprelu import JumpRelu
+from prolu_eval.saes.matching_pursuit import MatchingPursuit
 from prolu_eval.saes.prolu import Prolu
+from prolu_eval.saes.prolu_relu_hybrid import ProluReluHybrid
 from prolu_eval.saes.relu import Relu
+from prolu_eval.saes.topk import AbsTopK, GroupMax, TopK
+from prolu_eval.saes.trec import Tlin, Trec
 
-VARIANTS: dict[str, type[SparseAutoencoder]] = {cls.variant: cls for cls in (Relu, Prolu)}
+VARIANTS: dict[str, type[SparseAutoencoder]] = {
+    cls.variant: cls
+    for cls in (
+        Relu,
+        Prolu,
+        ProluReluHybrid,
+        Trec,
+        Tlin,
+        JumpRelu,
+        Gated,
+        TopK,
+        AbsTopK,
+        GroupMax,
+        BatchTopK,
+        Matryoshka,
+        MatchingPursuit,
+    )
+}
 
 __all__ = [
     "VARIANTS",
+    "AbsTopK",
+    "BatchTopK",
+    "Gated",
+    "GroupMax",
+    "JumpRelu",
+    "MatchingPursuit",
+    "Matryoshka",
+    "Normalisation",
     "Normalised",
     "Prolu",
+    "ProluReluHybrid",
     "Reconstruction",
     "Relu",
     "SparseAutoencoder",
+    "Tlin",
+    "TopK",
+    "Trec",
     "VariantOptions",
+    "as_jumprelu",
 ]

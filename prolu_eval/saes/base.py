@@ -4,7 +4,7 @@ A variant is a subclass of :class:`SparseAutoencoder` that names its own per-fea
 options, and says how a pre-activation becomes an activation. Modules here do no input or output.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -92,6 +92,12 @@ class SparseAutoencoder(nn.Module):
         self.normalisation: Normalisation = normalisation
         for name, shape in self.tensor_shapes(d_in, d_sae, self.options).items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+    def __getattr__(self, name: str) -> Any:
+        """Tied autoencoders hold no ``W_enc``: theirs is the decoder's transpose."""
+        if name == "W_enc" and "W_enc" not in self._parameters:
+            return self.W_dec.T
+        return super().__getattr__(name)
 
     @classmethod
     def tensor_shapes(

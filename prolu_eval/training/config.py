@@ -17,6 +17,9 @@ from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.saes import VARIANTS
 from prolu_eval.training.penalties import PENALTIES
 
+# Variants whose loss is reconstruction error plus a penalty on the codes.
+TRAINABLE = ("relu", "prolu", "prolu_relu_hybrid")
+
 FOUR_SWEEPS = Path(__file__).parent / "sweeps" / "four.toml"
 
 
@@ -136,7 +139,13 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
 def _check(sweep: Sweep, path: Path) -> None:
     if sweep.variant not in VARIANTS:
         raise ConfigError(
-            path, f"unknown variant {sweep.variant!r}", f"choose {', '.join(sorted(VARIANTS))}"
+            path, f"unknown variant {sweep.variant!r}", f"choose {', '.join(TRAINABLE)}"
+        )
+    if sweep.variant not in TRAINABLE:
+        raise ConfigError(
+            path,
+            f"variant {sweep.variant!r} has a training loss of its own, which is not offered",
+            f"choose {', '.join(TRAINABLE)}; checkpoints of any variant can be evaluated",
         )
     if sweep.penalty not in PENALTIES:
         raise ConfigError(

@@ -1,0 +1,141 @@
+"""Gemma Scope: ``params.npz`` (Gemma 2), ``params.safetensors`` and ``config.json`` (Gemma 3)."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor
+
+from prolu_eval.checkpoints.base import Content, foreign, size
+from prolu_eval.checkpoints.reading import (
+    npz_shapes,
+    read_json,
+    read_npz,
+    read_safetensors,
+    validate,
+)
+from prolu_eval.errors import CheckpointError
+
+_NPZ, _SAFETENSORS = "params.npz", "params.safetensors"
+_NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}
+_SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
+_HOOKS = {
+    r"output": "hook_resid_post",
+    r"post_feedforward_layernorm\.output": "hook_mlp_out",
+    r"self_attn\.o_proj\.input": "attn.hook_z",
+}
+_ONE_HOOK = "evaluate autoencoders of one hook"
+
+
+class _Config(BaseModel):
+    architecture: str = "jump_relu"
+    model_name: str | None = None
+    hf_hook_point_in: str | None = None
+    hf_hook_point_out: str | None = None
+
+
+def _find_first(folder: Path, names: frozenset[str]) -> Iterable[Path]:
+    if _NPZ in names:
+        yield folder
+
+
+def _find_second(folder: Path, names: frozenset[str]) -> Iterable[Path]:
+    if _SAFETENSORS in names:
+        yield folder
+
+
+def _first(folder: Path) -> Mapping[str | None, Content]:
+    path = folder / _NPZ
+    parts = folder.absolute().parts
+    if any("transcoder" in part for part in parts):
+        raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
+    shapes = {_NAMES.get(name, name): shape for name, shape in npz_shapes(path).items()}
+    d_sae, d_in = _sizes(shapes, path)
+    embedding = "embedding" in parts
+    factor = d_in**0.5 if embedding else 1.0
+
+    def tensors() -> Mapping[str, Tensor]:
+        arrays = {_NAMES.get(name, name): array for name, array in read_npz(path).items()}
+        if embedding:
+            arrays |= {"W_enc": arrays["W_enc"] / factor, "W_dec": arrays["W_dec"] * factor}
+        return arrays
+
+    about = {"hook": _path_hook(parts), "model": _path_model(parts), "context_length": 1024}
+    content = Content("jumprelu", d_in, d_sae, tensors, apply_b_dec_to_input=False, about=about)
+    return {None: content}
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> tuple[int, int]:
+    shape, encoder = shapes.get("W_dec", ()), shapes.get("W_enc", ())
+    if len(shape) != 2 or len(encoder) != 2 or 0 in shape:
+        raise CheckpointError(path, "lacks the matrices W_enc and W_dec", "download it again")
+    if shape != encoder[::-1]:
+        raise CheckpointError(
+            path, f"writes {shape[1]} numbers but reads {encoder[0]}: a transcoder", _ONE_HOOK
+        )
+    return shape[0], shape[1]
+
+
+def _path_hook(parts: tuple[str, ...]) -> str | None:
+    if "embedding" in parts:
+        return "hook_embed"
+    joined = "/".join(parts)
+    layer = re.search(r"layer_(\d+)(/|$)", joined)
+    site = re.search(r"gemma-scope-\w+-\w+-(res|mlp|att)\b", joined)
+    return f"blocks.{layer[1]}.{_SITES[site[1]]}" if layer and site else None
+
+
+def _path_model(parts: tuple[str, ...]) -> str | None:
+    match = re.search(r"gemma-scope-(\d+b)-(pt|it)-", "/".join(parts))
+    return f"google/gemma-2-{match[1]}{'-it' if match[2] == 'it' else ''}" if match else None
+
+
+def _second_files(folder: Path) -> tuple[Path, ...]:
+    config = folder / "config.json"
+    return (*((config,) if config.is_file() else ()), folder / _SAFETENSORS)
+
+
+def _second(folder: Path) -> Mapping[str | None, Content]:
+    path, config_path = folder / _SAFETENSORS, folder / "config.json"
+    document = read_json(config_path) if config_path.is_file() else {}
+    config = validate(_Config, document, config_path)
+    if config.architecture not in ("jump_relu", "jumprelu"):
+        raise CheckpointError(
+            config_path, f"unknown architecture {config.architecture!r}", "known is jump_relu"
+        )
+    arrays = {_NAMES.get(name, name): array for name, array in read_safetensors(path).items()}
+    if "affine_skip_connection" in arrays or config.hf_hook_point_in != config.hf_hook_point_out:
+        raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
+    size(arrays, "W_dec", path)
+    d_sae, d_in = _sizes({name: tuple(array.shape) for name, array in arrays.items()}, path)
+    hook = _configured_hook(config)
+    problem = () if hook else ("its hook point is unknown: give it with --hook",)
+    about: dict[str, Any] = {
+        "hook": hook,
+        "model": config.model_name,
+        "provenance": {"config": document},
+    }
+    content = Content(
+        "jumprelu",
+        d_in,
+        d_sae,
+        lambda: arrays,
+        apply_b_dec_to_input=False,
+        problems=problem,
+        about=about,
+    )
+    return {None: content}
+
+
+def _configured_hook(config: _Config) -> str | None:
+    for pattern, hook in _HOOKS.items():
+        match = re.fullmatch(rf"(?:.*\.)?layers\.(\d+)\.{pattern}", config.hf_hook_point_in or "")
+        if match:
+            return f"blocks.{match[1]}.{hook}"
+    return None
+
+
+GEMMA_SCOPE = foreign("gemma_scope", "Gemma Scope", _find_first, _first, lambda f: (f / _NPZ,))
+GEMMA_SCOPE_2 = foreign("gemma_scope_2", "Gemma Scope 2", _find_second, _second, _second_files)

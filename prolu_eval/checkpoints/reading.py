@@ -1,0 +1,205 @@
+"""Reading configs and tensors from files that nobody vouches for.
+
+No pickle is executed, and memory stays bounded by the size of the files themselves.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import yaml  # type: ignore[import-untyped]
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from prolu_eval.errors import CheckpointError
+
+TRUNCATED = "copy or download the file again"
+_CONFIG_BYTES, _YAML_BYTES = 32 << 20, 1 << 20
+_UNPACKED_FREELY = 64 << 20
+_INFLATION = 40
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader without aliases, with which a short file can describe a huge one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("has aliases")
+        return super().compose_node(parent, index)
+
+
+def _no_number(_: str) -> None:
+    """NaN and infinities, which are no JSON, become null."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: if the file is missing, too large for a config, or holds no object.
+    """
+    remedy = "restore the file that training wrote"
+    _check_file(path)
+    if (size := path.stat().st_size) > _CONFIG_BYTES:
+        raise CheckpointError(path, f"has {size} bytes, too many for a config", remedy)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except RecursionError:
+        raise CheckpointError(path, "cannot be read (nested too deep)", remedy) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"cannot be read ({error})", remedy) from None
+    if not isinstance(document, dict):
+        raise CheckpointError(path, "holds no JSON object", remedy)
+    return document
+
+
+def validate(model: type[Model], document: Any, path: Path, prefix: str = "") -> Model:
+    """A document as the model that describes it.
+
+    Raises:
+        CheckpointError: naming the first entry that does not fit.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in (prefix, *first["loc"]) if p != "") or "the document"
+        raise CheckpointError(
+            path, f"{where}: {first['msg'].lower()}", "restore the file that training wrote"
+        ) from None
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, mapped from disk.
+
+    Raises:
+        CheckpointError: if the file is missing, truncated or otherwise damaged.
+    """
+    _check_file(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
+    return tensors
+
+
+def read_torch(path: Path) -> dict[str, Any]:
+    """The dict in a file of ``torch.save``, on the CPU, loaded with ``weights_only=True``.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, packed, holds anything but tensors and
+            plain values, or tensors larger than what they store.
+    """
+    _check_file(path)
+    try:
+        packed = zipfile.is_zipfile(path)
+        if packed:
+            _refuse_bomb(path, path.stat().st_size)
+        document = torch.load(path, map_location="cpu", weights_only=True, mmap=packed or None)
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 (a hostile file may raise anything in the unpickler)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            path, f"cannot be read without executing what it holds ({reason})", TRUNCATED
+        ) from None
+    if not isinstance(document, dict):
+        raise CheckpointError(path, "holds no dict of tensors", TRUNCATED)
+    for name, value in document.items():
+        if isinstance(value, Tensor):
+            _check_tensor(path, str(name), value)
+    return document
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.is_quantized or tensor.is_complex():
+        raise CheckpointError(path, f"{name} is no plain tensor", "save it as dense CPU tensor")
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise CheckpointError(path, f"{name} claims more numbers than it stores", TRUNCATED)
+
+
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """The arrays of an npz file as tensors, without pickle.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, holds objects, or is packed so tightly
+            that it must be a bomb.
+    """
+    _check_file(path)
+    try:
+        _refuse_bomb(path, max(_UNPACKED_FREELY, _INFLATION * path.stat().st_size))
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays}
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 (zip and npy headers of a damaged file raise anything)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise CheckpointError(path, f"cannot be read ({reason})", TRUNCATED) from None
+
+
+def _refuse_bomb(path: Path, limit: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > limit:
+        raise CheckpointError(path, f"would unpack to {unpacked} bytes", TRUNCATED)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(path, "is no file", "restore the file that training wrote")
+
+
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array of an npz file, from the headers alone.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    _check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                name.removesuffix(".npy"): _npy_shape(archive, name) for name in archive.namelist()
+            }
+    except Exception as error:  # noqa: BLE001 (as in read_npz)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise CheckpointError(path, f"cannot be read ({reason})", TRUNCATED) from None
+
+
+def _npy_shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_2_0
+        if version == (1, 0):
+            read = np.lib.format.read_array_header_1_0
+        shape: tuple[int, ...] = read(file)[0]
+        return shape
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, of plain values only.
+
+    Raises:
+        CheckpointError: if the file is missing, too large for a config, or holds no mapping.
+    """
+    remedy = "restore the file that training wrote"
+    _check_file(path)
+    if path.stat().st_size > _YAML_BYTES:
+        raise CheckpointError(path, "is too large for a config", remedy)
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)  # noqa: S506
+        document = json.loads(json.dumps(loaded, default=str), parse_constant=_no_number)
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(path, f"cannot be read ({reason})", remedy) from None
+    if not isinstance(document, dict):
+        raise CheckpointError(path, "holds no mapping", remedy)
+    return document

@@ -1,0 +1,87 @@
+"""Writing what SAELens 6 itself loads with ``SAE.load_from_disk``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from prolu_eval.checkpoints.saelens import CONFIG_FILE, WEIGHTS_FILE
+from prolu_eval.errors import CheckpointError
+from prolu_eval.results import write_atomically
+from prolu_eval.runs import Run
+from prolu_eval.saes import SparseAutoencoder, as_jumprelu
+
+_ARCHITECTURES = {
+    "relu": "standard",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+    "topk": "topk",
+    "abstopk": "abstopk",
+    "matching_pursuit": "matching_pursuit",
+}
+_NORMALISATIONS = {
+    "none": "none",
+    "layer_norm": "layer_norm",
+    "constant_norm": "constant_norm_rescale",
+}
+
+
+def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
+    """Write an autoencoder as SAELens' own, by an exact conversion where it lacks the variant.
+
+    Raises:
+        CheckpointError: if SAELens has no architecture that computes the same.
+        ResultsError: if the folder cannot be written to.
+    """
+    written = _expressible(sae)
+    if written is None:
+        raise CheckpointError(
+            run.path, f"SAELens has no architecture equal to {run.label}", "convert it --to native"
+        )
+    dtype = str(written.W_dec.dtype).removeprefix("torch.")
+    options = {
+        name: value for name, value in written.options.model_dump().items() if name in _OPTIONS
+    }
+    if written.variant in ("topk", "abstopk"):
+        options["rescale_acts_by_decoder_norm"] = False
+    document: dict[str, Any] = {
+        "architecture": _ARCHITECTURES[written.variant],
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": dtype,
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.apply_b_dec_to_input,
+        "normalize_activations": _NORMALISATIONS[sae.normalisation],
+        "reshape_activations": "hook_z" if (run.hook or "").endswith("hook_z") else "none",
+        **options,
+        "metadata": _metadata(sae, run),
+    }
+    tensors = {name: p.detach().cpu().contiguous() for name, p in written.named_parameters()}
+    write_atomically(folder / WEIGHTS_FILE, save(tensors))
+    text = json.dumps(document, indent=1, allow_nan=False)
+    write_atomically(folder / CONFIG_FILE, (text + "\n").encode())
+
+
+_OPTIONS = ("k", "residual_threshold", "max_iterations", "stop_on_duplicate_support")
+
+
+@torch.no_grad()
+def _expressible(sae: SparseAutoencoder) -> SparseAutoencoder | None:
+    rectified = getattr(sae.options, "rectify", True)
+    if sae.variant in _ARCHITECTURES:
+        return sae if rectified else None
+    return as_jumprelu(sae)
+
+
+def _metadata(sae: SparseAutoencoder, run: Run) -> dict[str, Any]:
+    known = {
+        "model_name": run.model,
+        "hook_name": run.hook,
+        "dataset_path": run.dataset,
+        "context_size": run.context_length,
+        "prepend_bos": run.prepend_bos,
+        "training_architecture": sae.variant,
+    }
+    return {name: value for name, value in known.items() if value is not None}

@@ -1,0 +1,82 @@
+"""`prolu-eval inspect`: what lies in a folder, without evaluating it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prolu_eval.cli import app
+from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
+
+if TYPE_CHECKING:
+    from prolu_eval.runs import Broken, Run
+
+_COLUMNS = ("run", "format", "variant", "d_in", "d_sae", "hook", "model")
+
+
+@app.command()
+def inspect(
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders, single checkpoints, or hub:owner/name[/folder].")
+    ],
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also load every checkpoint and check its weights.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List every checkpoint with its format, variant, sizes, hook, model and problems."""
+    from prolu_eval.checkpoints import discover, unrecognised
+    from prolu_eval.runs import Broken
+
+    documents, n_broken = [], 0
+    for path in runs:
+        for item in discover(path):
+            error = item.error if isinstance(item, Broken) else _damage(item) if weights else None
+            documents.append(_document(item, error))
+            n_broken += error is not None
+        for file in unrecognised(path):
+            typer.echo(f"prolu-eval: {file} skipped: its format is unknown", err=True)
+    if as_json:
+        typer.echo(json.dumps({"runs": documents}, indent=1))
+    else:
+        _print_table(documents)
+    failed = WRONG_INPUT if n_broken == len(documents) else CHECK_FAILED
+    raise typer.Exit(failed if n_broken else DONE)
+
+
+def _damage(run: "Run") -> str | None:
+    from prolu_eval.checkpoints import load_run
+
+    try:
+        load_run(run)
+    except ProluEvalError as error:
+        return str(error)
+    return None
+
+
+def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
+    from prolu_eval.runs import Run
+
+    document: dict[str, Any] = dict.fromkeys(_COLUMNS) | {"run": item.name, "path": str(item.path)}
+    problems = [] if error is None else [error]
+    if isinstance(item, Run):
+        document |= {name: getattr(item, name) for name in _COLUMNS[1:]}
+        problems += item.problems
+        missing = [name for name in ("hook", "model") if getattr(item, name) is None]
+        problems += [f"it does not say its {name}: give it with --{name}" for name in missing]
+    return document | {"problems": problems}
+
+
+def _print_table(documents: list[dict[str, Any]]) -> None:
+    rows = [_COLUMNS, *(tuple(_cell(d[name]) for name in _COLUMNS) for d in documents)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    for row, document in zip(rows, [None, *documents], strict=True):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+        for problem in document["problems"] if document else ():
+            typer.echo(f"    ! {problem}")
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(Path(value)) if isinstance(value, Path) else str(value)

@@ -1,0 +1,18 @@
+"""ProLU for negative biases, ReLU for the others: raised in the write-up's comments."""
+
+import torch
+from torch import Tensor
+
+from prolu_eval.saes.prolu import Prolu
+
+
+class ProluReluHybrid(Prolu):
+    """a = ProLU(m, b) where b < 0, ReLU(m + b) where b >= 0."""
+
+    variant = "prolu_relu_hybrid"
+
+    def activate(self, m: Tensor) -> Tensor:
+        return torch.where(self.b_enc < 0, super().activate(m), torch.relu(m + self.b_enc))
+
+    def effective_threshold(self) -> Tensor:
+        return -self.b_enc

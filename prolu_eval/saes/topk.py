@@ -1,0 +1,69 @@
+"""Autoencoders whose active features are the largest: Gao et al., arXiv 2406.04093, and kin."""
+
+from typing import ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
+
+
+class TopKOptions(VariantOptions):
+    """How many features may be active, and whether negative ones among them become zero."""
+
+    k: int = Field(1, gt=0)
+    rectify: bool = True
+
+
+class TopK(SparseAutoencoder):
+    """With z = m + b_enc: a = ReLU(z) where z is among the k largest of its token, else 0.
+
+    With fewer than k positive z, fewer than k features are active; without ``rectify`` the k
+    largest are kept as they are. Of equal values either may be kept.
+    """
+
+    variant = "topk"
+    Options: ClassVar[type[VariantOptions]] = TopKOptions
+
+    @property
+    def k(self) -> int:
+        """The number of features that may be active per token."""
+        return min(cast(TopKOptions, self.options).k, self.d_sae)
+
+    def activate(self, m: Tensor) -> Tensor:
+        z = m + self.b_enc
+        if cast(TopKOptions, self.options).rectify:
+            z = torch.relu(z)
+        return _keep(z, z.topk(self.k, dim=-1, sorted=False).indices)
+
+    def effective_threshold(self) -> Tensor:
+        return torch.full((self.d_sae,), torch.nan)
+
+
+class AbsTopK(TopK):
+    """With z = m + b_enc: a = z where abs(z) is among the k largest of its token, else 0."""
+
+    variant = "abstopk"
+
+    def activate(self, m: Tensor) -> Tensor:
+        z = m + self.b_enc
+        return _keep(z, z.abs().topk(self.k, dim=-1, sorted=False).indices)
+
+
+class GroupMax(TopK):
+    """The features lie in k groups of equal size; a = ReLU(z) where z is its group's largest.
+
+    As in EleutherAI's sparsify. The groups are contiguous, so k divides d_sae.
+    """
+
+    variant = "groupmax"
+
+    def activate(self, m: Tensor) -> Tensor:
+        z = torch.relu(m + self.b_enc)
+        grouped = z.reshape(*z.shape[:-1], self.k, -1)
+        return _keep(grouped, grouped.argmax(-1, keepdim=True)).flatten(-2)
+
+
+def _keep(z: Tensor, indices: Tensor) -> Tensor:
+    return torch.zeros_like(z).scatter(-1, indices, z.gather(-1, indices))

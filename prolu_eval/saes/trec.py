@@ -1,0 +1,61 @@
+"""Thresholded autoencoders with a fixed threshold: Konda, Memisevic, Krueger, arXiv 1402.3337."""
+
+from typing import ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
+
+
+class TrecOptions(VariantOptions):
+    """The threshold, the same for every feature and never trained; whether weights are tied."""
+
+    theta: float = Field(1.0, ge=0, allow_inf_nan=False)
+    tied: bool = False
+
+
+class Trec(SparseAutoencoder):
+    """a = m where m > theta, else 0; no encoder bias. Tied weights hold no ``W_enc``."""
+
+    variant = "trec"
+    feature_tensors = ()
+    Options: ClassVar[type[VariantOptions]] = TrecOptions
+
+    @classmethod
+    def tensor_shapes(
+        cls, d_in: int, d_sae: int, options: VariantOptions
+    ) -> dict[str, tuple[int, ...]]:
+        shapes = super().tensor_shapes(d_in, d_sae, options)
+        if cast(TrecOptions, options).tied:
+            del shapes["W_enc"]
+        return shapes
+
+    @property
+    def theta(self) -> float:
+        """The fixed threshold, in the units of the pre-activation."""
+        return cast(TrecOptions, self.options).theta
+
+    @property
+    def label(self) -> str:
+        tied = "-tied" if cast(TrecOptions, self.options).tied else ""
+        return f"{self.variant}{tied}/{self.theta:g}"
+
+    def activate(self, m: Tensor) -> Tensor:
+        return torch.where(m > self.theta, m, 0)
+
+    def effective_threshold(self) -> Tensor:
+        return torch.full((self.d_sae,), self.theta)
+
+    def encoder_bias(self) -> None:
+        return None
+
+
+class Tlin(Trec):
+    """a = m where abs(m) > theta, else 0: both signs are features."""
+
+    variant = "tlin"
+
+    def activate(self, m: Tensor) -> Tensor:
+        return torch.where(m.abs() > self.theta, m, 0)
