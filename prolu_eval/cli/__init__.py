@@ -54,4 +54,4 @@ def entry_point() -> None:
 
 
 # Each module registers its command on `app`, in the order of a user's work.
-from prolu_eval.cli import evaluate, metrics  # noqa: E402, F401
+from prolu_eval.cli import baseline, compare, evaluate, metrics  # noqa: E402, F401
