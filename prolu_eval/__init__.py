@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prolu_eval.activations import prolu
+    from prolu_eval.analysis import pareto_frontier
     from prolu_eval.checkpoints import discover, load_sae
     from prolu_eval.evaluation import Options, evaluate
     from prolu_eval.results import load_results
@@ -23,6 +24,7 @@ _MODULES = {
     "evaluate": "evaluation",
     "load_results": "results",
     "load_sae": "checkpoints",
+    "pareto_frontier": "analysis",
     "prolu": "activations",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "evaluate",
     "load_results",
     "load_sae",
+    "pareto_frontier",
     "prolu",
 ]
 

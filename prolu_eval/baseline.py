@@ -162,7 +162,8 @@ def _parse(path: Path, text: str) -> _Document:
         )
         raise BaselineError(f"{path}:{error.line}", error.reason, remedy) from None
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that does not belong says more than the one that is missing for it.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         where = ".".join(map(str, first["loc"])) or "the document"
         raise _edited(path, text, first["loc"], f"{where}: {first['msg'].lower()}") from None
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 
@@ -54,4 +55,15 @@ def entry_point() -> None:
 
 
 # Each module registers its command on `app`, in the order of a user's work.
-from prolu_eval.cli import baseline, compare, evaluate, metrics  # noqa: E402, F401
+for _name in (
+    "demo",
+    "sweep",
+    "evaluate",
+    "frontier",
+    "biases",
+    "report",
+    "baseline",
+    "compare",
+    "metrics",
+):
+    import_module(f"prolu_eval.cli.{_name}")

@@ -23,7 +23,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="How much worse a metric may get; the metrics named are those judged "
-            "[default: ce_degradation=+2%,l0=+2%,nmse=+2%,hypervolume=-2%]"
+            "[default: ce_degradation=+2%,l0=+2%,hypervolume=-2%]"
         ),
     ] = None,
     frontier: Annotated[

@@ -138,35 +138,48 @@ def with_movement(
 ) -> tuple[list[Row], list[Row]]:
     """Metric rows with those excused that only moved along the frontier, and rows of new places.
 
-    A run has moved along if it is worse on one axis, better on the other, and not behind the
-    baseline's frontier by more than the tolerances. A run that is worse on an axis and behind the
-    frontier now, and was not, is newly dominated.
+    A run has moved along if it is worse on one axis, better on the other, and no run of the
+    baseline's frontier dominates it by more than the tolerances: the overall frontier if the run
+    was on it, else that of its label. One that is worse on an axis and behind a frontier that it
+    was on is newly dominated.
     """
     verdicts = {(row.run, row.metric): row.verdict for row in rows}
-    excused: dict[str, str] = {}
+    excused: set[str] = set()
     places: list[Row] = []
     for group in found:
         for i, (_, then) in enumerate(group.pairs):
-            name = then.run.name
-            on_axes = {verdicts.get((name, axis.key)) for axis in axes}
+            on_axes = {verdicts.get((then.run.name, axis.key)) for axis in axes}
             if "regression" not in on_axes:
                 continue
-            ahead = _dominating(group.current.points[i], group.baseline.points, axes)
+            rivals, was_ahead = _rivals(group, i, axes)
+            ahead = _dominating(group.current.points[i], group.baseline.points[rivals], axes)
             if ahead is None and "improvement" in on_axes:
-                excused[name] = "moved along the frontier"
-            elif (
-                ahead is not None
-                and _dominating(group.baseline.points[i], group.baseline.points, axes) is None
-            ):
-                places.append(_newly_dominated(name, group.pairs[ahead][1].run.name, axes))
+                excused.add(then.run.name)
+            elif ahead is not None and was_ahead:
+                by = group.pairs[rivals[ahead]][1].run.name
+                places.append(_newly_dominated(then.run.name, by, axes))
     keys = {axis.key for axis in axes}
     moved = [
-        replace(row, verdict="moved", reason=excused[row.run])
+        replace(row, verdict="moved")
         if row.verdict == "regression" and row.metric in keys and row.run in excused
         else row
         for row in rows
     ]
     return moved, places
+
+
+def _rivals(group: Group, i: int, axes: Axes) -> tuple[NDArray[np.intp], bool]:
+    """The baseline's runs whose frontier a run is held to, and whether it was on that frontier.
+
+    All of the group for a run that no run of the baseline dominated; else those of its own label.
+    """
+    everyone = np.arange(len(group.pairs))
+    if _dominating(group.baseline.points[i], group.baseline.points, axes) is None:
+        return everyone, True
+    labels = np.array([then.run.label for _, then in group.pairs])
+    own = everyone[labels == labels[i]]
+    was_ahead = _dominating(group.baseline.points[i], group.baseline.points[own], axes) is None
+    return own, was_ahead
 
 
 def _newly_dominated(name: str, by: str, axes: Axes) -> Row:

@@ -1,56 +1,65 @@
 """A comparison as one page that needs no network: both frontiers overlaid, and every judgement."""
 
-from importlib.resources import files
+from html import escape
+from typing import Any
 
-import plotly.graph_objects as go
-from jinja2 import Environment
-from plotly.colors import qualitative
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
 
 from prolu_eval.comparison.rows import VERDICTS, Comparison, FrontierPoints
 from prolu_eval.comparison.text import HEADER, cells, remarks
-from prolu_eval.metrics import METRICS
+from prolu_eval.report.figures import axis_title, styles
 
 
 def render(comparison: Comparison) -> str:
     """The page. Everything that comes from files is escaped."""
-    template = files("prolu_eval.comparison").joinpath("page.html.j2").read_text(encoding="utf-8")
-    drawn = figure(comparison.points).to_html(full_html=False, include_plotlyjs=True)
-    return Environment(autoescape=True).from_string(template).render(
+    environment = Environment(
+        loader=PackageLoader("prolu_eval.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
-        figure=drawn if comparison.points else "",
+        figure=figure(comparison.points) if comparison.points else None,
         header=HEADER,
         rows=[(row.verdict, cells(row), remarks(row)) for row in comparison.rows],
         meanings=VERDICTS,
-    )  # fmt: skip
+        plotly=get_plotlyjs() if comparison.points else "",
+    )
 
 
-def figure(points: tuple[FrontierPoints, ...]) -> go.Figure:
-    """Each label's runs then (open, dashed) and now (filled, solid) on the frontier's axes."""
-    drawn = go.Figure()
-    for part, colour in zip(points, qualitative.D3 * (1 + len(points) // 10), strict=False):
-        for when, dash, symbol, places in (
-            ("baseline", "dot", "circle-open", part.baseline),
-            ("current", "solid", "circle", part.current),
-        ):
-            ordered = sorted(places, key=lambda place: place[1:])
-            drawn.add_scatter(
-                x=[x for _, x, _ in ordered],
-                y=[y for _, _, y in ordered],
-                text=[_plain(name) for name, _, _ in ordered],
-                name=_plain(f"{part.label}, {when}"),
-                legendgroup=_plain(part.label),
-                mode="lines+markers",
-                line={"color": colour, "dash": dash},
-                marker={"symbol": symbol, "size": 8},
-            )
-    if points:
-        x, y = (METRICS[key] for key in (points[0].x, points[0].y))
-        drawn.update_xaxes(title=f"{x.title} {x.unit and f'({x.unit})'}".strip())
-        drawn.update_yaxes(title=f"{y.title} {y.unit and f'({y.unit})'}".strip())
-    drawn.update_layout(template="plotly_white", height=560, margin={"t": 30})
-    return drawn
+def figure(points: tuple[FrontierPoints, ...]) -> dict[str, Any]:
+    """Each label's runs then (open, dotted) and now (filled, solid) on the frontier's axes."""
+    style = styles([part.label for part in points])
+    traces = [
+        _trace(part.label, when, places, *style[part.label])
+        for part in points
+        for when, places in (("baseline", part.baseline), ("current", part.current))
+    ]
+    x, y = axis_title(points[0].x), axis_title(points[0].y)
+    return {
+        "data": traces,
+        "layout": {
+            "xaxis": {"title": {"text": x}},
+            "yaxis": {"title": {"text": y}},
+            "legend": {"orientation": "h", "y": -0.2},
+            "margin": {"t": 20},
+        },
+    }
 
 
-def _plain(text: str) -> str:
-    """Text that plotly, which knows a little HTML, shows as it is."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _trace(
+    label: str, when: str, places: list[tuple[str, float, float]], colour: str, symbol: str
+) -> dict[str, Any]:
+    ordered = sorted(places, key=lambda place: place[1:])
+    now = when == "current"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"{escape(label)}, {when}",
+        "legendgroup": label,
+        "x": [x for _, x, _ in ordered],
+        "y": [y for _, _, y in ordered],
+        "text": [f"{escape(name)}, {when}" for name, _, _ in ordered],
+        "line": {"color": colour, "width": 1.5, "dash": "solid" if now else "dot"},
+        "marker": {"symbol": symbol if now else f"{symbol}-open", "size": 8},
+    }

@@ -22,7 +22,8 @@ class Row:
     """One judgement: of a metric of a run, of a run's place, or of a frontier's hypervolume.
 
     ``difference`` is current minus baseline with its 95 % interval; ``p_value`` is that of being
-    worse (of being better, for an improvement), corrected for the number of judgements. Undefined numbers are None.
+    worse (of being better, for an improvement), corrected for the number of judgements. Undefined
+    numbers are None.
     """
 
     run: str

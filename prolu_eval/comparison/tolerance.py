@@ -9,7 +9,7 @@ from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
 
 HYPERVOLUME = "hypervolume"
-DEFAULT = "ce_degradation=+2%,l0=+2%,nmse=+2%,hypervolume=-2%"
+DEFAULT = "ce_degradation=+2%,l0=+2%,hypervolume=-2%"
 # Differences below this fraction of the value are rounding of stored scalars or of another machine.
 ROUNDING = 1e-6
 

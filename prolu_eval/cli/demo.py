@@ -1,0 +1,35 @@
+"""`prolu-eval demo`: the whole job on the embedded model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prolu_eval.cli import app, options
+
+Out = Annotated[Path, typer.Option(help="Folder for the runs and the report.")]
+
+_EVALUATION_TOKENS = 65_536
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo"),
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train the write-up's four sweeps on the embedded model, evaluate them, write the report."""
+    from prolu_eval.cli.frontier import answer
+    from prolu_eval.cli.sweep import train_and_print
+    from prolu_eval.errors import DONE
+    from prolu_eval.training import FOUR_SWEEPS, read_sweep_file
+
+    options.check_device(device)
+    settings = read_sweep_file(FOUR_SWEEPS)
+    if not quiet:
+        runs = len(list(settings.plans()))
+        typer.echo(f"Training {runs} autoencoders on the embedded model, a few minutes on a CPU.")
+    trained = train_and_print(settings, out, device, as_json=False, quiet=quiet)
+    chosen = options.evaluation_options(n_tokens=_EVALUATION_TOKENS, device=device)
+    answered = answer([out], chosen, x="l0", y="ce_degradation", quiet=quiet)
+    raise typer.Exit(trained if answered == DONE else answered)
