@@ -100,14 +100,18 @@ def result(
     name: str | None = None,
     setting: dict[str, Any] | None = None,
     dead_fraction: float | None = 0.25,
+    scalars: bool = True,
     **run: Any,
 ) -> Result:
-    """A result as evaluation would have stored it, on the sequences of the pool that are named."""
+    """A result as evaluation would have stored it, on the sequences of the pool that are named.
+
+    ``scalars=False`` leaves out all that follows from the sums, to be quick.
+    """
     chosen = np.arange(256) if sequences is None else sequences
     sums = {column: values[chosen] for column, values in pool_sums(sae).items()}
     tokens = hashlib.sha256(chosen.tobytes()).hexdigest()
     fingerprint = hashlib.sha256(f"{sae} {tokens} {setting} {name} {run}".encode()).hexdigest()
-    metrics = {key: estimate(m, sums) for key, m in METRICS.items() if m.denominator}
+    metrics = {key: estimate(m, sums) for key, m in METRICS.items() if m.denominator and scalars}
     return Result(
         fingerprint=fingerprint[:32],
         run=RunSummary(

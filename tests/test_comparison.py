@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from prolu_eval.analysis import hypervolume as moocore_hypervolume
 from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
 from prolu_eval.comparison.frontiers import hypervolume, reference_point
-from prolu_eval.comparison.rows import Row
+from prolu_eval.comparison.rows import WEAK, Row
 from prolu_eval.errors import UsageError
 from prolu_eval.results import Result
 from tests.synthetic import Sae, result, sweep
@@ -84,6 +84,16 @@ def test_a_difference_is_a_regression_if_beyond_the_tolerance_and_there() -> Non
         [result(Sae(encoder_noise=0.02), few)], [result(Sae(), few)], tolerating("ce_degradation=0")
     )
     assert unsure.verdict == "pass"
+
+
+def test_what_passes_for_want_of_tokens_says_so() -> None:
+    few = np.arange(5)
+    base, worse = [result(Sae(), few)], [result(Sae(encoder_noise=0.01), few)]
+    (row,) = compare(worse, base, tolerating("ce_degradation=+1%")).rows
+    assert row.verdict == "pass"
+    assert row.reason == WEAK
+    (row,) = compare(worse, base, tolerating("ce_degradation=+500%")).rows
+    assert row.reason is None
 
 
 def test_better_is_an_improvement_in_a_metrics_own_direction() -> None:

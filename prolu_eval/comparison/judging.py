@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from prolu_eval.comparison.rows import Row, Verdict
+from prolu_eval.comparison.rows import WEAK, Row, Verdict
 from prolu_eval.comparison.tolerance import Tolerance
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result, Scalar
@@ -33,6 +34,8 @@ class Finding:
     limit: float
     p_worse: float
     p_better: float
+    standard_error: float
+    degrees_of_freedom: int
 
 
 def measured(result: Result, key: str) -> Measured | None:
@@ -81,6 +84,7 @@ def weigh(
         reason = f"{tolerance.key} has no standard error, and the tokens differ"
         remedy = f"leave {tolerance.key} out of --tolerance, or evaluate on the same tokens"
         return replace(row, reason=reason, remedy=remedy)
+    spread = scalar.standard_error or 0.0
     above = p_above_zero(scalar, freedom)
     below = p_above_zero(_negated(scalar), freedom)
     worse, p_worse, p_better = {
@@ -92,7 +96,7 @@ def weigh(
         row, verdict="pass", baseline=then.value, current=now.value, difference=difference,
         ci95=scalar.ci95, tolerance=str(tolerance),
     )  # fmt: skip
-    return Finding(row, worse, tolerance.limit(then.value), p_worse, p_better)
+    return Finding(row, worse, tolerance.limit(then.value), p_worse, p_better, spread, freedom)
 
 
 def _negated(scalar: Scalar) -> Scalar:
@@ -107,8 +111,20 @@ def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:
     for test, p_worse, p_better in zip(tests, worse, better, strict=True):
         verdict = _verdict(test, p_worse, p_better, alpha)
         p_value = float(p_better if verdict == "improvement" else p_worse)
-        rows.append(replace(test.row, verdict=verdict, p_value=p_value))
+        row = replace(test.row, verdict=verdict, p_value=p_value)
+        if verdict == "pass" and _could_miss(test, alpha / len(tests)):
+            row = replace(row, reason=WEAK)
+        rows.append(row)
     return rows
+
+
+def _could_miss(test: Finding, level: float) -> bool:
+    """Whether a regression of twice the tolerance would be confirmed in fewer than 95 % of cases.
+
+    The level is that of the strictest test of the family.
+    """
+    confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level, 0.95])
+    return bool(2 * test.limit < (confirmed + caught) * test.standard_error)
 
 
 def _verdict(test: Finding, p_worse: float, p_better: float, alpha: float) -> Verdict:

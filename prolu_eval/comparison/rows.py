@@ -7,6 +7,8 @@ from prolu_eval.errors import CHECK_FAILED, DONE
 
 Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
+# Said of what passes, and would at a worse value too.
+WEAK = "a regression of twice the tolerance could be missed; evaluate on more tokens"
 VERDICTS: dict[Verdict, str] = {
     "regression": "worse by more than the tolerance, and statistically so",
     "incomparable": "cannot be compared; see the remedy",
@@ -103,7 +105,9 @@ class Comparison:
         """The verdict and the counts in one line."""
         counts = {v: sum(row.verdict == v for row in self.rows) for v in VERDICTS}
         shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
-        extra = f"; {len(self.new_runs)} new runs" if self.new_runs else ""
+        extra = f"; {len(self.new_runs)} new" if self.new_runs else ""
+        if weak := sum(row.reason == WEAK for row in self.rows):
+            extra += f"; in {weak}, {WEAK}"
         return f"{self.verdict}: {shown}{extra}"
 
     def with_update(self, command: str) -> "Comparison":

@@ -1,6 +1,6 @@
 """A comparison for the terminal, and its cells for every other table."""
 
-from prolu_eval.comparison.rows import Comparison, Row
+from prolu_eval.comparison.rows import WEAK, Comparison, Row
 
 HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 % interval",
           "tolerance", "p (Holm)")  # fmt: skip
@@ -42,7 +42,7 @@ def render(comparison: Comparison, *, everything: bool = False) -> str:
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in table
     ]
-    lines += [f"  {row.title}: {why}" for row in rows if (why := remarks(row))]
+    lines += [f"  {row.title}: {why}" for row in rows if (why := remarks(row)) and why != WEAK]
     if hidden := len(comparison.rows) - len(rows):
         lines.append(f"{hidden} more pass; --all shows them")
     if comparison.new_runs:
