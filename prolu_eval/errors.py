@@ -49,3 +49,7 @@ class EvaluationError(ProluEvalError):
 
 class ResultsError(ProluEvalError):
     """Stored results that are missing, damaged, or cannot be compared."""
+
+
+class BaselineError(ProluEvalError):
+    """A baseline that is missing, damaged, edited by hand, or of a newer schema."""

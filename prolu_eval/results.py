@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
 
@@ -141,8 +141,10 @@ def write_result(result: Result, folder: Path) -> Path:
     return path
 
 
-def read_result(path: Path, *, arrays: bool = True) -> Result:
-    """Read one stored result from its JSON file; ``arrays=False`` leaves its arrays on disk.
+def read_result(path: Path, *, arrays: bool = True, under: str = "") -> Result:
+    """Read one stored result from its JSON file.
+
+    ``arrays=False`` leaves its arrays on disk; ``under`` reads only those whose names begin so.
 
     Raises:
         ResultsError: if a file is missing, damaged, or of a newer schema.
@@ -155,13 +157,18 @@ def read_result(path: Path, *, arrays: bool = True) -> Result:
             raise ResultsError(
                 path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
             )
-        loaded = load_file(path.with_suffix(".safetensors")) if arrays else {}
+        loaded = _read_arrays(path.with_suffix(".safetensors"), under) if arrays else {}
         return Result.model_validate({**document, "arrays": loaded})
     except ValidationError as error:
         reason = f"is no result ({error.errors()[0]['msg'].lower()})"
         raise ResultsError(path, reason, remedy) from None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ResultsError(path, f"cannot be read ({error})", remedy) from None
+
+
+def _read_arrays(path: Path, under: str) -> dict[str, Array]:
+    with safe_open(path, framework="numpy") as file:
+        return {key: file.get_tensor(key) for key in file.keys() if key.startswith(under)}  # noqa: SIM118
 
 
 def result_files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -7,12 +7,12 @@ Techniques, 3rd ed., eq. 6.13). Intervals use Student's t with one degree of fre
 there are sequences.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from prolu_eval.metrics import Metric, Terms
 from prolu_eval.results import Scalar
@@ -83,3 +83,49 @@ def difference(metric: Metric, first: Sums, second: Sums) -> Scalar:
     value, influence = value_and_influence(metric, first)
     other, other_influence = value_and_influence(metric, second)
     return scalar(value - other, influence - other_influence)
+
+
+def contrast(
+    value: float, first: NDArray[np.float64], second: NDArray[np.float64], *, paired: bool
+) -> tuple[Scalar, int]:
+    """A difference of two values, and its degrees of freedom, from their sequences' influences.
+
+    Paired influences belong to the same sequences; others are independent (Welch).
+    """
+    if paired:
+        return scalar(value, first - second), len(first) - 1
+    variances = [_variance(influence) for influence in (first, second)]
+    freedoms = [len(first) - 1, len(second) - 1]
+    if min(freedoms) < 1:
+        return with_interval(value, np.nan, 0), 0
+    spread = sum(variances)
+    pooled = sum(v * v / f for v, f in zip(variances, freedoms, strict=True))
+    freedom = int(spread * spread / pooled) if pooled else min(freedoms)
+    return with_interval(value, float(np.sqrt(spread)), freedom), freedom
+
+
+def _variance(influence: NDArray[np.float64]) -> float:
+    n = len(influence)
+    return float(n / (n - 1) * np.square(influence).sum()) if n > 1 else np.nan
+
+
+def p_above_zero(difference: Scalar, degrees_of_freedom: int) -> float:
+    """One-sided p-value of a difference being above zero, by Student's t; NaN where undefined."""
+    if difference.value is None or difference.standard_error is None or degrees_of_freedom < 1:
+        return np.nan
+    if difference.standard_error == 0:
+        return 0.0 if difference.value > 0 else 1.0
+    return float(stdtr(degrees_of_freedom, -difference.value / difference.standard_error))
+
+
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """p-values adjusted for their number so that the family's error rate holds. [n]
+
+    Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
+    Statistics 6 (1979). Valid under any dependence.
+    """
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -14,6 +15,9 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("PROLU_EVAL_SHARED", ROOT.parent / "shared"))
 
 torch.set_num_threads(1)
+# A loaded machine is slow to draw examples; that says nothing about the code.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
 
 _SMALL = {
     "vocab_size": 96,

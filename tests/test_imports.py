@@ -27,8 +27,15 @@ ALLOWED = {
     "training": _PLAIN | {"activations", "saes", "checkpoints", "lm", "tokens"},
     "analysis": _PLAIN,
     "report": _PLAIN | {"analysis"},
+    "json_text": set(),
+    "baseline": _PLAIN | {"json_text"},
+    "comparison": _PLAIN | {"json_text", "report"},
+    "pytest_plugin": {"errors", "baseline", "comparison"},
 }
-TORCHLESS = ("metrics", "runs", "results", "statistics", "analysis", "report")
+TORCHLESS = (
+    "metrics", "runs", "results", "statistics", "analysis", "report", "baseline", "comparison",
+    "comparison.html", "pytest_plugin",
+)  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 
 
@@ -84,7 +91,7 @@ def test_the_command_line_answers_without_heavy_imports() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in TORCHLESS if (PACKAGE / n).exists()
-                                  or (PACKAGE / f"{n}.py").exists()])  # fmt: skip
+                                  or (PACKAGE / f"{n.replace('.', '/')}.py").exists()])  # fmt: skip
 def test_results_are_read_without_torch(name: str) -> None:
     loaded = loaded_after(f"import prolu_eval.{name}")
     assert loaded.isdisjoint({"torch", "transformer_lens", "transformers"})

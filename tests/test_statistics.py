@@ -8,9 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from prolu_eval.metrics import COLUMNS, METRICS
-from prolu_eval.statistics import difference, estimate, with_interval
+from prolu_eval.results import Scalar
+from prolu_eval.statistics import (
+    contrast,
+    difference,
+    estimate,
+    holm,
+    p_above_zero,
+    with_interval,
+)
 
 Draw = Callable[[np.random.Generator], dict[str, NDArray[np.float64]]]
 
@@ -152,3 +161,40 @@ def test_intervals_of_a_ratio_cover_the_truth() -> None:
         }
 
     assert 0.93 <= _coverage("explained_variance", 0.75, draw) <= 0.97
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.2 times 4, 3, 2, 1, made monotone.
+    np.testing.assert_allclose(holm([0.03, 0.01, 0.2, 0.02]), [0.06, 0.04, 0.2, 0.06])
+    np.testing.assert_allclose(holm([0.9, 0.8]), [1, 1])
+    assert len(holm([])) == 0
+
+
+def test_one_sided_p_values_are_scipys() -> None:
+    sample = np.random.default_rng(3).normal(0.3, 1, size=20)
+    error = sample.std(ddof=1) / np.sqrt(20)
+    difference = Scalar(value=float(sample.mean()), standard_error=float(error))
+    expected = stats.ttest_1samp(sample, 0, alternative="greater").pvalue
+    assert p_above_zero(difference, 19) == pytest.approx(expected)
+    assert p_above_zero(Scalar(value=0.0, standard_error=0.0), 5) == 1
+    assert p_above_zero(Scalar(value=1.0, standard_error=0.0), 5) == 0
+    assert np.isnan(p_above_zero(Scalar(value=1.0), 5))
+
+
+def test_contrasts_are_scipys_paired_and_welch_tests() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(1, 1, size=30), rng.normal(0, 3, size=30)
+    influences = [(s - s.mean()) / len(s) for s in (a, b[:17])]
+    welch = stats.ttest_ind(a, b[:17], equal_var=False).confidence_interval()
+    found, _ = contrast(a.mean() - b[:17].mean(), *influences, paired=False)
+    # Degrees of freedom are rounded down here.
+    assert found.ci95 == pytest.approx((welch.low, welch.high), rel=0.02)
+    assert found.value is not None
+    assert found.ci95[0] is not None
+    assert found.ci95[0] <= welch.low
+    paired = stats.ttest_rel(a, b).confidence_interval()
+    influences = [(s - s.mean()) / len(s) for s in (a, b)]
+    found, freedom = contrast(a.mean() - b.mean(), *influences, paired=True)
+    assert found.ci95 == pytest.approx((paired.low, paired.high))
+    assert freedom == 29
+    assert contrast(1.0, a[:1], b, paired=False)[1] == 0

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,7 +26,7 @@ _INFLATION = 40
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+class _PlainLoader(yaml.SafeLoader):
     """PyYAML's safe loader without aliases, with which a short file can describe a huge one."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

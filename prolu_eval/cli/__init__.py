@@ -63,6 +63,8 @@ for _name in (
     "frontier",
     "biases",
     "report",
+    "baseline",
+    "compare",
     "convert",
     "metrics",
 ):

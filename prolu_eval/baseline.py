@@ -1,0 +1,247 @@
+"""A baseline: results kept for comparison, small and readable enough to review in a diff.
+
+Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, and what it
+was measured on; ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs, one
+tensor [n_columns, n_sequences] per run. In memory a baseline is a list of results.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from prolu_eval import __version__
+from prolu_eval.errors import BaselineError, UsageError
+from prolu_eval.json_text import JsonTextError, dumps, line_of, loads
+from prolu_eval.metrics import METRIC_VERSION, METRICS
+from prolu_eval.results import (
+    PER_SEQUENCE,
+    Result,
+    RunSummary,
+    Scalar,
+    Setting,
+    write_atomically,
+)
+from prolu_eval.statistics import value_and_influence
+
+SCHEMA_VERSION = 1
+# 1: first version (2026-11)
+
+_DIGITS = 6
+_RESTORE = "restore it from version control, or save the baseline again"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Entry(_Strict):
+    fingerprint: str
+    setting: str
+    run: dict[str, Any]
+    metrics: dict[str, Scalar]
+
+
+class _Sums(_Strict):
+    file: str
+    sha256: str
+    columns: list[str]
+
+
+class _Document(_Strict):
+    schema_version: int
+    written_by: str
+    sums: _Sums
+    settings: dict[str, Setting]
+    runs: dict[str, _Entry] = Field(min_length=1)
+
+
+def save_baseline(results: Iterable[Result], path: Path) -> None:
+    """Write results as a baseline: ``path`` and, beside it, the sums.
+
+    Raises:
+        BaselineError: if two results have the same name.
+        ResultsError: if a file cannot be written.
+    """
+    ordered = sorted(results, key=lambda result: result.run.name)
+    for first, second in pairwise(ordered):
+        if first.run.name == second.run.name:
+            raise BaselineError(path, f"would name {first.run.name} twice", "rename one of them")
+    columns = sorted({column for result in ordered for column in result.per_sequence()})
+    content = save({r.run.name: _stacked(r, columns) for r in ordered})
+    sums = {
+        "file": path.with_suffix(".safetensors").name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "columns": columns,
+    }
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "written_by": f"prolu-eval {__version__}",
+        "sums": sums,
+        "settings": {_setting_id(r.setting): r.setting.model_dump() for r in ordered},
+        "runs": {r.run.name: _entry(r) for r in ordered},
+    }
+    write_atomically(path.with_suffix(".safetensors"), content)
+    write_atomically(path, (dumps(document) + "\n").encode())
+
+
+def _stacked(result: Result, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    sums = result.per_sequence()
+    absent = np.full(result.setting.n_sequences, np.nan)
+    return np.stack([np.asarray(sums.get(column, absent), np.float64) for column in columns])
+
+
+def _setting_id(setting: Setting) -> str:
+    return hashlib.sha256(setting.model_dump_json().encode()).hexdigest()[:8]
+
+
+def _entry(result: Result) -> dict[str, Any]:
+    return {
+        "fingerprint": result.fingerprint,
+        "setting": _setting_id(result.setting),
+        "run": result.run.model_dump(exclude={"name", "path", "provenance"}, exclude_none=True),
+        "metrics": {
+            key: {
+                "value": _rounded(scalar.value),
+                "standard_error": _rounded(scalar.standard_error),
+            }
+            for key, scalar in result.metrics.items()
+        },
+    }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.{_DIGITS}g}")
+
+
+def load_baseline(path: Path) -> list[Result]:
+    """Read a baseline of this schema version or an earlier one, with its sums.
+
+    Raises:
+        BaselineError: naming the file, and the line where there is one, if it is missing, damaged,
+            in the middle of a merge, edited by hand so that it contradicts its sums, or of a newer
+            schema.
+    """
+    text = _read(path).decode("utf-8", errors="replace")
+    document = _parse(path, text)
+    sums = _read_sums(path, text, document.sums)
+    results = [_result(path, text, name, document, sums) for name in document.runs]
+    for result in results:
+        _check_untouched(path, text, result)
+    return results
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = f"cannot be read ({(error.strerror or 'error').lower()})"
+        remedy = "save one with `prolu-eval baseline save RUNS -o FILE`, or name another"
+        raise BaselineError(path, reason, remedy) from None
+
+
+def _parse(path: Path, text: str) -> _Document:
+    try:
+        document = loads(text)
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BaselineError(
+                path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
+            )
+        return _Document.model_validate(document)
+    except JsonTextError as error:
+        remedy = (
+            "resolve the merge, or save the baseline again" if "merge" in error.reason else _RESTORE
+        )
+        raise BaselineError(f"{path}:{error.line}", error.reason, remedy) from None
+    except ValidationError as error:
+        # A key that does not belong says more than the one that is missing for it.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise _edited(path, text, first["loc"], f"{where}: {first['msg'].lower()}") from None
+
+
+def _edited(path: Path, text: str, keys: Sequence[str | int], reason: str) -> BaselineError:
+    return BaselineError(f"{path}:{line_of(text, keys)}", reason, _RESTORE)
+
+
+def _read_sums(path: Path, text: str, described: _Sums) -> dict[str, Any]:
+    beside = path.with_name(Path(described.file).name)
+    content = _read(beside)
+    if hashlib.sha256(content).hexdigest() != described.sha256:
+        keys = ("sums", "sha256")
+        raise _edited(path, text, keys, f"{beside.name} is not the file saved with this baseline")
+    try:
+        tensors: dict[str, Any] = load(content)
+    except SafetensorError as error:
+        raise BaselineError(beside, f"cannot be read ({error})", _RESTORE) from None
+    return tensors
+
+
+def _result(path: Path, text: str, name: str, document: _Document, sums: dict[str, Any]) -> Result:
+    entry, keys = document.runs[name], ("runs", name)
+    if entry.setting not in document.settings:
+        raise _edited(path, text, (*keys, "setting"), f"{entry.setting} is no setting of the file")
+    setting = document.settings[entry.setting]
+    shape = (len(document.sums.columns), setting.n_sequences)
+    if name not in sums or sums[name].shape != shape:
+        raise _edited(path, text, keys, f"{name} has no sums of shape {list(shape)}")
+    try:
+        run = RunSummary.model_validate({**entry.run, "name": name, "path": str(path)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = (*keys, "run", *first["loc"])
+        raise _edited(path, text, place, f"{first['loc'][0]}: {first['msg'].lower()}") from None
+    rows = zip(document.sums.columns, sums[name], strict=True)
+    return Result(
+        fingerprint=entry.fingerprint,
+        run=run,
+        setting=setting,
+        metrics=entry.metrics,
+        arrays={PER_SEQUENCE + column: row for column, row in rows if not np.isnan(row).all()},
+    )
+
+
+def _check_untouched(path: Path, text: str, result: Result) -> None:
+    """See that the scalars are those of the sums, where this version defines them alike."""
+    if result.setting.metric_version != METRIC_VERSION:
+        return
+    sums = result.per_sequence()
+    for key, scalar in result.metrics.items():
+        metric = METRICS.get(key)
+        if metric is None or not metric.denominator or scalar.value is None:
+            continue
+        if not sums.keys() >= metric.numerator.keys() | metric.denominator.keys():
+            continue
+        value, _ = value_and_influence(metric, sums)
+        if not math.isclose(value, scalar.value, rel_tol=10.0 ** (1 - _DIGITS), abs_tol=1e-9):
+            keys = ("runs", result.run.name, "metrics", key)
+            reason = f"{key} was edited by hand: the sums of {result.run.name} give {value:.6g}"
+            raise _edited(path, text, keys, reason)
+
+
+def updated(
+    old: Sequence[Result], new: Sequence[Result], *, prune: Sequence[str] = ()
+) -> list[Result]:
+    """A baseline's results with new ones in place of those of the same name, and others dropped."""
+    merged = {r.run.name: r for r in old if r.run.name not in prune}
+    return list((merged | {r.run.name: r for r in new}).values())
+
+
+def refuse_overwriting(path: Path) -> None:
+    """See that a new baseline does not replace one.
+
+    Raises:
+        UsageError: if the file is there.
+    """
+    if path.exists():
+        raise UsageError(
+            path, "exists", "change it with `prolu-eval baseline update`, or pass --force"
+        )

@@ -1,0 +1,115 @@
+"""`prolu-eval baseline`: keep results to compare with."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prolu_eval.cli import app, options
+from prolu_eval.errors import UsageError
+
+group = typer.Typer(no_args_is_help=True, help="Keep results to compare with, and change them.")
+app.add_typer(group, name="baseline")
+
+BaselineFile = Annotated[Path, typer.Option("--baseline", "-b", help="The baseline's JSON file.")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Only runs whose names match this shell pattern.")
+]
+
+
+@group.command()
+def save(
+    runs: options.Runs,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")],
+    only: Only = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a baseline.")] = False,
+) -> None:
+    """Save the results of runs as a baseline: a JSON file to review, and sums beside it."""
+    from prolu_eval.baseline import refuse_overwriting, save_baseline
+    from prolu_eval.comparison.matching import selected
+    from prolu_eval.comparison.obtain import obtain_results
+
+    if not force:
+        refuse_overwriting(output)
+    results = obtain_results(runs, warn=_warn)
+    chosen = [result for result in results if selected(result.run.name, only or ())]
+    if not chosen:
+        raise UsageError("--only", "leaves no run", "name patterns that runs' names match")
+    save_baseline(chosen, output)
+    typer.echo(f"Wrote {len(chosen)} runs to {output}", err=True)
+
+
+@group.command()
+def show(
+    baseline: Annotated[Path, typer.Argument(help="The baseline's JSON file.")],
+    as_json: options.Json = False,
+) -> None:
+    """Show what a baseline holds."""
+    from prolu_eval.baseline import load_baseline
+
+    results = load_baseline(baseline)
+    if as_json:
+        runs = [result.model_dump(mode="json") for result in results]
+        typer.echo(json.dumps({"baseline": str(baseline), "runs": runs}, indent=1))
+        return
+    width = max(len(result.run.name) for result in results)
+    keys = ("l0", "ce_degradation", "nmse")
+    typer.echo(f"{'run':{width}}  " + "  ".join(f"{key:>22}" for key in keys))
+    for result in results:
+        scalars = (result.metrics.get(key) for key in keys)
+        shown = "  ".join(
+            f"{'-' if s is None or s.value is None else _with_error(s.value, s.standard_error):>22}"
+            for s in scalars
+        )
+        typer.echo(f"{result.run.name:{width}}  {shown}")
+    for setting in dict.fromkeys(result.setting for result in results):
+        typer.echo(
+            f"on {setting.tokens}: {setting.n_sequences} sequences of {setting.context_length}, "
+            f"model {setting.model} ({setting.model_fingerprint[:8]}), {setting.dtype}, special "
+            f"tokens {setting.special_tokens}d, metric version {setting.metric_version}"
+        )
+
+
+def _with_error(value: float, standard_error: float | None) -> str:
+    return f"{value:.5g}" + ("" if standard_error is None else f" ± {standard_error:.2g}")
+
+
+@group.command()
+def update(
+    runs: options.Runs,
+    baseline: BaselineFile,
+    only: Only = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop chosen runs that have no result any more.")
+    ] = False,
+) -> None:
+    """Replace a baseline's runs by their current results, and add new ones."""
+    from prolu_eval.baseline import load_baseline, save_baseline, updated
+    from prolu_eval.comparison.matching import selected
+    from prolu_eval.comparison.obtain import obtain_results
+
+    old = load_baseline(baseline)
+    results = obtain_results(runs, settings={result.setting for result in old}, warn=_warn)
+    new = [result for result in results if selected(result.run.name, only or ())]
+    before, now = {r.run.name: r for r in old}, {r.run.name for r in results}
+    gone = [n for n in before if prune and selected(n, only or ()) and n not in now]
+    if not new and not gone:
+        raise UsageError("--only", "leaves no run", "name patterns that runs' names match")
+    changed = sum(
+        r.run.name in before and before[r.run.name].fingerprint != r.fingerprint for r in new
+    )
+    added = sum(r.run.name not in before for r in new)
+    merged = updated(old, new, prune=gone)
+    if not merged:
+        raise UsageError("--prune", "leaves no run", "delete the baseline's files instead")
+    save_baseline(merged, baseline)
+    typer.echo(
+        f"{baseline}: {changed} changed, {added} added, {len(gone)} dropped, "
+        f"{len(merged) - changed - added} kept",
+        err=True,
+    )
+
+
+def _warn(sentence: str) -> None:
+    typer.echo(f"prolu-eval: skipped: {sentence}", err=True)

@@ -1,0 +1,124 @@
+"""`prolu-eval compare`: did anything get worse than the baseline?"""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prolu_eval.cli import app, options
+from prolu_eval.cli.baseline import BaselineFile, Only
+
+if TYPE_CHECKING:
+    from prolu_eval.comparison import Comparison
+
+
+@app.command()
+def compare(
+    runs: options.Runs,
+    baseline: BaselineFile,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much worse a metric may get; the metrics named are those judged "
+            "[default: ce_degradation=+2%,l0=+2%,hypervolume=-2%]"
+        ),
+    ] = None,
+    frontier: Annotated[
+        str, typer.Option(help="Two metrics with tolerances whose frontier is judged; or none.")
+    ] = "l0,ce_degradation",
+    match: Annotated[
+        str,
+        typer.Option(
+            help="Match runs by name, by configuration, or by the groups of a regular expression "
+            "on names."
+        ),
+    ] = "name",
+    only: Only = None,
+    unpaired: Annotated[
+        bool, typer.Option("--unpaired", help="Compare results on different tokens too.")
+    ] = False,
+    alpha: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="Error rate of all tests together.")
+    ] = 0.05,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write GitHub-flavoured Markdown here.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with both frontiers.")] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Show every row that passes.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare runs with a baseline; exit code 1 if one got worse or cannot be compared.
+
+    A regression is beyond its tolerance and statistically there: paired by sequence, corrected for
+    the number of tests (Holm). Under GitHub Actions the job summary and annotations are written.
+    """
+    from prolu_eval import comparison as comparing
+    from prolu_eval.baseline import load_baseline
+    from prolu_eval.comparison import text
+    from prolu_eval.comparison.obtain import obtain_results
+
+    chosen = comparing.Options(
+        tolerances=comparing.parse_tolerances(tolerance or (comparing.DEFAULT,)),
+        frontier=None if frontier == "none" else frontier,
+        match=match,
+        only=only or (),
+        unpaired=unpaired,
+        alpha=alpha,
+    )
+    stored = load_baseline(baseline)
+    current = obtain_results(
+        runs,
+        settings={result.setting for result in stored},
+        warn=lambda sentence: typer.echo(f"prolu-eval: skipped: {sentence}", err=True),
+    )
+    found = comparing.compare(current, stored, chosen)
+    found = found.with_update(_update_command(runs, baseline, only))
+    _write(found, markdown, junit, html)
+    _tell_github(found, baseline)
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=1))
+    elif not quiet:
+        typer.echo(text.render(found, everything=show_all), nl=False)
+    else:
+        typer.echo(found.headline)
+    raise typer.Exit(found.exit_code)
+
+
+def _update_command(runs: list[Path], baseline: Path, only: list[str] | None) -> str:
+    words = ["prolu-eval", "baseline", "update", *map(str, runs), "--baseline", str(baseline)]
+    for pattern in only or ():
+        words += ["--only", pattern]
+    return shlex.join(words)
+
+
+def _write(
+    found: "Comparison", markdown_path: Path | None, junit_path: Path | None, html_path: Path | None
+) -> None:
+    from prolu_eval.results import write_atomically
+
+    if markdown_path:
+        from prolu_eval.comparison import markdown
+
+        write_atomically(markdown_path, markdown.render(found).encode())
+    if junit_path:
+        from prolu_eval.comparison import junit
+
+        write_atomically(junit_path, junit.render(found))
+    if html_path:
+        from prolu_eval.comparison import html
+
+        write_atomically(html_path, html.render(found).encode())
+
+
+def _tell_github(found: "Comparison", baseline: Path) -> None:
+    from prolu_eval.comparison import github
+
+    if github.running(os.environ):
+        github.add_summary(found, os.environ)
+        for line in github.annotations(found, baseline, os.environ):
+            typer.echo(line, err=True)

@@ -1,0 +1,111 @@
+"""Comparing runs with a baseline from stored results alone: no torch, no model.
+
+A regression is a worsening that is both beyond its tolerance and statistically there; what cannot
+be compared is said to be so, and fails too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from prolu_eval.comparison.frontiers import (
+    frontier_axes,
+    groups,
+    hypervolume_tests,
+    points_to_draw,
+    with_movement,
+)
+from prolu_eval.comparison.judging import Finding, judge, weigh_metric
+from prolu_eval.comparison.matching import Matched, configuration, match, obstacle
+from prolu_eval.comparison.rows import Comparison, Row
+from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, parse_tolerances
+from prolu_eval.results import Result
+
+__all__ = ["DEFAULT", "Comparison", "Options", "compare", "parse_tolerances"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compare.
+
+    Attributes:
+        tolerances: by metric; those metrics are judged, and `hypervolume`.
+        frontier: two metrics `x,y` whose frontier is judged if both have tolerances; None for none.
+        match: `name`, `configuration`, or a regular expression whose groups identify a run.
+        only: shell patterns of run names; what matches none is left out on both sides.
+        unpaired: compare results on different tokens as independent samples.
+        alpha: the error rate of the whole family of tests.
+    """
+
+    tolerances: dict[str, Tolerance] = field(default_factory=parse_tolerances)
+    frontier: str | None = "l0,ce_degradation"
+    match: str = "name"
+    only: Sequence[str] = ()
+    unpaired: bool = False
+    alpha: float = 0.05
+
+
+def compare(
+    current: Sequence[Result], baseline: Sequence[Result], options: Options | None = None
+) -> Comparison:
+    """Judge every run of a baseline by what it is today.
+
+    Raises:
+        UsageError: if options make no sense or runs cannot be told apart.
+    """
+    options = options or Options()
+    axes = frontier_axes(options.frontier, options.tolerances)
+    matched = match(current, baseline, options.match, only=options.only)
+    rows = [_missing(run, matched) for run in matched.missing]
+    pairs, findings = [], []
+    for now, then in matched.pairs:
+        if problem := obstacle(now, then, unpaired=options.unpaired):
+            name = then.run.name
+            rows.append(
+                Row(name, None, "incomparable", reason=problem.reason, remedy=problem.remedy)
+            )
+            continue
+        pairs.append((now, then))
+        for key, tolerance in options.tolerances.items():
+            if key != HYPERVOLUME:
+                outcome = weigh_metric(now, then, tolerance)
+                if isinstance(outcome, Finding):
+                    findings.append(outcome)
+                else:
+                    rows.append(outcome)
+    found = groups(pairs, axes) if axes else []
+    areas = hypervolume_tests(found, axes, options.tolerances.get(HYPERVOLUME)) if axes else []
+    judged = judge([*findings, *areas], options.alpha)
+    runs, frontiers = judged[: len(findings)], judged[len(findings) :]
+    if axes:
+        runs, places = with_movement(runs, found, axes)
+        frontiers += places
+    return Comparison(
+        runs=rows + runs,
+        frontiers=frontiers,
+        new_runs=[run.run.name for run in matched.new],
+        matched_by=options.match,
+        method=_method(len(judged), pairs, options),
+        points=points_to_draw(pairs, matched.new, axes) if axes else (),
+    )
+
+
+def _missing(run: Result, matched: Matched) -> Row:
+    remedy = "evaluate it, or drop it with `prolu-eval baseline update --prune`"
+    for other in matched.new:
+        if configuration(other.run) == configuration(run.run):
+            remedy = (
+                f"{other.run.name} has the same configuration: compare with --match configuration"
+            )
+    reason = "is in the baseline and has no current result"
+    return Row(run.run.name, None, "incomparable", reason=reason, remedy=remedy)
+
+
+def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: Options) -> str:
+    counts = sorted({now.setting.n_sequences for now, _ in pairs})
+    sequences = "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
+    return (
+        f"One-sided t tests on {sequences} sequences, paired by sequence where the tokens are the "
+        f"same and by Welch otherwise, clustered standard errors of ratios and of hypervolumes by "
+        f"the delta method; Holm's correction over {n_tests} tests at level {options.alpha:g}. A "
+        "regression is worse by more than its tolerance and significantly worse than no change."
+    )

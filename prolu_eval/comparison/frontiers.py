@@ -1,0 +1,241 @@
+"""Frontiers as wholes: hypervolume lost, runs newly dominated, and runs that moved along."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.comparison.judging import Finding, Measured, measured, same_tokens, weigh
+from prolu_eval.comparison.rows import FrontierPoints, Row
+from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
+from prolu_eval.errors import UsageError
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result
+
+Pair = tuple[Result, Result]
+Axes = tuple[Tolerance, Tolerance]
+Points = NDArray[np.float64]
+
+# Fewer runs span no frontier that one could move along.
+FEWEST = 3
+# How far the reference point lies beyond the baseline's worst values, as a fraction of their range.
+_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Side:
+    """Some runs' places: points [n, 2] to be minimised, influences [n, 2, n_sequences]."""
+
+    points: Points
+    influence: Points
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparable pairs of one hook and setting, on both axes."""
+
+    pairs: list[Pair]
+    current: Side
+    baseline: Side
+
+    @property
+    def paired(self) -> bool:
+        """Whether both sides were measured on the same tokens."""
+        return same_tokens(*self.pairs[0])
+
+
+def groups(pairs: Iterable[Pair], axes: Axes) -> list[Group]:
+    """Pairs whose places can be compared, by hook and setting; groups too small are left out."""
+    members: dict[object, list[Pair]] = defaultdict(list)
+    for now, then in pairs:
+        members[then.run.hook, then.setting, now.setting].append((now, then))
+    found = []
+    for some in members.values():
+        placed = [(pair, _place(pair[0], axes), _place(pair[1], axes)) for pair in some]
+        kept = [(pair, now, then) for pair, now, then in placed if now and then]
+        if len(kept) >= FEWEST:
+            current, baseline = [now for _, now, _ in kept], [then for _, _, then in kept]
+            both = [pair for pair, _, _ in kept]
+            found.append(Group(both, _side(current, axes), _side(baseline, axes)))
+    return found
+
+
+def _place(result: Result, axes: Axes) -> list[Measured] | None:
+    place = [m for axis in axes if (m := measured(result, axis.key)) and m.influence is not None]
+    return place if len(place) == len(axes) else None
+
+
+def _side(places: Sequence[list[Measured]], axes: Axes) -> Side:
+    signs = np.array([axis.worse for axis in axes], float)
+    points = np.array([[m.value for m in place] for place in places])
+    influence = np.array([[m.influence for m in place] for place in places])
+    return Side(points * signs, influence * signs[:, None])
+
+
+def hypervolume(points: Points, reference: Points) -> tuple[float, Points]:
+    """Area that points dominate up to a reference, and its derivative by each coordinate.
+
+    Args:
+        points: [n, 2], both coordinates to be minimised.
+        reference: [2]; points that are not better than it in both contribute nothing.
+
+    Returns:
+        The area, and its gradient [n, 2], which is zero for dominated points.
+    """
+    gradient = np.zeros_like(points)
+    inside = np.flatnonzero((points < reference).all(1))
+    order = inside[np.lexsort(points[inside].T[::-1])]
+    best = np.minimum.accumulate(points[order, 1])
+    front = (
+        order[np.concatenate(([True], points[order[1:], 1] < best[:-1]))] if len(order) else order
+    )
+    x, y = points[front].T
+    widths = np.diff(np.append(x, reference[0]))
+    heights = -np.diff(np.insert(y, 0, reference[1]))
+    gradient[front, 0], gradient[front, 1] = -heights, -widths
+    return float((widths * (reference[1] - y)).sum()), gradient
+
+
+def reference_point(baseline: Points) -> Points:
+    """A little beyond the worst of the baseline on both axes, whatever the current runs do. [2]"""
+    worst, best = baseline.max(0), baseline.min(0)
+    spread = np.where(worst > best, worst - best, np.abs(worst))
+    return np.asarray(worst + _MARGIN * spread)
+
+
+def hypervolume_tests(
+    found: Sequence[Group], axes: Axes, tolerance: Tolerance | None
+) -> list[Finding]:
+    """One test per label with enough runs, and one per group of several labels."""
+    tolerance = tolerance or parse_tolerances()[HYPERVOLUME]
+    tests = []
+    for group in found:
+        reference = reference_point(group.baseline.points)
+        labels = np.array([then.run.label for _, then in group.pairs])
+        hook = f" at {group.pairs[0][1].run.hook}" if len(found) > 1 else ""
+        parts = {f"frontier of {label}": labels == label for label in dict.fromkeys(labels)}
+        if len(parts) > 1:
+            parts = {"overall frontier": labels == labels} | parts
+        for name, chosen in parts.items():
+            if chosen.sum() >= FEWEST:
+                row = Row(name + hook, f"hypervolume({axes[0].key}, {axes[1].key})", "pass")
+                now, then = (_area(s, chosen, reference) for s in (group.current, group.baseline))
+                outcome = weigh(row, now, then, tolerance, paired=group.paired)
+                tests += [outcome] if isinstance(outcome, Finding) else []
+    return tests
+
+
+def _area(side: Side, chosen: NDArray[np.bool_], reference: Points) -> Measured:
+    """The hypervolume with each sequence's pull on it, to first order (the delta method)."""
+    area, gradient = hypervolume(side.points[chosen], reference)
+    return Measured(area, np.einsum("ka,kas->s", gradient, side.influence[chosen]))
+
+
+def with_movement(
+    rows: list[Row], found: Sequence[Group], axes: Axes
+) -> tuple[list[Row], list[Row]]:
+    """Metric rows with those excused that only moved along the frontier, and rows of new places.
+
+    A run has moved along if it is worse on one axis, better on the other, and no run of the
+    baseline's frontier dominates it by more than the tolerances: the overall frontier if the run
+    was on it, else that of its label. One that is worse on an axis and behind a frontier that it
+    was on is newly dominated.
+    """
+    verdicts = {(row.run, row.metric): row.verdict for row in rows}
+    excused: set[str] = set()
+    places: list[Row] = []
+    for group in found:
+        for i, (_, then) in enumerate(group.pairs):
+            on_axes = {verdicts.get((then.run.name, axis.key)) for axis in axes}
+            if "regression" not in on_axes:
+                continue
+            rivals, was_ahead = _rivals(group, i, axes)
+            ahead = _dominating(group.current.points[i], group.baseline.points[rivals], axes)
+            if ahead is None and "improvement" in on_axes:
+                excused.add(then.run.name)
+            elif ahead is not None and was_ahead:
+                by = group.pairs[rivals[ahead]][1].run.name
+                places.append(_newly_dominated(then.run.name, by, axes))
+    keys = {axis.key for axis in axes}
+    moved = [
+        replace(row, verdict="moved")
+        if row.verdict == "regression" and row.metric in keys and row.run in excused
+        else row
+        for row in rows
+    ]
+    return moved, places
+
+
+def _rivals(group: Group, i: int, axes: Axes) -> tuple[NDArray[np.intp], bool]:
+    """The baseline's runs whose frontier a run is held to, and whether it was on that frontier.
+
+    All of the group for a run that no run of the baseline dominated; else those of its own label.
+    """
+    everyone = np.arange(len(group.pairs))
+    if _dominating(group.baseline.points[i], group.baseline.points, axes) is None:
+        return everyone, True
+    labels = np.array([then.run.label for _, then in group.pairs])
+    own = everyone[labels == labels[i]]
+    was_ahead = _dominating(group.baseline.points[i], group.baseline.points[own], axes) is None
+    return own, was_ahead
+
+
+def _newly_dominated(name: str, by: str, axes: Axes) -> Row:
+    whose = "its own former place" if by == name else f"{by} of the baseline"
+    return Row(
+        name, f"place on ({axes[0].key}, {axes[1].key})", "regression",
+        reason=f"newly dominated by {whose}",
+    )  # fmt: skip
+
+
+def _dominating(point: Points, others: Points, axes: Axes) -> int | None:
+    """Which of others is no worse on both axes and better by more than a tolerance on one."""
+    limits = np.array(
+        [[axis.limit(value) for axis, value in zip(axes, other, strict=True)] for other in others]
+    )
+    worse = point - others
+    behind = (worse >= 0).all(1) & (worse > limits).any(1)
+    return int(np.argmax(np.where(behind, worse[:, 1], -np.inf))) if behind.any() else None
+
+
+def points_to_draw(
+    pairs: Sequence[Pair], new: Sequence[Result], axes: Axes
+) -> tuple[FrontierPoints, ...]:
+    """Both sides' runs on the axes, by label."""
+    then, now = [old for _, old in pairs], [run for run, _ in pairs] + list(new)
+    labels = sorted({result.run.label for result in [*then, *now]})
+    return tuple(
+        FrontierPoints(
+            label, axes[0].key, axes[1].key, _drawn(then, label, axes), _drawn(now, label, axes)
+        )
+        for label in labels
+    )
+
+
+def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[tuple[str, float, float]]:
+    found = []
+    for result in results:
+        x, y = (measured(result, axis.key) for axis in axes)
+        if result.run.label == label and x is not None and y is not None:
+            found.append((result.run.name, x.value, y.value))
+    return found
+
+
+def frontier_axes(names: str | None, tolerances: dict[str, Tolerance]) -> Axes | None:
+    """The axes to judge frontiers on; None where a tolerance for one of them is lacking."""
+    if names is None:
+        return None
+    keys = [name.strip() for name in names.split(",")]
+    if len(keys) != 2 or any(key not in METRICS for key in keys):
+        raise UsageError("--frontier", f"{names!r} is no pair of metrics", "write x,y or none")
+    if any(METRICS[key].direction == "none" for key in keys):
+        raise UsageError("--frontier", f"{names!r} has an axis without direction", "name another")
+    lacking = [key for key in keys if key not in tolerances]
+    if lacking and HYPERVOLUME in tolerances:
+        remedy = f"name tolerances for {', '.join(lacking)} too, or other axes with --frontier"
+        raise UsageError("--tolerance", f"{HYPERVOLUME} is that of {names}", remedy)
+    if lacking:
+        return None
+    return tolerances[keys[0]], tolerances[keys[1]]

@@ -1,0 +1,135 @@
+"""What is tested, and when a difference is a regression: beyond the tolerance, and there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from prolu_eval.comparison.rows import WEAK, Row, Verdict
+from prolu_eval.comparison.tolerance import Tolerance
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result, Scalar
+from prolu_eval.statistics import contrast, holm, p_above_zero, value_and_influence
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value with the pull of each sequence on it; no influence where none is stored.
+
+    ``influence`` [n_sequences]
+    """
+
+    value: float
+    influence: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A difference to be judged: its row, how much worse it is, and how sure either way."""
+
+    row: Row
+    worse: float
+    limit: float
+    p_worse: float
+    p_better: float
+    standard_error: float
+    degrees_of_freedom: int
+
+
+def measured(result: Result, key: str) -> Measured | None:
+    """A metric of a result, from its per-sequence sums where it has them; None if undefined."""
+    metric, sums = METRICS[key], result.per_sequence()
+    if metric.denominator and sums.keys() >= metric.numerator.keys() | metric.denominator.keys():
+        value, influence = value_and_influence(metric, sums)
+        return Measured(value, influence) if np.isfinite(value) else None
+    stored = result.metrics.get(key)
+    return None if stored is None or stored.value is None else Measured(stored.value, None)
+
+
+def same_tokens(current: Result, baseline: Result) -> bool:
+    """Whether two results can be compared sequence by sequence."""
+    return current.setting.tokens_fingerprint == baseline.setting.tokens_fingerprint
+
+
+def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:
+    """The test of one metric of a run, or the row that says why there is none."""
+    now, then = measured(current, tolerance.key), measured(baseline, tolerance.key)
+    row = Row(baseline.run.name, tolerance.key, "incomparable", tolerance=str(tolerance))
+    if now is None or then is None:
+        row = replace(
+            row, baseline=then.value if then else None, current=now.value if now else None
+        )
+        where = "the baseline" if then is None else "the current run"
+        remedy = f"leave {tolerance.key} out of --tolerance, or mend the run"
+        return replace(row, reason=f"{tolerance.key} is undefined in {where}", remedy=remedy)
+    return weigh(row, now, then, tolerance, paired=same_tokens(current, baseline))
+
+
+def weigh(
+    row: Row, now: Measured, then: Measured, tolerance: Tolerance, *, paired: bool
+) -> Finding | Row:
+    """The test of a difference of two measurements, or the row that says why there is none."""
+    difference = now.value - then.value
+    if now.influence is not None and then.influence is not None:
+        scalar, freedom = contrast(difference, now.influence, then.influence, paired=paired)
+        if freedom < 1:
+            reason = "one sequence alone gives no standard error"
+            return replace(row, reason=reason, remedy="evaluate on more tokens")
+    elif paired:
+        scalar, freedom = Scalar(value=difference, standard_error=0.0), 1
+        row = replace(row, reason="compared exactly: it has no standard error")
+    else:
+        reason = f"{tolerance.key} has no standard error, and the tokens differ"
+        remedy = f"leave {tolerance.key} out of --tolerance, or evaluate on the same tokens"
+        return replace(row, reason=reason, remedy=remedy)
+    spread = scalar.standard_error or 0.0
+    above = p_above_zero(scalar, freedom)
+    below = p_above_zero(_negated(scalar), freedom)
+    worse, p_worse, p_better = {
+        1: (difference, above, below),
+        -1: (-difference, below, above),
+        0: (abs(difference), min(1.0, 2 * min(above, below)), 1.0),
+    }[tolerance.worse]
+    row = replace(
+        row, verdict="pass", baseline=then.value, current=now.value, difference=difference,
+        ci95=scalar.ci95, tolerance=str(tolerance),
+    )  # fmt: skip
+    return Finding(row, worse, tolerance.limit(then.value), p_worse, p_better, spread, freedom)
+
+
+def _negated(scalar: Scalar) -> Scalar:
+    value = None if scalar.value is None else -scalar.value
+    return Scalar(value=value, standard_error=scalar.standard_error)
+
+
+def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:
+    """The rows of a family of tests with their verdicts, corrected for their number (Holm)."""
+    worse, better = holm([t.p_worse for t in tests]), holm([t.p_better for t in tests])
+    rows = []
+    for test, p_worse, p_better in zip(tests, worse, better, strict=True):
+        verdict = _verdict(test, p_worse, p_better, alpha)
+        p_value = float(p_better if verdict == "improvement" else p_worse)
+        row = replace(test.row, verdict=verdict, p_value=p_value)
+        if verdict == "pass" and _could_miss(test, alpha / len(tests)):
+            row = replace(row, reason=WEAK)
+        rows.append(row)
+    return rows
+
+
+def _could_miss(test: Finding, level: float) -> bool:
+    """Whether a regression of twice the tolerance would be confirmed in fewer than 95 % of cases.
+
+    The level is that of the strictest test of the family.
+    """
+    confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level, 0.95])
+    return bool(2 * test.limit < (confirmed + caught) * test.standard_error)
+
+
+def _verdict(test: Finding, p_worse: float, p_better: float, alpha: float) -> Verdict:
+    if test.worse > test.limit and p_worse <= alpha:
+        return "regression"
+    if -test.worse > test.limit and p_better <= alpha:
+        return "improvement"
+    return "pass"

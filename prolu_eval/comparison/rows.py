@@ -1,0 +1,139 @@
+"""What a comparison finds: one row for each thing that was judged."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from prolu_eval.errors import CHECK_FAILED, DONE
+
+Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
+FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
+# Said of what passes, and would at a worse value too.
+WEAK = "a regression of twice the tolerance could be missed; evaluate on more tokens"
+VERDICTS: dict[Verdict, str] = {
+    "regression": "worse by more than the tolerance, and statistically so",
+    "incomparable": "cannot be compared; see the remedy",
+    "improvement": "better by more than the tolerance, and statistically so",
+    "moved": "worse on one axis of the frontier, better on the other, and not behind the "
+    "baseline's frontier",
+    "pass": "no worse than the tolerance allows, or not distinguishable from no change",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One judgement: of a metric of a run, of a run's place, or of a frontier's hypervolume.
+
+    ``difference`` is current minus baseline with its 95 % interval; ``p_value`` is that of being
+    worse (of being better, for an improvement), corrected for the number of judgements. Undefined
+    numbers are None.
+    """
+
+    run: str
+    metric: str | None
+    verdict: Verdict
+    baseline: float | None = None
+    current: float | None = None
+    difference: float | None = None
+    ci95: tuple[float | None, float | None] = (None, None)
+    tolerance: str | None = None
+    p_value: float | None = None
+    reason: str | None = None
+    remedy: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What was judged, in a few words."""
+        return f"{self.run}: {self.metric}" if self.metric else self.run
+
+    @property
+    def explanation(self) -> str:
+        """Why the verdict is what it is, in a sentence."""
+        numbers = ""
+        if self.baseline is not None and self.current is not None:
+            numbers = f"{self.baseline:.4g} -> {self.current:.4g} ({change(self)})"
+            if self.tolerance:
+                numbers += f", tolerance {self.tolerance}"
+        return "; ".join(filter(None, (numbers, self.reason, self.remedy)))
+
+
+def change(row: Row) -> str:
+    """The difference as people read it: relative where the baseline allows, with its interval."""
+    if row.difference is None:
+        return ""
+    shown = f"{row.difference:+.4g}"
+    if row.baseline:
+        shown += f", {row.difference / abs(row.baseline):+.1%}"
+    low, high = row.ci95
+    if low is not None and high is not None:
+        shown += f", 95% CI {low:+.3g} to {high:+.3g}"
+    return shown
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a comparison found. ``frontiers`` are the rows about frontiers as wholes."""
+
+    runs: list[Row]
+    frontiers: list[Row]
+    new_runs: list[str]
+    matched_by: str
+    method: str
+    update: str | None = None
+    points: "tuple[FrontierPoints, ...]" = ()
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, those that fail first."""
+        order = {verdict: i for i, verdict in enumerate(VERDICTS)}
+        return sorted([*self.frontiers, *self.runs], key=lambda row: order[row.verdict])
+
+    @property
+    def verdict(self) -> Literal["pass", "regression", "incomparable"]:
+        """The whole's verdict: a regression before what could not be compared."""
+        found = {row.verdict for row in self.rows}
+        return "regression" if "regression" in found else (
+            "incomparable" if "incomparable" in found else "pass"
+        )  # fmt: skip
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all passed, else 1."""
+        return DONE if self.verdict == "pass" else CHECK_FAILED
+
+    @property
+    def headline(self) -> str:
+        """The verdict and the counts in one line."""
+        counts = {v: sum(row.verdict == v for row in self.rows) for v in VERDICTS}
+        shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+        extra = f"; {len(self.new_runs)} new" if self.new_runs else ""
+        if weak := sum(row.reason == WEAK for row in self.rows):
+            extra += f"; in {weak}, {WEAK}"
+        return f"{self.verdict}: {shown}{extra}"
+
+    def with_update(self, command: str) -> "Comparison":
+        """The same, with the command that accepts what changed, if anything would change."""
+        changed = self.new_runs or any(row.verdict != "pass" for row in self.rows)
+        return replace(self, update=command if changed else None)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document."""
+        return {
+            "verdict": self.verdict,
+            "runs": [asdict(row) for row in self.runs],
+            "frontiers": [asdict(row) for row in self.frontiers],
+            "new_runs": self.new_runs,
+            "matched_by": self.matched_by,
+            "method": self.method,
+            "update": self.update,
+        }
+
+
+@dataclass(frozen=True)
+class FrontierPoints:
+    """One label's runs on the frontier's two axes, for drawing: (run, x, y) then and now."""
+
+    label: str
+    x: str
+    y: str
+    baseline: list[tuple[str, float, float]]
+    current: list[tuple[str, float, float]]

@@ -1,0 +1,83 @@
+"""How much worse a metric may get: `ce_degradation=+2%,l0=+1`."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prolu_eval.errors import UsageError
+from prolu_eval.metrics import METRICS
+
+HYPERVOLUME = "hypervolume"
+DEFAULT = "ce_degradation=+2%,l0=+2%,hypervolume=-2%"
+# Differences below this fraction of the value are rounding of stored scalars or of another machine.
+ROUNDING = 1e-6
+
+_FORM = re.compile(
+    r"(?P<key>\w+)=(?P<sign>[+-]|±|\+-)?(?P<number>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)(?P<percent>%?)",
+    re.IGNORECASE,
+)
+_WORSE = {"min": "+", "max": "-", "none": "±"}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The largest worsening of a metric that is let pass, absolute or relative to the baseline."""
+
+    key: str
+    amount: float
+    relative: bool
+    direction: str
+
+    @property
+    def worse(self) -> int:
+        """+1 if larger is worse, -1 if smaller is, 0 if any change is."""
+        return {"min": 1, "max": -1, "none": 0}[self.direction]
+
+    def limit(self, baseline: float) -> float:
+        """The largest worsening of a baseline's value, in the metric's unit."""
+        allowed = self.amount * abs(baseline) if self.relative else self.amount
+        return max(allowed, ROUNDING * abs(baseline))
+
+    def __str__(self) -> str:
+        amount = f"{self.amount * 100:g}%" if self.relative else f"{self.amount:g}"
+        return _WORSE[self.direction] + amount
+
+
+def parse_tolerances(texts: Sequence[str] = (DEFAULT,)) -> dict[str, Tolerance]:
+    """Tolerances by metric, from comma-separated `metric=amount` or `metric=percent%`.
+
+    Raises:
+        UsageError: if a metric is unknown, named twice, or its sign points to where it improves.
+    """
+    found: dict[str, Tolerance] = {}
+    for item in (part.strip() for text in texts for part in text.split(",") if part.strip()):
+        tolerance = _parse(item)
+        if tolerance.key in found:
+            raise UsageError("--tolerance", f"names {tolerance.key} twice", "name it once")
+        found[tolerance.key] = tolerance
+    if not found:
+        raise UsageError("--tolerance", "names no metric", f"write for example {DEFAULT}")
+    return found
+
+
+def _parse(item: str) -> Tolerance:
+    match = _FORM.fullmatch(item)
+    if match is None:
+        raise UsageError("--tolerance", f"cannot read {item!r}", f"write for example {DEFAULT}")
+    key = match["key"]
+    if key != HYPERVOLUME and key not in METRICS:
+        known = "see `prolu-eval metrics`, or name hypervolume"
+        raise UsageError("--tolerance", f"{key} is no metric", known)
+    direction = "max" if key == HYPERVOLUME else METRICS[key].direction
+    sign = (match["sign"] or _WORSE[direction]).replace("+-", "±")
+    if direction != "none" and sign != _WORSE[direction]:
+        better = {"min": "lower", "max": "higher"}[direction]
+        raise UsageError(
+            "--tolerance", f"{key} is better when {better}",
+            f"write {key}={_WORSE[direction]}{match['number']}{match['percent']}",
+        )  # fmt: skip
+    amount = float(match["number"]) / (100 if match["percent"] else 1)
+    if not math.isfinite(amount):
+        raise UsageError("--tolerance", f"{item!r} is no finite amount", "write a smaller one")
+    return Tolerance(key, amount, bool(match["percent"]), direction)

@@ -1,0 +1,110 @@
+"""JSON that people review in a diff, and the lines that errors about it point at."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_WIDTH = 100
+_CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
+_TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<key>\s*:)?|[{}\[\],]')
+
+
+class JsonTextError(ValueError):
+    """Text that is no JSON document: the line, counted from 1, and why."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        self.line, self.reason = line, reason
+        super().__init__(f"line {line}: {reason}")
+
+
+def dumps(document: Any, indent: int = 0) -> str:
+    """JSON with one item to a line, where an item is whatever fits on it and nests no further."""
+    flat = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    children = document.values() if isinstance(document, dict) else document
+    if not isinstance(document, dict | list) or (
+        len(flat) + indent < _WIDTH and not any(isinstance(c, dict) for c in children)
+    ):
+        return flat
+    pad = " " * (indent + 1)
+    if isinstance(document, dict):
+        parts = [f"{pad}{json.dumps(k)}: {dumps(v, indent + 1)}" for k, v in document.items()]
+        return "{\n" + ",\n".join(parts) + "\n" + pad[1:] + "}"
+    return "[\n" + ",\n".join(pad + dumps(v, indent + 1) for v in document) + "\n" + pad[1:] + "]"
+
+
+def loads(text: str) -> Any:
+    """Parse a document, strictly.
+
+    Raises:
+        JsonTextError: naming the line of a merge conflict's marker, of a repeated key, or of the
+            first character that does not belong, the end of a truncated file included.
+    """
+    if marker := _CONFLICT.search(text):
+        raise JsonTextError(_line(text, marker.start()), "has a merge conflict's marker")
+    try:
+        document = json.loads(text, parse_constant=_refuse, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        ended = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
+        reason = "ends in the middle" if ended else f"is no JSON ({error.msg.lower()})"
+        raise JsonTextError(error.lineno, reason) from None
+    except _RepeatError:
+        raise _repeat(text) from None
+    except ValueError as error:
+        word = str(error)
+        raise JsonTextError(_line(text, text.find(word)), f"has {word} for a number") from None
+    return document
+
+
+def line_of(text: str, path: Sequence[str | int]) -> int:
+    """The line of a key in a valid document, or of the nearest of its parents that is there."""
+    positions = dict(_keys(text))
+    for length in range(len(path), 0, -1):
+        if (position := positions.get(tuple(path[:length]))) is not None:
+            return _line(text, position)
+    return 1
+
+
+class _RepeatError(Exception):
+    pass
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise _RepeatError
+    return made
+
+
+def _repeat(text: str) -> JsonTextError:
+    seen = set()
+    for path, position in _keys(text):
+        if path in seen:
+            return JsonTextError(_line(text, position), f"names {path[-1]!r} a second time")
+        seen.add(path)
+    raise AssertionError("no key is repeated")
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, max(position, 0)) + 1
+
+
+def _keys(text: str) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Paths and positions of all keys of a valid document's objects, in order."""
+    path: list[str | int] = []
+    for token in _TOKEN.finditer(text):
+        word = token.group()
+        if word in "{[":
+            path.append("" if word == "{" else 0)
+        elif word in "}]":
+            path.pop()
+        elif word == ",":
+            if isinstance(path[-1], int):
+                path[-1] += 1
+        elif token["key"]:
+            path[-1] = json.loads(token["text"])
+            yield tuple(path), token.start()
