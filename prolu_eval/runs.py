@@ -15,6 +15,8 @@ SCHEMA_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
 EMBEDDED_MODEL = "embedded"
 
+WeightProcessing = Literal["none", "processed"]
+
 
 class RunConfig(BaseModel):
     """config.json of a native run folder."""
@@ -35,6 +37,7 @@ class RunConfig(BaseModel):
     dataset: str | None = None
     context_length: int | None = None
     prepend_bos: bool = True
+    weight_processing: WeightProcessing | None = "none"
     tokens_seen: int | None = None
 
     penalty: str | None = None
@@ -53,7 +56,10 @@ class Run:
     ``name`` tells it apart within the folder that was searched; ``label`` is its variant as tables
     and figures name it, penalty included, and groups runs into sweeps. ``files`` are those whose
     bytes decide the measurement. ``problems`` are sentences about what is doubtful; ``provenance``
-    keeps the library, its version and its original configuration.
+    keeps the library, its version and its original configuration. ``weight_processing`` says if
+    the activations of training were those of the model as published ("none"), or of one whose
+    weights TransformerLens had processed so that activations at this hook differ ("processed":
+    writing weights centred, layer norms and value biases folded); None where the files do not tell.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Run:
     dataset: str | None = None
     context_length: int | None = None
     prepend_bos: bool = True
+    weight_processing: WeightProcessing | None = None
     penalty: str | None = None
     coefficient: float | None = None
     learning_rate: float | None = None

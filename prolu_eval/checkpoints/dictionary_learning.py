@@ -183,6 +183,7 @@ def _about(config: _Config, variant: str, document: dict[str, Any]) -> dict[str,
         "coefficient": next((c for c in coefficients if isinstance(c, float)), None),
         "learning_rate": trainer.lr,
         "seed": trainer.seed,
+        "weight_processing": "none",
         "provenance": {"config": document},
     }
     labels = {"PAnnealTrainer": "relu+p_anneal", "GatedAnnealTrainer": "gated+p_anneal"}

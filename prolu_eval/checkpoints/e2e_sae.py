@@ -21,10 +21,6 @@ _NAMES = {
     "decoder.weight": "W_dec",
     "decoder.bias": "b_dec",
 }
-_PROCESSED = (
-    "it was trained on activations of a model with TransformerLens' default processing (layer "
-    "norms folded, writing weights centred); those of the unprocessed model differ"
-)
 
 
 class _Sparsity(BaseModel):
@@ -93,7 +89,6 @@ def _content(
         d_sae,
         canonical,
         apply_b_dec_to_input=False,
-        problems=(_PROCESSED,),
         about={**about, "hook": position.replace("-", ".")},
     )
 
@@ -108,6 +103,7 @@ def _about(config: _Config, document: dict[str, Any]) -> dict[str, Any]:
         "coefficient": sparsity.coeff if sparsity else None,
         "learning_rate": config.lr,
         "seed": config.seed,
+        "weight_processing": "processed",
         "provenance": {"config": document},
     }
 

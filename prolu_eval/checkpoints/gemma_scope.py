@@ -62,7 +62,12 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
             arrays |= {"W_enc": arrays["W_enc"] / factor, "W_dec": arrays["W_dec"] * factor}
         return arrays
 
-    about = {"hook": _path_hook(parts), "model": _path_model(parts), "context_length": 1024}
+    about = {
+        "hook": _path_hook(parts),
+        "model": _path_model(parts),
+        "context_length": 1024,
+        "weight_processing": "none",
+    }
     content = Content("jumprelu", d_in, d_sae, tensors, apply_b_dec_to_input=False, about=about)
     return {None: content}
 
@@ -115,6 +120,7 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
     about: dict[str, Any] = {
         "hook": hook,
         "model": config.model_name,
+        "weight_processing": "none",
         "provenance": {"config": document},
     }
     content = Content(

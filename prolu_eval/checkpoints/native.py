@@ -87,7 +87,7 @@ def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
         ResultsError: if the folder cannot be written to.
     """
     kept = ("model", "model_revision", "hook", "dataset", "context_length", "prepend_bos",
-            "penalty", "coefficient", "learning_rate", "seed")  # fmt: skip
+            "weight_processing", "penalty", "coefficient", "learning_rate", "seed")  # fmt: skip
     config = RunConfig(
         variant=sae.variant,
         d_in=sae.d_in,
@@ -122,6 +122,7 @@ def _describe(folder: Path) -> list[Run]:
             dataset=config.dataset,
             context_length=config.context_length,
             prepend_bos=config.prepend_bos,
+            weight_processing=config.weight_processing,
             penalty=config.penalty,
             coefficient=config.coefficient,
             learning_rate=config.learning_rate,

@@ -20,10 +20,6 @@ _HOOKS = {
     "resid_delta_mlp": "hook_mlp_out",
     "resid_post_mlp": "hook_resid_post",
 }
-_UNCENTRED = (
-    "it was trained on GPT-2 processed by TransformerLens without centring the writing weights; "
-    "activations of another processing differ"
-)
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
@@ -54,8 +50,7 @@ def _interpret(path: Path) -> Mapping[str | None, Content]:
         lambda: _tensors(state, path),
         options,
         normalisation="layer_norm" if variant == "topk" else "none",
-        problems=(_UNCENTRED,),
-        about={"hook": _hook(path), "model": "gpt2"},
+        about={"hook": _hook(path), "model": "gpt2", "weight_processing": "none"},
     )
     return {None: content}
 

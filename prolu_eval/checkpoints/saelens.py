@@ -17,6 +17,7 @@ from prolu_eval.checkpoints.folding import (
 )
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
+from prolu_eval.runs import WeightProcessing
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 
@@ -267,6 +268,7 @@ def _about(
         "dataset": metadata.dataset_path,
         "context_length": metadata.context_size,
         "prepend_bos": metadata.prepend_bos is not False,
+        "weight_processing": _weight_processing(metadata),
         "coefficient": coefficient,
         "provenance": {
             "version": metadata.sae_lens_version or metadata.sae_lens_training_version,
@@ -276,6 +278,21 @@ def _about(
     if trained_as is not None and trained_as not in ("standard", architecture):
         about["label"] = trained_as
     return about
+
+
+def _weight_processing(metadata: _Metadata) -> WeightProcessing:
+    """Whether SAELens processed the model's weights so that activations at the hook differ.
+
+    It asks TransformerLens for none, but for what the configuration names.
+    """
+    asked = {name for name, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
+    hook = metadata.hook_name or ""
+    felt = {"center_writing_weights"}
+    if hook.endswith(("hook_z", "hook_v")):
+        felt = {"fold_value_biases"}
+    elif hook.endswith("hook_normalized"):
+        felt = {"fold_ln"}
+    return "processed" if asked & felt else "none"
 
 
 FORMAT = foreign("saelens", "SAELens", _find, _interpret, _files)

@@ -115,7 +115,10 @@ def _hook(folder: Path) -> tuple[str | None, tuple[str, ...]]:
 
 def _run_level(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
     seed = re.fullmatch(r"seed(\d+)", folder.name)
-    about: dict[str, Any] = {"seed": int(seed[1]) if seed else None}
+    about: dict[str, Any] = {
+        "seed": int(seed[1]) if seed else None,
+        "weight_processing": "none",
+    }
     path = _hook_folder(folder).parent / "config.json"
     if not path.is_file():
         return about | {"provenance": {"config": document}}
