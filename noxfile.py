@@ -3,12 +3,21 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import nox
 
 TORCH = "torch==2.13.0"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
+FIXED = Path("reports/baseline")
+BASELINE = FIXED.with_suffix(".json")
+# The fixed autoencoders on the fixed tokens: what changes is the measurement, either way.
+TOLERANCES = (
+    "l0=±0.5%,ce_degradation=±0.5%,kl=±0.5%,nmse=±0.5%,l1=±0.5%,sqrt_l1=±0.5%,ce_clean=±0.1%,"
+    "ce_zero=±0.1%,cosine_similarity=±0.1%,dead_fraction=±0.02,dense_fraction=±0.02,"
+    "hypervolume=±0.5%"
+)
 
 
 def install(session: nox.Session, *packages: str) -> None:
@@ -30,6 +39,29 @@ def tests(session: nox.Session) -> None:
     install(session, "-e", ".[test]")
     _provide_chromium(session)
     session.run("pytest", "-n", str(min(4, os.cpu_count() or 1)), *session.posargs)
+
+
+@nox.session
+def baseline(session: nox.Session) -> None:
+    """Compare the fixed autoencoders with reports/baseline.json; `-- save` accepts what changed.
+
+    `-- train save` trains them and chooses their tokens anew first.
+    """
+    install(session, ".")
+    runs, tokens = FIXED / "runs", FIXED / "tokens.npy"
+    if "train" in session.posargs:
+        shutil.rmtree(runs, ignore_errors=True)
+        session.run("prolu-eval", "sweep", f"{FIXED}/sweep.toml", "--out", f"{runs}", "--quiet")
+        session.run("python", f"{FIXED}/tokens.py")
+    results = Path(session.create_tmp()) / "results"
+    shutil.rmtree(results, ignore_errors=True)  # what is stored would not be measured again
+    session.run("prolu-eval", "evaluate", f"{runs}", "--tokens", f"{tokens}", "--device", "cpu",
+                "--results", f"{results}", "--quiet")  # fmt: skip
+    if "save" in session.posargs:
+        session.run("prolu-eval", "baseline", "save", f"{results}", "-o", f"{BASELINE}", "--force")
+        return
+    session.run("prolu-eval", "compare", f"{results}", "--baseline", f"{BASELINE}", "--tolerance",
+                TOLERANCES, "--html", "reports/comparison.html")  # fmt: skip
 
 
 @nox.session

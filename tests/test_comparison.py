@@ -39,7 +39,9 @@ def row_of(found: Comparison, run: str, metric: str | None) -> Row:
         ("explained_variance=-0.01", 0.9, 0.01, "-0.01"),
         ("explained_variance=1%", -0.5, 0.005, "-1%"),
         ("ce_clean=1e-2", 3.0, 0.01, "±0.01"),
+        ("ce_degradation=+-2%", 3.0, 0.06, "±2%"),
         ("ce_clean=+-2%", 3.0, 0.06, "±2%"),
+        ("l0=±1", 40.0, 1.0, "±1"),
         ("l0=0", 40.0, 4e-5, "+0"),
         ("hypervolume=-2%", 5.0, 0.1, "-2%"),
     ],
@@ -90,10 +92,40 @@ def test_what_passes_for_want_of_tokens_says_so() -> None:
     few = np.arange(5)
     base, worse = [result(Sae(), few)], [result(Sae(encoder_noise=0.01), few)]
     (row,) = compare(worse, base, tolerating("ce_degradation=+1%")).rows
-    assert row.verdict == "pass"
-    assert row.reason == WEAK
+    assert (row.verdict, row.reason) == ("pass", WEAK)
+    assert row.detectable is not None
+    assert row.limit is not None
+    assert row.detectable > 2 * row.limit
     (row,) = compare(worse, base, tolerating("ce_degradation=+500%")).rows
     assert row.reason is None
+
+
+def test_what_is_sure_to_be_caught_is_caught_in_95_of_100_cases() -> None:
+    rng, n, limit = np.random.default_rng(0), 64, 0.05
+    few = np.arange(n)
+    base = result(Sae(), few)
+    sums = base.per_sequence()
+
+    def shifted(by: float) -> Result:
+        moved = sums["l0"] + sums["n"] * (by + rng.normal(0, 1, n))
+        return base.model_copy(update={"arrays": base.arrays | {"per_sequence/l0": moved}})
+
+    rows = [compare([shifted(0)], [base], tolerating(f"l0={limit}")).rows[0] for _ in range(200)]
+    detectable = float(np.mean([row.detectable for row in rows]))
+    caught = [compare([shifted(detectable)], [base], tolerating(f"l0={limit}")).exit_code
+              for _ in range(400)]  # fmt: skip
+    assert 0.9 < np.mean(caught) < 0.99
+
+
+def test_a_tolerance_either_way_judges_improvements_as_changes() -> None:
+    base, better = result(Sae(encoder_noise=0.05)), result(Sae())
+    assert compare([better], [base], tolerating("nmse=±1%")).verdict == "regression"
+    assert compare([better], [base], tolerating("nmse=+1%")).verdict == "pass"
+    now = [
+        result(Sae(r.run.variant, (r.run.coefficient or 0) * 1.1), name=r.run.name) for r in sweep()
+    ]
+    found = compare(now, sweep(), tolerating("l0=±1%,ce_degradation=±1%"))
+    assert "moved" not in {row.verdict for row in found.rows}
 
 
 def test_better_is_an_improvement_in_a_metrics_own_direction() -> None:

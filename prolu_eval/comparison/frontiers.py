@@ -68,7 +68,7 @@ def _place(result: Result, axes: Axes) -> list[Measured] | None:
 
 
 def _side(places: Sequence[list[Measured]], axes: Axes) -> Side:
-    signs = np.array([axis.worse for axis in axes], float)
+    signs = np.array([1.0 if METRICS[axis.key].direction == "min" else -1.0 for axis in axes])
     points = np.array([[m.value for m in place] for place in places])
     influence = np.array([[m.influence for m in place] for place in places])
     return Side(points * signs, influence * signs[:, None])
@@ -141,7 +141,7 @@ def with_movement(
     A run has moved along if it is worse on one axis, better on the other, and no run of the
     baseline's frontier dominates it by more than the tolerances: the overall frontier if the run
     was on it, else that of its label. One that is worse on an axis and behind a frontier that it
-    was on is newly dominated.
+    was on is newly dominated. An axis that may change neither way excuses nothing.
     """
     verdicts = {(row.run, row.metric): row.verdict for row in rows}
     excused: set[str] = set()
@@ -158,7 +158,7 @@ def with_movement(
             elif ahead is not None and was_ahead:
                 by = group.pairs[rivals[ahead]][1].run.name
                 places.append(_newly_dominated(then.run.name, by, axes))
-    keys = {axis.key for axis in axes}
+    keys = {axis.key for axis in axes if axis.worse}
     moved = [
         replace(row, verdict="moved")
         if row.verdict == "regression" and row.metric in keys and row.run in excused

@@ -27,7 +27,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Finding:
-    """A difference to be judged: its row, how much worse it is, and how sure either way."""
+    """A difference to be judged: its row, how much worse it is, and how sure either way.
+
+    ``sides`` is 2 where a change either way is a worsening, else 1.
+    """
 
     row: Row
     worse: float
@@ -36,6 +39,7 @@ class Finding:
     p_better: float
     standard_error: float
     degrees_of_freedom: int
+    sides: int
 
 
 def measured(result: Result, key: str) -> Measured | None:
@@ -74,8 +78,8 @@ def weigh(
     difference = now.value - then.value
     if now.influence is not None and then.influence is not None:
         scalar, freedom = contrast(difference, now.influence, then.influence, paired=paired)
-        if freedom < 1:
-            reason = "one sequence alone gives no standard error"
+        if freedom < 1 or scalar.standard_error is None:
+            reason = "so few sequences give no standard error"
             return replace(row, reason=reason, remedy="evaluate on more tokens")
     elif paired:
         scalar, freedom = Scalar(value=difference, standard_error=0.0), 1
@@ -96,7 +100,8 @@ def weigh(
         row, verdict="pass", baseline=then.value, current=now.value, difference=difference,
         ci95=scalar.ci95, tolerance=str(tolerance),
     )  # fmt: skip
-    return Finding(row, worse, tolerance.limit(then.value), p_worse, p_better, spread, freedom)
+    limit, sides = tolerance.limit(then.value), 1 if tolerance.worse else 2
+    return Finding(row, worse, limit, p_worse, p_better, spread, freedom, sides)
 
 
 def _negated(scalar: Scalar) -> Scalar:
@@ -111,20 +116,23 @@ def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:
     for test, p_worse, p_better in zip(tests, worse, better, strict=True):
         verdict = _verdict(test, p_worse, p_better, alpha)
         p_value = float(p_better if verdict == "improvement" else p_worse)
-        row = replace(test.row, verdict=verdict, p_value=p_value)
-        if verdict == "pass" and _could_miss(test, alpha / len(tests)):
+        row = replace(
+            test.row, verdict=verdict, p_value=p_value, limit=test.limit,
+            detectable=_detectable(test, alpha / len(tests)),
+        )  # fmt: skip
+        if row.could_miss:
             row = replace(row, reason=WEAK)
         rows.append(row)
     return rows
 
 
-def _could_miss(test: Finding, level: float) -> bool:
-    """Whether a regression of twice the tolerance would be confirmed in fewer than 95 % of cases.
+def _detectable(test: Finding, level: float) -> float:
+    """The smallest worsening that is confirmed, and beyond the tolerance, in 95 % of cases.
 
     The level is that of the strictest test of the family.
     """
-    confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level, 0.95])
-    return bool(2 * test.limit < (confirmed + caught) * test.standard_error)
+    confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level / test.sides, 0.95])
+    return float(max(test.limit, confirmed * test.standard_error) + caught * test.standard_error)
 
 
 def _verdict(test: Finding, p_worse: float, p_better: float, alpha: float) -> Verdict:

@@ -8,7 +8,7 @@ from prolu_eval.errors import CHECK_FAILED, DONE
 Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
 # Said of what passes, and would at a worse value too.
-WEAK = "a regression of twice the tolerance could be missed; evaluate on more tokens"
+WEAK = "a regression of twice the tolerance could be missed"
 VERDICTS: dict[Verdict, str] = {
     "regression": "worse by more than the tolerance, and statistically so",
     "incomparable": "cannot be compared; see the remedy",
@@ -23,9 +23,10 @@ VERDICTS: dict[Verdict, str] = {
 class Row:
     """One judgement: of a metric of a run, of a run's place, or of a frontier's hypervolume.
 
-    ``difference`` is current minus baseline with its 95 % interval; ``p_value`` is that of being
-    worse (of being better, for an improvement), corrected for the number of judgements. Undefined
-    numbers are None.
+    ``difference`` is current minus baseline with its 95 % interval; ``limit`` is the tolerance in
+    the metric's unit, and ``detectable`` the smallest worsening that would be called a regression
+    in 95 % of cases. ``p_value`` is that of being worse (of being better, for an improvement),
+    corrected for the number of judgements. Undefined numbers are None.
     """
 
     run: str
@@ -36,6 +37,8 @@ class Row:
     difference: float | None = None
     ci95: tuple[float | None, float | None] = (None, None)
     tolerance: str | None = None
+    limit: float | None = None
+    detectable: float | None = None
     p_value: float | None = None
     reason: str | None = None
     remedy: str | None = None
@@ -44,6 +47,16 @@ class Row:
     def title(self) -> str:
         """What was judged, in a few words."""
         return f"{self.run}: {self.metric}" if self.metric else self.run
+
+    @property
+    def could_miss(self) -> bool:
+        """Whether it passes and a regression of twice the tolerance could have passed too."""
+        return (
+            self.verdict == "pass"
+            and self.limit is not None
+            and self.detectable is not None
+            and self.detectable > 2 * self.limit
+        )
 
     @property
     def explanation(self) -> str:
@@ -106,8 +119,8 @@ class Comparison:
         counts = {v: sum(row.verdict == v for row in self.rows) for v in VERDICTS}
         shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
         extra = f"; {len(self.new_runs)} new" if self.new_runs else ""
-        if weak := sum(row.reason == WEAK for row in self.rows):
-            extra += f"; in {weak}, {WEAK}"
+        if weak := sum(row.could_miss for row in self.rows):
+            extra += f"; in {weak}, {WEAK}: evaluate on more tokens"
         return f"{self.verdict}: {shown}{extra}"
 
     def with_update(self, command: str) -> "Comparison":

@@ -3,7 +3,9 @@
 from prolu_eval.comparison.rows import WEAK, Comparison, Row
 
 HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 % interval",
-          "tolerance", "p (Holm)")  # fmt: skip
+          "tolerance", "sure to catch", "p (Holm)")  # fmt: skip
+# What the terminal has no room for; the Markdown and the page show it.
+_LEFT_OUT = HEADER.index("95 % interval")
 _MANY = 40
 
 
@@ -22,6 +24,7 @@ def cells(row: Row) -> tuple[str, ...]:
         difference,
         "" if low is None or high is None else f"{low:+.3g} to {high:+.3g}",
         row.tolerance or "",
+        "" if row.detectable is None else f"{row.detectable:.3g}",
         "" if row.p_value is None else f"{row.p_value:.2g}",
     )
 
@@ -37,6 +40,7 @@ def render(comparison: Comparison, *, everything: bool = False) -> str:
     if len(rows) > _MANY and not everything:
         rows = [row for row in rows if row.verdict != "pass"]
     table = [HEADER, *map(cells, rows)] if rows else []
+    table = [line[:_LEFT_OUT] + line[_LEFT_OUT + 1 :] for line in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -44,7 +48,7 @@ def render(comparison: Comparison, *, everything: bool = False) -> str:
     ]
     lines += [f"  {row.title}: {why}" for row in rows if (why := remarks(row)) and why != WEAK]
     if hidden := len(comparison.rows) - len(rows):
-        lines.append(f"{hidden} more pass; --all shows them")
+        lines.append(f"{hidden} pass; --all shows them")
     if comparison.new_runs:
         lines.append(f"not in the baseline: {', '.join(comparison.new_runs)}")
     lines += [comparison.method, comparison.headline]

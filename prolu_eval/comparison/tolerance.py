@@ -1,4 +1,4 @@
-"""How much worse a metric may get: `ce_degradation=+2%,l0=+1`."""
+"""How much worse a metric may get: `ce_degradation=+2%,l0=+1`; or change at all: `l0=±1`."""
 
 import math
 import re
@@ -22,7 +22,10 @@ _WORSE = {"min": "+", "max": "-", "none": "±"}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The largest worsening of a metric that is let pass, absolute or relative to the baseline."""
+    """The largest worsening of a metric that is let pass, absolute or relative to the baseline.
+
+    ``direction`` is what better means, or `none` where any change counts as a worsening.
+    """
 
     key: str
     amount: float
@@ -46,6 +49,8 @@ class Tolerance:
 
 def parse_tolerances(texts: Sequence[str] = (DEFAULT,)) -> dict[str, Tolerance]:
     """Tolerances by metric, from comma-separated `metric=amount` or `metric=percent%`.
+
+    The amount may carry the sign of what is worse, or `±` (or `+-`) to judge changes either way.
 
     Raises:
         UsageError: if a metric is unknown, named twice, or its sign points to where it improves.
@@ -71,7 +76,9 @@ def _parse(item: str) -> Tolerance:
         raise UsageError("--tolerance", f"{key} is no metric", known)
     direction = "max" if key == HYPERVOLUME else METRICS[key].direction
     sign = (match["sign"] or _WORSE[direction]).replace("+-", "±")
-    if direction != "none" and sign != _WORSE[direction]:
+    if sign == _WORSE["none"]:
+        direction = "none"
+    elif sign != _WORSE[direction] and direction != "none":
         better = {"min": "lower", "max": "higher"}[direction]
         raise UsageError(
             "--tolerance", f"{key} is better when {better}",
