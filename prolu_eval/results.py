@@ -5,6 +5,7 @@ from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays).
 ``evaluation/`` beside the run, or under a results folder in one folder per run.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -78,12 +79,16 @@ class Setting(BaseModel):
 
 
 class Result(BaseModel):
-    """One evaluated run: the JSON document, and the arrays that lie beside it."""
+    """One evaluated run: the JSON document, and the arrays that lie beside it.
+
+    ``checkpoint`` are the digests of the run's files that were measured (:func:`file_digests`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     schema_version: int = SCHEMA_VERSION
     fingerprint: str
+    checkpoint: dict[str, str] = Field(default_factory=dict)
     run: RunSummary
     setting: Setting
     metrics: dict[str, Scalar]
@@ -101,6 +106,19 @@ class Result(BaseModel):
 
 def _under(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
     return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+
+
+def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file, or why it cannot be read, by its path from a folder."""
+    digests = {}
+    for path in files:
+        name = Path(os.path.relpath(path, folder)).as_posix()
+        try:
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            digests[name] = str(error.strerror)
+    return digests
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -178,3 +178,29 @@ def test_a_results_folder_that_cannot_be_written(
     ran = evaluate(capfd, runs, "--results", runs.parent / "file")
     assert_refused(ran, "cannot be written", "writable folder")
     assert (runs.parent / "file").read_text() == "in the way"
+
+
+def test_a_result_of_a_checkpoint_that_changed_since_is_not_compared(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights, kept = runs / "good" / "sae.safetensors", tmp_path / "before"
+    baseline = ("--baseline", tmp_path / "b.json", "--tolerance", "nmse=±1%")
+    assert evaluate(capfd, runs).code == 0
+    assert run(capfd, "baseline", "save", runs, "-o", tmp_path / "b.json").code == 0
+    kept.write_bytes(weights.read_bytes())
+    sae = Relu(32, 40)
+    torch.nn.init.normal_(sae.W_enc)
+    save_run(runs / "good", sae, RunConfig.model_validate_json(_config(runs)))
+    forgotten = run(capfd, "compare", runs, *baseline)
+    assert forgotten.code == 2
+    assert "good has changed since" in forgotten.err
+    assert evaluate(capfd, runs).code == 0
+    assert run(capfd, "compare", runs, *baseline).code == 1
+    # The former weights again: their result is there already, if not the newest.
+    weights.write_bytes(kept.read_bytes())
+    assert evaluate(capfd, runs).json()["runs"][0]["status"] == "cached"
+    assert run(capfd, "compare", runs, *baseline).code == 0
+
+
+def _config(runs: Path) -> str:
+    return (runs / "good" / "config.json").read_text()

@@ -26,6 +26,7 @@ from prolu_eval.results import (
     Result,
     RunSummary,
     Setting,
+    file_digests,
     read_result,
     write_result,
 )
@@ -48,6 +49,14 @@ class _Group:
     context_length: int
     prepend_bos: bool
     hook: str
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What a measurement is of: the digests of a run's files, and the fingerprint of it all."""
+
+    checkpoint: dict[str, str]
+    fingerprint: str
 
 
 def evaluate(
@@ -181,16 +190,16 @@ class _Session:
             include_special=self._options.special_tokens == "include",
         )
         setting = self._setting(model, tokens)
-        missing: dict[str, tuple[Run, str]] = {}
+        missing: dict[str, tuple[Run, _Identity]] = {}
         known: Result | None = None
         for run in runs:
-            fingerprint = _fingerprint(run, group.hook, setting)
-            stored = self._folder(run) / f"{fingerprint}.json"
+            identity = _identity(run, group.hook, setting)
+            stored = self._folder(run) / f"{identity.fingerprint}.json"
             if stored.exists() and (result := _usable(stored)) is not None:
                 known = result
                 self._settle(_outcome(run, "cached", result))
             else:
-                missing[run.name] = run, fingerprint
+                missing[run.name] = run, identity
         if missing:
             self._measure(group, model, tokens, setting, missing, known)
 
@@ -200,7 +209,7 @@ class _Session:
         model: LanguageModel,
         tokens: TokenRows,
         setting: Setting,
-        missing: dict[str, tuple[Run, str]],
+        missing: dict[str, tuple[Run, _Identity]],
         known: Result | None,
     ) -> None:
         with tqdm(
@@ -220,9 +229,9 @@ class _Session:
                     except ProluEvalError as error:
                         self._settle(_failed(run, error))
                 for name, measured in engine.measure(saes).items() if saes else ():
-                    run, fingerprint = missing[name]
+                    run, identity = missing[name]
                     if isinstance(measured, Measurement):
-                        result = _result(run, group, setting, fingerprint, measured)
+                        result = _result(run, group, setting, identity, measured)
                         write_result(result, self._folder(run))
                         self._settle(_outcome(run, "ok", result))
                     else:
@@ -286,28 +295,24 @@ def _outcome(run: Run, status: Any, result: Result) -> Outcome:
     return Outcome(run.name, run.path, status, run.variant, run.format, result)
 
 
-def _fingerprint(run: Run, hook: str, setting: Setting) -> str:
+def _identity(run: Run, hook: str, setting: Setting) -> _Identity:
     """What decides a measurement: the checkpoint's bytes, its place, and the setting."""
-    digest = hashlib.sha256()
-    for path in run.files:
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            digest.update(f"{path.name} {error.strerror}".encode())
+    checkpoint = file_digests(run.files, run.folder)
     names = {"model", "tokens"}  # where they lie does not matter, what is in them does
-    digest.update(f"{run.part} {hook} {setting.model_dump_json(exclude=names)}".encode())
-    return digest.hexdigest()[:32]
+    parts = (*checkpoint.values(), run.part, hook, setting.model_dump_json(exclude=names))
+    digest = hashlib.sha256(" ".join(map(str, parts)).encode())
+    return _Identity(checkpoint, digest.hexdigest()[:32])
 
 
 def _result(
-    run: Run, group: _Group, setting: Setting, fingerprint: str, measured: Measurement
+    run: Run, group: _Group, setting: Setting, identity: _Identity, measured: Measurement
 ) -> Result:
     features, sae = measured.autoencoding.features, measured.autoencoding.sae
     scalars = features.scalars() | weight_scalars(sae)
     arrays = features.arrays() | weight_arrays(sae)
     return Result(
-        fingerprint=fingerprint,
+        fingerprint=identity.fingerprint,
+        checkpoint=identity.checkpoint,
         run=RunSummary(
             name=run.name,
             path=str(run.path),
