@@ -1,7 +1,7 @@
 """Finding and loading checkpoints. A new format is one module and one line in :data:`FORMATS`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,11 @@ FORMATS: dict[str, Format] = {
 
 
 _WEIGHTS = (".pt", ".pth", ".bin", ".pkl", ".npz", ".safetensors")
+_CONFIG_OF = {
+    "ae.pt": "config.json",
+    "sae_weights.safetensors": "cfg.json",
+    "sae.safetensors": "config.json or cfg.json",
+}
 
 
 def discover(path: str | Path) -> list[Run | Broken]:
@@ -57,17 +62,28 @@ def discover(path: str | Path) -> list[Run | Broken]:
     return found
 
 
-def unrecognised(path: str | Path) -> list[Path]:
-    """Files of weights in or below a folder that belong to no checkpoint, in order of path."""
+def skipped(path: str | Path) -> list[tuple[Path, str]]:
+    """What :func:`discover` passes over in or below a folder, and why, in order of path.
+
+    These are files of weights that belong to no checkpoint, and links to folders.
+    """
     root = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
     if root.is_file():
         return []
     folders = {place if place.is_dir() else place.parent for place, _ in _places(root)}
-    return sorted(
-        file
-        for file in root.rglob("*")
-        if file.suffix in _WEIGHTS and file.parent not in folders and FOLDER not in file.parts
-    )
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        paths = [Path(folder, name) for name in subfolders]
+        found += [(p, "links to folders are not followed") for p in paths if p.is_symlink()]
+        subfolders[:] = (name for name in subfolders if name != FOLDER)
+        if Path(folder) not in folders:
+            found += [(Path(folder, n), _why(n)) for n in files if n.endswith(_WEIGHTS)]
+    return sorted(found)
+
+
+def _why(name: str) -> str:
+    config = _CONFIG_OF.get(name)
+    return f"there is no {config} beside it" if config else "its format is unknown"
 
 
 def _places(root: Path) -> Iterator[tuple[Path, Format]]:
@@ -85,19 +101,18 @@ def _places(root: Path) -> Iterator[tuple[Path, Format]]:
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
     name = place.name if place == root else place.relative_to(root).as_posix()
     try:
-        _check_links(place, root)
+        _check_links(fmt.files(place), root)
         runs = fmt.describe(place)
     except ProluEvalError as error:
         return [Broken(name, place, str(error))]
     return [replace(r, name=name if r.part is None else f"{name}:{r.part}") for r in runs]
 
 
-def _check_links(place: Path, root: Path) -> None:
+def _check_links(files: Iterable[Path], root: Path) -> None:
     """Refuse links that lead out of the folder searched (or the hub cache that it lies in)."""
-    folder = place if place.is_dir() else place.parent
     top = root.resolve() if root.is_dir() else root.parent.resolve()
     allowed = [top, *(p.parent / "blobs" for p in (top, *top.parents) if p.name == "snapshots")]
-    for file in folder.iterdir():
+    for file in files:
         if file.is_symlink() and not any(file.resolve().is_relative_to(a) for a in allowed):
             raise CheckpointError(
                 file, "is a link out of the folder", "copy the file it leads to in its place"

@@ -13,31 +13,36 @@ from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import Run
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
 
+Fold = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
 
 @dataclass(frozen=True)
 class Format:
     """A checkpoint format.
 
     ``find`` names the checkpoints that lie in a folder itself (not below it), by the names of its
-    files: paths of the folder, or of a file in it. ``describe`` reads what it can without the
-    weights. ``load`` builds the autoencoder. The latter two raise :class:`CheckpointError`.
+    files: paths of the folder, or of a file in it. ``files`` are those that a checkpoint is read
+    from, weights last. ``describe`` reads what it can without the weights. ``load`` builds the
+    autoencoder. The latter two raise :class:`CheckpointError`.
     """
 
     name: str
     find: Callable[[Path, frozenset[str]], Iterable[Path]]
+    files: Callable[[Path], tuple[Path, ...]]
     describe: Callable[[Path], list[Run]]
     load: Callable[[Run], SparseAutoencoder]
 
 
 @dataclass(frozen=True)
 class Content:
-    """A checkpoint of another library in this one's terms, its tensors not yet computed with.
+    """A checkpoint of another library in this one's terms.
 
     Attributes:
         variant: the name of the variant that computes what the library computes.
         d_in: width of the activations.
         d_sae: number of features.
-        tensors: gives the variant's tensors when called.
+        tensors: gives the variant's tensors, as the file has them, when called.
+        fold: what is then computed of them, once their names and shapes are known to be right.
         options: the variant's settings.
         apply_b_dec_to_input: whether the decoder bias is subtracted before encoding.
         normalisation: what is done to each activation at run time.
@@ -49,6 +54,7 @@ class Content:
     d_in: int
     d_sae: int
     tensors: Callable[[], Mapping[str, Tensor]]
+    fold: Fold = dict
     options: Mapping[str, Any] = field(default_factory=dict)
     apply_b_dec_to_input: bool = True
     normalisation: Normalisation = "none"
@@ -85,7 +91,7 @@ def foreign(
         library: the library's name, for provenance.
         find: as in :class:`Format`.
         interpret: the content of a checkpoint by part; the one part of most has no name.
-        files: the files whose bytes decide the measurement, weights last.
+        files: as in :class:`Format`.
     """
 
     def describe(place: Path) -> list[Run]:
@@ -97,9 +103,9 @@ def foreign(
         content = interpret(run.path).get(run.part)
         if content is None:
             raise CheckpointError(path, f"has no part {run.part!r}", "search the folder again")
-        return fill(content.build(path), content.tensors(), path)
+        return fill(content.build(path), content.tensors(), path, content.fold)
 
-    return Format(name, find, describe, load)
+    return Format(name, find, files, describe, load)
 
 
 def _run(
@@ -136,11 +142,18 @@ def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
     """The two sizes of a weight matrix.
 
     Raises:
-        CheckpointError: if it is missing, no floating-point matrix, or empty.
+        CheckpointError: if it is missing, no floating-point matrix, or empty; a stack of matrices
+            is a crosscoder's.
     """
     tensor = tensors.get(name)
     if not isinstance(tensor, Tensor):
         raise CheckpointError(path, f"lacks tensor {name}", "restore the file that training wrote")
+    if tensor.ndim == 3:
+        raise CheckpointError(
+            path,
+            f"is a crosscoder: {name} holds {tensor.shape[0]} layers, and codes are shared by all",
+            "evaluate autoencoders of one hook",
+        )
     if tensor.ndim != 2 or not tensor.is_floating_point() or 0 in tensor.shape:
         raise CheckpointError(
             path,
@@ -150,7 +163,9 @@ def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
     return tensor.shape[0], tensor.shape[1]
 
 
-def fill(sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path) -> SparseAutoencoder:
+def fill(
+    sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path, fold: Fold = dict
+) -> SparseAutoencoder:
     """Give an autoencoder its weights, in float32 unless they are wider, ready for evaluation.
 
     Raises:
@@ -163,28 +178,27 @@ def fill(sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path) -> S
         raise CheckpointError(path, f"lacks tensor {min(missing)}", holds)
     if unexpected := tensors.keys() - expected.keys():
         raise CheckpointError(path, f"has an unexpected tensor {min(unexpected)}", holds)
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(
-                path,
-                f"{name} has shape {list(tensor.shape)}, not {list(shape)}",
-                "make the config's d_in and d_sae agree with the weights",
-            )
-        if not tensor.is_floating_point():
-            raise CheckpointError(
-                path, f"{name} is {tensor.dtype}, no weights", "save it as floating point"
-            )
-        weights = tensor.detach().to(torch.promote_types(_at_least(tensor.dtype), torch.float32))
-        if not torch.isfinite(weights).all():
+    weights = {name: _weights(name, tensors[name], shape, path) for name, shape in expected.items()}
+    for name, tensor in fold(weights).items():
+        if not torch.isfinite(tensor).all():
             raise CheckpointError(
                 path, f"{name} has NaN or infinite weights", "use an earlier checkpoint of this run"
             )
-        parameter = torch.nn.Parameter(weights.contiguous(), requires_grad=False)
-        setattr(sae, name, parameter)
+        setattr(sae, name, torch.nn.Parameter(tensor.contiguous(), requires_grad=False))
     return sae.eval()
 
 
-def _at_least(dtype: torch.dtype) -> torch.dtype:
-    """The dtype itself, or float32 for the 8-bit ones, which promote with nothing."""
-    return torch.float32 if dtype.itemsize == 1 else dtype
+def _weights(name: str, tensor: Tensor, shape: tuple[int, ...], path: Path) -> Tensor:
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            path,
+            f"{name} has shape {list(tensor.shape)}, not {list(shape)}",
+            "make the config's d_in and d_sae agree with the weights",
+        )
+    if not tensor.is_floating_point():
+        raise CheckpointError(
+            path, f"{name} is {tensor.dtype}, no weights", "save it as floating point"
+        )
+    # 8-bit floats promote with nothing.
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return tensor.detach().to(wide)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
-from prolu_eval.checkpoints.reading import read_json, read_torch, validate
+from prolu_eval.checkpoints.reading import read_json, validate
+from prolu_eval.checkpoints.torch_files import read_torch
 from prolu_eval.errors import CheckpointError
 
 _WEIGHTS = re.compile(r"ae(_\d+)?\.pt")
@@ -38,6 +40,7 @@ class _Trainer(BaseModel):
 
 
 class _Buffer(BaseModel):
+    # "in", "out", or for transcoders "in_and_out"
     io: str | None = None
     ctx_len: int | None = Field(None, gt=0)
 
@@ -64,26 +67,31 @@ def _interpret(place: Path) -> Mapping[str | None, Content]:
     config_path, path = _files(place)
     document = read_json(config_path)
     config = validate(_Config, document, config_path)
-    weights = read_torch(path)
-    weights, scale = _interrupted(weights, path)
-    weights = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
-    wanted = config.trainer.dict_class or ""
+    if config.buffer and config.buffer.io == "in_and_out":
+        raise CheckpointError(
+            config_path,
+            "is a transcoder: it reads a submodule's input and writes its output",
+            "evaluate autoencoders of one hook",
+        )
+    backup = read_torch(path)
+    state, scale = _interrupted(backup, path)
+    weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    wanted = config.trainer.dict_class or config.trainer.trainer_class or ""
     if "W_enc" in weights:
         variant, options, tensors, subtract = _direct(weights, path)
     else:
         variant, options, tensors, subtract = _linear(weights, wanted, path)
     d_sae, d_in = size(tensors, "W_dec", path)
 
-    def scaled() -> Mapping[str, Tensor]:
-        biases = tensors.keys() - {"W_enc", "W_dec", "r_mag"}
-        return {n: t * scale if n in biases and scale != 1 else t for n, t in tensors.items()}
-
     problems = _problems(variant, tensors) + _hook_problems(config)
+    if state is not backup:
+        problems += ("its training was interrupted: this is the backup that was kept meanwhile",)
     content = Content(
         variant,
         d_in,
         d_sae,
-        scaled,
+        lambda: tensors,
+        partial(_scale_biases, scale),
         options,
         subtract,
         problems=problems,
@@ -105,6 +113,12 @@ def _interrupted(weights: dict[str, Any], path: Path) -> tuple[dict[str, Any], f
     return weights["ae"], float(factor)
 
 
+def _scale_biases(scale: float, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The library's own ``scale_biases``, which it applies to what it saves when it is done."""
+    matrices = ("W_enc", "W_dec", "r_mag")
+    return {n: t if n in matrices else t * scale for n, t in tensors.items()}
+
+
 def _linear(
     weights: Mapping[str, Tensor], wanted: str, path: Path
 ) -> tuple[str, dict[str, Any], dict[str, Tensor], bool]:
@@ -118,6 +132,12 @@ def _linear(
         options = {"k": _integer(tensors.pop("k"), path)}
         if "BatchTopK" in wanted:
             return "batchtopk", options, tensors, True
+        if "TopK" not in wanted:
+            raise CheckpointError(
+                path,
+                "could be a TopK or a BatchTopK, and its config does not say which",
+                "restore dict_class in config.json",
+            )
         tensors.pop("threshold", None)
         return "topk", options, tensors, True
     return "relu", {}, tensors, "decoder.bias" not in weights

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prolu_eval.checkpoints.base import Content, foreign, size
-from prolu_eval.checkpoints.reading import read_torch, read_yaml, validate
+from prolu_eval.checkpoints.reading import read_yaml, validate
+from prolu_eval.checkpoints.torch_files import read_torch
 from prolu_eval.errors import CheckpointError
 
 _CONFIG = "final_config.yaml"
@@ -79,15 +80,15 @@ def _content(
     d_in, d_sae = size(tensors, "W_dec", path)
     size(tensors, "W_enc", path)
 
-    def canonical() -> Mapping[str, Tensor]:
-        encoder, decoder = tensors["W_enc"].t(), normalize(tensors["W_dec"].float(), dim=0).t()
-        return {**tensors, "W_enc": encoder, "W_dec": decoder}
+    def fold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return weights | {"W_dec": normalize(weights["W_dec"], dim=1)}
 
     return Content(
         "relu",
         d_in,
         d_sae,
-        canonical,
+        lambda: {**tensors, "W_enc": tensors["W_enc"].t(), "W_dec": tensors["W_dec"].t()},
+        fold,
         apply_b_dec_to_input=False,
         about={**about, "hook": position.replace("-", ".")},
     )

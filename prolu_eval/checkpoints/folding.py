@@ -14,19 +14,28 @@ class Whitening(NamedTuple):
     back: Tensor
 
 
-def fold_decoder_norms(weights: dict[str, Tensor]) -> None:
-    """Make codes those of unit decoder rows: x_hat stays, each code grows by its row's norm."""
-    if not {"W_enc", "b_enc", "W_dec"} <= weights.keys() or weights["W_dec"].ndim != 2:
-        return
+def fold_decoder_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights whose codes are those of unit decoder rows: each grows by its row's norm."""
     norms = weights["W_dec"].norm(dim=1)
-    weights["W_dec"] = weights["W_dec"] / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]
-    weights["W_enc"], weights["b_enc"] = weights["W_enc"] * norms, weights["b_enc"] * norms
+    return weights | {
+        "W_dec": weights["W_dec"] / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None],
+        "W_enc": weights["W_enc"] * norms,
+        "b_enc": weights["b_enc"] * norms,
+    }
 
 
-def fold_scale(weights: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Weights for ``scale * x`` as weights for ``x``; codes, biases and thresholds stay."""
-    factors = {"W_enc": scale, "W_dec": 1 / scale, "b_dec": 1 / scale}
-    return {name: tensor * factors.get(name, 1.0) for name, tensor in weights.items()}
+def fold_scale(
+    weights: dict[str, Tensor], scale: float, *, tied: bool = False
+) -> dict[str, Tensor]:
+    """Weights for ``scale * x`` as weights for ``x``; codes, biases and thresholds stay.
+
+    Tied weights, which must keep their decoder rows, are given codes in the units of x instead.
+    """
+    factors = {"b_dec": 1 / scale}
+    if not tied:
+        factors |= {"W_enc": scale, "W_dec": 1 / scale}
+    scaled = {name: weights[name] * factor for name, factor in factors.items() if name in weights}
+    return weights | scaled
 
 
 def fold_whitening(

@@ -26,6 +26,11 @@ _HOOKS = {
     r"post_feedforward_layernorm\.output": "hook_mlp_out",
     r"self_attn\.o_proj\.input": "attn.hook_z",
 }
+_PATH_HOOKS = {
+    "resid_post": "hook_resid_post",
+    "attn_out": "attn.hook_z",
+    "mlp_out": "hook_mlp_out",
+}
 _ONE_HOOK = "evaluate autoencoders of one hook"
 
 
@@ -53,14 +58,13 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
         raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
     shapes = {_NAMES.get(name, name): shape for name, shape in npz_shapes(path).items()}
     d_sae, d_in = _sizes(shapes, path)
-    embedding = "embedding" in parts
-    factor = d_in**0.5 if embedding else 1.0
 
-    def tensors() -> Mapping[str, Tensor]:
-        arrays = {_NAMES.get(name, name): array for name, array in read_npz(path).items()}
-        if embedding:
-            arrays |= {"W_enc": arrays["W_enc"] / factor, "W_dec": arrays["W_dec"] * factor}
-        return arrays
+    def scaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """For embeddings after Gemma's factor sqrt(d_in); b_dec stays, as SAELens has it."""
+        return weights | {
+            "W_enc": weights["W_enc"] / d_in**0.5,
+            "W_dec": weights["W_dec"] * d_in**0.5,
+        }
 
     about = {
         "hook": _path_hook(parts),
@@ -68,7 +72,15 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
         "context_length": 1024,
         "weight_processing": "none",
     }
-    content = Content("jumprelu", d_in, d_sae, tensors, apply_b_dec_to_input=False, about=about)
+    content = Content(
+        "jumprelu",
+        d_in,
+        d_sae,
+        lambda: {_NAMES.get(name, name): array for name, array in read_npz(path).items()},
+        scaled if "embedding" in parts else dict,
+        apply_b_dec_to_input=False,
+        about=about,
+    )
     return {None: content}
 
 
@@ -111,26 +123,21 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
             config_path, f"unknown architecture {config.architecture!r}", "known is jump_relu"
         )
     arrays = {_NAMES.get(name, name): array for name, array in read_safetensors(path).items()}
-    if "affine_skip_connection" in arrays or config.hf_hook_point_in != config.hf_hook_point_out:
+    kind = next((p for p in folder.absolute().parts if p in ("transcoder", "clt")), None)
+    elsewhere = config.hf_hook_point_out not in (None, config.hf_hook_point_in)
+    if kind or elsewhere or "affine_skip_connection" in arrays:
         raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
     size(arrays, "W_dec", path)
     d_sae, d_in = _sizes({name: tuple(array.shape) for name, array in arrays.items()}, path)
-    hook = _configured_hook(config)
-    problem = () if hook else ("its hook point is unknown: give it with --hook",)
     about: dict[str, Any] = {
-        "hook": hook,
-        "model": config.model_name,
+        "hook": _configured_hook(config) or _second_path_hook(folder),
+        "model": _second_model(config.model_name),
+        "context_length": 1024,
         "weight_processing": "none",
         "provenance": {"config": document},
     }
     content = Content(
-        "jumprelu",
-        d_in,
-        d_sae,
-        lambda: arrays,
-        apply_b_dec_to_input=False,
-        problems=problem,
-        about=about,
+        "jumprelu", d_in, d_sae, lambda: arrays, apply_b_dec_to_input=False, about=about
     )
     return {None: content}
 
@@ -141,6 +148,19 @@ def _configured_hook(config: _Config) -> str | None:
         if match:
             return f"blocks.{match[1]}.{hook}"
     return None
+
+
+def _second_path_hook(folder: Path) -> str | None:
+    match = re.search(r"/(resid_post|attn_out|mlp_out)\w*/layer_(\d+)_", f"{folder.absolute()}/")
+    return f"blocks.{match[2]}.{_PATH_HOOKS[match[1]]}" if match else None
+
+
+def _second_model(name: str | None) -> str | None:
+    """The hub name: configurations leave out the owner, and write v3 for 3."""
+    if name is None:
+        return None
+    name = name.replace("-v3", "-3")
+    return name if "/" in name else f"google/{name}"
 
 
 GEMMA_SCOPE = foreign("gemma_scope", "Gemma Scope", _find_first, _first, lambda f: (f / _NPZ,))

@@ -103,6 +103,10 @@ def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
         yield folder
 
 
+def _files(folder: Path) -> tuple[Path, ...]:
+    return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+
+
 def _describe(folder: Path) -> list[Run]:
     config = read_config(folder / CONFIG_FILE)
     label = build(config, folder / CONFIG_FILE).label
@@ -115,7 +119,7 @@ def _describe(folder: Path) -> list[Run]:
             label=label if config.penalty is None else f"{label}+{config.penalty}",
             d_in=config.d_in,
             d_sae=config.d_sae,
-            files=(folder / CONFIG_FILE, folder / WEIGHTS_FILE),
+            files=_files(folder),
             hook=config.hook,
             model=config.model,
             model_revision=config.model_revision,
@@ -137,4 +141,4 @@ def _load(run: Run) -> SparseAutoencoder:
     return fill(sae, read_safetensors(run.path / WEIGHTS_FILE), run.path / WEIGHTS_FILE)
 
 
-FORMAT = Format("native", _find, _describe, _load)
+FORMAT = Format("native", _find, _files, _describe, _load)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
-from prolu_eval.checkpoints.reading import read_torch
+from prolu_eval.checkpoints.torch_files import read_torch
 from prolu_eval.errors import CheckpointError
 
 _SIGNATURE = {"pre_bias", "latent_bias", "encoder.weight"}
@@ -23,8 +23,9 @@ _HOOKS = {
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
+    certain = folder.name == "autoencoders"
     for name in sorted(names):
-        if re.fullmatch(r"\d+\.pt", name) or (name.endswith(".pt") and _recognised(folder / name)):
+        if name.endswith(".pt") and (certain or _recognised(folder / name)):
             yield folder / name
 
 
@@ -48,7 +49,7 @@ def _interpret(path: Path) -> Mapping[str | None, Content]:
         d_in,
         d_sae,
         lambda: _tensors(state, path),
-        options,
+        options=options,
         normalisation="layer_norm" if variant == "topk" else "none",
         about={"hook": _hook(path), "model": "gpt2", "weight_processing": "none"},
     )

@@ -19,7 +19,8 @@ from torch import Tensor
 from prolu_eval.errors import CheckpointError
 
 TRUNCATED = "copy or download the file again"
-_CONFIG_BYTES, _YAML_BYTES = 32 << 20, 1 << 20
+_CONFIG_BYTES, _YAML_BYTES = 4 << 20, 64 << 10
+_HEADER_BYTES = 1 << 20
 _UNPACKED_FREELY = 64 << 20
 _INFLATION = 40
 
@@ -46,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: if the file is missing, too large for a config, or holds no object.
     """
     remedy = "restore the file that training wrote"
-    _check_file(path)
+    check_file(path)
     if (size := path.stat().st_size) > _CONFIG_BYTES:
         raise CheckpointError(path, f"has {size} bytes, too many for a config", remedy)
     try:
@@ -82,48 +83,16 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if the file is missing, truncated or otherwise damaged.
     """
-    _check_file(path)
+    check_file(path)
     try:
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > _HEADER_BYTES:
+            raise CheckpointError(path, f"has a header of {header} bytes", TRUNCATED)
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
     return tensors
-
-
-def read_torch(path: Path) -> dict[str, Any]:
-    """The dict in a file of ``torch.save``, on the CPU, loaded with ``weights_only=True``.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, packed, holds anything but tensors and
-            plain values, or tensors larger than what they store.
-    """
-    _check_file(path)
-    try:
-        packed = zipfile.is_zipfile(path)
-        if packed:
-            _refuse_bomb(path, path.stat().st_size)
-        document = torch.load(path, map_location="cpu", weights_only=True, mmap=packed or None)
-    except CheckpointError:
-        raise
-    except Exception as error:  # noqa: BLE001 (a hostile file may raise anything in the unpickler)
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            path, f"cannot be read without executing what it holds ({reason})", TRUNCATED
-        ) from None
-    if not isinstance(document, dict):
-        raise CheckpointError(path, "holds no dict of tensors", TRUNCATED)
-    for name, value in document.items():
-        if isinstance(value, Tensor):
-            _check_tensor(path, str(name), value)
-    return document
-
-
-def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
-    plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-    if not plain or tensor.is_quantized or tensor.is_complex():
-        raise CheckpointError(path, f"{name} is no plain tensor", "save it as dense CPU tensor")
-    if tensor.nbytes > tensor.untyped_storage().nbytes():
-        raise CheckpointError(path, f"{name} claims more numbers than it stores", TRUNCATED)
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
@@ -133,9 +102,9 @@ def read_npz(path: Path) -> dict[str, Tensor]:
         CheckpointError: if the file is missing, damaged, holds objects, or is packed so tightly
             that it must be a bomb.
     """
-    _check_file(path)
+    check_file(path)
     try:
-        _refuse_bomb(path, max(_UNPACKED_FREELY, _INFLATION * path.stat().st_size))
+        refuse_bomb(path, max(_UNPACKED_FREELY, _INFLATION * path.stat().st_size))
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays}
     except CheckpointError:
@@ -145,14 +114,16 @@ def read_npz(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(path, f"cannot be read ({reason})", TRUNCATED) from None
 
 
-def _refuse_bomb(path: Path, limit: int) -> None:
+def refuse_bomb(path: Path, limit: int) -> None:
+    """Raise :class:`CheckpointError` if a zip file's entries add up to more bytes than a limit."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > limit:
         raise CheckpointError(path, f"would unpack to {unpacked} bytes", TRUNCATED)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise :class:`CheckpointError` if there is no such file."""
     if not path.is_file():
         raise CheckpointError(path, "is no file", "restore the file that training wrote")
 
@@ -163,7 +134,7 @@ def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         CheckpointError: if the file is missing or damaged.
     """
-    _check_file(path)
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return {
@@ -191,7 +162,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: if the file is missing, too large for a config, or holds no mapping.
     """
     remedy = "restore the file that training wrote"
-    _check_file(path)
+    check_file(path)
     if path.stat().st_size > _YAML_BYTES:
         raise CheckpointError(path, "is too large for a config", remedy)
     try:

@@ -1,6 +1,7 @@
 """SAELens: ``cfg.json`` and ``sae_weights.safetensors``, inference and training, 3.x to 6.x."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +9,22 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from prolu_eval.checkpoints.base import Content, foreign
-from prolu_eval.checkpoints.folding import (
-    Whitening,
-    fold_decoder_norms,
-    fold_scale,
-    fold_whitening,
-)
+from prolu_eval.checkpoints.base import Content, Fold, foreign
+from prolu_eval.checkpoints.folding import fold_decoder_norms
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
+from prolu_eval.checkpoints.saelens_units import (
+    RUN_TIME,
+    SCALER_FILE,
+    WHITENING_FILE,
+    folding,
+    normalisation,
+    training_scale,
+)
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import WeightProcessing
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 
-_OWN_TENSORS = {
-    "standard": ("b_enc",),
-    "jumprelu": ("b_enc", "threshold"),
-    "gated": ("b_gate", "b_mag", "r_mag"),
-    "topk": ("b_enc",),
-    "abstopk": ("b_enc",),
-    "batchtopk": ("b_enc", "topk_threshold"),
-    "matryoshka_batchtopk": ("b_enc", "topk_threshold"),
-}
 _VARIANTS = {
     "standard": "relu",
     "matryoshka_batchtopk": "matryoshka",
@@ -41,12 +36,12 @@ _REFUSED = {
     "temporal": "its codes depend on the tokens before, so it cannot be run token by token",
     "transcoder": "it reads one hook point and writes another, so it reconstructs nothing",
 }
-_RUN_TIME = {"none": "none", "layer_norm": "layer_norm", "constant_norm_rescale": "constant_norm"}
 
 
 class _Metadata(BaseModel):
     model_name: str | None = None
     hook_name: str | None = None
+    hook_name_out: str | None = None
     hook_head_index: int | None = None
     context_size: int | None = None
     prepend_bos: bool | None = None
@@ -55,6 +50,7 @@ class _Metadata(BaseModel):
     sae_lens_training_version: str | None = None
     training_architecture: str | None = None
     model_from_pretrained_kwargs: dict[str, Any] | None = None
+    seqpos_slice: list[int | None] | None = None
 
 
 class _Config(BaseModel):
@@ -78,11 +74,6 @@ class _Config(BaseModel):
     metadata: _Metadata | None = None
 
 
-class _Scaler(BaseModel):
-    scaling_factor: float | None = Field(None, gt=0, allow_inf_nan=False)
-    has_whitening: bool = False
-
-
 class _Legacy(_Metadata):
     hook_point: str | None = None
     hook_point_head_index: int | None = None
@@ -94,8 +85,8 @@ def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    kept = ("activation_scaler.json", "activation_whitening.safetensors")
-    extra = tuple(folder / name for name in kept if (folder / name).exists())
+    kept = (folder / name for name in (SCALER_FILE, WHITENING_FILE))
+    extra = tuple(path for path in kept if path.is_file())
     return (folder / CONFIG_FILE, *extra, folder / WEIGHTS_FILE)
 
 
@@ -105,28 +96,28 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     config = validate(_Config, document, path)
     metadata = config.metadata or _legacy_metadata(document, path)
     architecture = _architecture(config, path)
+    if metadata.hook_name_out not in (None, metadata.hook_name):
+        raise CheckpointError(
+            path,
+            f"is a transcoder: it reads {metadata.hook_name}, writes {metadata.hook_name_out}",
+            "evaluate autoencoders of one hook",
+        )
     if metadata.hook_head_index is not None:
         raise CheckpointError(
             path, f"reads head {metadata.hook_head_index} alone", "evaluate SAEs of whole hooks"
         )
     weights = read_safetensors(folder / WEIGHTS_FILE)
     _known_tensors(weights, architecture, folder / WEIGHTS_FILE)
-    change, problems = _fold_units(config, folder)
-    normalisation = _RUN_TIME.get(_normalisation(config), "none")
-
-    def tensors() -> Mapping[str, Tensor]:
-        renamed = _canonical(dict(weights), config, architecture)
-        return change(renamed)
-
     content = Content(
         _VARIANTS[architecture],
         config.d_in,
         config.d_sae,
-        tensors,
+        lambda: _renamed(weights),
+        _fold(config, architecture, path),
         _options(config, architecture, path),
         config.apply_b_dec_to_input,
-        normalisation,  # type: ignore[arg-type]
-        problems,
+        RUN_TIME.get(normalisation(config.normalize_activations), "none"),
+        _problems(metadata),
         _about(config, metadata, architecture, document),
     )
     return {None: content}
@@ -154,11 +145,11 @@ def _architecture(config: _Config, path: Path) -> str:
     function = config.activation_fn_str or config.activation_fn or "relu"
     if name == "standard" and function == "topk":
         return "topk"
-    if function not in ("relu", "topk"):
+    if function not in ("relu", name):
         raise CheckpointError(
             path,
             f"its activation function is {function!r}",
-            "evaluate autoencoders with relu or topk",
+            "evaluate standard autoencoders with relu or topk",
         )
     return name
 
@@ -179,72 +170,46 @@ def _known_tensors(weights: Mapping[str, Tensor], architecture: str, path: Path)
         raise CheckpointError(path, f"holds b_gate but says {architecture}", "correct cfg.json")
 
 
-def _canonical(weights: dict[str, Tensor], config: _Config, architecture: str) -> dict[str, Tensor]:
-    for name in ("scaling_factor", "finetuning_scaling_factor"):
-        weights.pop(name, None)
-    if "log_threshold" in weights:
-        weights["threshold"] = weights.pop("log_threshold").exp()
-    if "topk_threshold" in weights:
-        weights["threshold"] = weights.pop("topk_threshold").float()
-    if architecture == "matching_pursuit" and not config.apply_b_dec_to_input:
-        weights["b_dec"] = torch.zeros_like(weights["b_dec"])
+def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors = {n: t for n, t in weights.items() if not n.endswith("scaling_factor")}
+    if "log_threshold" in tensors:
+        tensors["threshold"] = tensors.pop("log_threshold").exp()
+    if "topk_threshold" in tensors:
+        tensors["threshold"] = tensors.pop("topk_threshold").float()
+    return tensors
+
+
+def _fold(config: _Config, architecture: str, path: Path) -> Fold:
     training = "batchtopk" in architecture
     rescale = config.rescale_acts_by_decoder_norm
-    if architecture in _RESCALED and (training if rescale is None else rescale):
-        fold_decoder_norms(weights)
-    return weights
+    rescaled = architecture in _RESCALED and (training if rescale is None else rescale)
+    zeroed = architecture == "matching_pursuit" and not config.apply_b_dec_to_input
+    kind, subtracts = normalisation(config.normalize_activations), config.apply_b_dec_to_input
+    fold_units = folding(kind, path, config.d_in, architecture, subtracts)
+
+    def fold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        if zeroed:
+            weights = weights | {"b_dec": torch.zeros_like(weights["b_dec"])}
+        return fold_units(fold_decoder_norms(weights) if rescaled else weights)
+
+    return fold
 
 
-def _normalisation(config: _Config) -> str:
-    value = config.normalize_activations
-    if isinstance(value, bool):
-        return "expected_average_only_in" if value else "none"
-    return value or "none"
-
-
-def _fold_units(
-    config: _Config, folder: Path
-) -> tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], tuple[str, ...]]:
-    path, kind = folder / CONFIG_FILE, _normalisation(config)
-    scaler_path = folder / "activation_scaler.json"
-    scaler = (
-        validate(_Scaler, read_json(scaler_path), scaler_path)
-        if scaler_path.exists()
-        else _Scaler()
-    )
-    if kind in _RUN_TIME:
-        return (lambda weights: weights), ()
-    if kind == "expected_average_only_in" and scaler.scaling_factor is not None:
-        factor = scaler.scaling_factor
-        return (lambda weights: fold_scale(weights, factor)), ()
-    if kind == "covariance_whitening" and scaler.has_whitening:
-        return _unwhitener(config, folder), ()
-    raise CheckpointError(
-        path,
-        f"expects activations normalised by {kind!r}, and their factor is not in the folder",
-        "keep activation_scaler.json beside it, or save the final, folded weights",
-    )
-
-
-def _unwhitener(config: _Config, folder: Path) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    path, d_in = folder / "activation_whitening.safetensors", config.d_in
-    whitening = read_safetensors(path)
-    shapes = {"mean": (d_in,), "matrix": (d_in, d_in), "inverse_matrix": (d_in, d_in)}
-    for name, shape in shapes.items():
-        if name not in whitening or tuple(whitening[name].shape) != shape:
-            raise CheckpointError(path, f"lacks {name} {list(shape)}", "restore the file")
-    if config.architecture == "matching_pursuit":
-        raise CheckpointError(path, "pursuit in whitened units cannot be folded", "train without")
-    mean, into, back = (whitening[name].float() for name in shapes)
-    subtracts = config.apply_b_dec_to_input
-    bias = "b_gate" if config.architecture == "gated" else "b_enc"
-    return lambda weights: fold_whitening(weights, Whitening(mean, into, back), bias, subtracts)
+def _problems(metadata: _Metadata) -> tuple[str, ...]:
+    start, stop = (metadata.seqpos_slice or [None, None])[:2]
+    if start or stop:
+        return (f"it was trained on positions {start or 0} to {stop or 'the end'} of texts alone",)
+    return ()
 
 
 def _options(config: _Config, architecture: str, path: Path) -> dict[str, Any]:
     if architecture == "matching_pursuit":
-        names = ("residual_threshold", "max_iterations", "stop_on_duplicate_support")
-        return {name: getattr(config, name) for name in names}
+        scale = training_scale(normalisation(config.normalize_activations), path)
+        return {
+            "residual_threshold": config.residual_threshold / scale,
+            "max_iterations": config.max_iterations,
+            "stop_on_duplicate_support": config.stop_on_duplicate_support,
+        }
     if architecture not in _RESCALED:
         return {}
     k = (config.activation_fn_kwargs or {}).get("k") if config.k is None else config.k
@@ -254,6 +219,9 @@ def _options(config: _Config, architecture: str, path: Path) -> dict[str, Any]:
         if k != int(k):
             raise CheckpointError(path, f"k is {k}, no whole number", "restore k in cfg.json")
         return {"k": int(k)}
+    if architecture == "matryoshka_batchtopk":
+        widths = [0, *(config.matryoshka_widths or [config.d_sae])]
+        return {"k": float(k), "group_sizes": tuple(b - a for a, b in pairwise(widths))}
     return {"k": float(k)}
 
 

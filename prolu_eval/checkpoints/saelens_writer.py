@@ -27,6 +27,10 @@ _NORMALISATIONS = {
     "constant_norm": "constant_norm_rescale",
 }
 
+_OPTIONS = ("k", "residual_threshold", "max_iterations", "stop_on_duplicate_support")
+_PROCESSING = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
+_LAYOUT = "6.0.0"  # without a version, SAELens takes the file for one of before 6 and its metadata
+
 
 def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     """Write an autoencoder as SAELens' own, by an exact conversion where it lacks the variant.
@@ -64,9 +68,6 @@ def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     write_atomically(folder / CONFIG_FILE, (text + "\n").encode())
 
 
-_OPTIONS = ("k", "residual_threshold", "max_iterations", "stop_on_duplicate_support")
-
-
 @torch.no_grad()
 def _expressible(sae: SparseAutoencoder) -> SparseAutoencoder | None:
     rectified = getattr(sae.options, "rectify", True)
@@ -83,5 +84,9 @@ def _metadata(sae: SparseAutoencoder, run: Run) -> dict[str, Any]:
         "context_size": run.context_length,
         "prepend_bos": run.prepend_bos,
         "training_architecture": sae.variant,
+        "sae_lens_version": _LAYOUT,
+        "converted_from": {"format": run.format, **run.provenance},
     }
+    if run.weight_processing == "processed":
+        known["model_from_pretrained_kwargs"] = dict.fromkeys(_PROCESSING, True)
     return {name: value for name, value in known.items() if value is not None}

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, Field
 from torch import Tensor
@@ -33,6 +32,7 @@ class _Config(BaseModel):
 
 
 class _RunConfig(BaseModel):
+    k_decay_steps: int = 0
     model: str | None = None
     dataset: str | None = None
     ctx_len: int | None = None
@@ -44,11 +44,13 @@ def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
-    return folder / _CONFIG, folder / WEIGHTS_FILE
+    run_level = _hook_folder(folder).parent / "config.json"
+    above = (run_level,) if run_level.is_file() else ()
+    return (*above, folder / _CONFIG, folder / WEIGHTS_FILE)
 
 
 def _interpret(folder: Path) -> Mapping[str | None, Content]:
-    path, weights_path = _files(folder)
+    *above, path, weights_path = _files(folder)
     document = read_json(path)
     config = validate(_Config, document, path)
     weights = read_safetensors(weights_path)
@@ -70,15 +72,30 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
             renamed["W_enc"] = renamed["W_enc"].t()
         return renamed
 
-    hook, hook_problems = _hook(folder)
+    hook, problems = _hook(folder)
+    run_document = read_json(above[0]) if above else None
+    run = validate(_RunConfig, run_document or {}, above[0] if above else path)
+    if run.k_decay_steps > 0:
+        problems += (
+            f"its k, {config.k}, was lowered over the first {run.k_decay_steps} steps of training "
+            "and is still larger than the run's where it was saved before",
+        )
     content = Content(
         variant,
         d_in,
         d_sae,
         tensors,
-        {"k": config.k},
-        problems=hook_problems,
-        about={"hook": hook, **_run_level(folder, document)},
+        options={"k": config.k},
+        problems=problems,
+        about={
+            "hook": hook,
+            "model": run.model,
+            "dataset": run.dataset,
+            "context_length": run.ctx_len,
+            "seed": int(folder.name.removeprefix("seed")) if _is_seed(folder) else None,
+            "weight_processing": "none",
+            "provenance": {"config": document, "run_config": run_document},
+        },
     )
     return {None: content}
 
@@ -97,8 +114,12 @@ def _variant(config: _Config, d_sae: int, path: Path) -> str:
     return "abstopk" if config.signed else "topk"
 
 
+def _is_seed(folder: Path) -> bool:
+    return re.fullmatch(r"seed\d+", folder.name) is not None
+
+
 def _hook_folder(folder: Path) -> Path:
-    return folder.parent if re.fullmatch(r"seed\d+", folder.name) else folder
+    return folder.parent if _is_seed(folder) else folder
 
 
 def _hook(folder: Path) -> tuple[str | None, tuple[str, ...]]:
@@ -111,21 +132,6 @@ def _hook(folder: Path) -> tuple[str | None, tuple[str, ...]]:
             )
             return hook.format(match[2]), doubtful if hook.endswith(("mlp_out", "attn_out")) else ()
     return None, (f"the hook point of {name!r} is unknown: give it with --hook",)
-
-
-def _run_level(folder: Path, document: dict[str, Any]) -> dict[str, Any]:
-    seed = re.fullmatch(r"seed(\d+)", folder.name)
-    about: dict[str, Any] = {
-        "seed": int(seed[1]) if seed else None,
-        "weight_processing": "none",
-    }
-    path = _hook_folder(folder).parent / "config.json"
-    if not path.is_file():
-        return about | {"provenance": {"config": document}}
-    run_document = read_json(path)
-    run = validate(_RunConfig, run_document, path)
-    about |= {"model": run.model, "dataset": run.dataset, "context_length": run.ctx_len}
-    return about | {"provenance": {"config": document, "run_config": run_document}}
 
 
 FORMAT = foreign("sparsify", "eai-sparsify", _find, _interpret, _files)

@@ -26,7 +26,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List every checkpoint with its format, variant, sizes, hook, model and problems."""
-    from prolu_eval.checkpoints import discover, unrecognised
+    from prolu_eval.checkpoints import discover, skipped
     from prolu_eval.runs import Broken
 
     documents, n_broken = [], 0
@@ -35,8 +35,8 @@ def inspect(
             error = item.error if isinstance(item, Broken) else _damage(item) if weights else None
             documents.append(_document(item, error))
             n_broken += error is not None
-        for file in unrecognised(path):
-            typer.echo(f"prolu-eval: {file} skipped: its format is unknown", err=True)
+        for place, reason in skipped(path):
+            typer.echo(f"prolu-eval: {place} skipped: {reason}", err=True)
     if as_json:
         typer.echo(json.dumps({"runs": documents}, indent=1))
     else:

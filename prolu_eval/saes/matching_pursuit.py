@@ -58,7 +58,7 @@ class MatchingPursuit(SparseAutoencoder):
         return m
 
     def effective_threshold(self) -> Tensor:
-        return torch.full((self.d_sae,), torch.nan)
+        return self.W_dec.new_full((self.d_sae,), torch.nan)
 
     def encoder_bias(self) -> None:
         return None

@@ -38,7 +38,7 @@ class TopK(SparseAutoencoder):
         return _keep(z, z.topk(self.k, dim=-1, sorted=False).indices)
 
     def effective_threshold(self) -> Tensor:
-        return torch.full((self.d_sae,), torch.nan)
+        return self.W_dec.new_full((self.d_sae,), torch.nan)
 
 
 class AbsTopK(TopK):

@@ -46,7 +46,7 @@ class Trec(SparseAutoencoder):
         return torch.where(m > self.theta, m, 0)
 
     def effective_threshold(self) -> Tensor:
-        return torch.full((self.d_sae,), self.theta)
+        return self.W_dec.new_full((self.d_sae,), self.theta)
 
     def encoder_bias(self) -> None:
         return None

@@ -1,0 +1,101 @@
+"""The units SAELens trains in: what is done to activations at run time, and what to fold."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from prolu_eval.checkpoints.base import Fold
+from prolu_eval.checkpoints.folding import Whitening, fold_scale, fold_whitening
+from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
+from prolu_eval.errors import CheckpointError
+from prolu_eval.saes import Normalisation
+
+SCALER_FILE, WHITENING_FILE = "activation_scaler.json", "activation_whitening.safetensors"
+
+RUN_TIME: dict[str, Normalisation] = {
+    "none": "none",
+    "layer_norm": "layer_norm",
+    "constant_norm_rescale": "constant_norm",
+}
+
+
+class _Scaler(BaseModel):
+    scaling_factor: float | None = Field(None, gt=0, allow_inf_nan=False)
+    has_whitening: bool = False
+
+
+def normalisation(value: str | bool | None) -> str:
+    """What ``normalize_activations`` stands for, in any version's terms."""
+    if isinstance(value, bool):
+        return "expected_average_only_in" if value else "none"
+    return value or "none"
+
+
+def training_scale(kind: str, path: Path) -> float:
+    """The factor on activations that a checkpoint written during training has beside it, or 1.
+
+    Args:
+        kind: of normalisation.
+        path: of the checkpoint's configuration.
+
+    Raises:
+        CheckpointError: if one is needed and not there.
+    """
+    if kind != "expected_average_only_in":
+        return 1.0
+    factor = _scaler(path.parent).scaling_factor
+    if factor is None:
+        raise _not_there(kind, path)
+    return factor
+
+
+def folding(kind: str, path: Path, d_in: int, architecture: str, subtracts: bool) -> Fold:
+    """What turns a checkpoint's weights into weights for activations in the model's units.
+
+    Args:
+        kind: of normalisation.
+        path: of the checkpoint's configuration.
+        d_in: width of the activations.
+        architecture: in SAELens' terms.
+        subtracts: whether the decoder bias is subtracted before encoding.
+
+    Raises:
+        CheckpointError: if what is to be folded is not there, or cannot be folded.
+    """
+    if kind in RUN_TIME:
+        return dict
+    if kind == "expected_average_only_in":
+        scale = training_scale(kind, path)
+        tied = architecture == "matching_pursuit"
+        return lambda weights: fold_scale(weights, scale, tied=tied)
+    if kind != "covariance_whitening" or not _scaler(path.parent).has_whitening:
+        raise _not_there(kind, path)
+    if architecture == "matching_pursuit":
+        raise CheckpointError(
+            path, "pursues in whitened units, which cannot be folded", "train it without whitening"
+        )
+    whitening = _whitening(path.parent / WHITENING_FILE, d_in)
+    bias = "b_gate" if architecture == "gated" else "b_enc"
+    return lambda weights: fold_whitening(weights, whitening, bias, subtracts)
+
+
+def _not_there(kind: str, path: Path) -> CheckpointError:
+    return CheckpointError(
+        path,
+        f"expects activations normalised by {kind!r}, and their factor is not in the folder",
+        f"keep {SCALER_FILE} beside it, or save the final, folded weights",
+    )
+
+
+def _scaler(folder: Path) -> _Scaler:
+    path = folder / SCALER_FILE
+    return validate(_Scaler, read_json(path), path) if path.is_file() else _Scaler()
+
+
+def _whitening(path: Path, d_in: int) -> Whitening:
+    tensors = read_safetensors(path)
+    shapes = {"mean": (d_in,), "matrix": (d_in, d_in), "inverse_matrix": (d_in, d_in)}
+    for name, shape in shapes.items():
+        if name not in tensors or tuple(tensors[name].shape) != shape:
+            raise CheckpointError(path, f"lacks {name} {list(shape)}", "restore the file")
+    return Whitening(*(tensors[name].float() for name in shapes))
