@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from prolu_eval.checkpoints import discover, load_run, load_sae
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.runs import Run, RunConfig
-from prolu_eval.saes import VARIANTS, JumpRelu, SparseAutoencoder, as_jumprelu
+from prolu_eval.saes import VARIANTS, JumpRelu, Normalisation, SparseAutoencoder, as_jumprelu
 from tests.random_saes import OPTIONS, random_sae
 
 CASES = [(variant, options) for variant, options in OPTIONS]
@@ -117,7 +117,7 @@ def test_values_by_hand(
     thresholds: list[float],
 ) -> None:
     sae = with_tensors(variant, options, tensors)
-    close = {"rtol": 0, "atol": 1e-6, "equal_nan": True}
+    close: Any = {"rtol": 0, "atol": 1e-6, "equal_nan": True}
     torch.testing.assert_close(sae.activate(floats([m])), floats([codes]), **close)
     torch.testing.assert_close(sae.effective_threshold(), floats(thresholds), **close)
 
@@ -216,10 +216,10 @@ def test_prolu_of_negative_bias_is_a_jumprelu_without_bias() -> None:
     st.sampled_from([case for case in CASES if case[0] in (*CONVERTED, "jumprelu")]),
     st.integers(0, 10_000),
     st.booleans(),
-    st.sampled_from(["none", "layer_norm", "constant_norm"]),
+    st.sampled_from(get_args(Normalisation)),
 )
 def test_conversions_are_exact(
-    case: tuple[str, dict[str, Any]], seed: int, subtract: bool, normalisation: str
+    case: tuple[str, dict[str, Any]], seed: int, subtract: bool, normalisation: Normalisation
 ) -> None:
     sae = random_sae(
         *case, seed=seed, apply_b_dec_to_input=subtract, normalisation=normalisation

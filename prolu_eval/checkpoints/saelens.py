@@ -50,7 +50,7 @@ class _Metadata(BaseModel):
     sae_lens_training_version: str | None = None
     training_architecture: str | None = None
     model_from_pretrained_kwargs: dict[str, Any] | None = None
-    seqpos_slice: list[int | None] | None = None
+    seqpos_slice: list[int | None] | None = Field(None, min_length=1, max_length=3)
 
 
 class _Config(BaseModel):
@@ -196,9 +196,9 @@ def _fold(config: _Config, architecture: str, path: Path) -> Fold:
 
 
 def _problems(metadata: _Metadata) -> tuple[str, ...]:
-    start, stop = (metadata.seqpos_slice or [None, None])[:2]
-    if start or stop:
-        return (f"it was trained on positions {start or 0} to {stop or 'the end'} of texts alone",)
+    seen = slice(*(metadata.seqpos_slice or [None]))
+    if seen.start or seen.stop or seen.step not in (None, 1):
+        return (f"it was trained on positions {metadata.seqpos_slice} of each text alone",)
     return ()
 
 

@@ -1,0 +1,227 @@
+"""Checkpoints as other libraries lay them out, written without those libraries."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import Tensor
+
+D_IN, D_SAE = 6, 10
+
+Tensors = dict[str, Tensor]
+
+
+def matrices(seed: int = 0) -> Tensors:
+    """W_enc, b_enc, W_dec and b_dec with random values; the decoder's rows are not of unit norm."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return {
+        "W_enc": normal(D_IN, D_SAE),
+        "b_enc": 0.3 * normal(D_SAE),
+        "W_dec": normal(D_SAE, D_IN),
+        "b_dec": 0.3 * normal(D_IN),
+    }
+
+
+def gates(seed: int = 1) -> Tensors:
+    """b_gate, b_mag and r_mag of a gated autoencoder."""
+    generator = torch.Generator().manual_seed(seed)
+    b_gate, b_mag, r_mag = 0.3 * torch.randn(3, D_SAE, generator=generator)
+    return {"b_gate": b_gate, "b_mag": b_mag, "r_mag": r_mag}
+
+
+def thresholds() -> Tensors:
+    """A threshold for each feature."""
+    return {"threshold": torch.linspace(0.2, 1.2, D_SAE)}
+
+
+def inputs(n: int = 64) -> Tensor:
+    """Activations whose mean and scale are not those of noise. [n, d_in]"""
+    return 1.7 * torch.randn(n, D_IN, generator=torch.Generator().manual_seed(9)) + 0.4
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """Write a safetensors file, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def write_pt(path: Path, document: Any) -> None:
+    """Write a file of torch.save, its folder made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(document, path)
+
+
+def saelens(folder: Path, architecture: str, tensors: Tensors, **config: Any) -> Path:
+    """A SAELens 6 checkpoint; ``metadata`` entries as an option of that name."""
+    metadata = {
+        "sae_lens_version": "6.54.12",
+        "model_name": "tiny",
+        "hook_name": "blocks.1.hook_resid_post",
+        "context_size": 32,
+        "prepend_bos": False,
+        **config.pop("metadata", {}),
+    }
+    document = {
+        "architecture": architecture,
+        "d_in": D_IN,
+        "d_sae": D_SAE,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": metadata,
+        **config,
+    }
+    write_json(folder / "cfg.json", document)
+    write_tensors(folder / "sae_weights.safetensors", tensors)
+    return folder
+
+
+def saelens_legacy(folder: Path, tensors: Tensors, **config: Any) -> Path:
+    """A flat SAELens checkpoint of before 6; an option None leaves the entry out."""
+    document = {
+        "d_in": D_IN,
+        "d_sae": D_SAE,
+        "dtype": "torch.float32",
+        "model_name": "gpt2-small",
+        "hook_name": "blocks.1.hook_resid_pre",
+        "hook_layer": 1,
+        "activation_fn_str": "relu",
+        "normalize_activations": "none",
+        "context_size": 128,
+        "sae_lens_training_version": "3.2.0",
+        **config,
+    }
+    write_json(folder / "cfg.json", {k: v for k, v in document.items() if v is not None})
+    write_tensors(folder / "sae_weights.safetensors", tensors)
+    return folder
+
+
+def linear(tensors: Tensors) -> Tensors:
+    """dictionary_learning's names of nn.Linear: transposed, the decoder bias apart."""
+    return {
+        "encoder.weight": tensors["W_enc"].t().contiguous(),
+        "encoder.bias": tensors["b_enc"],
+        "decoder.weight": tensors["W_dec"].t().contiguous(),
+    }
+
+
+def dictionary_config(dict_class: str, trainer: str = "", **entries: Any) -> dict[str, Any]:
+    """dictionary_learning's config.json."""
+    buffer = entries.pop("buffer", {"d_submodule": D_IN, "io": "out", "ctx_len": 128})
+    return {
+        "trainer": {
+            "trainer_class": trainer or None,
+            "dict_class": dict_class,
+            "activation_dim": D_IN,
+            "dict_size": D_SAE,
+            "layer": 1,
+            "lm_name": "tiny",
+            "submodule_name": "resid_post_layer_1",
+            "seed": 3,
+            "lr": 1e-3,
+            **entries,
+        },
+        "buffer": buffer,
+    }
+
+
+def dictionary(folder: Path, dict_class: str, state: dict[str, Any], **entries: Any) -> Path:
+    """A dictionary_learning checkpoint."""
+    write_json(folder / "config.json", dictionary_config(dict_class, **entries))
+    write_pt(folder / "ae.pt", state)
+    return folder
+
+
+def top_k(tensors: Tensors, k: int = 3, threshold: float = 0.8) -> dict[str, Tensor]:
+    """The state dict that dictionary_learning's TopK and BatchTopK share."""
+    return {
+        **linear(tensors),
+        "b_dec": tensors["b_dec"],
+        "k": torch.tensor(k, dtype=torch.int32),
+        "threshold": torch.tensor(threshold),
+    }
+
+
+def sparsify(folder: Path, tensors: Tensors, **config: Any) -> Path:
+    """A sparsify checkpoint; an option None leaves the entry out."""
+    document = {
+        "activation": "topk",
+        "expansion_factor": 32,
+        "normalize_decoder": True,
+        "num_latents": 0,
+        "k": 3,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": D_IN,
+        **config,
+    }
+    write_json(folder / "cfg.json", {k: v for k, v in document.items() if v is not None})
+    named = {name: tensors[name] for name in tensors if name not in ("W_enc", "b_enc")}
+    named["encoder.weight"], named["encoder.bias"] = tensors["W_enc"].t(), tensors["b_enc"]
+    write_tensors(folder / "sae.safetensors", named)
+    return folder
+
+
+def openai(path: Path, tensors: Tensors, **entries: Any) -> Path:
+    """An OpenAI checkpoint: a state dict with entries that are no tensors."""
+    state = {
+        "pre_bias": tensors["b_dec"],
+        "latent_bias": tensors["b_enc"],
+        "encoder.weight": tensors["W_enc"].t().contiguous(),
+        "decoder.weight": tensors["W_dec"].t().contiguous(),
+        "stats_last_nonzero": torch.zeros(D_SAE, dtype=torch.int64),
+        "latents_activation_frequency": torch.ones(D_SAE),
+        "latents_mean_square": torch.ones(D_SAE),
+        **entries,
+    }
+    write_pt(path, {name: value for name, value in state.items() if value is not None})
+    return path
+
+
+def gemma_scope(folder: Path, tensors: Tensors) -> Path:
+    """A Gemma Scope checkpoint: arrays and no configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "params.npz", **{name: t.numpy() for name, t in tensors.items()})  # type: ignore[arg-type]
+    return folder
+
+
+def e2e(folder: Path, positions: dict[str, Tensors], **config: Any) -> Path:
+    """An e2e_sae run: several autoencoders in one file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state: Tensors = {}
+    for position, tensors in positions.items():
+        state |= {
+            f"{position}.encoder.0.weight": tensors["W_enc"].t().contiguous(),
+            f"{position}.encoder.0.bias": tensors["b_enc"],
+            f"{position}.decoder.weight": tensors["W_dec"].t().contiguous(),
+            f"{position}.decoder.bias": tensors["b_dec"],
+        }
+    torch.save(state, folder / "samples_400.pt")
+    document = {
+        "tlens_model_name": "gpt2-small",
+        "saes": {"sae_positions": list(positions), "dict_size_to_input_ratio": 60},
+        "loss": {"sparsity": {"coeff": 1.5, "p_norm": 1.0}, "logits_kl": {"coeff": 1.0}},
+        "train_data": {"dataset_name": "some/text", "n_ctx": 1024},
+        "lr": 5e-4,
+        "seed": 2,
+        **config,
+    }
+    (folder / "final_config.yaml").write_text(yaml.safe_dump(document))
+    return folder
