@@ -29,7 +29,7 @@ ALLOWED = {
     "report": _PLAIN | {"analysis"},
     "json_text": set(),
     "baseline": _PLAIN | {"json_text"},
-    "comparison": _PLAIN | {"json_text", "report"},
+    "comparison": _PLAIN | {"json_text", "analysis", "report"},
     "pytest_plugin": {"errors", "baseline", "comparison"},
 }
 TORCHLESS = (

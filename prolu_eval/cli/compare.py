@@ -119,6 +119,6 @@ def _tell_github(found: "Comparison", baseline: Path) -> None:
     from prolu_eval.comparison import github
 
     if github.running(os.environ):
-        github.add_summary(found, os.environ)
+        github.tell(found, os.environ)
         for line in github.annotations(found, baseline, os.environ):
             typer.echo(line, err=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolu_eval.comparison.judging import Finding, Measured, measured, same_tokens, weigh
-from prolu_eval.comparison.rows import FrontierPoints, Row
+from prolu_eval.comparison.rows import FrontierPoints, Place, Row
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
@@ -214,11 +214,11 @@ def points_to_draw(
     )
 
 
-def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[tuple[str, float, float]]:
+def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[Place]:
     found = []
-    for result in results:
+    for result in (result for result in results if result.run.label == label):
         x, y = (measured(result, axis.key) for axis in axes)
-        if result.run.label == label and x is not None and y is not None:
+        if x is not None and y is not None:
             found.append((result.run.name, x.value, y.value))
     return found
 

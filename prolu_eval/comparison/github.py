@@ -1,4 +1,4 @@
-"""Under GitHub Actions: the job summary and annotations, without being asked."""
+"""Under GitHub Actions: the job summary, annotations and the step's output, without being asked."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,19 +17,24 @@ def running(environment: Mapping[str, str]) -> bool:
     return environment.get("GITHUB_ACTIONS") == "true"
 
 
-def add_summary(comparison: Comparison, environment: Mapping[str, str]) -> None:
-    """Append the Markdown to the job's summary, where there is one.
+def tell(comparison: Comparison, environment: Mapping[str, str]) -> None:
+    """Append the Markdown to the job's summary, and the verdict to the step's outputs.
 
     Raises:
-        ResultsError: if the summary's file cannot be written.
+        ResultsError: if a file that the environment names cannot be written.
     """
-    if path := environment.get("GITHUB_STEP_SUMMARY"):
+    _append("GITHUB_STEP_SUMMARY", markdown.render(comparison), environment)
+    _append("GITHUB_OUTPUT", f"verdict={comparison.verdict}\n", environment)
+
+
+def _append(variable: str, text: str, environment: Mapping[str, str]) -> None:
+    if path := environment.get(variable):
         try:
             with Path(path).open("a", encoding="utf-8") as file:
-                file.write(markdown.render(comparison))
+                file.write(text)
         except OSError as error:
             reason = f"cannot be written ({error.strerror})"
-            raise ResultsError(path, reason, "see what GITHUB_STEP_SUMMARY names") from None
+            raise ResultsError(path, reason, f"see what {variable} names") from None
 
 
 def annotations(

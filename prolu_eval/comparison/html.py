@@ -3,10 +3,12 @@
 from html import escape
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from prolu_eval.comparison.rows import VERDICTS, Comparison, FrontierPoints
+from prolu_eval.analysis import pareto_frontier
+from prolu_eval.comparison.rows import VERDICTS, Comparison, FrontierPoints, Place
 from prolu_eval.comparison.text import HEADER, cells, remarks
 from prolu_eval.report.figures import axis_title, styles
 
@@ -19,7 +21,7 @@ def render(comparison: Comparison) -> str:
     )  # fmt: skip
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
-        figure=figure(comparison.points) if comparison.points else None,
+        figure=figure(comparison) if comparison.points else None,
         header=HEADER,
         rows=[(row.verdict, cells(row), remarks(row)) for row in comparison.rows],
         meanings=VERDICTS,
@@ -27,39 +29,64 @@ def render(comparison: Comparison) -> str:
     )
 
 
-def figure(points: tuple[FrontierPoints, ...]) -> dict[str, Any]:
-    """Each label's runs then (open, dotted) and now (filled, solid) on the frontier's axes."""
+def figure(comparison: Comparison) -> dict[str, Any]:
+    """Each label's runs then (open, dotted) and now (filled, solid) on the frontier's axes.
+
+    Lines join the nondominated runs of a label; rings mark runs that got worse.
+    """
+    points = comparison.points
     style = styles([part.label for part in points])
-    traces = [
-        _trace(part.label, when, places, *style[part.label])
-        for part in points
-        for when, places in (("baseline", part.baseline), ("current", part.current))
-    ]
-    x, y = axis_title(points[0].x), axis_title(points[0].y)
+    traces = []
+    for part in points:
+        for when, places in (("baseline", part.baseline), ("current", part.current)):
+            if places:
+                traces += _traces(part, when, places, *style[part.label])
+    failing = {row.run for row in comparison.runs if row.verdict == "regression"}
+    rings = [place for part in points for place in part.current if place[0] in failing]
+    if rings:
+        traces.append(_rings(rings))
     return {
         "data": traces,
         "layout": {
-            "xaxis": {"title": {"text": x}},
-            "yaxis": {"title": {"text": y}},
-            "legend": {"orientation": "h", "y": -0.2},
-            "margin": {"t": 20},
+            "xaxis": {"title": {"text": axis_title(points[0].x)}, "automargin": True},
+            "yaxis": {"title": {"text": axis_title(points[0].y)}, "automargin": True},
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+            "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
+            "hovermode": "closest",
         },
     }
 
 
-def _trace(
-    label: str, when: str, places: list[tuple[str, float, float]], colour: str, symbol: str
-) -> dict[str, Any]:
-    ordered = sorted(places, key=lambda place: place[1:])
+def _traces(
+    part: FrontierPoints, when: str, places: list[Place], colour: str, symbol: str
+) -> list[dict[str, Any]]:
+    """The line of one side's frontier, and the markers of all its runs."""
+    table = pd.DataFrame(places, columns=["run", part.x, part.y])
+    line = pareto_frontier(table, part.x, part.y)
     now = when == "current"
+    common = {"type": "scatter", "name": escape(part.label), "legendgroup": part.label}
+    return [
+        common | {
+            "mode": "lines", "x": line[part.x].tolist(), "y": line[part.y].tolist(),
+            "line": {"color": colour, "width": 1.5, "dash": "solid" if now else "dot"},
+            "hoverinfo": "skip", "showlegend": False,
+        },
+        common | {
+            "mode": "markers", "x": table[part.x].tolist(), "y": table[part.y].tolist(),
+            "showlegend": now or not part.current,
+            "text": [f"{escape(name)}, {when}" for name in table["run"]],
+            "hovertemplate": "%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+            "marker": {
+                "color": colour, "symbol": symbol if now else f"{symbol}-open",
+                "size": 7 if now else 11,
+            },
+        },
+    ]  # fmt: skip
+
+
+def _rings(places: list[Place]) -> dict[str, Any]:
     return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": f"{escape(label)}, {when}",
-        "legendgroup": label,
-        "x": [x for _, x, _ in ordered],
-        "y": [y for _, _, y in ordered],
-        "text": [f"{escape(name)}, {when}" for name, _, _ in ordered],
-        "line": {"color": colour, "width": 1.5, "dash": "solid" if now else "dot"},
-        "marker": {"symbol": symbol if now else f"{symbol}-open", "size": 8},
-    }
+        "type": "scatter", "mode": "markers", "name": "worse", "hoverinfo": "skip",
+        "x": [x for _, x, _ in places], "y": [y for _, _, y in places],
+        "marker": {"symbol": "circle-open", "size": 19, "color": "#d1242f", "line": {"width": 2}},
+    }  # fmt: skip

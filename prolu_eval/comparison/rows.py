@@ -9,6 +9,7 @@ Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
 # Said of what passes, and would at a worse value too.
 WEAK = "a regression of twice the tolerance could be missed"
+_PLURALS = {"regression": "regressions", "improvement": "improvements"}
 VERDICTS: dict[Verdict, str] = {
     "regression": "worse by more than the tolerance, and statistically so",
     "incomparable": "cannot be compared; see the remedy",
@@ -117,7 +118,8 @@ class Comparison:
     def headline(self) -> str:
         """The verdict and the counts in one line."""
         counts = {v: sum(row.verdict == v for row in self.rows) for v in VERDICTS}
-        shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+        shown = ", ".join(f"{n} {_PLURALS.get(v, v) if n > 1 else v}"
+                          for v, n in counts.items() if n)  # fmt: skip
         extra = f"; {len(self.new_runs)} new" if self.new_runs else ""
         if weak := sum(row.could_miss for row in self.rows):
             extra += f"; in {weak}, {WEAK}: evaluate on more tokens"
@@ -141,6 +143,9 @@ class Comparison:
         }
 
 
+Place = tuple[str, float, float]
+
+
 @dataclass(frozen=True)
 class FrontierPoints:
     """One label's runs on the frontier's two axes, for drawing: (run, x, y) then and now."""
@@ -148,5 +153,5 @@ class FrontierPoints:
     label: str
     x: str
     y: str
-    baseline: list[tuple[str, float, float]]
-    current: list[tuple[str, float, float]]
+    baseline: list[Place]
+    current: list[Place]
