@@ -9,14 +9,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -78,10 +78,40 @@ class Setting(BaseModel):
     metric_version: int
 
 
+class StoredArrays(Mapping[str, Array]):
+    """The arrays of a stored result, read from disk whenever they are asked for and never kept.
+
+    Raises:
+        OSError, SafetensorError: if the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with safe_open(path, framework="numpy") as file:
+            self._keys = tuple(file.keys())
+
+    def __getitem__(self, key: str) -> Array:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self.under(key)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def under(self, prefix: str) -> dict[str, Array]:
+        """The arrays whose names begin so, read together."""
+        with safe_open(self._path, framework="numpy") as file:
+            return {key: file.get_tensor(key) for key in self._keys if key.startswith(prefix)}
+
+
 class Result(BaseModel):
     """One evaluated run: the JSON document, and the arrays that lie beside it.
 
     ``checkpoint`` are the digests of the run's files that were measured (:func:`file_digests`).
+    ``file`` is the JSON file that it was read from, if it was.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -93,7 +123,8 @@ class Result(BaseModel):
     setting: Setting
     metrics: dict[str, Scalar]
     environment: dict[str, Any] = Field(default_factory=dict)
-    arrays: dict[str, Array] = Field(default_factory=dict, exclude=True)
+    arrays: SkipValidation[Mapping[str, Array]] = Field(default_factory=dict, exclude=True)
+    file: Path | None = Field(default=None, exclude=True)
 
     def per_sequence(self) -> dict[str, Array]:
         """Per-sequence sums by column. [n_sequences] each, float64"""
@@ -104,8 +135,9 @@ class Result(BaseModel):
         return _under(self.arrays, PER_FEATURE)
 
 
-def _under(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
-    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    found = arrays.under(prefix) if isinstance(arrays, StoredArrays) else arrays
+    return {key.removeprefix(prefix): a for key, a in found.items() if key.startswith(prefix)}
 
 
 def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
@@ -153,16 +185,19 @@ def write_result(result: Result, folder: Path) -> Path:
         ResultsError: if the folder cannot be written to.
     """
     path = folder / f"{result.fingerprint}.json"
-    write_atomically(path.with_suffix(".safetensors"), save(result.arrays))
+    write_atomically(path.with_suffix(".safetensors"), save(dict(result.arrays)))
     document = result.model_dump(mode="json")
     write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
     return path
 
 
-def read_result(path: Path, *, arrays: bool = True, under: str = "") -> Result:
+def read_result(
+    path: Path, *, arrays: Literal["read", "stored", "none"] = "read", under: str = ""
+) -> Result:
     """Read one stored result from its JSON file.
 
-    ``arrays=False`` leaves its arrays on disk; ``under`` reads only those whose names begin so.
+    Its arrays are read too, or stay in their file until asked for (``stored``), or are left out;
+    ``under`` reads only those whose names begin so.
 
     Raises:
         ResultsError: if a file is missing, damaged, or of a newer schema.
@@ -175,18 +210,16 @@ def read_result(path: Path, *, arrays: bool = True, under: str = "") -> Result:
             raise ResultsError(
                 path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
             )
-        loaded = _read_arrays(path.with_suffix(".safetensors"), under) if arrays else {}
-        return Result.model_validate({**document, "arrays": loaded})
+        loaded: Mapping[str, Array] = {}
+        if arrays != "none":
+            stored = StoredArrays(path.with_suffix(".safetensors"))
+            loaded = stored.under(under) if arrays == "read" else stored
+        return Result.model_validate({**document, "arrays": loaded, "file": path})
     except ValidationError as error:
         reason = f"is no result ({error.errors()[0]['msg'].lower()})"
         raise ResultsError(path, reason, remedy) from None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ResultsError(path, f"cannot be read ({error})", remedy) from None
-
-
-def _read_arrays(path: Path, under: str) -> dict[str, Array]:
-    with safe_open(path, framework="numpy") as file:
-        return {key: file.get_tensor(key) for key in file.keys() if key.startswith(under)}  # noqa: SIM118
 
 
 def result_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -231,4 +264,4 @@ def load_results(path: str | Path) -> pd.DataFrame:
     files = list(result_files([Path(path)]))
     if not files:
         raise ResultsError(path, "holds no results", "run `prolu-eval evaluate` on it first")
-    return frame(read_result(file, arrays=False) for file in files)
+    return frame(read_result(file, arrays="none") for file in files)

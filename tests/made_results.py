@@ -63,4 +63,4 @@ def drawn(name: str, label: str, rng: np.random.Generator, l0: float, degradatio
     metrics = {key: estimate(m, sums) if m.numerator else Scalar(value=0.0)
                for key, m in METRICS.items()}  # fmt: skip
     arrays = {PER_SEQUENCE + key: value for key, value in sums.items()}
-    return made.model_copy(update={"metrics": metrics, "arrays": made.arrays | arrays})
+    return made.model_copy(update={"metrics": metrics, "arrays": {**made.arrays, **arrays}})

@@ -19,6 +19,7 @@ from prolu_eval.errors import UsageError
 from tests.made_results import HOOK, result, setting
 
 NAN = float("nan")
+KEYS = ("l0", "ce_degradation")
 
 
 def table(points: list[tuple[float, float]], y: str = "ce_degradation") -> pd.DataFrame:
@@ -34,16 +35,20 @@ def test_frontier_by_hand_with_ties_duplicates_and_nan() -> None:
     assert pareto_frontier(frame)["l0"].tolist() == [1, 2, 2, 4]
     # reference (4, 5): 2 x 2 for (2, 3), nothing for the rows at the edge
     assert reference_point(frame, "l0", "ce_degradation") == (4, 5)
-    assert hypervolume(frame, "l0", "ce_degradation", (4, 5)) == 4
-    assert hypervolume(frame, "l0", "ce_degradation", (5, 6)) == 4 * 1 + 3 * 2 + 1 * 2
+    assert hypervolume(frame, *KEYS, reference=(4, 5)) == 4
+    assert hypervolume(frame, *KEYS, reference=(5, 6)) == 4 * 1 + 3 * 2 + 1 * 2
 
 
 def test_direction_is_the_metrics_own() -> None:
     frame = table([(1.0, 0.5), (2.0, 0.9), (3.0, 0.8)], "explained_variance")
     assert pareto_frontier(frame, y="explained_variance")["l0"].tolist() == [1, 2]
     assert reference_point(frame, "l0", "explained_variance") == (3, 0.5)
-    assert hypervolume(frame, "l0", "explained_variance", (3, 0.5)) == pytest.approx(0.4)
-    for key, message in (("ce_clean", "no better direction"), ("speed", "is no metric")):
+    assert hypervolume(frame, "l0", "explained_variance", reference=(3, 0.5)) == pytest.approx(0.4)
+    for key, message in (
+        ("ce_clean", "no better direction"),
+        ("speed", "is no metric"),
+        ("kl", "not measured"),
+    ):
         with pytest.raises(UsageError, match=message):
             pareto_frontier(frame, y=key)
 
@@ -61,13 +66,34 @@ def test_frontier_equals_brute_force(points: list[tuple[float, float]]) -> None:
         assert got[i] == (x == x and y == y and not dominated)
 
 
+@given(st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=30))
+def test_frontier_of_three_equals_brute_force(points: list[tuple[float, float, float]]) -> None:
+    frame = pd.DataFrame(points, columns=["l0", "mse", "explained_variance"])
+    got = is_nondominated(frame, "l0", "mse", "explained_variance")
+    signed = [(x, y, -z) for x, y, z in points]
+    finite = [p for p in signed if all(v == v for v in p)]
+    for on, p in zip(got, signed, strict=True):
+        dominated = any(q != p and all(a <= b for a, b in zip(q, p, strict=True)) for q in finite)
+        assert on == (p in finite and not dominated)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
+def test_hypervolume_of_three_equals_counting_cells(points: list[tuple[int, int, int]]) -> None:
+    covered = np.zeros((5, 5, 5), bool)
+    for x, y, z in points:
+        covered[x:, y:, z:] = True
+    keys = ("l0", "mse", "l1")
+    frame = pd.DataFrame(np.array(points, float), columns=list(keys))
+    assert hypervolume(frame, *keys, reference=(5, 5, 5)) == covered.sum()
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20))
 def test_hypervolume_equals_counting_cells(points: list[tuple[int, int]]) -> None:
     covered = np.zeros((7, 7), bool)
     for x, y in points:
         covered[x:, y:] = True
     frame = table([(float(x), float(y)) for x, y in points])
-    assert hypervolume(frame, "l0", "ce_degradation", (7, 7)) == covered.sum()
+    assert hypervolume(frame, *KEYS, reference=(7, 7)) == covered.sum()
 
 
 def test_variants_of_a_group() -> None:
@@ -91,6 +117,10 @@ def test_variants_of_a_group() -> None:
     assert relu.hypervolume_share == pytest.approx(1 / 3)
     assert (by_label["alone"].hypervolume, by_label["alone"].frontier) == (0, ["c"])
     assert (by_label["unmeasured"].hypervolume, by_label["unmeasured"].frontier) == (0, [])
+    # Without prolu/ste the others dominate 2 of 6, without relu still 6: b1 is at (2, 2).
+    assert by_label["prolu/ste+l1"].exclusive_share == pytest.approx(2 / 3)
+    assert relu.exclusive_share == 0
+    assert found.hypervolume_ci95 == (None, None)
 
 
 def test_different_settings_are_never_on_one_frontier() -> None:

@@ -302,7 +302,8 @@ def test_hypervolumes_are_moocores(points: np.ndarray[Any, Any]) -> None:
     reference = np.array([5.0, 6.0])
     area, _ = hypervolume(points, reference)
     frame = pd.DataFrame(points, columns=["l0", "ce_degradation"])
-    assert area == pytest.approx(moocore_hypervolume(frame, "l0", "ce_degradation", (5.0, 6.0)))
+    expected = moocore_hypervolume(frame, "l0", "ce_degradation", reference=(5.0, 6.0))
+    assert area == pytest.approx(expected)
 
 
 def test_the_gradient_of_a_hypervolume_is_that_of_small_moves() -> None:

@@ -1,6 +1,8 @@
 """From stored results to answers: comparable groups and Pareto frontiers; no torch, no model."""
 
-from prolu_eval.analysis.groups import Frontier, Group, VariantFrontier, comparable, frontier
+from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, resample
+from prolu_eval.analysis.frontiers import Epsilon, Frontier, VariantFrontier, frontier
+from prolu_eval.analysis.groups import Group, comparable
 from prolu_eval.analysis.pareto import (
     PRESETS,
     hypervolume,
@@ -9,11 +11,20 @@ from prolu_eval.analysis.pareto import (
     pareto_frontier,
     reference_point,
 )
+from prolu_eval.analysis.savings import Lead, Saving
+from prolu_eval.analysis.slack import Slack, slack
+from prolu_eval.analysis.statement import statement
 
 __all__ = [
+    "N_REPLICATES",
     "PRESETS",
+    "Epsilon",
     "Frontier",
     "Group",
+    "Lead",
+    "Replicates",
+    "Saving",
+    "Slack",
     "VariantFrontier",
     "comparable",
     "frontier",
@@ -22,4 +33,7 @@ __all__ = [
     "maximised",
     "pareto_frontier",
     "reference_point",
+    "resample",
+    "slack",
+    "statement",
 ]

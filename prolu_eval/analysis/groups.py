@@ -1,16 +1,24 @@
 """Results that can be compared: those measured at one hook point, in one setting."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from prolu_eval.analysis.pareto import hypervolume, is_nondominated, reference_point
 from prolu_eval.results import Result, frame
 
 # Columns of a results table that rows must share to be put on one frontier.
 SETTING = [
     "model_fingerprint", "hook", "tokens_fingerprint", "special_tokens", "dtype", "metric_version",
+]  # fmt: skip
+# Columns that training repeats share; all but the seed that a run can be told apart by.
+_CONFIGURATION = [
+    "label", "variant", "format", "penalty", "coefficient", "learning_rate", "d_in", "d_sae",
 ]  # fmt: skip
 
 
@@ -27,6 +35,39 @@ class Group:
         first = self.results[0]
         return f"{first.run.hook} of {first.setting.model}"
 
+    @property
+    def labels(self) -> list[str]:
+        """The variants, in order of name."""
+        return sorted(set(self.table["label"]))
+
+    @cached_property
+    def configurations(self) -> tuple[NDArray[np.int64], ...]:
+        """Rows of the table that repeat one training with other seeds, in order of the first.
+
+        A row stands alone unless its coefficient and seed are known and no other row of the same
+        configuration has the same seed.
+        """
+        cells: dict[object, list[int]] = defaultdict(list)
+        for i, row in enumerate(self.table.to_dict("records")):
+            known = pd.notna(row["coefficient"]) and pd.notna(row["seed"])
+            key = tuple(row[column] for column in _CONFIGURATION) if known else ()
+            cells[tuple(None if pd.isna(v) else v for v in key) or i].append(i)
+        parts = []
+        for rows in cells.values():
+            repeated = len({self.table["seed"][i] for i in rows}) == len(rows)
+            parts += [rows] if repeated else [[i] for i in rows]
+        return tuple(np.array(rows) for rows in sorted(parts))
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any training was repeated with another seed."""
+        return len(self.configurations) < len(self.table)
+
+    def subset(self, rows: NDArray[np.int64]) -> "Group":
+        """Some of the group's results, in the order given."""
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return Group(tuple(self.results[i] for i in rows), table)
+
 
 def comparable(results: Sequence[Result]) -> list[Group]:
     """Split results into groups within which they can be compared, the largest first."""
@@ -42,57 +83,22 @@ def comparable(results: Sequence[Result]) -> list[Group]:
     return sorted(groups, key=lambda group: -len(group.results))
 
 
-@dataclass(frozen=True)
-class VariantFrontier:
-    """One variant's own frontier, and how it stands among all.
-
-    ``hypervolume_share`` is its hypervolume over that of all runs together; ``on_frontier`` counts
-    its runs on the frontier of all.
-    """
-
-    label: str
-    runs: int
-    frontier: list[str]
-    hypervolume: float
-    hypervolume_share: float
-    on_frontier: int
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """The Pareto frontier of a group over two metrics: of all runs, and of each variant."""
-
-    x: str
-    y: str
-    reference: tuple[float, float]
-    hypervolume: float
-    frontier: list[str]
-    variants: list[VariantFrontier]
-
-
-def frontier(group: Group, x: str, y: str) -> Frontier:
-    """Compute the frontier of a group; hypervolumes are to the worst x and y of all its runs.
-
-    Raises:
-        UsageError: if a metric is unknown or has no better direction.
-    """
-    table = group.table.sort_values([x, y], kind="stable")
-    on = table["name"][is_nondominated(table, x, y)]
-    reference = reference_point(table, x, y)
-    total = hypervolume(table, x, y, reference)
-    variants = []
-    for label, rows in table.groupby("label"):
-        own = rows["name"][is_nondominated(rows, x, y)]
-        volume = hypervolume(rows, x, y, reference)
-        variants.append(
-            VariantFrontier(
-                label=str(label),
-                runs=len(rows),
-                frontier=own.tolist(),
-                hypervolume=volume,
-                hypervolume_share=volume / total if total > 0 else float("nan"),
-                on_frontier=int(rows["name"].isin(on).sum()),
+def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:
+    """Rows of a group by stretch: below the first value of a metric, from there to the next, ..."""
+    parts: dict[str, NDArray[np.int64]] = {}
+    for key, values in splits.items():
+        bounds = [-np.inf, *sorted(set(values)), np.inf]
+        column = group.table[key].to_numpy(float)
+        for low, high in pairwise(bounds):
+            title = " and ".join(
+                part
+                for part, finite in (
+                    (f"{key} >= {low:g}", np.isfinite(low)),
+                    (f"{key} < {high:g}", np.isfinite(high)),
+                )
+                if finite
             )
-        )
-    variants.sort(key=lambda variant: (-variant.hypervolume, variant.label))
-    return Frontier(x, y, reference, total, on.tolist(), variants)
+            rows = np.flatnonzero((column >= low) & (column < high))
+            if len(rows):
+                parts[title] = rows
+    return parts

@@ -1,4 +1,10 @@
-"""Pareto frontiers and hypervolumes of runs, over any two metrics. moocore does the geometry."""
+"""Pareto frontiers of runs over two or three metrics. moocore does the geometry.
+
+Geometry works on *costs*: the metrics as columns, those of which more is better negated, so that
+less is better in every column.
+"""
+
+from collections.abc import Sequence
 
 import moocore
 import numpy as np
@@ -8,9 +14,12 @@ from numpy.typing import NDArray
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
 
-# The write-up's plots, and the square-root counterparts that it could not draw.
+Costs = NDArray[np.float64]
+
+# The write-up's plots, and those that it could not draw: bits lost, and the square-root penalty's.
 PRESETS: tuple[tuple[str, str], ...] = (
     ("l0", "ce_degradation"),
+    ("l0", "bits_lost"),
     ("l1", "mse"),
     ("l0", "l1"),
     ("sqrt_l1", "mse"),
@@ -32,48 +41,100 @@ def maximised(*keys: str) -> list[bool]:
     return [METRICS[key].direction == "max" for key in keys]
 
 
-def is_nondominated(frame: pd.DataFrame, x: str, y: str) -> NDArray[np.bool_]:
-    """Which rows no other row dominates: at least as good in both metrics, better in one.
+def signs(keys: Sequence[str]) -> NDArray[np.float64]:
+    """1 for each metric of which less is better, -1 for the others. [n_keys]"""
+    return np.where(maximised(*keys), -1.0, 1.0)
 
-    Rows that tie in both are all on the frontier; a row with NaN in either is never. [n_rows]
+
+def costs(frame: pd.DataFrame, keys: Sequence[str]) -> Costs:
+    """The metrics of a table's rows as costs. [n_rows, n_keys]
+
+    Raises:
+        UsageError: if a metric is unknown, has no better direction, or is not in the table.
     """
-    directions = maximised(x, y)
-    points = frame[[x, y]].to_numpy(float)
+    direction = signs(keys)
+    for key in keys:
+        if key not in frame:
+            raise UsageError(key, "was not measured for these runs", "evaluate them again")
+    return np.asarray(frame[list(keys)].to_numpy(float) * direction)
+
+
+def nondominated(points: Costs) -> NDArray[np.bool_]:
+    """Which points no other dominates: at least as good in every column, better in one. [n]
+
+    Points that tie in every column are all kept; one that is not finite in any never is.
+    """
     finite = np.isfinite(points).all(1)
     on = np.zeros(len(points), bool)
     if finite.any():
-        on[finite] = moocore.is_nondominated(points[finite], maximise=directions, keep_weakly=True)
+        on[finite] = moocore.is_nondominated(points[finite], keep_weakly=True)
     return on
 
 
-def pareto_frontier(frame: pd.DataFrame, x: str = "l0", y: str = "ce_degradation") -> pd.DataFrame:
+def volume(points: Costs, reference: NDArray[np.float64]) -> float:
+    """Hypervolume: the measure of what points dominate, up to a reference point in costs."""
+    finite = points[np.isfinite(points).all(1)]
+    return float(moocore.hypervolume(finite, ref=reference)) if len(finite) else 0.0
+
+
+def worst(points: Costs) -> NDArray[np.float64]:
+    """The largest cost in every column over the points that are finite in all. [n_keys]"""
+    finite = points[np.isfinite(points).all(1)]
+    return np.asarray(finite.max(0)) if len(finite) else np.full(points.shape[1], np.nan)
+
+
+def is_nondominated(frame: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
+    """Which rows of a table are on the frontier over two or three metrics. [n_rows]
+
+    Raises:
+        UsageError: as :func:`costs`.
+    """
+    return nondominated(costs(frame, keys))
+
+
+def pareto_frontier(
+    frame: pd.DataFrame, x: str = "l0", y: str = "ce_degradation", z: str | None = None
+) -> pd.DataFrame:
     """The nondominated rows of a table of results, in order of ``x``.
 
     Args:
         frame: as :func:`prolu_eval.load_results` gives; rows must have been measured alike.
         x: a metric; which direction is better is its own (``prolu-eval metrics``).
         y: another.
+        z: a third, or None.
 
     Raises:
-        UsageError: if a metric is unknown or has no better direction.
+        UsageError: as :func:`costs`.
     """
-    return frame[is_nondominated(frame, x, y)].sort_values([x, y], kind="stable")
+    keys = [x, y] if z is None else [x, y, z]
+    return frame[is_nondominated(frame, *keys)].sort_values(keys, kind="stable")
 
 
-def reference_point(frame: pd.DataFrame, x: str, y: str) -> tuple[float, float]:
-    """The worst value of each metric over all rows that have both: shared by every hypervolume."""
-    finite = frame[[x, y]].replace([np.inf, -np.inf], np.nan).dropna()
-    worst = [
-        finite[key].min() if upwards else finite[key].max()
-        for key, upwards in zip((x, y), maximised(x, y), strict=True)
-    ]
-    return float(worst[0]), float(worst[1])
+def reference_point(frame: pd.DataFrame, *keys: str) -> tuple[float, ...]:
+    """The worst value of each metric over all rows that have all: shared by every hypervolume."""
+    return tuple(float(value) for value in worst(costs(frame, keys)) * signs(keys))
 
 
-def hypervolume(frame: pd.DataFrame, x: str, y: str, reference: tuple[float, float]) -> float:
-    """Area that the rows dominate, up to a reference point; in units of x times units of y."""
-    points = frame[[x, y]].to_numpy(float)
-    points = points[np.isfinite(points).all(1)]
-    if not len(points):
-        return 0.0
-    return float(moocore.hypervolume(points, ref=reference, maximise=maximised(x, y)))
+def hypervolume(frame: pd.DataFrame, *keys: str, reference: Sequence[float]) -> float:
+    """What the rows dominate up to a reference point, in the product of the metrics' units."""
+    return volume(costs(frame, keys), np.asarray(reference, float) * signs(keys))
+
+
+def epsilon(first: Costs, second: Costs) -> tuple[float | None, float | None]:
+    """Epsilon indicators, multiplicative and additive; None where undefined.
+
+    The least factor by which all costs of the second set must be multiplied (defined for positive
+    costs), and the least amount to be added to them, each column in units of both sets' range, for
+    the first set to weakly dominate it. At most 1, and 0, if it does already. Zitzler et al., IEEE
+    Transactions on Evolutionary Computation 7 (2003).
+    """
+    first, second = (part[np.isfinite(part).all(1)] for part in (first, second))
+    if not len(first) or not len(second):
+        return None, None
+    both = np.concatenate([first, second])
+    span = np.ptp(both, axis=0)
+    span[span == 0] = 1
+    additive = float(moocore.epsilon_additive(first / span, ref=second / span))
+    if (both <= 0).any():
+        return None, additive
+    return float(moocore.epsilon_mult(first, ref=second)), additive

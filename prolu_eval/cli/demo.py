@@ -19,7 +19,7 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Train the write-up's four sweeps on the embedded model, evaluate them, write the report."""
-    from prolu_eval.cli.frontier import answer
+    from prolu_eval.cli.frontier import Question, answer
     from prolu_eval.cli.sweep import train_and_print
     from prolu_eval.errors import DONE
     from prolu_eval.training import FOUR_SWEEPS, read_sweep_file
@@ -31,5 +31,5 @@ def demo(
         typer.echo(f"Training {runs} autoencoders on the embedded model, a few minutes on a CPU.")
     trained = train_and_print(settings, out, device, as_json=False, quiet=quiet)
     chosen = options.evaluation_options(n_tokens=_EVALUATION_TOKENS, device=device)
-    answered = answer([out], chosen, x="l0", y="ce_degradation", quiet=quiet)
+    answered = answer([out], chosen, Question(), quiet=quiet)
     raise typer.Exit(trained if answered == DONE else answered)

@@ -1,7 +1,8 @@
 """`prolu-eval frontier`: evaluate what is missing, print the frontier, write the report."""
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,79 @@ from prolu_eval.cli import app, options
 from prolu_eval.cli.evaluate import describe, exit_code, report_failures
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis import Group
+    from prolu_eval.analysis import Frontier, Group
     from prolu_eval.evaluation import Options, Outcome
+    from prolu_eval.results import Result
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
 Y = Annotated[str, typer.Option("-y", "--y", help="Second objective.")]
+Z = Annotated[str | None, typer.Option("-z", "--z", help="Third objective, if any.")]
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="METRIC=VALUE: answer for runs below and above it too."),
+]
+Reference = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reference", help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]"
+    ),
+]
 ReportPath = Annotated[
     Path | None, typer.Option(help="Where to write the report [default: RUNS/report.html]")
 ]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table of runs as CSV.")]
+Parquet = Annotated[Path | None, typer.Option(help="Write the table of runs as Parquet.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of results: objectives, split points by metric, and the reference point."""
+
+    keys: tuple[str, ...] = ("l0", "ce_degradation")
+    splits: dict[str, list[float]] = field(default_factory=dict)
+    reference: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def asked(
+        cls, x: str, y: str, z: str | None, splits: list[str] | None, reference: list[str] | None
+    ) -> "Question":
+        """The question that options ask.
+
+        Raises:
+            UsageError: if an objective is none, or a split or reference is no METRIC=VALUE.
+        """
+        from prolu_eval.analysis import maximised
+
+        keys = (x, y) if z is None else (x, y, z)
+        maximised(*keys)
+        at: dict[str, list[float]] = {}
+        for metric, value in _values("--split", splits):
+            at.setdefault(metric, []).append(value)
+        return cls(keys, at, dict(_values("--reference", reference)))
+
+    def arguments(self) -> list[str]:
+        """The options that ask it again."""
+        letters = [part for letter, key in zip("xyz", self.keys, strict=False)
+                   for part in (f"-{letter}", key)]  # fmt: skip
+        splits = [f"--split={k}={v:g}" for k, values in self.splits.items() for v in values]
+        return letters + splits + [f"--reference={k}={v:g}" for k, v in self.reference.items()]
+
+
+def _values(option: str, texts: list[str] | None) -> list[tuple[str, float]]:
+    from prolu_eval.errors import UsageError
+    from prolu_eval.metrics import METRICS
+
+    found = []
+    for text in texts or ():
+        metric, _, value = text.partition("=")
+        if metric not in METRICS:
+            raise UsageError(option, f"{metric!r} is no metric", "see `prolu-eval metrics`")
+        try:
+            found.append((metric, float(value)))
+        except ValueError:
+            raise UsageError(option, f"{text!r} has no number", "write METRIC=VALUE") from None
+    return found
 
 
 @app.command()
@@ -26,7 +92,13 @@ def frontier(
     runs: options.Runs,
     x: X = "l0",
     y: Y = "ce_degradation",
+    z: Z = None,
+    split_at: Splits = None,
+    reference: Reference = None,
     report: ReportPath = None,
+    csv: Csv = None,
+    parquet: Parquet = None,
+    markdown: Markdown = False,
     model: options.Model = None,
     hook: options.Hook = None,
     tokens: options.Tokens = None,
@@ -42,9 +114,7 @@ def frontier(
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate what has no result yet, print the Pareto frontier, and write the report."""
-    from prolu_eval.analysis import maximised
-
-    maximised(x, y)
+    question = Question.asked(x, y, z, split_at, reference)
     chosen = options.evaluation_options(
         model=model,
         hook=hook,
@@ -58,55 +128,117 @@ def frontier(
         dtype=dtype,
         results=results,
     )
-    raise typer.Exit(answer(runs, chosen, x=x, y=y, report=report, as_json=as_json, quiet=quiet))
+    raise typer.Exit(
+        answer(
+            runs, chosen, question, report=report, csv=csv, parquet=parquet,
+            as_markdown=markdown, as_json=as_json, quiet=quiet,
+        )
+    )  # fmt: skip
 
 
 def answer(
     runs: list[Path],
     chosen: "Options",
+    question: Question,
     *,
-    x: str,
-    y: str,
     report: Path | None = None,
+    csv: Path | None = None,
+    parquet: Path | None = None,
+    as_markdown: bool = False,
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
     """Evaluate, print and report; the exit code."""
-    from prolu_eval.analysis import comparable
-    from prolu_eval.analysis import frontier as compute_frontier
     from prolu_eval.evaluation import evaluate
     from prolu_eval.report import frontier_text, write_report
+    from prolu_eval.report.tables import write_table
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
     report_failures(outcomes)
     measured = [outcome.result for outcome in outcomes if outcome.result is not None]
     if not measured:
         return exit_code(outcomes)
+    groups = answered(measured, question)
     path = write_report(
-        measured, report or default_report(runs), x=x, y=y, command=command_line(runs, x, y)
+        measured,
+        report or default_report(runs),
+        keys=question.keys,
+        splits=question.splits,
+        reference=question.reference,
+        command=command_line("frontier", runs, question),
     )
-    groups = [(group, compute_frontier(group, x, y)) for group in comparable(measured)]
+    for table in (csv, parquet):
+        if table is not None:
+            write_table(groups, table, parquet=table is parquet)
     if as_json:
-        parts = [
-            {
-                "group": group.title,
-                "frontier": found.frontier,
-                "hypervolume": found.hypervolume,
-                "reference": found.reference,
-                "variants": {v.label: asdict(v) for v in found.variants},
-                "runs": _runs(group, outcomes),
-            }
-            for group, found in groups
-        ]
-        # One group, the usual case, is the document itself; several stand apart in it.
-        content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
-        document = {"x": x, "y": y, **content, "report": str(path)}
-        typer.echo(json.dumps(document, indent=1))
+        document = _plain(_document(groups, question, outcomes, path))
+        typer.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
         for group, found in groups:
-            typer.echo(frontier_text(group, found) + "\n")
+            typer.echo(frontier_text(group, found, as_markdown=as_markdown) + "\n")
         typer.echo(f"Report: {path}")
     return exit_code(outcomes)
+
+
+def answered(results: "list[Result]", question: Question) -> "list[tuple[Group, Frontier]]":
+    """Results in comparable groups, each with its frontier."""
+    from prolu_eval.analysis import comparable, resample
+    from prolu_eval.analysis import frontier as compute
+
+    return [
+        (
+            group,
+            compute(
+                group,
+                *question.keys,
+                replicates=resample(group, question.keys),
+                reference=question.reference,
+                splits=question.splits,
+            ),
+        )
+        for group in comparable(results)
+    ]
+
+
+def _document(
+    groups: "list[tuple[Group, Frontier]]",
+    question: Question,
+    outcomes: "list[Outcome]",
+    path: Path,
+) -> dict[str, Any]:
+    """What --json prints: one group, the usual case, is the document itself."""
+    from prolu_eval.analysis import statement
+
+    parts = [
+        {
+            "group": group.title,
+            **asdict(found),
+            "variants": {v.label: asdict(v) for v in found.variants},
+            "statement": statement(found),
+            "runs": _runs(group, outcomes),
+        }
+        for group, found in groups
+    ]
+    content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
+    return {"x": question.keys[0], "y": question.keys[1], **content, "report": str(path)}
+
+
+def _plain(part: Any) -> Any:
+    """A part of a document as JSON has it, with null for what is undefined."""
+    from prolu_eval.results import Scalar
+
+    if isinstance(part, float):
+        return part if math.isfinite(part) else None
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_plain(value) for value in part]
+    return part.model_dump() if isinstance(part, Scalar) else part
+
+
+def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+    names = {result.run.name for result in group.results}
+    return [describe(outcome) for outcome in outcomes if outcome.name in names]
 
 
 def default_report(runs: list[Path]) -> Path:
@@ -114,13 +246,8 @@ def default_report(runs: list[Path]) -> Path:
     return runs[0] / "report.html" if len(runs) == 1 and runs[0].is_dir() else Path("report.html")
 
 
-def command_line(runs: list[Path], x: str, y: str) -> str:
+def command_line(command: str, runs: list[Path], question: Question) -> str:
     """The command that makes the same report again."""
     import shlex
 
-    return f"prolu-eval frontier {shlex.join(str(run) for run in runs)} -x {x} -y {y}"
-
-
-def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    names = {result.run.name for result in group.results}
-    return [describe(outcome) for outcome in outcomes if outcome.name in names]
+    return shlex.join(["prolu-eval", command, *map(str, runs), *question.arguments()])

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from prolu_eval.cli import app, options
-from prolu_eval.cli.frontier import X, Y, command_line, default_report
+from prolu_eval.cli.frontier import (
+    Question,
+    Reference,
+    Splits,
+    X,
+    Y,
+    Z,
+    command_line,
+    default_report,
+)
 
 Output = Annotated[
     Path | None,
@@ -21,6 +30,9 @@ def report(
     output: Output = None,
     x: X = "l0",
     y: Y = "ce_degradation",
+    z: Z = None,
+    split_at: Splits = None,
+    reference: Reference = None,
     title: Title = "Sparse autoencoders compared",
 ) -> None:
     """Write the report of results that are stored already; needs neither model nor torch."""
@@ -28,6 +40,7 @@ def report(
     from prolu_eval.report import write_report
     from prolu_eval.results import read_result, result_files
 
+    question = Question.asked(x, y, z, split_at, reference)
     for run in runs:
         if not run.is_dir():
             raise ResultsError(run, "is no folder", "name a folder that holds results")
@@ -39,9 +52,10 @@ def report(
     path = write_report(
         results,
         output or default_report(runs),
-        x=x,
-        y=y,
+        keys=question.keys,
+        splits=question.splits,
+        reference=question.reference,
         title=title,
-        command=command_line(runs, x, y).replace(" frontier ", " report "),
+        command=command_line("report", runs, question),
     )
     typer.echo(f"Report: {path}")

@@ -1,6 +1,6 @@
 """The report: one HTML file that needs nothing else, from stored results alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prolu_eval import __version__
-from prolu_eval.analysis import Group, comparable, frontier
+from prolu_eval.analysis import Group, comparable, frontier, resample, statement
 from prolu_eval.metrics import METRICS
 from prolu_eval.report.figures import bias_histograms, negative_biases, scatter, styles
-from prolu_eval.report.text import sentence
 from prolu_eval.results import Result, write_atomically
 
 # Figures over two metrics: keys, title, whether both are objectives, and how to read it.
@@ -42,8 +41,9 @@ def write_report(
     results: Sequence[Result],
     path: Path,
     *,
-    x: str = "l0",
-    y: str = "ce_degradation",
+    keys: tuple[str, ...] = ("l0", "ce_degradation"),
+    splits: Mapping[str, Sequence[float]] | None = None,
+    reference: Mapping[str, float] | None = None,
     title: str = "Sparse autoencoders compared",
     command: str | None = None,
 ) -> Path:
@@ -57,12 +57,25 @@ def write_report(
         loader=PackageLoader("prolu_eval.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    answers = [
+        (
+            group,
+            frontier(
+                group,
+                *keys,
+                replicates=resample(group, keys),
+                splits=splits,
+                reference=reference,
+            ),
+        )
+        for group in comparable(results)
+    ]
     page = environment.get_template("report.html.j2").render(
         title=title,
         command=command,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        groups=[_group(group, i, x, y) for i, group in enumerate(comparable(results))],
+        groups=[_group(group, i, answer) for i, (group, answer) in enumerate(answers)],
         metrics=METRICS.values(),
         plotly=_plotly(),
     )
@@ -76,9 +89,9 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _group(group: Group, index: int, x: str, y: str) -> dict[str, Any]:
+def _group(group: Group, index: int, answer: Frontier) -> dict[str, Any]:
     """Everything the template shows of one group."""
-    answer = frontier(group, x, y)
+    x, y = answer.keys[:2]
     figures = []
     pairs = [pair for pair in _PAIRS if pair[:2] != (x, y)]
     first = next((pair for pair in _PAIRS if pair[:2] == (x, y)), None) or (
@@ -97,7 +110,7 @@ def _group(group: Group, index: int, x: str, y: str) -> dict[str, Any]:
     return {
         "id": f"g{index}",
         "title": group.title,
-        "sentence": sentence(group, answer),
+        "sentence": statement(answer),
         "frontier": answer,
         "figures": figures,
         "biases": bias_histograms(group),

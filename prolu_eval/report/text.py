@@ -1,68 +1,78 @@
-"""The frontier in the terminal and in Markdown: what the report's table says, in columns."""
+"""The frontier in the terminal and in Markdown: what the report's tables say, in columns."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-from prolu_eval.analysis import Frontier, Group
+from prolu_eval.analysis import Frontier, Group, statement
+from prolu_eval.analysis.statement import amount
 from prolu_eval.metrics import METRICS
+from prolu_eval.report.plot import plot
 
 _SHOWN = ("l0", "ce_degradation", "explained_variance", "dead_fraction")
+Table = tuple[Sequence[str], list[list[str]]]
 
 
-def columns(x: str, y: str) -> list[str]:
-    """The metrics of a table about x and y: those two, then the usual ones."""
-    return list(dict.fromkeys((x, y, *_SHOWN)))
+def columns(group: Group, keys: Sequence[str]) -> list[str]:
+    """The metrics of a table about some objectives: those, then the usual ones measured."""
+    return [key for key in dict.fromkeys((*keys, *_SHOWN)) if key in group.table]
 
 
-def number(value: float, error: float | None = None) -> str:
+def number(value: float | None, error: float | None = None) -> str:
     """Four significant digits, with the standard error where there is one that says something."""
-    if pd.isna(value):
+    if value is None or pd.isna(value):
         return "-"
     return f"{value:.4g} ±{error:.1g}" if error and not pd.isna(error) else f"{value:.4g}"
 
 
-def run_rows(group: Group, answer: Frontier) -> list[list[str]]:
-    """One row a run: mark, name, variant, coefficient, metrics. In order of x."""
+def percent(value: float | None, interval: tuple[float | None, float | None]) -> str:
+    """A share with its interval: ``31.2 % [29.8, 32.5]``."""
+    if value is None:
+        return "-"
+    low, high = interval
+    known = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f} %{known}"
+
+
+def run_table(group: Group, answer: Frontier) -> Table:
+    """One row a run: mark, name, variant, coefficient, membership, metrics. In order of x."""
+    shown = columns(group, answer.keys)
+    head = ["", "run", "variant", "coefficient", *(["P(on)"] if answer.membership else []), *shown]
     rows = []
-    for row in group.table.sort_values([answer.x, answer.y], kind="stable").to_dict("records"):
+    ordered = group.table.sort_values(list(answer.keys), kind="stable")
+    for row in ordered.to_dict("records"):
         cells = [
             "*" if row["name"] in answer.frontier else "",
             str(row["name"]),
             str(row["label"]),
             "-" if pd.isna(row["coefficient"]) else f"{row['coefficient']:g}",
         ]
-        rows.append(cells + [number(row[k], row[f"{k}_se"]) for k in columns(answer.x, answer.y)])
-    return rows
+        if answer.membership:
+            cells.append(f"{answer.membership[row['name']]:.2f}")
+        rows.append(cells + [number(row[key], row[f"{key}_se"]) for key in shown])
+    return head, rows
 
 
-def variant_rows(answer: Frontier) -> list[list[str]]:
-    """One row a variant: label, runs, of them on the frontier of all, hypervolume and its share."""
-    return [
+def variant_table(answer: Frontier) -> Table:
+    """One row a variant: runs, of them on the frontier of all, hypervolume and its shares."""
+    head = ["variant", "runs", "on frontier", "hypervolume", "share", "exclusive"]
+    return head, [
         [v.label, str(v.runs), str(v.on_frontier), number(v.hypervolume),
-         "-" if pd.isna(v.hypervolume_share) else f"{v.hypervolume_share:.1%}"]
+         percent(v.hypervolume_share, v.hypervolume_share_ci95),
+         percent(v.exclusive_share, v.exclusive_share_ci95)]
         for v in answer.variants
     ]  # fmt: skip
 
 
-def sentence(group: Group, answer: Frontier) -> str:
-    """Which variant covers most, in one sentence, without claiming more than was measured."""
-    best = answer.variants[0]
-    tokens = f"{group.results[0].setting.n_counted:,} tokens"
-    if len(answer.variants) == 1:
-        return f"{best.label} is the only variant here, measured on {tokens}."
-    on = {v.label: v.on_frontier for v in answer.variants if v.on_frontier}
-    held = ", ".join(f"{label} ({n})" for label, n in sorted(on.items(), key=lambda i: -i[1]))
-    return (
-        f"Of {len(answer.variants)} variants, {best.label} dominates the largest area of "
-        f"{METRICS[answer.x].title} against {METRICS[answer.y].title}: "
-        f"{best.hypervolume_share:.1%} of what all runs together dominate, measured on {tokens}. "
-        f"On the frontier of all runs: {held}."
-    )
-
-
-RUN_HEAD = ("", "run", "variant", "coefficient")
-VARIANT_HEAD = ("variant", "runs", "on frontier", "hypervolume", "share")
+def saving_table(answer: Frontier) -> Table:
+    """What the variant of each pair with the larger hypervolume saves, in both objectives."""
+    ranks = {variant.label: i for i, variant in enumerate(answer.variants)}
+    head = ["variant", "against", "takes", "at equal", "over"]
+    return head, [
+        [s.first, s.second, amount(s), METRICS[s.at_equal].title,
+         "-" if s.range is None else f"{s.range[0]:.3g} to {s.range[1]:.3g}"]
+        for s in answer.savings if ranks[s.first] < ranks[s.second]
+    ]  # fmt: skip
 
 
 def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -75,19 +85,44 @@ def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def frontier_text(group: Group, answer: Frontier) -> str:
-    """A group's frontier for the terminal."""
-    head = [*RUN_HEAD, *columns(answer.x, answer.y)]
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table; what would end a cell or start markup in it is escaped."""
+    table = [list(head), ["---"] * len(head), *([_escaped(c) for c in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def _escaped(cell: str) -> str:
+    text = " ".join(cell.split())
+    for character in "\\|<>`*_[]":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def frontier_text(group: Group, answer: Frontier, *, as_markdown: bool = False) -> str:
+    """A group's frontier for the terminal, or as Markdown."""
+    table = markdown if as_markdown else plain
     reference = ", ".join(number(value) for value in answer.reference)
-    return "\n".join(
-        (
-            group.title,
-            plain(head, run_rows(group, answer)),
-            "* on the frontier of all runs; ± is one standard error, clustered by sequence",
-            "",
-            plain(VARIANT_HEAD, variant_rows(answer)),
-            f"hypervolumes of ({answer.x}, {answer.y}) are up to ({reference})",
-            "",
-            sentence(group, answer),
-        )
-    )
+    keys = ", ".join(answer.keys)
+    parts = [
+        f"## {_escaped(group.title)}" if as_markdown else group.title,
+        _escaped(statement(answer)) if as_markdown else statement(answer),
+        table(*run_table(group, answer)),
+        "* on the frontier of all runs; ± is one standard error, clustered by sequence",
+        table(*variant_table(answer)),
+        f"Hypervolumes of ({keys}) are up to ({reference}). {_about_intervals(answer)}",
+    ]
+    if answer.savings:
+        parts.append(table(*saving_table(answer)))
+    if len(answer.keys) == 2 and not as_markdown:
+        parts.append(plot(group, answer))
+    for title, part in answer.stretches.items():
+        parts += [f"{'### ' if as_markdown else ''}{title}: {statement(part)}",
+                  table(*variant_table(part))]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _about_intervals(answer: Frontier) -> str:
+    if not answer.n_replicates:
+        return "There are no intervals: no sums over sequences to resample."
+    over = "sequences and training seeds" if answer.seeds_resampled else "sequences"
+    return f"Intervals are 95 %, from {answer.n_replicates} paired resamplings of {over}."

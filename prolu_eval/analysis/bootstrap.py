@@ -1,0 +1,158 @@
+"""Paired bootstrap: metrics of all runs of a group over the same resampled sequences, and seeds.
+
+Every metric is a ratio of sums over sequences, so a replicate of all runs at once is a matrix
+product of the sequences' multiplicities with their sums; what varies from sequence to sequence
+alike in all runs then cancels in any contrast of them. One sequence fewer is drawn than there are,
+so that the replicates' variance is that of the estimate (McCarthy and Snowden, The bootstrap and
+finite population sampling, 1985).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.analysis.groups import Group
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result, Scalar
+from prolu_eval.statistics import combine, with_interval
+
+Array = NDArray[np.float64]
+
+N_REPLICATES = 1000
+# Multiplicities held at a time: 32 MiB, whatever the number of sequences.
+_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """A group's metrics over resampled sequences.
+
+    Attributes:
+        values: by metric, one row a replicate and one column a run. [n_replicates, n_runs]
+        n_sequences: how many were resampled.
+        seed: of the random numbers.
+    """
+
+    values: dict[str, Array]
+    n_sequences: int
+    seed: int
+
+    def costs(self, keys: Sequence[str], signs: Array) -> Array:
+        """Metrics as costs. [n_replicates, n_runs, n_keys]"""
+        return np.stack([self.values[key] for key in keys], -1) * signs
+
+    def subset(self, rows: NDArray[np.int64]) -> "Replicates":
+        """Those of some runs."""
+        chosen = {key: value[:, rows] for key, value in self.values.items()}
+        return Replicates(chosen, self.n_sequences, self.seed)
+
+
+def resample(
+    group: Group, keys: Sequence[str], n_replicates: int = N_REPLICATES, seed: int = 0
+) -> Replicates | None:
+    """Resample a group's sequences; None if its results hold no per-sequence sums for the metrics.
+
+    A metric that is computed from features instead, or a run for which it is undefined, varies in
+    no replicate.
+    """
+    ratios = [key for key in dict.fromkeys(keys) if METRICS[key].denominator]
+    sums = _ratios(group.results, ratios)
+    if sums is None or not ratios:
+        return None
+    n_sequences = next(iter(sums.values()))[0].shape[0]
+    rng = np.random.default_rng(seed)
+    parts: dict[str, list[Array]] = {key: [] for key in ratios}
+    for start in range(0, n_replicates, size := max(1, _AT_ONCE // n_sequences)):
+        n = min(size, n_replicates - start)
+        counts = rng.multinomial(n_sequences - 1, np.full(n_sequences, 1 / n_sequences), n)
+        weights = counts.astype(float)
+        for key, (numerator, denominator) in sums.items():
+            metric = METRICS[key]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = (weights @ numerator) / (weights @ denominator)
+            parts[key].append(metric.offset + metric.scale * ratio)
+    values = {key: np.concatenate(part) for key, part in parts.items()}
+    for key in set(keys) - set(ratios):
+        values[key] = np.tile(group.table[key].to_numpy(float), (n_replicates, 1))
+    return Replicates(values, n_sequences, seed)
+
+
+def _ratios(
+    results: Sequence[Result], keys: Sequence[str]
+) -> dict[str, tuple[Array, Array]] | None:
+    """Numerators and denominators of metrics, [n_sequences, n_runs] each; None if some lack."""
+    columns = {c for key in keys for c in (*METRICS[key].numerator, *METRICS[key].denominator)}
+    parts: dict[str, tuple[list[Array], list[Array]]] = {key: ([], []) for key in keys}
+    lengths = set()
+    for result in results:
+        sums = result.per_sequence()
+        if not columns <= sums.keys():
+            return None
+        lengths |= {len(sums[column]) for column in columns}
+        for key in keys:
+            parts[key][0].append(combine(METRICS[key].numerator, sums))
+            parts[key][1].append(combine(METRICS[key].denominator, sums))
+    if len(lengths) != 1 or max(lengths) < 2:
+        return None
+    return {key: (np.stack(n, 1), np.stack(d, 1)) for key, (n, d) in parts.items()}
+
+
+def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> Array:
+    """Runs' values as their configurations' means over seeds, which ``rng`` resamples.
+
+    Seeds are few, so what training varies is pooled: residuals from the configurations' means, in
+    proportion to them where all are positive, of all configurations of a variant. A replicate adds
+    the mean of as many residuals as a configuration has seeds.
+
+    Args:
+        group: the runs.
+        values: [n_replicates, n_runs, n_keys]
+        rng: for the residuals; None adds none.
+
+    Returns:
+        [n_replicates, n_configurations, n_keys]
+    """
+    means = np.stack([values[:, runs].mean(1) for runs in group.configurations], 1)
+    if rng is None or not group.has_seeds:
+        return means
+    labels = np.array([group.table["label"][runs[0]] for runs in group.configurations])
+    for label in group.labels:
+        own = np.flatnonzero(labels == label)
+        repeated = [i for i in own if len(group.configurations[i]) > 1]
+        if not repeated:
+            continue
+        centre = values.mean(0)
+        positive = all((centre[group.configurations[i]] > 0).all() for i in repeated)
+        scales = {i: centre[group.configurations[i]].mean(0) if positive else 1 for i in repeated}
+        residuals = np.concatenate(
+            [_residuals(centre[group.configurations[i]]) / scales[i] for i in repeated]
+        )
+        for i in repeated:
+            n = len(group.configurations[i])
+            drawn = residuals[rng.integers(len(residuals), size=(len(values), n))].mean(1)
+            means[:, i] += drawn * scales[i]
+    return means
+
+
+def _residuals(values: Array) -> Array:
+    """Deviations from the mean over seeds, of the size that single seeds vary. [n_seeds, n_keys]"""
+    return np.asarray((values - values.mean(0)) * np.sqrt(len(values) / (len(values) - 1)))
+
+
+def degrees_of_freedom(group: Group, n_sequences: int) -> int:
+    """Of intervals: one less than sequences; with seeds, no more than any variant's repeats."""
+    freedoms = [n_sequences - 1]
+    for label in group.labels if group.has_seeds else ():
+        rows = [r for r in group.configurations if group.table["label"][r[0]] == label]
+        repeats = sum(len(r) - 1 for r in rows)
+        freedoms += [repeats] if repeats else []
+    return min(freedoms)
+
+
+def interval(value: float, replicates: Array | None, freedom: int) -> Scalar:
+    """A value with the standard error and t interval that its replicates [n] imply, if any."""
+    known = replicates is not None and len(replicates) > 1 and np.isfinite(replicates).all()
+    spread = float(replicates.std(ddof=1)) if known and replicates is not None else np.nan
+    return with_interval(value, spread, freedom)

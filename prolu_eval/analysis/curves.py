@@ -1,0 +1,125 @@
+"""Frontiers of many replicates at once, as lines that can be compared."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.metrics import METRICS
+
+Array = NDArray[np.float64]
+
+_LEVELS = 64
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The axis that a metric's costs are interpolated on.
+
+    Logarithms for metrics of which less is better (values that are not positive have no place);
+    the others as they are.
+    """
+
+    key: str
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether places are logarithms."""
+        return METRICS[self.key].direction == "min"
+
+    def place(self, costs: Array) -> Array:
+        """Costs as places on the axis; NaN where they have none."""
+        if not self.logarithmic:
+            return costs
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(costs > 0, np.log(costs), np.nan)
+
+    def value(self, place: float) -> float:
+        """A place on the axis as the metric's value."""
+        return float(np.exp(place)) if self.logarithmic else -float(place)
+
+    def values(self, low: float, high: float) -> tuple[float, float]:
+        """A range of places as a range of the metric, ascending."""
+        first, last = sorted((self.value(low), self.value(high)))
+        return first, last
+
+    def saved(self, gap: float) -> float:
+        """What a gap of places saves: a fraction, or a maximised metric's gain."""
+        return -float(np.expm1(gap)) if self.logarithmic else -float(gap)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Frontiers of one variant, the measured one first, then its replicates.
+
+    Attributes:
+        corners: nondominated points in order of the first column, ascending, while the second
+            descends; NaN beyond their number. [n_lines, n, 2]
+        counts: their number. [n_lines]
+    """
+
+    corners: Array
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def through(cls, places: Array) -> "Lines":
+        """The frontiers of points [n_lines, n, 2], both columns to be minimised."""
+        x, y = np.where(np.isfinite(places).all(-1), places.T.swapaxes(1, 2), np.nan)
+        order = np.lexsort((y, x), axis=-1)
+        x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
+        before = np.fmin.accumulate(np.insert(y, 0, np.inf, axis=-1), axis=-1)[:, :-1]
+        kept = y < before
+        first = np.argsort(~kept, axis=-1, kind="stable")
+        corners = np.stack([x, y], -1)
+        corners[~kept] = np.nan
+        return cls(np.take_along_axis(corners, first[..., None], 1), kept.sum(-1))
+
+    @property
+    def turned(self) -> "Lines":
+        """The same lines as the first column over the second."""
+        rows = np.arange(self.corners.shape[1])
+        order = np.where(rows < self.counts[:, None], self.counts[:, None] - 1 - rows, rows)
+        turned = np.take_along_axis(self.corners, order[..., None], 1)[..., ::-1]
+        return Lines(turned, self.counts)
+
+    @property
+    def measured(self) -> Array:
+        """The corners of the measured line. [n, 2]"""
+        return self.corners[0, : self.counts[0]]
+
+    def at(self, levels: Array) -> Array:
+        """The second column at levels of the first; NaN for lines of fewer than two corners.
+
+        Beyond a line's ends its last segments go on, which happens in replicates only.
+        [n_lines, n_levels]
+        """
+        if self.corners.shape[1] < 2:
+            return np.full((len(self.corners), len(levels)), np.nan)
+        passed = (self.corners[:, 1:, 0, None] <= levels).sum(1)
+        segment = np.clip(passed, 0, np.maximum(self.counts - 2, 0)[:, None])
+        (x0, y0), (x1, y1) = (
+            np.moveaxis(np.take_along_axis(self.corners, at[..., None], 1), -1, 0)
+            for at in (segment, segment + 1)
+        )
+        return np.asarray(y0 + (levels - x0) * (y1 - y0) / (x1 - x0))
+
+
+def shared_levels(first: Lines, second: Lines) -> Array:
+    """Places that both measured lines cover: a grid, with both lines' corners in it.
+
+    Empty if either has fewer than two corners or they share no range.
+    """
+    one, two = first.measured[:, 0], second.measured[:, 0]
+    if min(len(one), len(two)) < 2:
+        return np.empty(0)
+    low, high = max(one[0], two[0]), min(one[-1], two[-1])
+    if not low < high:
+        return np.empty(0)
+    both = np.concatenate([one, two])
+    inside = both[(both > low) & (both < high)]
+    return np.unique(np.concatenate([np.linspace(low, high, _LEVELS), inside]))
+
+
+def mean_over(levels: Array, values: Array) -> Array:
+    """The mean over a range of what is linear between levels. [..., n_levels] -> [...]"""
+    return np.asarray(np.trapezoid(values, levels, axis=-1) / (levels[-1] - levels[0]))

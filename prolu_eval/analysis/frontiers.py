@@ -1,0 +1,253 @@
+"""The frontier of a group of runs: who is on it, what it covers, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.analysis.attainment import Surface, surfaces
+from prolu_eval.analysis.bootstrap import Replicates, degrees_of_freedom, interval, over_seeds
+from prolu_eval.analysis.groups import Group, stretched
+from prolu_eval.analysis.pareto import (
+    costs,
+    epsilon,
+    nondominated,
+    signs,
+    volume,
+    worst,
+)
+from prolu_eval.analysis.savings import Curves, Lead, Saving
+from prolu_eval.errors import UsageError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VariantFrontier:
+    """One variant's own frontier, and how it stands among all.
+
+    ``on_frontier`` counts its runs on the frontier of all. ``hypervolume_share`` is its hypervolume
+    over that of all runs together; ``exclusive_share`` the part of the latter that is lost without
+    it. The three are of configurations: trainings that differ in the seed alone count once, by
+    their mean. Shares are None where nothing is dominated, intervals where no sequences could be
+    resampled.
+    """
+
+    label: str
+    runs: int
+    frontier: list[str]
+    hypervolume: float
+    hypervolume_share: float | None
+    on_frontier: int
+    exclusive_share: float | None
+    hypervolume_ci95: tuple[float | None, float | None]
+    hypervolume_share_ci95: tuple[float | None, float | None]
+    exclusive_share_ci95: tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """Epsilon indicators of one variant against another (:func:`pareto.epsilon`)."""
+
+    first: str
+    second: str
+    multiplicative: float | None
+    additive: float | None
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The Pareto frontier of a group over two or three metrics: of all runs, of each variant.
+
+    Attributes:
+        keys: the metrics.
+        reference: the point that hypervolumes reach up to, the same for all.
+        hypervolume: of all configurations.
+        frontier: names of the nondominated runs, in order of the first metric.
+        variants: largest hypervolume first.
+        membership: by name, the share of replicates in which a run is nondominated.
+        savings, leads: of pairs of variants; empty for three metrics.
+        epsilons: of ordered pairs of variants.
+        surfaces: by variant with several seeds, its best, median and worst attainment surface over
+            seeds, as points of the first two metrics; empty for three metrics.
+        stretches: the frontiers of parts of the group, by what they hold.
+        n_replicates: resampled sets of sequences that intervals rest on; 0 without any.
+        seeds_resampled: whether they also rest on several seeds.
+    """
+
+    keys: tuple[str, ...]
+    reference: tuple[float, ...]
+    hypervolume: float
+    hypervolume_ci95: tuple[float | None, float | None]
+    frontier: list[str]
+    variants: list[VariantFrontier]
+    membership: dict[str, float] = field(default_factory=dict)
+    savings: list[Saving] = field(default_factory=list)
+    leads: list[Lead] = field(default_factory=list)
+    epsilons: list[Epsilon] = field(default_factory=list)
+    surfaces: dict[str, dict[str, Surface]] = field(default_factory=dict)
+    stretches: dict[str, "Frontier"] = field(default_factory=dict)
+    n_replicates: int = 0
+    seeds_resampled: bool = False
+
+    @property
+    def x(self) -> str:
+        """The first metric."""
+        return self.keys[0]
+
+    @property
+    def y(self) -> str:
+        """The second metric."""
+        return self.keys[1]
+
+
+def frontier(
+    group: Group,
+    *keys: str,
+    replicates: Replicates | None = None,
+    reference: Mapping[str, float] | None = None,
+    splits: Mapping[str, Sequence[float]] | None = None,
+) -> Frontier:
+    """Compute the frontier of a group.
+
+    Args:
+        group: the runs.
+        keys: two or three metrics.
+        replicates: the group's metrics over resampled sequences, for intervals.
+        reference: the reference point by metric; the worst of all runs where it names none.
+        splits: by metric, the values that part the group into stretches, each of which gets a
+            frontier of its own.
+
+    Raises:
+        UsageError: if there are not two or three metrics, or one is unknown, named twice or without
+            a better direction.
+    """
+    if not 2 <= len(set(keys)) == len(keys) <= 3:
+        raise UsageError(", ".join(keys), "are not two or three metrics", "name as many, once each")
+    found = _Computation(group, keys, replicates, reference or {}).frontier()
+    stretches = {
+        title: frontier(
+            group.subset(rows),
+            *keys,
+            replicates=replicates and replicates.subset(rows),
+            reference=reference,
+        )
+        for title, rows in stretched(group, splits or {}).items()
+    }
+    return replace(found, stretches=stretches)
+
+
+class _Computation:
+    """One frontier in the making: points of configurations, measured and replicated."""
+
+    def __init__(
+        self,
+        group: Group,
+        keys: tuple[str, ...],
+        replicates: Replicates | None,
+        reference: Mapping[str, float],
+    ) -> None:
+        self.group, self.keys = group, keys
+        self.signs = signs(keys)
+        self.runs = costs(group.table, keys)
+        self.points = over_seeds(group, self.runs[None], None)[0]
+        self.reference = worst(self.runs)
+        for i, key in enumerate(keys):
+            if key in reference:
+                self.reference[i] = reference[key] * self.signs[i]
+        first = [rows[0] for rows in group.configurations]
+        self.labels = group.table["label"].to_numpy()[first]
+        self.replicated_runs: Array | None = None
+        self.replicated: Array | None = None
+        self.freedom = 0
+        if replicates is not None:
+            self.freedom = degrees_of_freedom(group, replicates.n_sequences)
+            self.replicated_runs = replicates.costs(keys, self.signs)
+            rng = np.random.default_rng(replicates.seed)
+            self.replicated = over_seeds(group, self.replicated_runs, rng)
+
+    def frontier(self) -> Frontier:
+        names = self.group.table["name"].to_numpy()
+        on = nondominated(self.runs)
+        order = np.lexsort(self.runs.T[::-1])
+        total, total_replicated = self._volume(np.ones(len(self.points), bool))
+        variants = [
+            self._variant(label, on, total, total_replicated) for label in self.group.labels
+        ]
+        variants.sort(key=lambda variant: (-variant.hypervolume, variant.label))
+        two = len(self.keys) == 2
+        curves = self._curves() if two else None
+        labels = [variant.label for variant in variants]
+        return Frontier(
+            keys=self.keys,
+            reference=tuple(float(v) for v in self.reference * self.signs),
+            hypervolume=total,
+            hypervolume_ci95=interval(total, total_replicated, self.freedom).ci95,
+            frontier=[str(names[i]) for i in order if on[i]],
+            variants=variants,
+            membership=self._membership(),
+            savings=curves.savings(labels) if curves else [],
+            leads=curves.leads(labels) if curves else [],
+            epsilons=[self._epsilon(*pair) for pair in permutations(labels, 2)],
+            surfaces=surfaces(self.group, (self.keys[0], self.keys[1])) if two else {},
+            n_replicates=0 if self.replicated is None else len(self.replicated),
+            seeds_resampled=self.replicated is not None and self.group.has_seeds,
+        )
+
+    def _volume(self, chosen: NDArray[np.bool_]) -> tuple[float, Array | None]:
+        """Hypervolume of some configurations, and of their replicates."""
+        value = volume(self.points[chosen], self.reference)
+        if self.replicated is None:
+            return value, None
+        parts = self.replicated[:, chosen]
+        return value, np.array([volume(part, self.reference) for part in parts])
+
+    def _variant(
+        self, label: str, on: NDArray[np.bool_], total: float, totals: Array | None
+    ) -> VariantFrontier:
+        own = self.labels == label
+        value, replicates = self._volume(own)
+        without, without_replicates = self._volume(~own)
+        shares = exclusives = None
+        if replicates is not None and without_replicates is not None and totals is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shares, exclusives = replicates / totals, 1 - without_replicates / totals
+        share = interval(value / total if total > 0 else np.nan, shares, self.freedom)
+        exclusive = interval(1 - without / total if total > 0 else np.nan, exclusives, self.freedom)
+        rows = np.flatnonzero(self.group.table["label"] == label)
+        names = self.group.table["name"].to_numpy()
+        front = rows[nondominated(self.runs[rows])]
+        front = front[np.lexsort(self.runs[front].T[::-1])]
+        return VariantFrontier(
+            label=label,
+            runs=len(rows),
+            frontier=[str(names[i]) for i in front],
+            hypervolume=value,
+            hypervolume_share=share.value,
+            on_frontier=int(on[rows].sum()),
+            exclusive_share=exclusive.value,
+            hypervolume_ci95=interval(value, replicates, self.freedom).ci95,
+            hypervolume_share_ci95=share.ci95,
+            exclusive_share_ci95=exclusive.ci95,
+        )
+
+    def _membership(self) -> dict[str, float]:
+        if self.replicated_runs is None:
+            return {}
+        share = np.mean([nondominated(points) for points in self.replicated_runs], axis=0)
+        return dict(zip(self.group.table["name"], share.tolist(), strict=True))
+
+    def _by_label(self, points: Array) -> dict[str, Array]:
+        return {label: points[..., self.labels == label, :] for label in self.group.labels}
+
+    def _curves(self) -> Curves:
+        points = self.points[None]
+        if self.replicated is not None:
+            points = np.concatenate([points, self.replicated])
+        return Curves(self._by_label(points), (self.keys[0], self.keys[1]), self.freedom)
+
+    def _epsilon(self, first: str, second: str) -> Epsilon:
+        points = self._by_label(self.points)
+        return Epsilon(first, second, *epsilon(points[first], points[second]))

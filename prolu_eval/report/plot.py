@@ -1,0 +1,46 @@
+"""A small plot for the terminal: runs over two metrics, one letter a variant."""
+
+from string import ascii_lowercase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.analysis import Frontier, Group
+from prolu_eval.metrics import METRICS
+
+_WIDTH, _HEIGHT = 64, 18
+
+
+def plot(group: Group, answer: Frontier) -> str:
+    """Runs as letters, capitals on the frontier of all; logarithmic where all values allow it."""
+    table = group.table.dropna(subset=list(answer.keys))
+    if table.empty:
+        return "No run has both metrics: nothing to plot."
+    letters = {v.label: ascii_lowercase[i % 26] for i, v in enumerate(answer.variants)}
+    places = [_places(table[key].to_numpy(float)) for key in answer.keys]
+    columns, rows = (
+        np.round(at * (size - 1)).astype(int)
+        for (at, _), size in zip(places, (_WIDTH, _HEIGHT), strict=True)
+    )
+    canvas = [[" "] * _WIDTH for _ in range(_HEIGHT)]
+    on = table["name"].isin(answer.frontier)
+    for row in np.argsort(on.to_numpy(), kind="stable"):  # those on the frontier on top
+        letter = letters[table["label"].iloc[row]]
+        canvas[_HEIGHT - 1 - rows[row]][columns[row]] = letter.upper() if on.iloc[row] else letter
+    x, y = (
+        f"{METRICS[key].title} {table[key].min():.3g} to {table[key].max():.3g}{scale}"
+        for key, (_, scale) in zip(answer.keys, places, strict=True)
+    )
+    key = ", ".join(f"{letter} {label}" for label, letter in letters.items())
+    return "\n".join(
+        (f"{y} (up)", *("│" + "".join(line).rstrip() for line in canvas), "└" + "─" * _WIDTH,
+         f"{x} (right)", f"{key}; capitals are on the frontier of all runs")
+    )  # fmt: skip
+
+
+def _places(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
+    """Places in [0, 1], and what to say of the axis."""
+    positive = bool((values > 0).all())
+    at = np.log(values) if positive else values
+    span = np.ptp(at)
+    return (at - at.min()) / (span if span > 0 else 1), ", logarithmic" if positive else ""
