@@ -108,7 +108,8 @@ def test_what_is_sure_to_be_caught_is_caught_in_95_of_100_cases() -> None:
 
     def shifted(by: float) -> Result:
         moved = sums["l0"] + sums["n"] * (by + rng.normal(0, 1, n))
-        return base.model_copy(update={"arrays": base.arrays | {"per_sequence/l0": moved}})
+        arrays = {**base.arrays, "per_sequence/l0": moved}
+        return base.model_copy(update={"arrays": arrays})
 
     rows = [compare([shifted(0)], [base], tolerating(f"l0={limit}")).rows[0] for _ in range(200)]
     detectable = float(np.mean([row.detectable for row in rows]))

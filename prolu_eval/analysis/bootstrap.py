@@ -142,13 +142,9 @@ def _residuals(values: Array) -> Array:
 
 
 def degrees_of_freedom(group: Group, n_sequences: int) -> int:
-    """Of intervals: one less than sequences; with seeds, no more than any variant's repeats."""
-    freedoms = [n_sequences - 1]
-    for label in group.labels if group.has_seeds else ():
-        rows = [r for r in group.configurations if group.table["label"][r[0]] == label]
-        repeats = sum(len(r) - 1 for r in rows)
-        freedoms += [repeats] if repeats else []
-    return min(freedoms)
+    """Of intervals: one less than sequences; with seeds, no more than repeated trainings."""
+    repeats = sum(len(runs) - 1 for runs in group.configurations)
+    return min(n_sequences - 1, repeats) if repeats else n_sequences - 1
 
 
 def interval(value: float, replicates: Array | None, freedom: int) -> Scalar:

@@ -9,7 +9,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prolu_eval import __version__
-from prolu_eval.analysis import Group, comparable, frontier, resample, statement
+from prolu_eval.analysis import Frontier, Group, comparable, frontier, resample, statement
 from prolu_eval.metrics import METRICS
 from prolu_eval.report.figures import bias_histograms, negative_biases, scatter, styles
 from prolu_eval.results import Result, write_atomically
