@@ -80,10 +80,26 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
-def oldest_transformer_lens(session: nox.Session) -> None:
-    """The tests that touch TransformerLens, on the oldest version that is supported."""
-    install(session, "transformer-lens>=3.9,<4", "-e", ".[test]")
-    session.run("pytest", "-n", "2", "tests/test_lm.py", "tests/test_evaluation.py")
+def interop(session: nox.Session) -> None:
+    """Other libraries' checkpoints against those libraries, in one environment with ours.
+
+    They pin TransformerLens below 4, so the tests that touch it run here on its oldest version.
+    """
+    install(
+        session,
+        "sae-lens>=6.54,<7",
+        "transformer-lens>=3.9,<4",
+        "eai-sparsify>=1.3,<2",
+        *("accelerate", "pillow", "python-socketio[client]", "wandb", "zstandard"),
+        "-e",
+        ".[test]",
+    )
+    # nnsight requires torchvision, whose builds replace the torch installed above; what the two
+    # import is in the list above.
+    session.install("--no-deps", "dictionary-learning==0.1.0", "nnsight>=0.3,<0.4")
+    session.run(
+        "pytest", "-n", "2", "tests/interop", "tests/test_lm.py", "tests/test_evaluation.py"
+    )
 
 
 def _provide_chromium(session: nox.Session) -> None:

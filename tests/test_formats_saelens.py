@@ -148,7 +148,7 @@ def test_a_factor_that_is_not_in_the_folder_is_asked_for(tmp_path: Path, kind: A
     assert "their factor is not in the folder" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "gated", "jumprelu", "topk"])
+@pytest.mark.parametrize("architecture", ["standard", "gated", "jumprelu", "topk", "batchtopk"])
 def test_a_training_checkpoint_is_unscaled_by_the_factor_beside_it(
     tmp_path: Path, architecture: str
 ) -> None:
@@ -164,6 +164,9 @@ def test_a_training_checkpoint_is_unscaled_by_the_factor_beside_it(
         codes = torch.relu(h) * (h > T["threshold"])
     elif architecture == "topk":
         codes = torch.relu(kept(h * NORMS, (h * NORMS).topk(3, dim=-1).indices))
+    elif architecture == "batchtopk":
+        tensors |= {"topk_threshold": torch.tensor(0.9)}
+        codes = torch.relu(h * NORMS) * (h * NORMS > 0.9)
     else:
         codes = torch.relu(h)
     folder = saelens(
@@ -175,8 +178,10 @@ def test_a_training_checkpoint_is_unscaled_by_the_factor_beside_it(
         k=3,
     )
     write_json(folder / "activation_scaler.json", {"scaling_factor": 0.35, "has_whitening": False})
-    undone = codes / NORMS if architecture == "topk" else codes
-    check(folder, codes, decoded(undone) / 0.35)
+    if "topk" in architecture:  # whose codes of unit rows are in the units of x
+        check(folder, codes / 0.35, decoded(codes / NORMS) / 0.35)
+    else:
+        check(folder, codes, decoded(codes) / 0.35)
     assert folder / "activation_scaler.json" in run_at(folder).files
 
 

@@ -25,23 +25,23 @@ def fold_decoder_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fold_scale(
-    weights: dict[str, Tensor], scale: float, *, tied: bool = False
+    weights: dict[str, Tensor], scale: float, *, keep_rows: bool = False
 ) -> dict[str, Tensor]:
-    """Weights for ``scale * x`` as weights for ``x``; codes, biases and thresholds stay.
+    """Weights for ``scale * x`` as weights for ``x``.
 
-    Tied weights, which must keep their decoder rows, are given codes in the units of x instead.
+    Codes and all that acts on them stay as they are and the decoder's rows shrink; or, with
+    ``keep_rows``, the rows keep their norm and codes are in the units of x.
     """
-    factors = {"b_dec": 1 / scale}
-    if not tied:
-        factors |= {"W_enc": scale, "W_dec": 1 / scale}
-    scaled = {name: weights[name] * factor for name, factor in factors.items() if name in weights}
-    return weights | scaled
+    factors = {"W_enc": scale, "W_dec": 1 / scale, "b_dec": 1 / scale}
+    if keep_rows:
+        factors = dict.fromkeys(("b_enc", "threshold", "b_dec"), 1 / scale)
+    return {name: tensor * factors.get(name, 1.0) for name, tensor in weights.items()}
 
 
 def fold_whitening(
     weights: dict[str, Tensor], whitening: Whitening, bias: str, subtracts: bool
 ) -> dict[str, Tensor]:
-    """Weights for whitened activations as weights for x; codes and thresholds stay.
+    """Weights for whitened activations as weights for x, by way of float64; codes stay.
 
     Args:
         weights: by name; those of a gated autoencoder share one encoder.
@@ -50,16 +50,13 @@ def fold_whitening(
         subtracts: whether the decoder bias is subtracted before encoding.
     """
     mean, into, back = whitening
-    shift = mean @ into + (weights["b_dec"] if subtracts else 0)
-    encoder = into @ weights["W_enc"]
-    b_dec = weights["b_dec"] @ back + mean
-    offset = (b_dec @ encoder if subtracts else 0) - shift @ weights["W_enc"]
-    folded = {
-        "W_enc": encoder,
-        "W_dec": weights["W_dec"] @ back,
-        "b_dec": b_dec,
-        bias: weights[bias] + offset,
-    }
+    wide = {name: tensor.double() for name, tensor in weights.items()}
+    shift = mean @ into + (wide["b_dec"] if subtracts else 0)
+    encoder = into @ wide["W_enc"]
+    b_dec = wide["b_dec"] @ back + mean
+    offset = (b_dec @ encoder if subtracts else 0) - shift @ wide["W_enc"]
+    folded = {"W_enc": encoder, "W_dec": wide["W_dec"] @ back, "b_dec": b_dec}
+    folded[bias] = wide[bias] + offset
     if bias == "b_gate":
-        folded["b_mag"] = weights["b_mag"] + offset * weights["r_mag"].exp()
-    return weights | folded
+        folded["b_mag"] = wide["b_mag"] + offset * wide["r_mag"].exp()
+    return {name: folded.get(name, tensor).to(tensor.dtype) for name, tensor in weights.items()}

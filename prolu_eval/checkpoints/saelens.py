@@ -183,9 +183,16 @@ def _fold(config: _Config, architecture: str, path: Path) -> Fold:
     training = "batchtopk" in architecture
     rescale = config.rescale_acts_by_decoder_norm
     rescaled = architecture in _RESCALED and (training if rescale is None else rescale)
-    zeroed = architecture == "matching_pursuit" and not config.apply_b_dec_to_input
-    kind, subtracts = normalisation(config.normalize_activations), config.apply_b_dec_to_input
-    fold_units = folding(kind, path, config.d_in, architecture, subtracts)
+    tied = architecture == "matching_pursuit"
+    zeroed = tied and not config.apply_b_dec_to_input
+    fold_units = folding(
+        normalisation(config.normalize_activations),
+        path,
+        config.d_in,
+        architecture,
+        subtracts=config.apply_b_dec_to_input,
+        keep_rows=rescaled or tied,
+    )
 
     def fold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if zeroed:

@@ -49,7 +49,9 @@ def training_scale(kind: str, path: Path) -> float:
     return factor
 
 
-def folding(kind: str, path: Path, d_in: int, architecture: str, subtracts: bool) -> Fold:
+def folding(
+    kind: str, path: Path, d_in: int, architecture: str, *, subtracts: bool, keep_rows: bool
+) -> Fold:
     """What turns a checkpoint's weights into weights for activations in the model's units.
 
     Args:
@@ -58,6 +60,7 @@ def folding(kind: str, path: Path, d_in: int, architecture: str, subtracts: bool
         d_in: width of the activations.
         architecture: in SAELens' terms.
         subtracts: whether the decoder bias is subtracted before encoding.
+        keep_rows: whether the decoder's rows are of unit norm and are to stay so.
 
     Raises:
         CheckpointError: if what is to be folded is not there, or cannot be folded.
@@ -66,8 +69,7 @@ def folding(kind: str, path: Path, d_in: int, architecture: str, subtracts: bool
         return dict
     if kind == "expected_average_only_in":
         scale = training_scale(kind, path)
-        tied = architecture == "matching_pursuit"
-        return lambda weights: fold_scale(weights, scale, tied=tied)
+        return lambda weights: fold_scale(weights, scale, keep_rows=keep_rows)
     if kind != "covariance_whitening" or not _scaler(path.parent).has_whitening:
         raise _not_there(kind, path)
     if architecture == "matching_pursuit":
@@ -98,4 +100,4 @@ def _whitening(path: Path, d_in: int) -> Whitening:
     for name, shape in shapes.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             raise CheckpointError(path, f"lacks {name} {list(shape)}", "restore the file")
-    return Whitening(*(tensors[name].float() for name in shapes))
+    return Whitening(*(tensors[name].double() for name in shapes))
