@@ -13,7 +13,10 @@ from prolu_eval.errors import ModelError
 from prolu_eval.lm import LanguageModel
 from tests.conftest import CONFIGS
 
-HOOKS = ["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out"]
+HOOKS = [
+    "hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out", "attn.hook_z",
+    "mlp.hook_post",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -37,19 +40,21 @@ def test_resumed_pass_equals_a_hooked_forward(pair: tuple[LanguageModel, Any], h
         logits = bridge.run_with_hooks(
             tokens, fwd_hooks=[(hook, lambda value, hook: captured.append(value))]
         )
-        replacement = captured[0] * torch.linspace(-1, 2, 32)
+        replacement = captured[0] * torch.linspace(-1, 2, captured[0].shape[-1])
         expected = bridge.run_with_hooks(
             tokens, fwd_hooks=[(hook, lambda value, hook: replacement)]
         )
     clean = model.clean(tokens, hook)
 
     assert (expected - logits).abs().max() > 1e-3, "the replacement must change something"
-    torch.testing.assert_close(clean.logits, logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(clean.activation, captured[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.logits(clean.hidden), logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(clean.activation, captured[0].flatten(2), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model.activations(tokens, hook), clean.activation)
-    resumed = model.resume(tokens, hook, clean, replacement)
-    torch.testing.assert_close(resumed, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(resumed, model.splice(tokens, hook, clean, replacement))
+    resumed = model.resume(tokens, hook, clean, replacement.flatten(2))
+    torch.testing.assert_close(model.logits(resumed), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        resumed, model.splice(tokens, hook, clean, replacement.flatten(2)), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_resid_mid_is_replaced_on_the_skip_connection_too(

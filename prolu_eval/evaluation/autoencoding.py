@@ -1,8 +1,11 @@
 """One autoencoder over the activations of a batch: reconstructions, and every sum over its codes.
 
-Codes are almost all zero, so they are read once, densely, to find the active ones; decoding and all
-statistics then work on those alone.
+Codes are almost all zero, so they are read once, densely, in chunks that stay in cache, to find the
+active ones; decoding and all statistics then work on those alone.
 """
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,93 +14,150 @@ from torch import Tensor
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.saes import SparseAutoencoder
 
-# Codes computed at a time, so that they stay in cache on a CPU; a GPU takes a batch whole.
-_CODES_AT_ONCE = 1 << 20
-# Above this share of active codes a dense product decodes faster than gathering rows.
-_SPARSE_BELOW = 0.1
-
 COLUMNS = (
     "l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw", "squared_error", "cosine_similarity",
     "norm_ratio", "x_hat_squared", "x_hat_dot_x",
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How much is worked on at a time; results do not depend on it.
+
+    ``codes`` is the number of codes of a chunk, ``active`` that of active codes whose statistics
+    are taken together. Where more than ``dense_above`` of a chunk's codes are active, it is decoded
+    by a dense product.
+    """
+
+    codes: int = 1 << 19
+    active: int = 1 << 22
+    dense_above: float = 0.25
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Sizes":
+        """What suits a device: a CPU's cache, or a GPU's many cores."""
+        return cls() if device.type == "cpu" else cls(codes=1 << 28, active=1 << 26)
+
+
+class Activations(NamedTuple):
+    """Activations at the counted positions of consecutive rows. ``x`` [N, d_in]
+
+    ``starts`` [n_rows + 1] says where in ``x`` each row begins, and where the last ends; ``fold``
+    [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows.
+    """
+
+    x: Tensor
+    starts: Tensor
+    fold: Tensor
+
+
+class _Active(NamedTuple):
+    """Codes that are not zero, by token and feature, in order. [n] each"""
+
+    token: Tensor
+    feature: Tensor
+    value: Tensor
+
+
 class Autoencoding:
     """Accumulates the sums of one autoencoder over batches of activations.
 
     Attributes:
-        sums: per-sequence sums by column. [n_sequences] float64 each, on the device
+        sums: sums per row, by column of :data:`COLUMNS`. [n_columns, n_rows] float64, on the device
         features: per-feature sums.
     """
 
-    def __init__(self, sae: SparseAutoencoder, n_sequences: int, device: torch.device) -> None:
-        self.sae = sae.to(device)
-        self._norms = sae.W_dec.norm(dim=1)
-        zeros = torch.zeros(len(COLUMNS), n_sequences, dtype=torch.float64, device=device)
-        self.sums: dict[str, Tensor] = dict(zip(COLUMNS, zeros, strict=True))
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        n_rows: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        sizes: Sizes | None = None,
+    ) -> None:
+        self.sae = sae.to(device, dtype)
+        self.sums = torch.zeros(len(COLUMNS), n_rows, dtype=torch.float64, device=device)
         self.features = FeatureSums(sae.d_sae, device)
+        self._norms = sae.W_dec.float().norm(dim=1)
+        self._sizes = sizes or Sizes.of(device)
 
     @torch.inference_mode()
-    def reconstruct(self, x: Tensor, sequence: Tensor) -> Tensor:
-        """Reconstruct activations and add up their statistics.
-
-        Args:
-            x: activations at counted positions, in the model's units. [N, d_in]
-            sequence: index of the sequence that each belongs to, ascending. [N] int64
+    def reconstruct(self, given: Activations, first_row: int) -> Tensor:
+        """Reconstruct the activations of rows from ``first_row`` on, and add up their statistics.
 
         Returns:
-            x_hat, in the dtype of ``x``. [N, d_in]
+            x_hat, in the dtype of the activations. [N, d_in]
         """
-        size = len(x) if x.is_cuda else max(1, _CODES_AT_ONCE // self.sae.d_sae)
-        parts = [
-            self._chunk(part, of)
-            for part, of in zip(x.split(size), sequence.split(size), strict=True)
-        ]
-        self.features.count_tokens(sequence)
-        return torch.cat(parts)
-
-    def _chunk(self, x: Tensor, sequence: Tensor) -> Tensor:
         sae = self.sae
-        x_in = x.to(sae.W_enc.dtype)
-        normalised = sae.normalise(x_in)
-        codes = sae.activate(sae.pre_activation(normalised.z))
-        token, feature = _active(codes)
-        value = codes[token, feature]
-        if len(value) < _SPARSE_BELOW * codes.numel():
-            z_hat = sae.b_dec + _decode_active(token, feature, value, sae.W_dec, len(x))
-        else:
-            z_hat = sae.decode_normalised(codes)
-        x_hat = normalised.restore(z_hat)
-        self._add_codes(token, feature, value, sequence, normalised.scale)
-        self._add_reconstruction(x_in, x_hat, sequence)
-        return x_hat.to(x.dtype)
+        x = given.x.to(sae.W_dec.dtype)
+        normalised = sae.normalise(x)
+        rows = self.sums[:, first_row : first_row + len(given.starts) - 1]
+        size = max(1, self._sizes.codes // sae.d_sae)
+        z_hat, pending, n_pending = [], [], 0
+        for i, z in enumerate(normalised.z.split(size)):
+            codes = sae.activate(sae.pre_activation(z))
+            active = _active(codes)
+            z_hat.append(self._decode(codes, active))
+            pending.append(active._replace(token=active.token + i * size))
+            n_pending += len(active.value)
+            if n_pending > self._sizes.active:
+                self._add_codes(_joined(pending), given, normalised.scale, rows)
+                pending, n_pending = [], 0
+        if pending:
+            self._add_codes(_joined(pending), given, normalised.scale, rows)
+        x_hat = normalised.restore(torch.cat(z_hat))
+        _add_reconstruction(x.float(), x_hat.float(), given.starts, rows)
+        self.features.count_tokens(given.fold)
+        return x_hat.to(given.x.dtype)
+
+    def _decode(self, codes: Tensor, active: _Active) -> Tensor:
+        """Codes [n, d_sae], given also as the active ones among them, decoded. [n, d_in]"""
+        sae = self.sae
+        if len(active.value) > self._sizes.dense_above * codes.numel():
+            return sae.decode_normalised(codes)
+        bags = torch.arange(len(codes), device=codes.device)
+        return sae.b_dec + torch.nn.functional.embedding_bag(
+            active.feature,
+            sae.W_dec,
+            torch.searchsorted(active.token, bags),
+            mode="sum",
+            per_sample_weights=active.value,
+        )
 
     def _add_codes(
-        self, token: Tensor, feature: Tensor, value: Tensor, sequence: Tensor, scale: Tensor | None
+        self, active: _Active, given: Activations, scale: Tensor | None, rows: Tensor
     ) -> None:
-        of = sequence[token]
-        size = value.abs().double()
-        weighted = size * self._norms[feature]
+        size = active.value.float().abs()
+        weighted = size * self._norms.index_select(0, active.feature)
         if scale is not None:
-            weighted = weighted * scale[token, 0]
-        self._add("l0", torch.ones_like(size), of)
-        self._add("l1_raw", size, of)
-        self._add("l1", weighted, of)
-        self._add("sqrt_l1_raw", size.sqrt(), of)
-        self._add("sqrt_l1", weighted.sqrt(), of)
-        self.features.add(feature, value, of)
+            weighted = weighted * scale[:, 0].index_select(0, active.token)
+        starts = torch.searchsorted(active.token, given.starts)
+        columns = (weighted, size, weighted.sqrt(), size.sqrt())
+        rows[0] += starts.diff()
+        rows[1:5] += by_row(torch.stack(columns, 1), starts)
+        fold = given.fold.index_select(0, active.token)
+        self.features.add(active.feature, active.value, fold)
 
-    def _add_reconstruction(self, x: Tensor, x_hat: Tensor, sequence: Tensor) -> None:
-        x_norm, x_hat_norm = x.norm(dim=1), x_hat.norm(dim=1)
-        dot = (x * x_hat).sum(1)
-        self._add("squared_error", (x - x_hat).square().sum(1), sequence)
-        self._add("x_hat_squared", x_hat.square().sum(1), sequence)
-        self._add("x_hat_dot_x", dot, sequence)
-        self._add("cosine_similarity", _over(dot, x_norm * x_hat_norm), sequence)
-        self._add("norm_ratio", _over(x_hat_norm, x_norm), sequence)
 
-    def _add(self, column: str, values: Tensor, sequence: Tensor) -> None:
-        self.sums[column].index_add_(0, sequence, values.double())
+def _add_reconstruction(x: Tensor, x_hat: Tensor, starts: Tensor, rows: Tensor) -> None:
+    dot = torch.linalg.vecdot(x, x_hat)
+    x_norm, x_hat_norm = x.norm(dim=1), x_hat.norm(dim=1)
+    error = (x - x_hat).square().sum(1)
+    columns = (
+        error,
+        _over(dot, x_norm * x_hat_norm),
+        _over(x_hat_norm, x_norm),
+        x_hat_norm.square(),
+        dot,
+    )
+    rows[5:] += by_row(torch.stack(columns, 1), starts)
+
+
+def by_row(columns: Tensor, starts: Tensor) -> Tensor:
+    """Sums in float64 over consecutive stretches. [n, k], [n_rows + 1] -> [k, n_rows]"""
+    return torch.segment_reduce(
+        columns.double(), "sum", lengths=starts.diff(), axis=0, unsafe=True
+    ).T
 
 
 def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -105,26 +165,16 @@ def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator == 0, 0, numerator / denominator)
 
 
-def _active(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Token and feature indices of the codes that are not zero, in order. [n_active] each"""
+def _active(codes: Tensor) -> _Active:
+    """The codes [n, d_sae] that are not zero."""
     fired = codes != 0
     if codes.is_cuda:
         token, feature = fired.nonzero(as_tuple=True)
-        return token, feature
+        return _Active(token, feature, codes[token, feature])
     flat = torch.from_numpy(np.flatnonzero(fired.numpy()))
     token = torch.div(flat, codes.shape[1], rounding_mode="floor")
-    return token, flat - token * codes.shape[1]
+    return _Active(token, flat - token * codes.shape[1], codes.view(-1).index_select(0, flat))
 
 
-def _decode_active(
-    token: Tensor, feature: Tensor, value: Tensor, decoder: Tensor, n_tokens: int
-) -> Tensor:
-    """The sum of each token's decoder rows, weighted by its active codes. [n_tokens, d_in]"""
-    counts = torch.bincount(token, minlength=n_tokens)
-    return torch.nn.functional.embedding_bag(
-        feature,
-        decoder,
-        counts.cumsum(0) - counts,
-        mode="sum",
-        per_sample_weights=value.to(decoder.dtype),
-    )
+def _joined(parts: list[_Active]) -> _Active:
+    return parts[0] if len(parts) == 1 else _Active(*map(torch.cat, zip(*parts, strict=True)))

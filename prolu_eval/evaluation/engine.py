@@ -1,13 +1,14 @@
 """Measuring many autoencoders of one hook point: the model's clean pass is shared by all of them.
 
-For each batch of sequences the model runs once, clean. Each autoencoder then costs its own pass
-over the captured activations, the blocks after the hook, and the losses. The ablations depend on
-the model alone and are measured once.
+For each batch of rows the model runs once, clean. Each autoencoder then costs its own pass over the
+captured activations, the blocks after the hook, and the losses. The ablations depend on the model
+alone (:meth:`Engine.reference`). Everything is summed per row on the device, and leaves it once for
+all rows asked for.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolu_eval.errors import EvaluationError
-from prolu_eval.evaluation.autoencoding import Autoencoding
-from prolu_eval.evaluation.losses import cross_entropy, cross_entropy_and_kl
+from prolu_eval.evaluation.autoencoding import COLUMNS, Activations, Autoencoding, Sizes, by_row
+from prolu_eval.evaluation.features import FOLDS
+from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
+from prolu_eval.evaluation.memory import default_batch_size, is_out_of_memory, release
+from prolu_eval.evaluation.sums import Measurement, Sums
 from prolu_eval.lm import LanguageModel, Pass
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
@@ -24,41 +28,61 @@ from prolu_eval.tokens import TokenRows
 # Sums that depend on the model, the hook and the tokens alone, whatever is spliced in.
 REFERENCE_COLUMNS = ("n", "n_next", "ce_clean", "ce_zero", "ce_mean", "squared_deviation")
 SPLICED_COLUMNS = ("ce_spliced", "kl")
+# Autoencoders whose hidden states are held together, so that the clean pass is read out once.
+_READ_OUT_TOGETHER = 8
 
-Sums = dict[str, NDArray[np.float64]]
-_ACTIVATION_BYTES = 1 << 28
+_T = TypeVar("_T")
 
 
 @dataclass
 class _Batch:
-    """Sequences ``start`` to ``start + len(ids)`` on the device, and their clean pass."""
+    """Consecutive rows on the device: ids [B, T], and which positions count.
 
-    start: int
+    ``first`` is the index of the first row among those that were asked for. ``position`` [N] and
+    ``next_position`` [M] are the counted positions, and those that have a next token, in the
+    flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
+    """
+
+    first: int
     ids: Tensor
-    counted: Tensor
-    clean: Pass
+    position: Tensor
+    starts: Tensor
+    fold: Tensor
+    next_position: Tensor
+    next_starts: Tensor
+    targets: Tensor
 
-    def __post_init__(self) -> None:
-        self.x = self.clean.activation[self.counted]
-        self.sequence = self.start + self.counted.nonzero()[:, 0]
-        self.with_next = self.counted.clone()
-        self.with_next[:, -1] = False
-        self.next_sequence = self.start + self.with_next.nonzero()[:, 0]
-        self.targets = self.ids.roll(-1, 1)[self.with_next]
+    @classmethod
+    def of(cls, tokens: TokenRows, rows: range, first: int, device: torch.device) -> "_Batch":
+        ids, counted = tokens.ids[rows.start : rows.stop], tokens.counted[rows.start : rows.stop]
+        with_next = counted.clone()
+        with_next[:, -1] = False
+        position, next_position = counted.flatten().nonzero()[:, 0], with_next.flatten().nonzero()[:, 0]
+        parts = (
+            ids,
+            position,
+            _starts(counted),
+            (rows.start + position // ids.shape[1]) % FOLDS,
+            next_position,
+            _starts(with_next),
+            ids.flatten()[next_position + 1],
+        )
+        if device.type == "cuda":
+            parts = tuple(part.pin_memory() for part in parts)
+        return cls(first, *(part.to(device, non_blocking=True) for part in parts))
 
-    def replaced(self, x_hat: Tensor) -> Tensor:
-        """The activation [B, T, d] with its counted positions replaced. [N, d]"""
-        activation = self.clean.activation.clone()
-        activation[self.counted] = x_hat.to(activation.dtype)
-        return activation
+    def rows_of(self, sums: Tensor) -> Tensor:
+        """The part of sums over all rows that this batch's rows add to. [k, n_rows] -> [k, B]"""
+        return sums[:, self.first : self.first + len(self.ids)]
 
+    def activations(self, clean: Pass) -> Activations:
+        """The clean activations at the counted positions."""
+        x = clean.activation.flatten(0, 1).index_select(0, self.position)
+        return Activations(x, self.starts, self.fold)
 
-@dataclass(frozen=True)
-class Measurement:
-    """Per-sequence sums of one autoencoder, and the accumulator that holds its feature sums."""
-
-    sums: Sums
-    autoencoding: Autoencoding
+    def next_of(self, hidden: Tensor) -> Tensor:
+        """Hidden states at the counted positions that have a next token. [B, T, d] -> [M, d]"""
+        return hidden.flatten(0, 1).index_select(0, self.next_position)
 
 
 class Engine:
@@ -68,8 +92,11 @@ class Engine:
         model: the language model.
         hook: the hook point.
         tokens: the rows to measure on.
-        batch_size: sequences per batch; None for what keeps logits within a quarter GiB.
-        progress: called with the number of passes done since the last call.
+        batch_size: rows per batch; None for what suits the device. It is halved, for good, whenever
+            the device runs out of memory.
+        sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
+            device.
+        progress: called with the number of rows done since the last call, per pass over them.
     """
 
     def __init__(
@@ -79,131 +106,176 @@ class Engine:
         tokens: TokenRows,
         *,
         batch_size: int | None = None,
+        sizes: Sizes | None = None,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
-        length = tokens.ids.shape[1]
-        fitting = max(1, min(64, _ACTIVATION_BYTES // (4 * length * model.vocab_size)))
-        self.batch_size = batch_size or fitting
-        self._progress = progress
-        self._reference: Mapping[str, NDArray[np.float64]] | None = None
-
-    @property
-    def n_batches(self) -> int:
-        """Number of batches, each of which is one call of ``progress`` per autoencoder."""
-        return -(-len(self.tokens) // self.batch_size)
-
-    def reference(self) -> Mapping[str, NDArray[np.float64]]:
-        """Sums of the clean and ablated passes (:data:`REFERENCE_COLUMNS`). [n_sequences] each"""
-        if self._reference is None:
-            self._reference = self._measure_reference()
-        return self._reference
-
-    def remember_reference(self, sums: Mapping[str, NDArray[np.float64]]) -> None:
-        """Take the reference sums from an earlier measurement of the same model and tokens."""
-        self._reference = {column: sums[column] for column in REFERENCE_COLUMNS}
+        self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
+        self._sizes, self._progress = sizes, progress
 
     def measure(
-        self, saes: Mapping[str, SparseAutoencoder]
+        self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
     ) -> dict[str, Measurement | EvaluationError]:
-        """Measure autoencoders together, by name.
+        """Measure autoencoders together, by name, on consecutive rows (all of them by default).
 
         One whose reconstruction is not finite yields an error in the place of its measurement.
 
         Raises:
-            EvaluationError: if the model's own activations are not finite, or of another width than
-                an autoencoder's input.
+            EvaluationError: if not even one row fits in the device's memory.
         """
-        reference, device, n = self.reference(), self.model.device, len(self.tokens)
-        running = {name: Autoencoding(sae, n, device) for name, sae in saes.items()}
-        spliced = {
-            name: torch.zeros(len(SPLICED_COLUMNS), n, dtype=torch.float64, device=device)
-            for name in saes
-        }
-        failed: dict[str, EvaluationError] = {}
-        for batch in self._batches():
-            clean = torch.log_softmax(batch.clean.logits[batch.with_next].float(), -1)
-            for name, autoencoding in running.items():
-                if name not in failed:
-                    x_hat = autoencoding.reconstruct(batch.x, batch.sequence)
-                    if not torch.isfinite(x_hat).all():
-                        failed[name] = EvaluationError(
-                            name, "reconstructs to NaN or infinity", "try --dtype float32"
-                        )
-                        continue
-                    logits = self._resume(batch, x_hat)
-                    for sums, values in zip(
-                        spliced[name],
-                        cross_entropy_and_kl(logits, clean, batch.targets),
-                        strict=True,
-                    ):
-                        sums.index_add_(0, batch.next_sequence, values.double())
-                self._progress(1)
-        return {
-            name: failed.get(name)
-            or Measurement(
-                {
-                    **reference,
-                    **{column: sums.cpu().numpy() for column, sums in autoencoding.sums.items()},
-                    **dict(zip(SPLICED_COLUMNS, spliced[name].cpu().numpy(), strict=True)),
-                },
-                autoencoding,
-            )
-            for name, autoencoding in running.items()
-        }
+        return self._within_memory(lambda: self._measure(saes, self._all(rows)))
 
-    def _rows(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Index of the first sequence, ids and mask of each batch, on the device."""
-        ids, counted = self.tokens.ids, self.tokens.counted
-        for start in range(0, len(ids), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield start, ids[rows].to(self.model.device), counted[rows].to(self.model.device)
+    def mean_activation(self, rows: range | None = None) -> tuple[NDArray[np.float64], int]:
+        """The sum of the activations over the counted positions of rows, and their number. [d], n
 
-    def _batches(self) -> Iterator[_Batch]:
-        for start, ids, counted in self._rows():
-            batch = _Batch(start, ids, counted, self.model.clean(ids, self.hook))
-            if not torch.isfinite(batch.x).all():
-                raise EvaluationError(
-                    self.hook,
-                    f"has NaN or infinite activations in {self.model.name}",
-                    "try --dtype float32, and check the model's weights",
-                )
-            yield batch
+        Raises:
+            EvaluationError: if an activation is not finite, or the device's memory does not do.
+        """
+        return self._within_memory(lambda: self._sum_of_activations(self._all(rows)))
 
-    def _resume(self, batch: _Batch, x_hat: Tensor) -> Tensor:
-        """Next-token logits at the counted positions, x replaced by x_hat. [n_next, vocab]"""
-        logits = self.model.resume(batch.ids, self.hook, batch.clean, batch.replaced(x_hat))
-        return logits[batch.with_next]
+    def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:
+        """Sums of the clean and ablated passes (:data:`REFERENCE_COLUMNS`). [n_rows] each
+
+        ``mean`` [d] is the mean activation that the mean ablation puts in.
+        """
+        return self._within_memory(lambda: self._reference(mean, self._all(rows)))
+
+    def sample(self, n: int) -> Tensor:
+        """The first ``n`` activations at counted positions, or all if they are fewer. [n, d]"""
+        parts: list[Tensor] = []
+        size = 0
+        for row in range(len(self.tokens)):
+            if size >= n:
+                break
+            found = self.model.activations(self.tokens.ids[row : row + 1], self.hook)[0]
+            parts.append(found[self.tokens.counted[row].to(found.device)])
+            size += len(parts[-1])
+        return torch.cat(parts)[:n]
+
+    def _all(self, rows: range | None) -> range:
+        return range(len(self.tokens)) if rows is None else rows
+
+    def _within_memory(self, work: Callable[[], _T]) -> _T:
+        """Do some work, with smaller batches whenever the device runs out of memory."""
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.batch_size == 1:
+                    raise EvaluationError(
+                        self.hook,
+                        f"does not fit in the memory of {self.model.device}, one row at a time",
+                        "choose a smaller --context-length or --dtype, or another --device",
+                    ) from None
+            self.batch_size //= 2
+            release(self.model.device)
+
+    def _batches(self, rows: range) -> Iterator[_Batch]:
+        for start in range(rows.start, rows.stop, self.batch_size):
+            some = range(start, min(start + self.batch_size, rows.stop))
+            yield _Batch.of(self.tokens, some, start - rows.start, self.model.device)
 
     @torch.inference_mode()
-    def _mean(self) -> Tensor:
-        """Mean activation over the counted positions. [d]"""
-        parts = [
-            self.model.activations(ids, self.hook)[counted].double().sum(0)
-            for _, ids, counted in self._rows()
+    def _measure(
+        self, saes: Mapping[str, SparseAutoencoder], rows: range
+    ) -> dict[str, Measurement | EvaluationError]:
+        model, n = self.model, len(rows)
+        running = [
+            Autoencoding(sae, n, model.device, model.dtype, self._sizes) for sae in saes.values()
         ]
-        return torch.stack(parts).sum(0) / int(self.tokens.counted.sum())
+        spliced = torch.zeros(len(saes), 2, n, dtype=torch.float64, device=model.device)
+        for batch in self._batches(rows):
+            clean = model.clean(batch.ids, self.hook)
+            given, wanted = batch.activations(clean), batch.next_of(clean.hidden)
+            for some, sums in zip(_groups(running), _groups(spliced), strict=True):
+                hidden = [
+                    self._resumed(batch, clean, autoencoding.reconstruct(given, batch.first))
+                    for autoencoding in some
+                ]
+                losses = cross_entropies_and_kls(
+                    model.logits, wanted, hidden, batch.targets, model.vocab_size
+                )
+                for into, pair in zip(sums, losses, strict=True):
+                    into_rows = batch.rows_of(into)
+                    into_rows += by_row(torch.stack(pair, 1), batch.next_starts)
+                self._progress(len(batch.ids) * len(some))
+        return {
+            name: self._measurement(name, autoencoding, sums)
+            for name, autoencoding, sums in zip(saes, running, spliced, strict=True)
+        }
+
+    def _measurement(
+        self, name: str, autoencoding: Autoencoding, spliced: Tensor
+    ) -> Measurement | EvaluationError:
+        sums = torch.cat([autoencoding.sums, spliced]).cpu().numpy()
+        if not np.isfinite(sums).all():
+            return EvaluationError(
+                name, "reconstructs to NaN or infinity", "try --dtype float32"
+            )
+        by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), sums, strict=True))
+        return Measurement(by_column, autoencoding.features)
+
+    def _resumed(self, batch: _Batch, clean: Pass, x_hat: Tensor) -> Tensor:
+        """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""
+        activation = clean.activation
+        replaced = activation.flatten(0, 1).index_copy(
+            0, batch.position, x_hat.to(activation.dtype)
+        )
+        hidden = self.model.resume(batch.ids, self.hook, clean, replaced.view_as(activation))
+        return batch.next_of(hidden)
 
     @torch.inference_mode()
-    def _measure_reference(self) -> Sums:
-        mean = self._mean()
-        counted = self.tokens.counted
-        sums = {
-            column: torch.zeros(len(self.tokens), dtype=torch.float64, device=self.model.device)
-            for column in REFERENCE_COLUMNS
-        }
-        sums["n"] += counted.sum(1).to(self.model.device)
-        sums["n_next"] += counted[:, :-1].sum(1).to(self.model.device)
-        for batch in self._batches():
-            deviation = (batch.x.double() - mean).square().sum(1)
-            sums["squared_deviation"].index_add_(0, batch.sequence, deviation)
-            constants = {"ce_zero": torch.zeros_like(mean), "ce_mean": mean}
-            passes = {"ce_clean": batch.clean.logits[batch.with_next]} | {
-                column: self._resume(batch, constant.expand(len(batch.x), -1))
-                for column, constant in constants.items()
-            }
-            for column, logits in passes.items():
-                losses = cross_entropy(logits, batch.targets)
-                sums[column].index_add_(0, batch.next_sequence, losses.double())
-            self._progress(1)
-        return {column: values.cpu().numpy() for column, values in sums.items()}
+    def _sum_of_activations(self, rows: range) -> tuple[NDArray[np.float64], int]:
+        total = torch.zeros(self.model.width(self.hook), dtype=torch.float64)
+        total, n = total.to(self.model.device), 0
+        for batch in self._batches(rows):
+            x = self.model.activations(batch.ids, self.hook).flatten(0, 1)
+            total += x.index_select(0, batch.position).double().sum(0)
+            n += len(batch.position)
+            self._progress(len(batch.ids))
+        if not torch.isfinite(total).all():
+            raise EvaluationError(
+                self.hook,
+                f"has NaN or infinite activations in {self.model.name}",
+                "try --dtype float32, and check the model's weights",
+            )
+        return total.cpu().numpy(), n
+
+    @torch.inference_mode()
+    def _reference(self, mean: NDArray[np.float64], rows: range) -> Sums:
+        model = self.model
+        centre = torch.from_numpy(mean).to(model.device)
+        sums = torch.zeros(
+            len(REFERENCE_COLUMNS), len(rows), dtype=torch.float64, device=model.device
+        )
+        for batch in self._batches(rows):
+            clean = model.clean(batch.ids, self.hook)
+            x = batch.activations(clean).x
+            passes = [batch.next_of(clean.hidden)] + [
+                self._resumed(batch, clean, constant.expand(len(x), -1))
+                for constant in (torch.zeros_like(centre), centre)
+            ]
+            losses = [
+                cross_entropy(model.logits, hidden, batch.targets, model.vocab_size)
+                for hidden in passes
+            ]
+            deviation = (x.double() - centre).square().sum(1)
+            into = batch.rows_of(sums)
+            into[0] += batch.starts.diff()
+            into[1] += batch.next_starts.diff()
+            into[2:5] += by_row(torch.stack(losses, 1), batch.next_starts)
+            into[5:] += by_row(deviation[:, None], batch.starts)
+            self._progress(len(batch.ids))
+        return dict(zip(REFERENCE_COLUMNS, sums.cpu().numpy(), strict=True))
+
+
+def _starts(counted: Tensor) -> Tensor:
+    """Where each row begins among the counted positions, and where the last ends. [B + 1]"""
+    return torch.nn.functional.pad(counted.sum(1).cumsum(0), (1, 0))
+
+
+def _groups(items: Sequence[_T] | Tensor) -> Iterator[Any]:
+    for start in range(0, len(items), _READ_OUT_TOGETHER):
+        yield items[start : start + _READ_OUT_TOGETHER]

@@ -4,7 +4,7 @@ Firing is counted apart in :data:`FOLDS` interleaved sets of sequences, so that 
 of the fractions of dead and dense features follow by a delete-a-group jackknife over sequences.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ Statistic = Callable[[NDArray[np.float64]], float]
 
 FOLDS = 20
 DENSE_RATE = 0.1
+_SUMS = ("fired", "total", "largest", "tokens")
 
 
 class FeatureSums:
@@ -29,17 +30,30 @@ class FeatureSums:
         self.total = torch.zeros(d_sae, dtype=torch.float64, device=device)
         self.largest = torch.full((d_sae,), -torch.inf, dtype=torch.float32, device=device)
         self.tokens = torch.zeros(FOLDS, dtype=torch.int64, device=device)
+        self._one = torch.ones(1, dtype=torch.int64, device=device)
 
-    def count_tokens(self, sequence: Tensor) -> None:
-        """Count evaluated tokens by the index of their sequence. [N] int64"""
-        self.tokens += torch.bincount(sequence % FOLDS, minlength=FOLDS)
+    def count_tokens(self, fold: Tensor) -> None:
+        """Count evaluated tokens, given by the fold of their sequence. [N] int64"""
+        self.tokens.index_add_(0, fold, self._one.expand(len(fold)))
 
-    def add(self, feature: Tensor, value: Tensor, sequence: Tensor) -> None:
-        """Take in active codes: feature, value, index of the sequence. [n_active] each"""
-        fold_and_feature = sequence % FOLDS * self.total.shape[0] + feature
-        self.fired.view(-1).index_add_(0, fold_and_feature, torch.ones_like(feature))
+    def add(self, feature: Tensor, value: Tensor, fold: Tensor) -> None:
+        """Take in active codes: feature, value, fold of the sequence. [n_active] each"""
+        fold_and_feature = fold * len(self.total) + feature
+        self.fired.view(-1).index_add_(0, fold_and_feature, self._one.expand(len(fold)))
         self.total.index_add_(0, feature, value.double())
         self.largest.scatter_reduce_(0, feature, value.float(), "amax")
+
+    def stored(self) -> dict[str, NDArray[np.generic]]:
+        """The sums as arrays to keep in a file."""
+        return {name: getattr(self, name).cpu().numpy() for name in _SUMS}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "FeatureSums":
+        """The sums that :meth:`stored` gave, on the CPU."""
+        sums = cls(len(arrays["total"]), torch.device("cpu"))
+        for name in _SUMS:
+            setattr(sums, name, torch.from_numpy(arrays[name]))
+        return sums
 
     def __add__(self, other: "FeatureSums") -> "FeatureSums":
         both = FeatureSums(len(self.total), self.total.device)
