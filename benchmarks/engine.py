@@ -12,14 +12,13 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from prolu_eval.evaluation.engine import Engine
-from prolu_eval.evaluation.losses import cross_entropy
 from prolu_eval.lm import LanguageModel
 from prolu_eval.saes import Relu, SparseAutoencoder
 from prolu_eval.tokens import TokenRows, load_tokens
@@ -48,12 +47,13 @@ def plain(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencod
         spliced = clean.activation.clone()
         spliced[counted] = x_hat
         zeroed = clean.activation * ~counted[..., None]
-        for logits in (
-            clean.logits,
+        for hidden in (
+            clean.hidden,
             model.splice(ids, hook, clean, spliced),
             model.splice(ids, hook, clean, zeroed),
         ):
-            cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+            logits = model.logits(hidden)[:, :-1].flatten(0, 1)
+            torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
 
 
 def floor(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencoder) -> float:
@@ -64,9 +64,16 @@ def floor(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencod
         x = clean.activation.flatten(0, 1)
         start = time.perf_counter()
         x_hat = (x @ sae.W_enc) @ sae.W_dec
-        model.resume(ids, hook, clean, x_hat.view_as(clean.activation))
+        model.logits(model.resume(ids, hook, clean, x_hat.view_as(clean.activation)))
         seconds += time.perf_counter() - start
     return seconds
+
+
+def whole(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> None:
+    """All that an evaluation measures: the mean activation, the ablations, the autoencoders."""
+    total, count = engine.sum_of_activations()
+    engine.reference(total / count)
+    engine.measure(saes)
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -102,7 +109,7 @@ def main() -> None:
         for n in options.saes:
             engine = Engine(model, options.hook, rows, batch_size=32)
             chosen = dict(list(saes.items())[:n])
-            spent = seconds(lambda: engine.measure(chosen))  # noqa: B023 - called at once
+            spent = seconds(lambda: whole(engine, chosen))  # noqa: B023 - called at once
             times.setdefault(f"engine, {n} SAEs", []).append(spent / n)
         times.setdefault("plain", []).append(
             seconds(lambda: plain(model, options.hook, rows, saes["0"]))

@@ -76,6 +76,9 @@ class Setting(BaseModel):
     special_tokens: Literal["exclude", "include"]
     dtype: str
     metric_version: int
+    prepend_bos: bool = True
+    packing: Literal["concatenate", "separate"] = "concatenate"
+    weight_processing: Literal["none", "processed"] = "none"
 
 
 class StoredArrays(Mapping[str, Array]):

@@ -11,6 +11,7 @@ their content, is held out, so that training and evaluation can share one source
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from prolu_eval.lm import LanguageModel
 from prolu_eval.runs import EMBEDDED_MODEL
 
 Split = Literal["train", "heldout", "all"]
+Packing = Literal["concatenate", "separate"]
 
 BOUNDARY = "<|endoftext|>"
 _HELDOUT_ONE_IN = 10
@@ -41,13 +43,25 @@ class TokenRows:
     """Rows of token ids, and which positions count.
 
     ``ids`` [n_rows, T] int64 and ``counted`` [n_rows, T] bool are on the CPU; a position counts if
-    its own token is not special. ``fingerprint`` tells the ids and the mask from any others.
+    its own token is not special.
     """
 
     ids: Tensor
     counted: Tensor
     source: str
-    fingerprint: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these ids and this mask from any others."""
+        rows, counted = self.ids.numpy(), self.counted.numpy()
+        digest = hashlib.sha256(rows.tobytes() + counted.tobytes() + str(rows.shape).encode())
+        return digest.hexdigest()[:32]
+
+    def first(self, n_rows: int) -> "TokenRows":
+        """The first rows alone."""
+        if n_rows == len(self):
+            return self
+        return TokenRows(self.ids[:n_rows], self.counted[:n_rows], self.source)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,6 +75,7 @@ def load_tokens(
     n_tokens: int | None,
     context_length: int,
     prepend_bos: bool = True,
+    packing: Packing = "concatenate",
     include_special: bool = False,
 ) -> TokenRows:
     """Read a source, tokenise it for a model, and pack it into rows.
@@ -72,6 +87,8 @@ def load_tokens(
         n_tokens: stop after so many tokens, rounded down to rows; None for all there are.
         context_length: length of a row.
         prepend_bos: whether rows begin with the BOS token.
+        packing: ``concatenate`` lets rows run on from one document into the next, ``separate``
+            begins each document with a row of its own and drops what does not fill one.
         include_special: whether special positions count too.
 
     Raises:
@@ -87,7 +104,7 @@ def load_tokens(
     rows = _ready_rows(source, context_length)
     if rows is None:
         documents = _encode(_documents(source, split), model, source)
-        packed = _pack(documents, model, context_length, prepend_bos)
+        packed = _pack(documents, model, context_length, prepend_bos, packing)
         wanted = None if n_tokens is None else max(1, n_tokens // context_length)
         rows = np.array(list(islice(packed, wanted)), dtype=np.int64).reshape(-1, context_length)
     elif n_tokens is not None:
@@ -108,10 +125,7 @@ def load_tokens(
     counted = np.ones_like(rows, bool) if include_special else ~np.isin(rows, special)
     if not counted.any():
         raise TokensError(source, "has special tokens only", "count them too, or give text")
-    digest = hashlib.sha256(rows.tobytes() + counted.tobytes() + str(rows.shape).encode())
-    return TokenRows(
-        torch.from_numpy(rows), torch.from_numpy(counted), source, digest.hexdigest()[:32]
-    )
+    return TokenRows(torch.from_numpy(rows), torch.from_numpy(counted), source)
 
 
 def _is_heldout(document: Document) -> bool:
@@ -235,6 +249,7 @@ def _pack(
     model: LanguageModel,
     context_length: int,
     prepend_bos: bool,
+    packing: Packing,
 ) -> Iterator[NDArray[np.int64]]:
     """Rows cut from the stream of documents, each document and each row begun by BOS."""
     bos_id = None if model.tokenizer is None else model.tokenizer.bos_token_id
@@ -242,7 +257,8 @@ def _pack(
     length = context_length - len(bos)
     stream = np.empty(0, dtype=np.int64)
     for document in documents:
-        stream = np.concatenate([stream, bos, document] if len(stream) else [document])
+        joins = len(stream) > 0 and packing == "concatenate"
+        stream = np.concatenate([stream, bos, document]) if joins else document
         whole = len(stream) // length * length
         for row in stream[:whole].reshape(-1, length):
             yield np.concatenate([bos, row])

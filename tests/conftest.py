@@ -1,6 +1,7 @@
 """What several tests share: the model and text of ``../shared``, and tiny random models."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("PROLU_EVAL_SHARED", ROOT.parent / "shared"))
 
 torch.set_num_threads(1)
+# Tests share no cache with the user, nor with one another's processes.
+os.environ["PROLU_EVAL_CACHE"] = tempfile.mkdtemp(prefix="prolu-eval-tests-")
 # A loaded machine is slow to draw examples; that says nothing about the code.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")

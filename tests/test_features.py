@@ -1,13 +1,18 @@
 """Per-feature sums: by hand, added up in any split, and their jackknifed fractions."""
 
+from functools import reduce
+from operator import add
+from random import Random
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prolu_eval.evaluation.autoencoding import COLUMNS, Autoencoding
-from prolu_eval.evaluation.features import FeatureSums
+from prolu_eval.evaluation.autoencoding import COLUMNS, Activations, Autoencoding, Sizes
+from prolu_eval.evaluation.features import FOLDS, FeatureSums
+from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.saes import Prolu, Relu
 
 
@@ -37,35 +42,69 @@ def test_jackknife_by_hand() -> None:
     assert dead.standard_error == pytest.approx(np.sqrt(1 / 2 * (0.25**2 + 0.25**2)))
 
 
-def autoencoding(cls: type[Relu] | type[Prolu], n_sequences: int) -> Autoencoding:
+def autoencoding(
+    cls: type[Relu] | type[Prolu], n_sequences: int, sizes: Sizes | None = None
+) -> Autoencoding:
     sae = cls(6, 10)
     generator = torch.Generator().manual_seed(3)
     for parameter in sae.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator)
-    return Autoencoding(sae, n_sequences, torch.device("cpu"))
+    return Autoencoding(sae, n_sequences, torch.device("cpu"), sizes=sizes)
+
+
+def rows(x: torch.Tensor, lengths: list[int], first: int = 0) -> Activations:
+    """Activations as rows of these lengths, of which the first is number ``first``."""
+    index = torch.repeat_interleave(torch.arange(len(lengths)) + first, torch.tensor(lengths))
+    starts = torch.tensor([0, *np.cumsum(lengths)])
+    return Activations(x, starts, index % FOLDS)
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from([Relu, Prolu]))
-def test_sums_do_not_depend_on_the_split(lengths: list[int], cls: type[Relu] | type[Prolu]) -> None:
-    sequence = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    x = torch.randn(len(sequence), 6, generator=torch.Generator().manual_seed(sum(lengths)))
-    whole, parts = autoencoding(cls, len(lengths)), autoencoding(cls, len(lengths))
-    x_hat = whole.reconstruct(x, sequence)
-    added = FeatureSums(10, torch.device("cpu"))
-    pieces = []
-    for i in range(len(lengths)):
-        parts.features = FeatureSums(10, torch.device("cpu"))
-        pieces.append(parts.reconstruct(x[sequence == i], sequence[sequence == i]))
-        added = added + parts.features
-    torch.testing.assert_close(torch.cat(pieces), x_hat)
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any),
+    st.sampled_from([Relu, Prolu]),
+    st.sampled_from([Sizes(), Sizes(codes=1), Sizes(codes=30, active=7), Sizes(dense_above=0.0)]),
+)
+def test_sums_do_not_depend_on_the_split_nor_on_sizes(
+    lengths: list[int], cls: type[Relu] | type[Prolu], sizes: Sizes
+) -> None:
+    x = torch.randn(sum(lengths), 6, generator=torch.Generator().manual_seed(sum(lengths)))
+    whole = autoencoding(cls, len(lengths))
+    x_hat = whole.reconstruct(rows(x, lengths), 0)
     torch.testing.assert_close(x_hat, whole.sae(x))
-    for column in COLUMNS:
-        torch.testing.assert_close(parts.sums[column], whole.sums[column], rtol=1e-5, atol=1e-5)
-    assert torch.equal(added.fired, whole.features.fired)
-    assert torch.equal(added.tokens, whole.features.tokens)
-    torch.testing.assert_close(added.total, whole.features.total, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(added.largest, whole.features.largest)
+    pieces, parts = [], []
+    for i, piece in enumerate(x.split(lengths)):
+        part = autoencoding(cls, 1, sizes)
+        pieces.append(part.reconstruct(rows(piece, [lengths[i]], i), 0))
+        by_row = dict(zip(COLUMNS, part.sums.numpy(), strict=True))
+        parts.append(Measurement(by_row, part.features))
+    added = reduce(add, parts)
+    again = Measurement.restored({key: array.copy() for key, array in added.stored().items()})
+    torch.testing.assert_close(torch.cat(pieces), x_hat)
+    for measured in (added, again):
+        for column, expected in zip(COLUMNS, whole.sums.numpy(), strict=True):
+            np.testing.assert_allclose(measured.by_row[column], expected, rtol=1e-5, atol=1e-5)
+        features = measured.features
+        assert torch.equal(features.fired, whole.features.fired)
+        assert torch.equal(features.tokens, whole.features.tokens)
+        torch.testing.assert_close(features.total, whole.features.total, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(features.largest, whole.features.largest)
+
+
+@given(st.lists(st.integers(1, 5), min_size=3, max_size=3), st.randoms(use_true_random=False))
+def test_measurements_add_up_exactly_however_they_are_grouped(
+    lengths: list[int], random: Random
+) -> None:
+    def measurement(n_rows: int) -> Measurement:
+        features = FeatureSums(4, torch.device("cpu"))
+        features.total += torch.tensor([random.random() for _ in range(4)], dtype=torch.float64)
+        features.fired += random.randrange(9)
+        return Measurement({"l0": np.array([random.random() for _ in range(n_rows)])}, features)
+
+    a, b, c = map(measurement, lengths)
+    first, second = (a + b) + c, a + (b + c)
+    for name, array in first.stored().items():
+        np.testing.assert_allclose(second.stored()[name], array, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("bias", [-3.0, 3.0])
@@ -73,14 +112,25 @@ def test_sparse_and_dense_decoding_agree(bias: float) -> None:
     measured = autoencoding(Relu, 1)
     measured.sae.b_enc.data.fill_(bias)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    x_hat = measured.reconstruct(x, torch.zeros(40, dtype=torch.long))
+    x_hat = measured.reconstruct(rows(x, [40]), 0)
     torch.testing.assert_close(x_hat, measured.sae(x))
-    share = measured.sums["l0"].item() / 400
-    assert (share < 0.1) == (bias < 0), "one example for each way of decoding"
+    share = measured.sums[0].item() / 400
+    assert (share < Sizes().dense_above) == (bias < 0), "one example for each way of decoding"
+
+
+@pytest.mark.parametrize("cls", [Relu, Prolu])
+def test_a_compiled_encoder_gives_the_same(cls: type[Relu] | type[Prolu]) -> None:
+    eager = autoencoding(cls, 1)
+    compiled = Autoencoding(eager.sae, 1, torch.device("cpu"), compiled=True)
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        compiled.reconstruct(rows(x, [40]), 0), eager.reconstruct(rows(x, [40]), 0)
+    )
+    torch.testing.assert_close(compiled.sums, eager.sums, rtol=1e-5, atol=1e-5)
 
 
 def test_zero_activations_and_dead_codes_give_zero_not_nan() -> None:
     measured = Autoencoding(Relu(6, 10), 1, torch.device("cpu"))
-    x_hat = measured.reconstruct(torch.zeros(4, 6), torch.zeros(4, dtype=torch.long))
+    x_hat = measured.reconstruct(rows(torch.zeros(4, 6), [4]), 0)
     assert torch.equal(x_hat, torch.zeros(4, 6))
-    assert all(torch.equal(sums, torch.zeros(1).double()) for sums in measured.sums.values())
+    assert not measured.sums.any()

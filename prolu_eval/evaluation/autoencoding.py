@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prolu_eval.evaluation.compiling import compiled_encoder
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.saes import SparseAutoencoder
 
@@ -74,12 +75,15 @@ class Autoencoding:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         sizes: Sizes | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.sae = sae.to(device, dtype)
         self.sums = torch.zeros(len(COLUMNS), n_rows, dtype=torch.float64, device=device)
         self.features = FeatureSums(sae.d_sae, device)
         self._norms = sae.W_dec.float().norm(dim=1)
         self._sizes = sizes or Sizes.of(device)
+        self._encode = compiled_encoder(self.sae) if compiled else self._encode_eagerly
 
     @torch.inference_mode()
     def reconstruct(self, given: Activations, first_row: int) -> Tensor:
@@ -95,7 +99,7 @@ class Autoencoding:
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
-            codes = sae.activate(sae.pre_activation(z))
+            codes = self._encode(z)
             active = _active(codes)
             z_hat.append(self._decode(codes, active))
             pending.append(active._replace(token=active.token + i * size))
@@ -109,6 +113,9 @@ class Autoencoding:
         _add_reconstruction(x.float(), x_hat.float(), given.starts, rows)
         self.features.count_tokens(given.fold)
         return x_hat.to(given.x.dtype)
+
+    def _encode_eagerly(self, z: Tensor) -> Tensor:
+        return self.sae.activate(self.sae.pre_activation(z))
 
     def _decode(self, codes: Tensor, active: _Active) -> Tensor:
         """Codes [n, d_sae], given also as the active ones among them, decoded. [n, d_in]"""

@@ -57,8 +57,9 @@ class _Batch:
         ids, counted = tokens.ids[rows.start : rows.stop], tokens.counted[rows.start : rows.stop]
         with_next = counted.clone()
         with_next[:, -1] = False
-        position, next_position = counted.flatten().nonzero()[:, 0], with_next.flatten().nonzero()[:, 0]
-        parts = (
+        position = counted.flatten().nonzero()[:, 0]
+        next_position = with_next.flatten().nonzero()[:, 0]
+        parts = [
             ids,
             position,
             _starts(counted),
@@ -66,9 +67,9 @@ class _Batch:
             next_position,
             _starts(with_next),
             ids.flatten()[next_position + 1],
-        )
+        ]
         if device.type == "cuda":
-            parts = tuple(part.pin_memory() for part in parts)
+            parts = [part.pin_memory() for part in parts]
         return cls(first, *(part.to(device, non_blocking=True) for part in parts))
 
     def rows_of(self, sums: Tensor) -> Tensor:
@@ -96,6 +97,7 @@ class Engine:
             the device runs out of memory.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
             device.
+        compiled: whether the autoencoders' encoding is compiled.
         progress: called with the number of rows done since the last call, per pass over them.
     """
 
@@ -107,11 +109,12 @@ class Engine:
         *,
         batch_size: int | None = None,
         sizes: Sizes | None = None,
+        compiled: bool = False,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
-        self._sizes, self._progress = sizes, progress
+        self._sizes, self._compiled, self._progress = sizes, compiled, progress
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
@@ -125,7 +128,7 @@ class Engine:
         """
         return self._within_memory(lambda: self._measure(saes, self._all(rows)))
 
-    def mean_activation(self, rows: range | None = None) -> tuple[NDArray[np.float64], int]:
+    def sum_of_activations(self, rows: range | None = None) -> tuple[NDArray[np.float64], int]:
         """The sum of the activations over the counted positions of rows, and their number. [d], n
 
         Raises:
@@ -183,7 +186,8 @@ class Engine:
     ) -> dict[str, Measurement | EvaluationError]:
         model, n = self.model, len(rows)
         running = [
-            Autoencoding(sae, n, model.device, model.dtype, self._sizes) for sae in saes.values()
+            Autoencoding(sae, n, model.device, model.dtype, self._sizes, compiled=self._compiled)
+            for sae in saes.values()
         ]
         spliced = torch.zeros(len(saes), 2, n, dtype=torch.float64, device=model.device)
         for batch in self._batches(rows):
@@ -211,9 +215,7 @@ class Engine:
     ) -> Measurement | EvaluationError:
         sums = torch.cat([autoencoding.sums, spliced]).cpu().numpy()
         if not np.isfinite(sums).all():
-            return EvaluationError(
-                name, "reconstructs to NaN or infinity", "try --dtype float32"
-            )
+            return EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")
         by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), sums, strict=True))
         return Measurement(by_column, autoencoding.features)
 

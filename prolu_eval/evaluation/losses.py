@@ -17,9 +17,7 @@ _LEAST_POSITIONS = 256
 ReadOut = Callable[[Tensor], Tensor]
 
 
-def cross_entropy(
-    read_out: ReadOut, hidden: Tensor, targets: Tensor, vocab_size: int
-) -> Tensor:
+def cross_entropy(read_out: ReadOut, hidden: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Cross-entropy per position.
 
     Args:

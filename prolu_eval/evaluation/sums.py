@@ -1,4 +1,4 @@
-"""What a measurement of an autoencoder consists of, and how measurements of disjoint rows add up."""
+"""What a measurement of an autoencoder consists of, and how those of disjoint rows add up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

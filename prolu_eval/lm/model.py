@@ -35,7 +35,7 @@ class LanguageModel:
     def __init__(
         self,
         name: str,
-        network: nn.Module,
+        network: Any,
         bridge: Any,
         modules: dict[int, str],
         fingerprint: str,
@@ -44,7 +44,8 @@ class LanguageModel:
     ) -> None:
         self.name, self.fingerprint = name, fingerprint
         self.tokenizer = bridge.tokenizer
-        self._network: Any = network.eval().requires_grad_(False)
+        self._network = network
+        self._network.eval().requires_grad_(False)
         self._sites = hook_sites(bridge, modules, processed=processed)
         self._blocks = [modules[id(block.original_component)] for block in bridge.blocks]
         self._block_returns_tuple: dict[int, bool] = {}

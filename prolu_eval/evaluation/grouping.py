@@ -1,0 +1,80 @@
+"""Which runs can be measured together: those of one model, one hook point, and the same tokens."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from prolu_eval.errors import UsageError
+from prolu_eval.evaluation.options import DEFAULT_CONTEXT, Options
+from prolu_eval.runs import Run, WeightProcessing
+from prolu_eval.tokens import Split
+
+# Weights of autoencoders that are held at once, and their number; more runs than that share further
+# clean passes, which by then cost next to nothing beside them.
+_WEIGHT_BYTES, _MOST_RUNS = 1 << 30, 64
+
+
+@dataclass(frozen=True, order=True)
+class Group:
+    """What runs must share to be measured together."""
+
+    model: str
+    revision: str
+    weight_processing: WeightProcessing
+    tokens: str
+    split: Split
+    context_length: int
+    prepend_bos: bool
+    hook: str
+
+
+def grouped(
+    runs: Iterable[Run], options: Options, refuse: Callable[[Run, UsageError], None]
+) -> Iterator[tuple[Group, list[Run]]]:
+    """Runs by group; those that do not say where they belong are refused."""
+    placed: list[tuple[Group, Run]] = []
+    for run in runs:
+        try:
+            placed.append((_group_of(run, options), run))
+        except UsageError as error:
+            refuse(run, error)
+    placed.sort(key=lambda pair: pair[0])
+    for group, members in groupby(placed, key=lambda pair: pair[0]):
+        yield group, [run for _, run in members]
+
+
+def _group_of(run: Run, options: Options) -> Group:
+    needs = {
+        "model": options.model or run.model,
+        "hook": options.hook or run.hook,
+        "tokens": options.tokens or run.dataset,
+    }
+    for what, value in needs.items():
+        if value is None:
+            raise UsageError(run.path, f"does not say its {what}", f"pass --{what}")
+    prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
+    return Group(
+        model=str(needs["model"]),
+        revision=(None if options.model else run.model_revision) or "",
+        weight_processing=options.weight_processing or run.weight_processing or "none",
+        tokens=str(needs["tokens"]),
+        split=options.split or ("all" if options.tokens else "heldout"),
+        context_length=options.context_length or run.context_length or DEFAULT_CONTEXT,
+        prepend_bos=prepend_bos,
+        hook=str(needs["hook"]),
+    )
+
+
+def portions(runs: Iterable[Run]) -> Iterator[list[Run]]:
+    """Runs in portions whose weights fit in memory together."""
+    portion: list[Run] = []
+    size = 0
+    for run in runs:
+        weights = 8 * run.d_in * run.d_sae
+        if portion and (size + weights > _WEIGHT_BYTES or len(portion) == _MOST_RUNS):
+            yield portion
+            portion, size = [], 0
+        portion.append(run)
+        size += weights
+    if portion:
+        yield portion

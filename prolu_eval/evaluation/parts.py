@@ -1,0 +1,108 @@
+"""Parts of a measurement, shard by shard of the tokens, kept on disk until the whole is there.
+
+A part appears whole or not at all, and whoever measures it holds a lock that ends with its process,
+however that ends. So work goes on where it was, and processes share it without repeating any.
+"""
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from prolu_eval.errors import ResultsError
+from prolu_eval.results import Array, write_atomically
+
+
+def shards(n_rows: int, rows_per_shard: int, most: int = 256) -> list[range]:
+    """Rows in consecutive shards of equal size, but for the last; at most so many."""
+    size = max(1, rows_per_shard, -(-n_rows // most))
+    return [range(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def name_of(rows: range) -> str:
+    """The name of the part over some rows."""
+    return f"{rows.start:09}-{rows.stop:09}"
+
+
+class Parts:
+    """The parts of one measurement, by name, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, name: str) -> bool:
+        """Whether a part is there."""
+        return self._path(name).exists()
+
+    def read(self, name: str) -> dict[str, Array] | None:
+        """A part, or None if it is not there or was damaged since."""
+        try:
+            arrays: dict[str, Array] = load_file(self._path(name))
+        except (OSError, SafetensorError):
+            self._path(name).unlink(missing_ok=True)
+            return None
+        return arrays
+
+    def write(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Keep a part.
+
+        Raises:
+            ResultsError: if the folder cannot be written to.
+        """
+        write_atomically(self._path(name), save(dict(arrays)))
+
+    def obtain(self, name: str, measure: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+        """A part that is there, or one that is measured now and kept."""
+        found = self.read(name)
+        if found is None:
+            measured = measure()
+            self.write(name, measured)
+            return measured
+        return found
+
+    def claim(self, name: str) -> FileLock | None:
+        """A lock on a part, to be released; None if another process has it."""
+        lock = self._lock(name)
+        return lock if _acquired(lock, 0) else None
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Hold the measurement as a whole; waits while another process does."""
+        lock = self._lock("whole")
+        _acquired(lock, -1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def remove(self) -> None:
+        """Forget all parts. Safe at any time once the whole has been stored."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self._folder / f"{name}.lock", is_singleton=False)
+
+
+def _acquired(lock: FileLock, timeout: float) -> bool:
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        remedy = "name a writable folder with --results"
+        if getattr(error, "errno", None) in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+            remedy = "name a --results folder on a file system with locks"
+        raise ResultsError(
+            lock.lock_file, f"cannot be written or locked ({reason})", remedy
+        ) from None
+    return True
