@@ -38,6 +38,14 @@ ESTIMATORS: dict[Estimator, Callable[[Tensor, float], Tensor]] = {
         torch.exp(-0.5 * (u / width) ** 2) / (width * math.sqrt(2 * math.pi))
     ),
 }
+# How far below the threshold each is nonzero, in bandwidths.
+REACH: dict[Estimator, float] = {
+    "thresh": 0,
+    "rectangle": 0.5,
+    "triangle": 1,
+    "sigmoid": math.inf,
+    "gaussian": math.inf,
+}
 
 
 class _ProLU(torch.autograd.Function):

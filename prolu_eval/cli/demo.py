@@ -22,14 +22,15 @@ def demo(
     from prolu_eval.cli.frontier import Question, answer
     from prolu_eval.cli.sweep import train_and_print
     from prolu_eval.errors import DONE
-    from prolu_eval.training import FOUR_SWEEPS, read_sweep_file
+    from prolu_eval.training import FOUR_SWEEPS, Settings, read_sweep_file
 
     options.check_device(device)
-    settings = read_sweep_file(FOUR_SWEEPS)
+    grid = read_sweep_file(FOUR_SWEEPS)
     if not quiet:
-        runs = len(list(settings.plans()))
+        runs = len(list(grid.plans()))
         typer.echo(f"Training {runs} autoencoders on the embedded model, a few minutes on a CPU.")
-    trained = train_and_print(settings, out, device, as_json=False, quiet=quiet)
+    settings = Settings(device, progress=not quiet)
+    trained = train_and_print(grid, out, settings, as_json=False, quiet=quiet)
     chosen = options.evaluation_options(n_tokens=_EVALUATION_TOKENS, device=device)
     answered = answer([out], chosen, Question(), quiet=quiet)
     raise typer.Exit(trained if answered == DONE else answered)

@@ -1,6 +1,8 @@
 """`prolu-eval sweep`: train a grid of autoencoders."""
 
 import json
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ from prolu_eval.cli import app, options
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
-    from prolu_eval.training import SweepFile, Trained
+    from prolu_eval.training import Cost, Settings, SweepFile, Trained
 
 File = Annotated[
     Path | None,
@@ -19,7 +21,22 @@ File = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder for the runs, one folder each.")]
 TrainTokens = Annotated[int | None, typer.Option(min=1, help="Activations to train on.")]
 DSae = Annotated[int | None, typer.Option(min=1, help="Dictionary size.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and train nothing.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder that keeps activations for later sweeps.")]
+Minutes = Annotated[
+    float, typer.Option(min=0, help="Minutes between checkpoints, from which a sweep continues.")
+]
+TensorBoardFolder = Annotated[
+    Path | None, typer.Option("--tensorboard", help="Folder for TensorBoard logs.")
+]
+WandbProject = Annotated[
+    str | None, typer.Option("--wandb", help="Weights & Biases project to log to.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")
+]
+ShowExample = Annotated[
+    bool, typer.Option("--example", help="Print a commented sweep file with every setting.")
+]
 
 
 @app.command()
@@ -33,17 +50,28 @@ def sweep(
     context_length: options.ContextLength = None,
     d_sae: DSae = None,
     device: options.Device = None,
+    cache: Cache = None,
+    checkpoint_minutes: Minutes = 5,
+    tensorboard: TensorBoardFolder = None,
+    wandb: WandbProject = None,
     dry_run: DryRun = False,
+    example: ShowExample = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train every run of a sweep file that is not there yet, all at once on the same activations.
 
-    Options replace what the file says is shared among all sweeps.
+    Options replace what the file says is shared among all sweeps. A sweep that was interrupted goes
+    on from its last checkpoint when it is called again.
     """
-    from prolu_eval.training import FOUR_SWEEPS, read_sweep_file
+    from prolu_eval.training import EXAMPLE, FOUR_SWEEPS, Settings, read_sweep_file
+    from prolu_eval.training.loggers import Logger, TensorBoard, WeightsAndBiases
 
-    settings = read_sweep_file(
+    if example:
+        typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
+        return
+    options.check_device(device)
+    grid = read_sweep_file(
         file or FOUR_SWEEPS,
         model=model,
         hook=hook,
@@ -53,19 +81,28 @@ def sweep(
         d_sae=d_sae,
     )
     if dry_run:
-        _print_grid(settings, out, as_json)
+        _print_grid(grid, out, device, as_json)
         return
-    options.check_device(device)
-    raise typer.Exit(train_and_print(settings, out, device, as_json=as_json, quiet=quiet))
+    loggers: list[Logger] = []
+    if tensorboard is not None:
+        loggers.append(TensorBoard(tensorboard))
+    if wandb is not None:
+        loggers.append(WeightsAndBiases(wandb, out))
+    settings = Settings(device, cache, checkpoint_minutes, not quiet, loggers)
+    with ExitStack() as closing:
+        for logger in loggers:
+            closing.callback(logger.close)
+        code = train_and_print(grid, out, settings, as_json=as_json, quiet=quiet)
+    raise typer.Exit(code)
 
 
 def train_and_print(
-    settings: "SweepFile", out: Path, device: str | None, *, as_json: bool, quiet: bool
+    grid: "SweepFile", out: Path, settings: "Settings", *, as_json: bool, quiet: bool
 ) -> int:
     """Train, say what came of it, and the exit code."""
     from prolu_eval.training import train
 
-    trained = train(settings, out, device=device, progress=not quiet)
+    trained = train(grid, out, settings)
     if as_json:
         typer.echo(json.dumps({"runs": [_describe(t) for t in trained]}, indent=1))
     elif not quiet:
@@ -89,17 +126,35 @@ def _describe(trained: "Trained") -> dict[str, Any]:
     }
 
 
-def _print_grid(settings: "SweepFile", out: Path, as_json: bool) -> None:
-    plans = list(settings.plans())
+def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool) -> None:
+    from prolu_eval.lm import LanguageModel
+    from prolu_eval.training import estimate
+
+    shared, plans = grid.shared, list(grid.plans())
+    model = LanguageModel.load(shared.model, device=device)
+    d_in = model.width(shared.hook)
+    cost = estimate(plans, shared, d_in, model.device)
     if as_json:
         document = {
-            "shared": settings.shared.model_dump(mode="json"),
+            "shared": shared.model_dump(mode="json"),
             "runs": [{"run": plan.name, "path": str(out / plan.name)} for plan in plans],
+            "cost": asdict(cost),
         }
         typer.echo(json.dumps(document, indent=1))
         return
-    shared = settings.shared
-    typer.echo(f"{shared.hook} of {shared.model}, d_sae {shared.d_sae}, {shared.n_tokens:,} tokens")
+    typer.echo(
+        f"{shared.hook} of {shared.model}, d_in {d_in}, d_sae {shared.dictionary_size(d_in)}, "
+        f"{shared.n_tokens:,} tokens"
+    )
     for plan in plans:
         typer.echo(f"  {plan.name}")
-    typer.echo(f"{len(plans)} runs")
+    _print_cost(cost, str(model.device))
+
+
+def _print_cost(cost: "Cost", device: str) -> None:
+    rounds = "" if cost.rounds == 1 else f", in {cost.rounds} rounds because of memory"
+    typer.echo(f"{cost.runs} runs of {cost.steps:,} steps{rounds}")
+    typer.echo(f"parameters of each: {cost.parameters:,}")
+    typer.echo(f"memory of all, with gradients and moments: {cost.memory / 2**20:,.0f} MiB")
+    typer.echo(f"operations, were every feature active: {cost.flops / 1e12:,.1f} TFLOP")
+    typer.echo(f"time on {device}, by a few steps of each sweep: {cost.seconds / 60:,.1f} minutes")

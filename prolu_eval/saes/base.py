@@ -4,7 +4,9 @@ A variant is a subclass of :class:`SparseAutoencoder` that names its own per-fea
 options, and says how a pre-activation becomes an activation. Modules here do no input or output.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -107,6 +109,15 @@ class SparseAutoencoder(nn.Module):
         own = dict.fromkeys(cls.feature_tensors, (d_sae,))
         return {"W_enc": (d_in, d_sae), **own, "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        """A twin that computes with other tensors in the place of its parameters, sharing the rest.
+
+        They may have any shapes that broadcast: stacked autoencoders are [n, ...] tensors in one.
+        """
+        twin = copy(self)
+        twin.__dict__["_parameters"] = {**self._parameters, **tensors}
+        return twin
+
     @property
     def label(self) -> str:
         """The variant as tables and figures name it, with the options that tell it apart."""
@@ -119,6 +130,10 @@ class SparseAutoencoder(nn.Module):
     def effective_threshold(self) -> Tensor:
         """The value of m at or below which a feature is off; NaN where there is none. [d_sae]"""
         raise NotImplementedError
+
+    def gradient_threshold(self) -> Tensor:
+        """The value of m at or below which code and training gradients are both zero. [d_sae]"""
+        return self.effective_threshold()
 
     def encoder_bias(self) -> Tensor | None:
         """What bias histograms show: b_enc, or its counterpart in the variant. [d_sae]"""

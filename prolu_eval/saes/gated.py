@@ -27,6 +27,9 @@ class Gated(SparseAutoencoder):
     def effective_threshold(self) -> Tensor:
         return torch.maximum(-self.b_gate, -self.b_mag * (-self.r_mag).exp())
 
+    def gradient_threshold(self) -> Tensor:
+        return -self.b_gate
+
     def encoder_bias(self) -> Tensor:
         """b_gate: it decides what fires."""
         return self.b_gate

@@ -104,13 +104,20 @@ class JumpRelu(SparseAutoencoder):
     def activate(self, m: Tensor) -> Tensor:
         return jumprelu(m + self.b_enc, self.threshold, self._bandwidth)
 
+    def fires(self, m: Tensor) -> Tensor:
+        """1 where a feature is active, else 0, differentiable in the threshold. [..., d_sae]"""
+        return step(m + self.b_enc, self.threshold, self._bandwidth)
+
     def l0(self, m: Tensor) -> Tensor:
         """The number of active features, differentiable in the threshold. [..., d_sae] -> [...]"""
-        return step(m + self.b_enc, self.threshold, self._bandwidth).sum(-1)
+        return self.fires(m).sum(-1)
 
     @property
     def _bandwidth(self) -> float:
         return cast(JumpReluOptions, self.options).bandwidth
+
+    def gradient_threshold(self) -> Tensor:
+        return self.threshold - self._bandwidth / 2 - self.b_enc
 
     def effective_threshold(self) -> Tensor:
         return self.threshold.clamp(min=0) - self.b_enc

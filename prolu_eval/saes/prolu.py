@@ -4,7 +4,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from prolu_eval.activations import Estimator, Gradient, prolu
+from prolu_eval.activations import REACH, Estimator, Gradient, prolu
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -40,3 +40,9 @@ class Prolu(SparseAutoencoder):
 
     def effective_threshold(self) -> Tensor:
         return (-self.b_enc).clamp(min=0)
+
+    def gradient_threshold(self) -> Tensor:
+        options = cast(ProluOptions, self.options)
+        if options.gradient == "relu":
+            return self.effective_threshold()
+        return (-self.b_enc - REACH[options.estimator] * options.bandwidth).clamp(min=0)

@@ -16,3 +16,6 @@ class ProluReluHybrid(Prolu):
 
     def effective_threshold(self) -> Tensor:
         return -self.b_enc
+
+    def gradient_threshold(self) -> Tensor:
+        return torch.where(self.b_enc < 0, super().gradient_threshold(), -self.b_enc)

@@ -1,6 +1,18 @@
 """Training sweeps of autoencoders on a language model's activations."""
 
-from prolu_eval.training.config import FOUR_SWEEPS, SweepFile, read_sweep_file
+from prolu_eval.training.config import EXAMPLE, FOUR_SWEEPS, SweepFile, read_sweep_file
+from prolu_eval.training.cost import Cost, estimate
+from prolu_eval.training.loop import Settings
 from prolu_eval.training.sweep import Trained, train
 
-__all__ = ["FOUR_SWEEPS", "SweepFile", "Trained", "read_sweep_file", "train"]
+__all__ = [
+    "EXAMPLE",
+    "FOUR_SWEEPS",
+    "Cost",
+    "Settings",
+    "SweepFile",
+    "Trained",
+    "estimate",
+    "read_sweep_file",
+    "train",
+]

@@ -1,6 +1,7 @@
 """The sweep file: what all runs share, what varies between sweeps, what varies within one.
 
-The three parts are the write-up's own headings. A file is TOML; see ``sweeps/four.toml``.
+The three parts are the write-up's own headings. A file is TOML; ``sweeps/example.toml`` shows every
+setting.
 """
 
 import tomllib
@@ -8,19 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prolu_eval.errors import ConfigError
 from prolu_eval.runs import EMBEDDED_MODEL
-from prolu_eval.saes import VARIANTS
-from prolu_eval.training.penalties import PENALTIES
+from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
+from prolu_eval.training.objectives import OBJECTIVES
 
-# Variants whose loss is reconstruction error plus a penalty on the codes.
-TRAINABLE = ("relu", "prolu", "prolu_relu_hybrid")
-
-FOUR_SWEEPS = Path(__file__).parent / "sweeps" / "four.toml"
+SWEEPS = Path(__file__).parent / "sweeps"
+FOUR_SWEEPS = SWEEPS / "four.toml"
+EXAMPLE = SWEEPS / "example.toml"
 
 
 class _Table(BaseModel):
@@ -35,13 +35,32 @@ class Shared(_Table):
     dataset: str = EMBEDDED_MODEL
     n_tokens: int = Field(gt=0, description="activations trained on; the text repeats if shorter")
     context_length: int = Field(128, ge=2)
-    d_sae: int = Field(gt=0)
+    d_sae: int | None = Field(None, gt=0)
+    expansion: float | None = Field(None, gt=0, description="d_sae over d_in, in its stead")
     batch_size: int = Field(gt=0, description="activations per step")
     buffer_size: int = Field(65_536, gt=0, description="activations shuffled together")
     warmup: float = Field(0.05, ge=0, le=1, description="fraction of steps with a rising rate")
     decay: float = Field(0.2, ge=0, le=1, description="fraction of steps with a falling rate")
+    coefficient_warmup: float = Field(
+        0, ge=0, le=1, description="fraction of steps with a rising coefficient"
+    )
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
+    decoder_norm: Literal["unit", "free"] = Field(
+        "unit", description="rows of unit norm, or free ones whose norms weigh the penalty"
+    )
+    b_dec_init: Literal["mean", "geometric_median", "zero"] = "mean"
+    normalisation: Literal["mean_norm", "none", "layer_norm", "constant_norm"] = Field(
+        "mean_norm", description="mean_norm: one factor that gives a mean norm of sqrt(d_in)"
+    )
+    dead_after: int = Field(50_000, gt=0, description="tokens without firing")
+    resample_every: int = Field(0, ge=0, description="steps between resamplings; 0 for none")
+    auxk: float = Field(1 / 32, ge=0, description="weight of topk's loss on dead features")
+    k_aux: int | None = Field(None, gt=0, description="dead features per token; half of d_in")
+    threshold_ema: float = Field(0.99, ge=0, lt=1, description="of batchtopk's threshold, per step")
+    precision: Literal["float32", "mixed"] = Field(
+        "float32", description="mixed: products in bfloat16 on CUDA"
+    )
     data_seed: int = 0
 
     @field_validator("model", "dataset")
@@ -52,6 +71,32 @@ class Shared(_Table):
             return name
         return str(Path(name).resolve())
 
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.d_sae is None) == (self.expansion is None):
+            raise ValueError("give either d_sae or expansion")
+        return self
+
+    @property
+    def n_steps(self) -> int:
+        """Number of optimiser steps."""
+        return max(1, self.n_tokens // self.batch_size)
+
+    @property
+    def sae_normalisation(self) -> Normalisation:
+        """What the autoencoders themselves do to each activation; a factor is folded in instead."""
+        return "none" if self.normalisation == "mean_norm" else self.normalisation
+
+    def resamples_at(self, step: int) -> bool:
+        """Whether dead features are resampled after a step: not while the rate rises or falls."""
+        if not self.resample_every or (step + 1) % self.resample_every:
+            return False
+        return self.warmup * self.n_steps <= step < (1 - self.decay) * self.n_steps
+
+    def dictionary_size(self, d_in: int) -> int:
+        """d_sae, for activations of width d_in."""
+        return self.d_sae or max(1, round((self.expansion or 0) * d_in))
+
 
 class Within(_Table):
     """What varies within every sweep, beside its coefficients."""
@@ -61,12 +106,55 @@ class Within(_Table):
 
 
 class Sweep(_Table):
-    """One sweep: a variant, its options and penalty, over its own coefficients."""
+    """One sweep: a variant, its options and penalty, over its own coefficients or values of k."""
 
     variant: str
     options: dict[str, Any] = Field(default_factory=dict)
-    penalty: str = "l1"
-    coefficients: list[float] = Field(min_length=1)
+    penalty: str | None = None
+    coefficients: list[float] = []
+    k: list[float] = []
+    learning_rates: list[float] | None = Field(None, min_length=1)
+    seeds: list[int] | None = Field(None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_penalty(cls, document: Any) -> Any:
+        if isinstance(document, dict) and "penalty" not in document:
+            objective = OBJECTIVES.get(document.get("variant", ""))
+            if objective is not None and objective.penalties:
+                return {**document, "penalty": objective.penalties[0]}
+        return document
+
+    @model_validator(mode="after")
+    def _suits_the_variant(self) -> Self:
+        if self.variant not in OBJECTIVES:
+            known = "cannot be trained" if self.variant in VARIANTS else "is unknown"
+            raise ValueError(f"variant {self.variant!r} {known}: choose {', '.join(OBJECTIVES)}")
+        objective = OBJECTIVES[self.variant]
+        wanted, other = ("k", "coefficients") if objective.takes_k else ("coefficients", "k")
+        if not getattr(self, wanted) or getattr(self, other):
+            raise ValueError(f"variant {self.variant!r} varies in {wanted}: give a list of that")
+        if objective.takes_k and self.penalty is not None:
+            raise ValueError(f"variant {self.variant!r} has no penalty")
+        if not objective.takes_k and self.penalty not in objective.penalties:
+            offered = ", ".join(objective.penalties)
+            raise ValueError(
+                f"unknown penalty {self.penalty!r} of variant {self.variant!r}: choose {offered}"
+            )
+        return self
+
+    def autoencoder(
+        self,
+        d_in: int,
+        d_sae: int,
+        k: float | None = None,
+        normalisation: Normalisation = "none",
+    ) -> SparseAutoencoder:
+        """An autoencoder of the sweep, its weights zero."""
+        cls = VARIANTS[self.variant]
+        options = self.options if k is None else {**self.options, "k": k}
+        checked = cls.Options.model_validate(options)
+        return cls(d_in, d_sae, checked, normalisation=normalisation)
 
 
 class SweepFile(_Table):
@@ -79,32 +167,43 @@ class SweepFile(_Table):
     def plans(self) -> Iterator["Plan"]:
         """Every run of the grid, sweep by sweep."""
         for sweep in self.sweep:
-            grid = product(sweep.coefficients, self.within.learning_rates, self.within.seeds)
-            for coefficient, learning_rate, seed in grid:
-                yield Plan(sweep, coefficient, learning_rate, seed)
+            rates = sweep.learning_rates or self.within.learning_rates
+            seeds = sweep.seeds or self.within.seeds
+            for value, rate, seed in product(sweep.k or sweep.coefficients, rates, seeds):
+                yield Plan(sweep, value, rate, seed)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run of a grid."""
+    """One run of a grid; ``value`` is its coefficient, or its k."""
 
     sweep: Sweep
-    coefficient: float
+    value: float
     learning_rate: float
     seed: int
 
     @property
+    def k(self) -> float | None:
+        """How many features may be active, where that is what varies."""
+        return self.value if self.sweep.k else None
+
+    @property
+    def coefficient(self) -> float | None:
+        """The penalty's coefficient, where there is one."""
+        return None if self.sweep.k else self.value
+
+    @property
     def label(self) -> str:
         """The sweep's name, as tables and figures have it."""
-        cls = VARIANTS[self.sweep.variant]
-        sae = cls(1, 1, cls.Options.model_validate(self.sweep.options))
-        return f"{sae.label}+{self.sweep.penalty}"
+        label = self.sweep.autoencoder(1, 1, self.k).label
+        return label if self.sweep.penalty is None else f"{label}+{self.sweep.penalty}"
 
     @property
     def name(self) -> str:
         """The run's folder."""
         label = self.label.replace("/", "-").replace("+", "_")
-        return f"{label}_c{self.coefficient:g}_lr{self.learning_rate:g}_s{self.seed}"
+        kind = "k" if self.sweep.k else "c"
+        return f"{label}_{kind}{self.value:g}_lr{self.learning_rate:g}_s{self.seed}"
 
 
 def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
@@ -118,37 +217,19 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(path, f"cannot be read ({error})", "give a TOML sweep file") from None
+    given = {key: value for key, value in overrides.items() if value is not None}
     if isinstance(document.get("shared"), dict):
-        document["shared"] |= {key: v for key, v in overrides.items() if v is not None}
+        if "d_sae" in given:
+            document["shared"].pop("expansion", None)
+        document["shared"] |= given
     try:
         file = SweepFile.model_validate(document)
-        for sweep in file.sweep:
-            _check(sweep, path)
+        names = [plan.name for plan in file.plans()]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(
-            path, f"{where}: {first['msg'].lower()}", f"compare it with {FOUR_SWEEPS}"
-        ) from None
-    names = [plan.name for plan in file.plans()]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(path, f"{where}: {reason}", f"compare it with {EXAMPLE}") from None
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")
     return file
-
-
-def _check(sweep: Sweep, path: Path) -> None:
-    if sweep.variant not in VARIANTS:
-        raise ConfigError(
-            path, f"unknown variant {sweep.variant!r}", f"choose {', '.join(TRAINABLE)}"
-        )
-    if sweep.variant not in TRAINABLE:
-        raise ConfigError(
-            path,
-            f"variant {sweep.variant!r} has a training loss of its own, which is not offered",
-            f"choose {', '.join(TRAINABLE)}; checkpoints of any variant can be evaluated",
-        )
-    if sweep.penalty not in PENALTIES:
-        raise ConfigError(
-            path, f"unknown penalty {sweep.penalty!r}", f"choose {', '.join(PENALTIES)}"
-        )
-    VARIANTS[sweep.variant].Options.model_validate(sweep.options)

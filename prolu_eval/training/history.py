@@ -1,13 +1,12 @@
-"""What is logged while a stack trains: loss terms, sparsity, and the biases' histograms."""
+"""What is logged while a stack trains: loss terms, sparsity, gradients, the biases' histograms."""
 
 import torch
 from torch import Tensor
 
+from prolu_eval.training.gradients import compare_gradients
 from prolu_eval.training.stack import Losses, Stack
 
 BIAS_EDGES = torch.linspace(-4, 4, 81)
-_SCALARS = ("step", "loss", "mse", "penalty", "l0", "l1", "sqrt_l1", "explained_variance",
-            "dead_fraction", "bias_negative_fraction")  # fmt: skip
 
 
 class History:
@@ -19,48 +18,71 @@ class History:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._fired = torch.zeros(0)
-        self._scalars: list[Tensor] = []
+        self._fired = torch.zeros_like(stack.silent, dtype=torch.bool)
+        self._scalars: dict[str, list[Tensor]] = {}
         self._histograms: list[Tensor] = []
-        self.l0 = float("nan")
+
+    @property
+    def latest(self) -> dict[str, Tensor]:
+        """What was logged last. [n] each"""
+        return {name: values[-1] for name, values in self._scalars.items()}
 
     @torch.no_grad()
     def observe(self, losses: Losses) -> None:
         """Note which features fired in a step."""
-        fired = (losses.codes != 0).any(1)
-        self._fired = self._fired | fired if self._fired.numel() else fired
+        self._fired |= losses.fired
 
-    @torch.no_grad()
     def log(self, step: int, x: Tensor, losses: Losses) -> None:
         """Log a step, from its batch [batch, d_in] and what it measured."""
-        codes, bias = losses.codes.abs(), self._stack.parameters["b_enc"]
-        n = len(bias)
-        loss = losses.squared_error + self._stack.coefficients * losses.penalty
-        values = (
-            torch.full((n,), float(step), device=bias.device),
-            loss,
-            losses.squared_error,
-            losses.penalty,
-            (codes != 0).sum(-1).float().mean(-1),
-            codes.sum(-1).mean(-1),
-            codes.sqrt().sum(-1).mean(-1),
-            1 - losses.squared_error / (x - x.mean(0)).square().sum(-1).mean(),
-            1 - self._fired.float().mean(-1),
-            (bias < 0).float().mean(-1),
-        )
-        self._scalars.append(torch.stack(values, -1).cpu())
-        inside = bias.detach().cpu().clamp(BIAS_EDGES[0], BIAS_EDGES[-1])
-        self._histograms.append(torch.stack([torch.histogram(b, BIAS_EDGES).hist for b in inside]))
-        self._fired = torch.zeros(0)
-        self.l0 = float(values[4].mean())
+        bias = self._stack.biases()
+        values = {
+            "step": torch.full_like(losses.loss, step),
+            "loss": losses.loss,
+            "mse": losses.squared_error,
+            "penalty": losses.penalty,
+            "auxiliary": losses.auxiliary,
+            "l0": losses.l0,
+            "l1": losses.l1,
+            "sqrt_l1": losses.sqrt_l1,
+            "explained_variance": 1
+            - losses.squared_error / (x - x.mean(0)).square().sum(-1).mean(),
+            "dead_fraction": 1 - self._fired.float().mean(-1),
+            **compare_gradients(self._stack, x),
+        }
+        if bias is not None:
+            values["bias_negative_fraction"] = (bias < 0).float().mean(-1)
+            inside = bias.cpu().clamp(BIAS_EDGES[0], BIAS_EDGES[-1])
+            counts = [torch.histogram(b, BIAS_EDGES).hist.to(torch.int32) for b in inside]
+            self._histograms.append(torch.stack(counts))
+        for name, value in values.items():
+            self._scalars.setdefault(name, []).append(value.detach().float().cpu())
+        self._fired.zero_()
 
     def failed(self, index: int) -> bool:
         """Whether an autoencoder's loss is no longer finite."""
-        return bool(self._scalars) and not bool(torch.isfinite(self._scalars[-1][index, 1]))
+        return bool(self._scalars) and not bool(torch.isfinite(self.latest["loss"][index]))
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """The history of one autoencoder: scalars [n_logs], ``bias_histogram`` [n_logs, bins]."""
-        scalars = torch.stack(self._scalars)[:, index]
-        histograms = torch.stack(self._histograms)[:, index].to(torch.int32).contiguous()
-        columns = {name: scalars[:, i].contiguous() for i, name in enumerate(_SCALARS)}
-        return {**columns, "bias_histogram": histograms, "bias_edges": BIAS_EDGES}
+        logged = {name: torch.stack(v)[:, index] for name, v in self._scalars.items()}
+        if self._histograms:
+            logged["bias_histogram"] = torch.stack(self._histograms)[:, index]
+            logged["bias_edges"] = BIAS_EDGES
+        return {name: tensor.contiguous() for name, tensor in logged.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that was logged, and which features fired since."""
+        scalars = {f"scalars/{name}": torch.stack(v) for name, v in self._scalars.items()}
+        if self._histograms:
+            scalars["histograms"] = torch.stack(self._histograms)
+        return {"fired": self._fired, **scalars}
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Go on from where another history of the same stack was."""
+        self._fired.copy_(state["fired"])
+        self._histograms = list(state.get("histograms", []))
+        self._scalars = {
+            name.removeprefix("scalars/"): list(values)
+            for name, values in state.items()
+            if name.startswith("scalars/")
+        }

@@ -1,26 +1,38 @@
-"""Sparsity penalties by name: functions of feature activations, summed over features."""
+"""Sparsity penalties by name: functions of feature activations, to be summed over features."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 # Bounds the gradient of the square root at zero to 50. Activations are trained at mean norm
 # sqrt(d_in), so that codes are of order one.
 _SQRT_EPSILON = 1e-4
+# Steepness of the hyperbolic tangent, which counts features of activation well above 1 / 4 fully.
+_TANH_SCALE = 4.0
 
 
 def l1(codes: Tensor) -> Tensor:
-    """Sum of |a_i|. [..., d_sae] -> [...]"""
-    return codes.abs().sum(-1)
+    """|a_i|. Its derivative at zero is one: codes that cannot be negative have P(a) = sum a_i."""
+    return codes * torch.ones_like(codes).copysign(codes.detach())
 
 
 def sqrt_l1(codes: Tensor) -> Tensor:
-    """Sum of sqrt(|a_i| + eps) - sqrt(eps), eps = 1e-4. [..., d_sae] -> [...]
+    """sqrt(|a_i| + eps) - sqrt(eps), eps = 1e-4.
 
     The square root of the write-up, P(a) = ||a||_{1/2}^{1/2}, with a finite gradient at zero.
     """
     root: float = _SQRT_EPSILON**0.5
-    return ((codes.abs() + _SQRT_EPSILON).sqrt() - root).sum(-1)
+    return (l1(codes) + _SQRT_EPSILON).sqrt() - root
 
 
-PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "sqrt_l1": sqrt_l1}
+def tanh(codes: Tensor) -> Tensor:
+    """A smooth count of the active features: the hyperbolic tangent of 4 |a_i|.
+
+    Anthropic, Circuits Updates of January 2025 (there with decoder norms, which are one here).
+    """
+    return torch.tanh(_TANH_SCALE * l1(codes))
+
+
+# Each is elementwise: [...] -> [...].
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "sqrt_l1": sqrt_l1, "tanh": tanh}

@@ -4,96 +4,335 @@ Each autoencoder's loss depends on its own slice of the parameters alone, so the
 of losses is each one's own gradient, and training them together equals training each alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prolu_eval.saes import VARIANTS, SparseAutoencoder
+from prolu_eval.saes import SparseAutoencoder, VariantOptions
+from prolu_eval.saes.trec import TrecOptions
+from prolu_eval.training.active import Dense, Sparse
 from prolu_eval.training.config import Plan, Shared
-from prolu_eval.training.penalties import PENALTIES
+from prolu_eval.training.initial import Statistics, initialise
+from prolu_eval.training.objectives import OBJECTIVES, Pass, reconstruct_dead, squared_error
+from prolu_eval.training.penalties import l1
+
+# Codes computed at a time on a CPU, so that they stay in cache.
+_CODES_AT_ONCE = 1 << 20
+# On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
+_DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 
 
 class Losses(NamedTuple):
-    """What one step measured, per autoencoder. [n] each, codes [n, batch, d_sae]"""
+    """What one step measured, per autoencoder. [n] each, fired [n, d_sae] bool
 
+    All but ``auxiliary`` are means over the batch; l0, l1 and sqrt_l1 are of the codes.
+    """
+
+    loss: Tensor
     squared_error: Tensor
     penalty: Tensor
-    codes: Tensor
-
-
-class _Objective(nn.Module):
-    """One autoencoder with its loss: mean over tokens of ||x - x_hat||^2 + coefficient P(a)."""
-
-    def __init__(self, sae: SparseAutoencoder, penalty: str) -> None:
-        super().__init__()
-        self.sae, self.penalty = sae, PENALTIES[penalty]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        codes, x_hat, _ = self.sae.reconstruct(x)
-        return (x - x_hat).square().sum(-1).mean(), self.penalty(codes).mean(), codes
+    auxiliary: Tensor
+    l0: Tensor
+    l1: Tensor
+    sqrt_l1: Tensor
+    fired: Tensor
 
 
 class Stack:
-    """Autoencoders of one variant, options, penalty and learning rate, and their optimiser.
+    """Autoencoders of one sweep and learning rate, and their optimiser.
 
     Weights start as random unit decoder rows, their transpose as encoder, zero encoder biases, and
-    the mean activation as decoder bias; decoder rows stay at unit norm throughout. Dead features
-    are not resampled.
+    a centre of the activations as decoder bias.
 
     Args:
         plans: the runs; they share their sweep and learning rate.
         shared: the settings of all sweeps.
-        mean: mean activation, in training units. [d_in]
-        n_steps: how many steps there will be.
+        statistics: of the activations, in training units.
+        dense: whether passes work on whole tensors; None for what suits the device.
+
+    Attributes:
+        parameters: stacked: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], a row per feature, ``b_dec``
+            [n, d_in], the variant's own [n, d_sae], or [n, 1] if one for all features.
+        silent: tokens since each feature fired. [n, d_sae]
+        n_done: steps done.
     """
 
-    def __init__(self, plans: Sequence[Plan], shared: Shared, mean: Tensor, n_steps: int) -> None:
-        self.plans = plans
-        sweep, rate = plans[0].sweep, plans[0].learning_rate
-        cls = VARIANTS[sweep.variant]
-        options = cls.Options.model_validate(sweep.options)
-        self._saes = [cls(len(mean), shared.d_sae, options) for _ in plans]
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        shared: Shared,
+        statistics: Statistics,
+        *,
+        dense: bool | None = None,
+    ) -> None:
+        self.plans, self.shared = plans, shared
+        self.objective = OBJECTIVES[plans[0].sweep.variant]
+        self.n_done = 0
+        d_in = len(statistics.mean)
+        self.d_sae = shared.dictionary_size(d_in)
+        device = statistics.mean.device
+        self._saes = [
+            plan.sweep.autoencoder(d_in, self.d_sae, plan.k, shared.sae_normalisation)
+            for plan in plans
+        ]
         for sae, plan in zip(self._saes, plans, strict=True):
-            _initialise(sae, plan.seed, mean.cpu())
-        objective = _Objective(self._saes[0], sweep.penalty)
+            initialise(sae, plan.seed, statistics)
         self.parameters = {
-            name: torch.stack([sae.get_parameter(name).detach() for sae in self._saes])
-            .to(mean.device)
+            name: torch.stack([_by_feature(name, sae.get_parameter(name)) for sae in self._saes])
+            .to(device)
             .requires_grad_()
             for name, _ in self._saes[0].named_parameters()
         }
-        self.coefficients = torch.tensor([plan.coefficient for plan in plans], device=mean.device)
-
-        def run(parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            named = {f"sae.{name}": tensor for name, tensor in parameters.items()}
-            result: tuple[Tensor, Tensor, Tensor] = torch.func.functional_call(
-                objective, named, (x,)
-            )
-            return result
-
-        self._run = torch.func.vmap(run, in_dims=(0, None))
+        # Per-feature tensors begin alike in every feature; a restarted one begins so again.
+        self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
+        if self.objective.learns_threshold:
+            self.parameters["threshold"].requires_grad_(False)
+        coefficients = [plan.coefficient or 0.0 for plan in plans]
+        self.coefficients = torch.tensor(coefficients, device=device)
+        self.silent = torch.zeros(len(plans), self.d_sae, dtype=torch.int64, device=device)
+        self._layout = Dense if dense or (dense is None and device.type != "cpu") else Sparse
+        self._memory = self.coefficients.new_empty(0)
         self._optimiser = torch.optim.Adam(
-            self.parameters.values(), lr=rate, betas=(shared.beta1, shared.beta2), fused=True
+            self.trained.values(),
+            lr=plans[0].learning_rate,
+            betas=(shared.beta1, shared.beta2),
+            fused=True,
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimiser, lambda step: rate_factor(step, n_steps, shared.warmup, shared.decay)
-        )
+
+    @property
+    def variant(self) -> type[SparseAutoencoder]:
+        """The class of the autoencoders."""
+        return type(self._saes[0])
+
+    @property
+    def options(self) -> VariantOptions:
+        """The variant's options of the sweep; ``k`` may differ between runs."""
+        return self._saes[0].options
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters that the optimiser moves."""
+        return {name: p for name, p in self.parameters.items() if p.requires_grad}
 
     def step(self, x: Tensor) -> Losses:
         """Train on a batch of activations in training units. [batch, d_in]"""
-        squared_error, penalty, codes = self._run(self.parameters, x)
-        (squared_error + self.coefficients * penalty).sum().backward()
-        W_dec = self.parameters["W_dec"]
+        losses = [self._descend(chunk, x) for chunk in self._chunks(len(x))]
+        measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
+        self._keep_radial_part_out()
+        shared, rate = self.shared, self.plans[0].learning_rate
+        factor = rate_factor(self.n_done, shared.n_steps, shared.warmup, shared.decay)
+        self._optimiser.param_groups[0]["lr"] = rate * factor
+        self._optimiser.step()
+        self._constrain()
+        self.silent += len(x)
+        self.silent[measured.fired] = 0
+        self.n_done += 1
+        return measured
+
+    def biases(self) -> Tensor | None:
+        """Encoder biases, or their counterpart; None where the variant has none. [n, d_sae]"""
+        whole = self._saes[0].with_tensors(self.parameters)
+        bias = whole.encoder_bias()
+        return None if bias is None else bias.detach()
+
+    def gradients(self, x: Tensor, options: VariantOptions | None = None) -> dict[str, Tensor]:
+        """The gradients of each autoencoder's loss on a batch, by parameter. [n, ...] each
+
+        ``options`` replace those of the sweep, to see what another synthetic gradient would do.
+        """
+        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._chunks(len(x))]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.trained}
+
+    def passed(
+        self, chunk: slice, x: Tensor, leaves: dict[str, Tensor], options: VariantOptions | None
+    ) -> Pass:
+        """A pass of some of the autoencoders over a batch, with given tensors as parameters."""
+        alone = self._saes[chunk]
+        leaves = {"W_enc": leaves["W_dec"], **leaves}
+        whole = alone[0].with_tensors(leaves)
+        whole.options = options or whole.options
         with torch.no_grad():
+            m = self._room(len(alone), len(x))
+            torch.bmm(x - whole.b_dec[:, None], whole.W_enc.transpose(1, 2), out=m)
+            constant = whole.with_tensors({name: leaf.detach() for name, leaf in leaves.items()})
+            active = self._layout(self.objective.select(alone, constant, m))
+        values = {
+            name: active.per_feature(leaf.expand(-1, self.d_sae))
+            for name, leaf in leaves.items()
+            if name not in ("W_enc", "W_dec", "b_dec")
+        }
+        sae = whole.with_tensors(values)
+        active_m = active.pre_activations(m, x, whole.W_enc, whole.b_dec)
+        return Pass(x, m, whole, active, sae, active_m, self.objective.codes(sae, active_m))
+
+    def _room(self, n: int, batch: int) -> Tensor:
+        """Memory for pre-activations, the same in every step: fresh pages cost more than a product.
+
+        [n, batch, d_sae]
+        """
+        size = n * batch * self.d_sae
+        if self._memory.numel() < size:
+            self._memory = self.coefficients.new_empty(size)
+        return self._memory[:size].view(n, batch, self.d_sae)
+
+    def _chunks(self, batch: int) -> Iterator[slice]:
+        """Slices of the stack that pass together."""
+        n, codes = len(self.plans), batch * self.d_sae
+        if self.coefficients.is_cuda:
+            free, _ = torch.cuda.mem_get_info(self.coefficients.device)
+            at_once = int(_MEMORY_SHARE * free) // (4 * _DENSE_TENSORS * codes)
+        else:
+            at_once = _CODES_AT_ONCE // codes
+        at_once = max(1, at_once)
+        return (slice(start, min(n, start + at_once)) for start in range(0, n, at_once))
+
+    def _differentiate(
+        self, chunk: slice, x: Tensor, options: VariantOptions | None = None
+    ) -> tuple[dict[str, Tensor], Losses, Pass]:
+        leaves = {name: p.detach()[chunk] for name, p in self.parameters.items()}
+        wanted = {name: leaves[name].requires_grad_() for name in self.trained}
+        mixed = self.shared.precision == "mixed" and x.is_cuda
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
+            done = self.passed(chunk, x, leaves, options)
+            losses = self._losses(chunk, done)
+        gradients = torch.autograd.grad(
+            losses.loss.sum(), list(wanted.values()), materialize_grads=True
+        )
+        measured = Losses(*(value.detach() for value in losses))
+        return dict(zip(wanted, gradients, strict=True)), measured, done
+
+    def _descend(self, chunk: slice, x: Tensor) -> Losses:
+        """Put a chunk's gradients where the optimiser finds them."""
+        gradients, losses, done = self._differentiate(chunk, x)
+        for name, gradient in gradients.items():
+            parameter = self.parameters[name]
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad[chunk] = gradient
+        if self.objective.learns_threshold:
+            self._follow_threshold(chunk, done)
+        return losses
+
+    def _losses(self, chunk: slice, done: Pass) -> Losses:
+        batch, objective, sweep = len(done.x), self.objective, self.plans[0].sweep
+        parts = objective.reconstructions(done)
+        errors = [squared_error(done.x, x_hat) for x_hat in parts]
+        zero = torch.zeros_like(self.coefficients[chunk])
+        penalty = auxiliary = zero
+        if sweep.penalty is not None:
+            values = objective.penalty(sweep.penalty, done, self._norms(done))
+            penalty = done.active.total(values) / batch
+        if (further := objective.auxiliary(done)) is not None:
+            auxiliary = further / batch
+        if objective.has_auxk and self.shared.auxk:
+            auxiliary = auxiliary + self._auxk(chunk, done, parts[-1].detach())
+        coefficients = self.coefficients[chunk] * self._coefficient_factor()
+        loss = torch.stack(errors).mean(0) / batch + coefficients * penalty + auxiliary
+        with torch.no_grad():
+            size = l1(done.codes.detach())
+            l0, total, root = (
+                done.active.total(values) / batch
+                for values in ((size > 0).to(size.dtype), size, size.sqrt())
+            )
+            fired = done.active.fired(size)
+        return Losses(loss, errors[-1] / batch, penalty, auxiliary, l0, total, root, fired)
+
+    def _norms(self, done: Pass) -> Tensor | None:
+        if self.shared.decoder_norm == "unit":
+            return None
+        return done.active.per_feature(done.whole.W_dec.norm(dim=-1))
+
+    def _auxk(self, chunk: slice, done: Pass, x_hat: Tensor) -> Tensor:
+        dead = self.silent[chunk] >= self.shared.dead_after
+        if not dead.any():
+            return torch.zeros_like(self.coefficients[chunk])
+        k_aux = self.shared.k_aux or max(1, done.x.shape[1] // 2)
+        error = reconstruct_dead(done, done.x - x_hat, dead, k_aux)
+        return self.shared.auxk / len(done.x) * error
+
+    def _coefficient_factor(self) -> float:
+        return rate_factor(self.n_done, self.shared.n_steps, self.shared.coefficient_warmup, 0)
+
+    @torch.no_grad()
+    def _follow_threshold(self, chunk: slice, done: Pass) -> None:
+        """Move an exponential average, corrected for its start, to the smallest code kept."""
+        keep = self.shared.threshold_ema
+        weight = (1 - keep) / (1 - keep ** (self.n_done + 1))
+        smallest = done.active.smallest(done.codes)[:, None]
+        threshold = self.parameters["threshold"][chunk]
+        threshold += torch.where(smallest.isfinite(), weight * (smallest - threshold), 0)
+
+    @torch.no_grad()
+    def _keep_radial_part_out(self) -> None:
+        """Rows of unit norm do not follow the part of the gradient that would lengthen them."""
+        if self.shared.decoder_norm == "unit":
+            W_dec = self.parameters["W_dec"]
             gradient = cast(Tensor, W_dec.grad)
-            gradient -= (gradient * W_dec).sum(-1, keepdim=True) * W_dec
-            self._optimiser.step()
-            self._schedule.step()
-            self._optimiser.zero_grad()
+            gradient.addcmul_(W_dec, (gradient * W_dec).sum(-1, keepdim=True), value=-1)
+
+    @torch.no_grad()
+    def _constrain(self) -> None:
+        if self.shared.decoder_norm == "unit":
+            W_dec = self.parameters["W_dec"]
             W_dec /= W_dec.norm(dim=-1, keepdim=True)
-        return Losses(squared_error.detach(), penalty.detach(), codes.detach())
+        if "threshold" in self.trained:
+            self.parameters["threshold"].clamp_(min=0)
+
+    @torch.no_grad()
+    def reconstructions(self, x: Tensor) -> Tensor:
+        """x_hat of a batch, of each autoencoder. [batch, d_in] -> [n, batch, d_in]"""
+        leaves = {name: p.detach() for name, p in self.parameters.items()}
+        parts = []
+        for chunk in self._chunks(len(x)):
+            own = {name: leaf[chunk] for name, leaf in leaves.items()}
+            parts.append(self.objective.reconstructions(self.passed(chunk, x, own, None))[-1])
+        return torch.cat(parts)
+
+    def restart(self, index: int, features: Tensor, rows: Tensor, encoder_share: float) -> None:
+        """Begin some features of one autoencoder anew, with given directions. [r], [r, d_in]
+
+        Encoder rows get ``encoder_share`` of the mean norm of the other features' rows.
+        """
+        others = torch.ones(self.d_sae, dtype=torch.bool, device=rows.device)
+        others[features] = False
+        for name, parameter in self.trained.items():
+            if name == "b_dec":
+                continue
+            if name == "W_enc":
+                value = rows * (encoder_share * parameter[index, others].norm(dim=-1).mean())
+            elif name == "W_dec":
+                value = rows
+            else:
+                value = self._first[name].to(rows.device)
+            parameter[index, features] = value
+            for moment in ("exp_avg", "exp_avg_sq"):
+                self._optimiser.state[parameter][moment][index, features] = 0
+        self.silent[index, features] = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that decides how training goes on."""
+        moments = {
+            f"{name}/{moment}": tensor
+            for name, parameter in self.trained.items()
+            for moment, tensor in self._optimiser.state[parameter].items()
+        }
+        done = torch.tensor(self.n_done)
+        return {**self.parameters, **moments, "silent": self.silent, "n_done": done}
+
+    @torch.no_grad()
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Go on from where another stack of the same arguments was."""
+        self.n_done = int(state["n_done"])
+        self.silent.copy_(state["silent"])
+        for name, parameter in self.parameters.items():
+            parameter.copy_(state[name])
+            if parameter.requires_grad and self.n_done:
+                self._optimiser.state[parameter] = {
+                    moment: state[f"{name}/{moment}"].to(parameter.device)
+                    for moment in ("step", "exp_avg", "exp_avg_sq")
+                }
 
     def autoencoder(self, index: int, scale: float) -> SparseAutoencoder:
         """One of the autoencoders, taking activations in the model's units.
@@ -103,9 +342,22 @@ class Stack:
         """
         factors = {"W_enc": scale, "W_dec": 1 / scale, "b_dec": 1 / scale}
         sae = self._saes[index]
+        if isinstance(sae.options, TrecOptions) and sae.options.tied:
+            # The rows serve both ways, so it is the threshold that takes the factor.
+            factors |= {"W_dec": 1.0}
+            sae.options = sae.options.model_copy(update={"theta": sae.options.theta / scale})
         for name, stacked in self.parameters.items():
-            sae.get_parameter(name).data = stacked[index].detach().cpu() * factors.get(name, 1.0)
+            own = _by_feature(name, stacked[index].detach().cpu())
+            parameter = sae.get_parameter(name)
+            parameter.data = (own * factors.get(name, 1.0)).reshape(parameter.shape)
         return sae
+
+
+def _by_feature(name: str, tensor: Tensor) -> Tensor:
+    """An autoencoder's tensor as the stack has it, or back."""
+    if name == "W_enc":
+        return tensor.detach().T.contiguous()
+    return tensor.detach()[None] if tensor.dim() == 0 else tensor.detach()
 
 
 def rate_factor(step: int, n_steps: int, warmup: float, decay: float) -> float:
@@ -113,13 +365,3 @@ def rate_factor(step: int, n_steps: int, warmup: float, decay: float) -> float:
     rising = (step + 1) / max(1.0, warmup * n_steps)
     falling = (n_steps - step) / max(1.0, decay * n_steps)
     return max(0.0, min(1.0, rising, falling))
-
-
-@torch.no_grad()
-def _initialise(sae: SparseAutoencoder, seed: int, mean: Tensor) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(sae.W_dec.shape, generator=generator)
-    rows /= rows.norm(dim=1, keepdim=True)
-    sae.W_dec.copy_(rows)
-    sae.W_enc.copy_(rows.T)
-    sae.b_dec.copy_(mean)

@@ -1,15 +1,11 @@
-"""Training a whole grid: one stream of activations, every stack in turn on each batch."""
+"""Training a grid of runs, each into a folder of its own."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import save
-from tqdm import tqdm
 
 from prolu_eval.checkpoints.native import read_config, save_run
 from prolu_eval.errors import ConfigError, EvaluationError
@@ -17,13 +13,12 @@ from prolu_eval.lm import LanguageModel
 from prolu_eval.results import write_atomically
 from prolu_eval.runs import CONFIG_FILE, RunConfig
 from prolu_eval.tokens import load_tokens
+from prolu_eval.training.checkpoint import stored_runs
 from prolu_eval.training.config import Plan, Shared, SweepFile
-from prolu_eval.training.history import History
-from prolu_eval.training.stack import Stack
-from prolu_eval.training.stream import activations, shuffled_batches
+from prolu_eval.training.cost import rounds
+from prolu_eval.training.loop import Settings, Training
 
 HISTORY_FILE = "history.safetensors"
-_LOGS = 50
 
 
 @dataclass(frozen=True)
@@ -39,20 +34,21 @@ class Trained:
 def train(
     file: SweepFile,
     out: Path,
-    *,
-    device: str | None = None,
-    progress: bool = False,
+    settings: Settings | None = None,
     on_trained: Callable[[Trained], Any] = lambda _: None,
 ) -> list[Trained]:
     """Train every run of a grid that is not in ``out`` yet, one folder each.
 
-    A run whose loss stops being finite is ``failed``; the others go on.
+    A run whose loss stops being finite is ``failed``; the others go on. A call that was interrupted
+    and is made again continues from its last checkpoint. What does not fit in memory at once is
+    trained in rounds.
 
     Raises:
         ConfigError: if a run's folder holds a run of another configuration.
         ModelError, TokensError: if the model, hook or dataset cannot be used.
         ResultsError: if ``out`` cannot be written to.
     """
+    settings = settings or Settings()
     done: list[Trained] = []
 
     def settle(trained: Trained) -> None:
@@ -61,25 +57,25 @@ def train(
 
     missing = []
     for plan in file.plans():
-        if _present(out / plan.name, plan, file.shared):
+        if _present(out / plan.name, file.shared):
             settle(Trained(plan, out / plan.name, "present"))
         else:
             missing.append(plan)
     if missing:
-        _train(missing, file.shared, out, device, progress, settle)
+        _train(list(file.plans()), missing, file.shared, out, settings, settle)
     return done
 
 
 def _train(
-    plans: list[Plan],
+    plans: Sequence[Plan],
+    missing: Sequence[Plan],
     shared: Shared,
     out: Path,
-    device: str | None,
-    progress: bool,
+    settings: Settings,
     settle: Callable[[Trained], None],
 ) -> None:
-    model = LanguageModel.load(shared.model, device=device)
-    model.site(shared.hook)
+    model = LanguageModel.load(shared.model, device=settings.device)
+    d_in = model.width(shared.hook)
     tokens = load_tokens(
         shared.dataset,
         model,
@@ -87,79 +83,40 @@ def _train(
         n_tokens=shared.n_tokens,
         context_length=shared.context_length,
     )
-    generator = torch.Generator().manual_seed(shared.data_seed)
-    batches = shuffled_batches(
-        activations(model, shared.hook, tokens, generator),
-        shared.batch_size,
-        shared.buffer_size,
-        generator,
-    )
-    n_steps = max(1, shared.n_tokens // shared.batch_size)
-    x = next(batches)
-    if not torch.isfinite(x).all():
-        raise EvaluationError(
-            shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
-        )
-    # In training units activations have mean norm sqrt(d_in), so that coefficients carry over
-    # between models and hook points.
-    scale = float(x.shape[1] ** 0.5 / x.norm(dim=1).mean())
-    stacks = [Stack(group, shared, scale * x.mean(0), n_steps) for group in _groups(plans)]
-    histories = [History(stack) for stack in stacks]
-    log_every = max(1, n_steps // _LOGS)
-    bar = tqdm(total=n_steps, unit="step", disable=None if progress else True, leave=False)
-    for step in range(n_steps):
-        z = scale * x
-        for stack, history in zip(stacks, histories, strict=True):
-            losses = stack.step(z)
-            history.observe(losses)
-            if step % log_every == 0 or step == n_steps - 1:
-                history.log(step, z, losses)
-        bar.set_postfix(_live_l0(stacks, histories), refresh=False)
-        bar.update()
-        x = next(batches)
-    bar.close()
-    for stack, history in zip(stacks, histories, strict=True):
-        for index, plan in enumerate(stack.plans):
+    # An interrupted round goes on as it was, with those of its runs that were stored already.
+    interrupted = stored_runs(out)
+    if {plan.name for plan in missing} & interrupted:
+        going_on = [plan for plan in plans if plan.name in interrupted]
+        rest = [plan for plan in missing if plan.name not in interrupted]
+    else:
+        going_on, rest = [], list(missing)
+    for part in filter(None, [going_on, *rounds(rest, shared, d_in, model.device)]):
+        training = Training(part, shared, model, tokens, out, settings)
+        training.run()
+        for plan, sae, history, index in training.results():
             folder = out / plan.name
-            if history.failed(index):
+            if sae is None:
                 error = EvaluationError(plan.name, "diverged: its loss is not finite",
                                         "lower the learning rate")  # fmt: skip
                 settle(Trained(plan, folder, "failed", str(error)))
-                continue
-            write_atomically(folder / HISTORY_FILE, save(history.tensors(index)))
-            sae = stack.autoencoder(index, scale)
-            save_run(folder, sae, run_config(plan, shared, n_steps))
-            settle(Trained(plan, folder, "trained"))
+            elif not (folder / CONFIG_FILE).exists():
+                write_atomically(folder / HISTORY_FILE, save(history.tensors(index)))
+                save_run(folder, sae, run_config(plan, shared, d_in))
+                settle(Trained(plan, folder, "trained"))
+        training.finish()
 
 
-def _live_l0(stacks: list[Stack], histories: list[History]) -> dict[str, str]:
-    return {
-        stack.plans[0].label: f"L0 {history.l0:.0f}"
-        for stack, history in zip(stacks, histories, strict=True)
-    }
-
-
-def _groups(plans: list[Plan]) -> list[list[Plan]]:
-    """Plans that can be stacked, together: those of one sweep and learning rate."""
-
-    def key(plan: Plan) -> str:
-        return json.dumps([plan.sweep.model_dump(exclude={"coefficients"}), plan.learning_rate])
-
-    return [list(group) for _, group in groupby(sorted(plans, key=key), key=key)]
-
-
-def run_config(plan: Plan, shared: Shared, n_steps: int) -> RunConfig:
+def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:
     """What a run's config.json says of its training."""
     return RunConfig(
         variant=plan.sweep.variant,
-        options=plan.sweep.options,
-        d_in=1,
-        d_sae=shared.d_sae,
+        d_in=d_in,
+        d_sae=shared.dictionary_size(d_in),
         model=shared.model,
         hook=shared.hook,
         dataset=shared.dataset,
         context_length=shared.context_length,
-        tokens_seen=n_steps * shared.batch_size,
+        tokens_seen=shared.n_steps * shared.batch_size,
         penalty=plan.sweep.penalty,
         coefficient=plan.coefficient,
         learning_rate=plan.learning_rate,
@@ -168,7 +125,7 @@ def run_config(plan: Plan, shared: Shared, n_steps: int) -> RunConfig:
     )
 
 
-def _present(folder: Path, plan: Plan, shared: Shared) -> bool:
+def _present(folder: Path, shared: Shared) -> bool:
     """Whether a finished run of this very configuration lies in a folder."""
     path = folder / CONFIG_FILE
     if not path.exists():

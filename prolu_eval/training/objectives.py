@@ -1,0 +1,218 @@
+"""How each variant is trained: which entries take part, its penalty, its auxiliary loss.
+
+The loss of every autoencoder is ``mean ||x - x_hat||^2 + coefficient * penalty + auxiliary``. What
+a variant's paper does otherwise is one small class here, named in :data:`OBJECTIVES`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prolu_eval.saes import Gated, JumpRelu, SparseAutoencoder
+from prolu_eval.saes.batchtopk import MatryoshkaOptions
+from prolu_eval.training.active import Active
+from prolu_eval.training.penalties import PENALTIES
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of n autoencoders over a batch, as far as the codes.
+
+    Attributes:
+        x: the batch. [batch, d_in]
+        m: pre-activations, without gradients. [n, batch, d_sae]
+        whole: stacked tensors: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], ``b_dec`` [n, d_in], and
+            per-feature ones [n, d_sae].
+        active: the entries that take part.
+        sae: its per-feature tensors are values of those entries.
+        active_m, codes: values of those entries.
+    """
+
+    x: Tensor
+    m: Tensor
+    whole: SparseAutoencoder
+    active: Active
+    sae: SparseAutoencoder
+    active_m: Tensor
+    codes: Tensor
+
+    def decode(self, values: Tensor, *, frozen: bool = False) -> Tensor:
+        """Reconstruction from codes, or from other values of the same entries.
+
+        ``frozen``: with no gradient for the decoder. [n, batch, d_in]
+        """
+        W_dec, b_dec = self.whole.W_dec, self.whole.b_dec
+        if frozen:
+            W_dec, b_dec = W_dec.detach(), b_dec.detach()
+        return self.active.decode(values, W_dec, b_dec)
+
+
+class Objective:
+    """Reconstruction error plus a penalty on the codes: the standard loss."""
+
+    penalties: ClassVar[tuple[str, ...]] = ("l1", "sqrt_l1")
+    takes_k: ClassVar[bool] = False
+    has_auxk: ClassVar[bool] = False
+    learns_threshold: ClassVar[bool] = False
+
+    def select(
+        self, alone: Sequence[SparseAutoencoder], whole: SparseAutoencoder, m: Tensor
+    ) -> Tensor:
+        """Which entries have a code or a gradient. [n, batch, d_sae] -> bool of that shape
+
+        ``alone`` are the autoencoders one by one, whose options may differ in ``k``.
+        """
+        threshold = torch.atleast_2d(whole.gradient_threshold()).unsqueeze(1)
+        if m.device.type != "cpu":
+            return torch.gt(m, threshold)
+        return torch.from_numpy(np.greater(m.numpy(), threshold.numpy()))  # three times as fast
+
+    def codes(self, sae: SparseAutoencoder, m: Tensor) -> Tensor:
+        """Codes of the selected entries, from their pre-activations. values -> values"""
+        return sae.activate(m)
+
+    def reconstructions(self, done: Pass) -> list[Tensor]:
+        """Those whose mean error is the loss, the autoencoder's own last. [n, batch, d_in] each"""
+        return [done.decode(done.codes)]
+
+    def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
+        """The penalty of each entry; ``norms`` of decoder rows weigh it. values -> values"""
+        return PENALTIES[name](_weighed(done.codes, norms))
+
+    def auxiliary(self, done: Pass) -> Tensor | None:
+        """A further squared error, summed over the batch; None for none. [n]"""
+        return None
+
+
+class GatedObjective(Objective):
+    """arXiv 2404.16014, equation 8: the penalty and a second reconstruction act on the gate."""
+
+    penalties = ("l1",)
+
+    def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
+        return PENALTIES[name](_weighed(self._gate(done), norms))
+
+    def auxiliary(self, done: Pass) -> Tensor:
+        return squared_error(done.x, done.decode(self._gate(done), frozen=True))
+
+    def _gate(self, done: Pass) -> Tensor:
+        return cast(Gated, done.sae).gate_activation(done.active_m)
+
+
+class JumpReluObjective(Objective):
+    """arXiv 2407.14435: the penalty is L0, whose gradient reaches the thresholds alone.
+
+    ``tanh`` is the smooth count that Anthropic trains with, whose gradient reaches all parameters.
+    """
+
+    penalties = ("l0", "tanh")
+
+    def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
+        if name == "l0":
+            return cast(JumpRelu, done.sae).fires(done.active_m)
+        return super().penalty(name, done, norms)
+
+
+class SelectingObjective(Objective):
+    """Variants that keep the largest codes (arXiv 2406.04093): no penalty, AuxK for dead features.
+
+    The variant's own activation selects; what it keeps is ``m + b_enc``.
+    """
+
+    penalties = ()
+    takes_k = True
+    has_auxk = True
+
+    def select(
+        self, alone: Sequence[SparseAutoencoder], whole: SparseAutoencoder, m: Tensor
+    ) -> Tensor:
+        return torch.stack(
+            [
+                one.with_tensors({"b_enc": bias}).activate(own) != 0
+                for one, bias, own in zip(alone, whole.b_enc, m, strict=True)
+            ]
+        )
+
+    def codes(self, sae: SparseAutoencoder, m: Tensor) -> Tensor:
+        return m + sae.b_enc
+
+
+class BatchTopKObjective(SelectingObjective):
+    """arXiv 2412.06410: the threshold used at inference follows the smallest code kept."""
+
+    learns_threshold = True
+
+
+class MatryoshkaObjective(BatchTopKObjective):
+    """arXiv 2503.17547: the mean over prefixes of groups of their own reconstruction error."""
+
+    def reconstructions(self, done: Pass) -> list[Tensor]:
+        d_sae = done.whole.W_dec.shape[1]
+        ends = np.cumsum(cast(MatryoshkaOptions, done.sae.options).group_sizes or (d_sae,))
+        index = torch.arange(d_sae, device=done.m.device).expand(len(done.m), d_sae)
+        within = done.active.per_feature(index)
+        return [done.decode(torch.where(within < int(end), done.codes, 0)) for end in ends]
+
+
+class SignedObjective(Objective):
+    """TLin, whose features are active on both sides of zero."""
+
+    def select(
+        self, alone: Sequence[SparseAutoencoder], whole: SparseAutoencoder, m: Tensor
+    ) -> Tensor:
+        return whole.activate(m) != 0
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "relu": Objective(),
+    "prolu": Objective(),
+    "prolu_relu_hybrid": Objective(),
+    "trec": Objective(),
+    "tlin": SignedObjective(),
+    "gated": GatedObjective(),
+    "jumprelu": JumpReluObjective(),
+    "topk": SelectingObjective(),
+    "abstopk": SelectingObjective(),
+    "groupmax": SelectingObjective(),
+    "batchtopk": BatchTopKObjective(),
+    "matryoshka": MatryoshkaObjective(),
+}
+
+
+def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """||x - x_hat||^2 summed over the batch. [batch, d_in], [n, batch, d_in] -> [n]"""
+    return (x - x_hat).square().sum((1, 2))
+
+
+def reconstruct_dead(done: Pass, error: Tensor, dead: Tensor, k_aux: int) -> Tensor:
+    """AuxK of arXiv 2406.04093: the squared error of dead features at what the others leave.
+
+    Of each token the ``k_aux`` largest dead features reconstruct ``error``, the residual.
+
+    Args:
+        done: the pass.
+        error: x - x_hat, without gradients. [n, batch, d_in]
+        dead: which features are. [n, d_sae] bool
+        k_aux: features per token.
+
+    Returns:
+        The squared error, summed over the batch; zero where no feature is dead. [n]
+    """
+    whole = done.whole
+    with torch.no_grad():
+        z = torch.where(dead[:, None], done.m + whole.b_enc[:, None], -torch.inf)
+        top = z.topk(min(k_aux, z.shape[-1]), sorted=False).indices
+        mask = torch.zeros_like(z, dtype=torch.bool).scatter_(-1, top, True) & (z > 0)
+    active = type(done.active)(mask)
+    m = active.pre_activations(done.m, done.x, whole.W_enc, whole.b_dec)
+    codes = m + active.per_feature(whole.b_enc)
+    e_hat = active.decode(codes, whole.W_dec, torch.zeros_like(whole.b_dec))
+    return (error - e_hat).square().sum((1, 2)) * dead.any(1)
+
+
+def _weighed(codes: Tensor, norms: Tensor | None) -> Tensor:
+    return codes if norms is None else codes * norms
