@@ -65,6 +65,13 @@ def baseline(session: nox.Session) -> None:
 
 
 @nox.session
+def simulations(session: nox.Session) -> None:
+    """How often a comparison with a baseline is right, over simulated re-evaluations."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "tests/simulations.py", "-rP", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's checks and format."""
     session.install("ruff==0.17.6")

@@ -1,0 +1,36 @@
+"""Simulated re-evaluations: comparisons on sequences drawn from a pool that is measured once."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.comparison import Options, compare, parse_tolerances
+from prolu_eval.results import Result
+
+SIMULATIONS = 200
+SEQUENCES = 256
+DEFAULTS = "l0=+2%,ce_degradation=+2%,nmse=+2%,hypervolume=-2%"
+
+On = Callable[[NDArray[np.int64]], list[Result]]
+
+
+def share_failing(now: On, then: On, tolerance: str, *, pool: int, paired: bool) -> float:
+    """The fraction of simulations in which a comparison finds a regression.
+
+    Args:
+        now: results on the sequences of the pool that are drawn.
+        then: the baseline's.
+        tolerance: as `--tolerance`.
+        pool: how many sequences there are to draw from.
+        paired: whether both sides see the same sequences, or each its own.
+    """
+    options = Options(tolerances=parse_tolerances([tolerance]), unpaired=not paired)
+    rng = np.random.default_rng(7)
+    failed = 0
+    for _ in range(SIMULATIONS):
+        drawn = rng.permutation(pool)[: 2 * SEQUENCES]
+        before, others = drawn[:SEQUENCES], drawn[SEQUENCES:]
+        after = before if paired else others
+        failed += compare(now(after), then(before), options).verdict == "regression"
+    return failed / SIMULATIONS

@@ -1,0 +1,140 @@
+"""How often a comparison is right on real measurements: damaged autoencoders of the embedded model.
+
+`nox -s simulations` runs it: some minutes, so that pytest does not collect it by itself. The fixed
+autoencoders of reports/baseline are measured once on a pool of held-out sequences, whole and
+damaged as a change of code could; each simulation draws its sequences from the pool.
+"""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from prolu_eval import evaluate, load_sae
+from prolu_eval.checkpoints.native import save_run
+from prolu_eval.evaluation import Options
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import PER_SEQUENCE, Result
+from prolu_eval.runs import RunConfig
+from prolu_eval.saes.base import SparseAutoencoder
+from prolu_eval.statistics import estimate
+from tests.conftest import ROOT
+from tests.drawing import DEFAULTS, On, share_failing
+
+FIXED = ROOT / "reports" / "baseline" / "runs"
+POOL, LENGTH = 1536, 64
+RUNS = ("relu_l1", "prolu-ste_l1")
+DAMAGED = "prolu-ste_l1_c0.4_lr0.008_s0"
+
+
+def noisy_encoder(sae: SparseAutoencoder) -> None:
+    noise = torch.randn(sae.W_enc.shape, generator=torch.Generator().manual_seed(0))
+    sae.W_enc.data += 0.3 * sae.W_enc.data.std() * noise
+
+
+def shifted_threshold(sae: SparseAutoencoder) -> None:
+    sae.b_enc.data -= 0.05 * sae.b_enc.data.abs().mean()
+
+
+def rescaled_decoder(sae: SparseAutoencoder) -> None:
+    sae.W_dec.data *= 0.97
+
+
+DAMAGES = (noisy_encoder, shifted_threshold, rescaled_decoder)
+HELD_TO = [(damage, metric) for damage in DAMAGES for metric in ("ce_degradation", "nmse", "kl")]
+
+
+def measured(folder: Path, batch_size: int | None = None) -> dict[str, Result]:
+    options = Options(
+        tokens="embedded", split="heldout", n_tokens=POOL * LENGTH, context_length=LENGTH,
+        batch_size=batch_size, device="cpu",
+    )  # fmt: skip
+    outcomes = evaluate(folder, options)
+    results = {outcome.name: outcome.result for outcome in outcomes if outcome.result is not None}
+    assert len(results) == len(outcomes)
+    assert {result.setting.n_sequences for result in results.values()} == {POOL}
+    return results
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """Results of the undamaged runs on the pool, by name."""
+    folder = tmp_path_factory.mktemp("whole")
+    for run in FIXED.iterdir():
+        if run.name.startswith(RUNS):
+            shutil.copytree(run, folder / run.name)
+    return measured(folder)
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """Results of one run, damaged in each way, by the damage's name."""
+    folder = tmp_path_factory.mktemp("damaged")
+    config = RunConfig.model_validate_json((FIXED / DAMAGED / "config.json").read_text())
+    for damage in DAMAGES:
+        sae = load_sae(FIXED / DAMAGED)
+        damage(sae)
+        save_run(folder / damage.__name__, sae, config)
+    return measured(folder)
+
+
+def on(results: dict[str, Result]) -> On:
+    """Results on drawn sequences alone."""
+
+    def drawn(chosen: NDArray[np.int64]) -> list[Result]:
+        return [_part(result, name, chosen) for name, result in results.items()]
+
+    return drawn
+
+
+def _part(result: Result, name: str, chosen: NDArray[np.int64]) -> Result:
+    sums = {PER_SEQUENCE + key: sum_[chosen] for key, sum_ in result.per_sequence().items()}
+    changes = {"tokens_fingerprint": str(hash(chosen.tobytes())), "n_sequences": len(chosen)}
+    return result.model_copy(
+        update={
+            "arrays": sums,
+            "run": result.run.model_copy(update={"name": name}),
+            "setting": result.setting.model_copy(update=changes),
+        }
+    )
+
+
+share = partial(share_failing, pool=POOL)
+
+
+def test_the_same_sequences_in_other_batches_always_pass(
+    whole: dict[str, Result], tmp_path: Path
+) -> None:
+    shutil.copytree(FIXED / DAMAGED, tmp_path / DAMAGED)
+    again = whole | measured(tmp_path, batch_size=7)
+    assert share(on(again), on(whole), DEFAULTS, paired=True) == 0
+
+
+@pytest.mark.parametrize("tolerance", [DEFAULTS, "l0=0,ce_degradation=0,nmse=0,hypervolume=0"])
+def test_other_sequences_of_the_same_distribution_pass(
+    whole: dict[str, Result], tolerance: str
+) -> None:
+    assert share(on(whole), on(whole), tolerance, paired=False) <= 0.05
+
+
+@pytest.mark.parametrize(("damage", "metric"), HELD_TO)
+def test_twice_the_tolerance_is_caught_and_half_of_it_does_not_fail(
+    whole: dict[str, Result],
+    damaged: dict[str, Result],
+    damage: Callable[[SparseAutoencoder], None],
+    metric: str,
+) -> None:
+    worse = damaged[damage.__name__]
+    now, then = (estimate(METRICS[metric], r.per_sequence()) for r in (worse, whole[DAMAGED]))
+    assert now.value is not None
+    assert then.value is not None
+    change = now.value - then.value
+    print(f"{damage.__name__}: {metric} {then.value:.4g} {change / then.value:+.1%}")
+    results = on(whole | {DAMAGED: worse})
+    assert share(results, on(whole), f"{metric}={change / 2}", paired=True) >= 0.95
+    assert share(results, on(whole), f"{metric}={change * 2}", paired=True) == 0
