@@ -5,7 +5,7 @@ Plain data, read by everything from training to the report.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,8 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
 EMBEDDED_MODEL = "embedded"
 
 WeightProcessing = Literal["none", "processed"]
+MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 
 
 class RunConfig(BaseModel):
@@ -26,8 +28,8 @@ class RunConfig(BaseModel):
     schema_version: int = SCHEMA_VERSION
     variant: str
     options: dict[str, Any] = Field(default_factory=dict, description="the variant's own settings")
-    d_in: int = Field(gt=0)
-    d_sae: int = Field(gt=0)
+    d_in: Width
+    d_sae: Width
     normalisation: Literal["none", "layer_norm", "constant_norm"] = "none"
     apply_b_dec_to_input: bool = True
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prolu_eval.checkpoints.reading import validate
+from prolu_eval.checkpoints.reading import TRUNCATED, validate
 from prolu_eval.errors import CheckpointError
-from prolu_eval.runs import Run
+from prolu_eval.runs import MAX_WIDTH, Run
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
 
 Fold = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -62,19 +62,25 @@ class Content:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, path: Path) -> SparseAutoencoder:
-        """The autoencoder, its weights still zero.
+        """The autoencoder without its weights, which :func:`fill` gives it.
 
         Raises:
-            CheckpointError: if an option is out of range.
+            CheckpointError: if an option or a size is out of range.
         """
+        if max(self.d_in, self.d_sae) > MAX_WIDTH:
+            raise CheckpointError(
+                path, f"claims {self.d_sae} features of {self.d_in} numbers", TRUNCATED
+            )
         cls = VARIANTS[self.variant]
-        return cls(
-            self.d_in,
-            self.d_sae,
-            validate(cls.Options, dict(self.options), path),
-            apply_b_dec_to_input=self.apply_b_dec_to_input,
-            normalisation=self.normalisation,
-        )
+        options = validate(cls.Options, dict(self.options), path)
+        with torch.device("meta"):
+            return cls(
+                self.d_in,
+                self.d_sae,
+                options,
+                apply_b_dec_to_input=self.apply_b_dec_to_input,
+                normalisation=self.normalisation,
+            )
 
 
 def foreign(
@@ -116,8 +122,7 @@ def _run(
     part: str | None,
     content: Content,
 ) -> Run:
-    with torch.device("meta"):
-        label = content.build(files[-1]).label
+    label = content.build(files[-1]).label
     about = dict(content.about)
     provenance = {"library": library, **about.pop("provenance", {})}
     return Run(
@@ -180,7 +185,7 @@ def fill(
         raise CheckpointError(path, f"has an unexpected tensor {min(unexpected)}", holds)
     weights = {name: _weights(name, tensors[name], shape, path) for name, shape in expected.items()}
     for name, tensor in fold(weights).items():
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise CheckpointError(
                 path, f"{name} has NaN or infinite weights", "use an earlier checkpoint of this run"
             )

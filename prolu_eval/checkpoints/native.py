@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 
 from prolu_eval.checkpoints.base import Format, fill
@@ -30,7 +31,7 @@ def read_config(path: Path) -> RunConfig:
 
 
 def build(config: RunConfig, path: Path) -> SparseAutoencoder:
-    """An autoencoder of a config's variant and shape, its weights still zero.
+    """An autoencoder of a config's variant and shape, without its weights.
 
     Raises:
         CheckpointError: if the variant, or one of its options, is unknown.
@@ -43,13 +44,14 @@ def build(config: RunConfig, path: Path) -> SparseAutoencoder:
             f"the variants are {', '.join(sorted(VARIANTS))}",
         )
     options = validate(variant.Options, config.options, path, "options")
-    return variant(
-        config.d_in,
-        config.d_sae,
-        options,
-        apply_b_dec_to_input=config.apply_b_dec_to_input,
-        normalisation=config.normalisation,
-    )
+    with torch.device("meta"):
+        return variant(
+            config.d_in,
+            config.d_sae,
+            options,
+            apply_b_dec_to_input=config.apply_b_dec_to_input,
+            normalisation=config.normalisation,
+        )
 
 
 def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:

@@ -21,7 +21,7 @@ from prolu_eval.checkpoints.saelens_units import (
     training_scale,
 )
 from prolu_eval.errors import CheckpointError
-from prolu_eval.runs import WeightProcessing
+from prolu_eval.runs import WeightProcessing, Width
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 
@@ -55,8 +55,8 @@ class _Metadata(BaseModel):
 
 class _Config(BaseModel):
     architecture: str = "standard"
-    d_in: int = Field(gt=0)
-    d_sae: int = Field(gt=0)
+    d_in: Width
+    d_sae: Width
     apply_b_dec_to_input: bool = True
     normalize_activations: str | bool | None = "none"
     reshape_activations: str | None = None

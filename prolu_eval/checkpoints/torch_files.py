@@ -12,6 +12,7 @@ from torch import Tensor
 from prolu_eval.checkpoints.reading import TRUNCATED, check_file, refuse_bomb
 from prolu_eval.errors import CheckpointError
 
+_PLAIN = "use a checkpoint that is a plain state dict, and whole"
 _PICKLE_BYTES, _PICKLE_TUPLES = 1 << 20, 20_000
 # What a state dict is pickled with. Of what torch.load allows besides, some allocates at will.
 _PICKLED = {
@@ -45,7 +46,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 (a hostile file may raise anything in the unpickler)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            path, f"cannot be read without executing what it holds ({reason})", TRUNCATED
+            path, f"cannot be read without executing what it holds ({reason})", _PLAIN
         ) from None
     if not isinstance(document, dict):
         raise CheckpointError(path, "holds no dict of tensors", TRUNCATED)
@@ -77,13 +78,13 @@ def _check_pickle(path: Path) -> None:
     n_tuples = 0
     for opcode, argument, _ in pickletools.genops(content):
         n_tuples += opcode.name.startswith("TUPLE")
-        named = str(argument)
+        named = str(argument or opcode.name)
         known = named in _PICKLED or (named.startswith("torch ") and _is_harmless(named[6:]))
         if (opcode.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not known) or (
             n_tuples > _PICKLE_TUPLES
         ):
             raise CheckpointError(
-                path, f"cannot be read without executing what it holds ({named})", TRUNCATED
+                path, f"cannot be read without executing what it holds ({named})", _PLAIN
             )
 
 
