@@ -1,18 +1,21 @@
 """A baseline: results kept for comparison, small and readable enough to review in a diff.
 
 Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, and what it
-was measured on; ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs, one
-tensor [n_columns, n_sequences] per run. In memory a baseline is a list of results.
+was measured on; ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs: for each
+setting `rows/ID` [n_rows, n_sequences], in which columns that runs share (such as the clean
+cross-entropy) stand once, and for each run `run/NAME` [n_columns], which of its setting's rows its
+columns are. In memory a baseline is a list of results.
 """
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -31,10 +34,12 @@ from prolu_eval.results import (
 )
 from prolu_eval.statistics import value_and_influence
 
-SCHEMA_VERSION = 1
-# 1: first version (2026-11)
+SCHEMA_VERSION = 2
+# 2: sums that runs share are kept once (2026-11)
+# 1: first version, with a tensor NAME [n_columns, n_sequences] for each run (2026-11)
 
 _DIGITS = 6
+_LFS_POINTER = b"version https://git-lfs"
 _RESTORE = "restore it from version control, or save the baseline again"
 
 
@@ -75,7 +80,7 @@ def save_baseline(results: Iterable[Result], path: Path) -> None:
         if first.run.name == second.run.name:
             raise BaselineError(path, f"would name {first.run.name} twice", "rename one of them")
     columns = sorted({column for result in ordered for column in result.per_sequence()})
-    content = save({r.run.name: _stacked(r, columns) for r in ordered})
+    content = save(_packed(ordered, columns))
     sums = {
         "file": path.with_suffix(".safetensors").name,
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -92,10 +97,33 @@ def save_baseline(results: Iterable[Result], path: Path) -> None:
     write_atomically(path, (dumps(document) + "\n").encode())
 
 
-def _stacked(result: Result, columns: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    sums = result.per_sequence()
-    absent = np.full(result.setting.n_sequences, np.nan)
-    return np.stack([np.asarray(sums.get(column, absent), np.float64) for column in columns])
+def _packed(results: Sequence[Result], columns: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The tensors of the sums; equal rows of a setting are one."""
+    rows: dict[str, dict[bytes, int]] = {}
+    tensors: dict[str, NDArray[Any]] = {}
+    for result in results:
+        known = rows.setdefault(_setting_id(result.setting), {})
+        sums = result.per_sequence()
+        absent = np.full(result.setting.n_sequences, np.nan)
+        contents = (np.asarray(sums.get(key, absent), np.float64).tobytes() for key in columns)
+        places = [known.setdefault(content, len(known)) for content in contents]
+        tensors[f"run/{result.run.name}"] = np.array(places, np.int32)
+    for setting, known in rows.items():
+        flat = np.frombuffer(b"".join(known), np.float64)
+        tensors[f"rows/{setting}"] = flat.reshape(len(known), -1)
+    return tensors
+
+
+def _unpacked(
+    name: str, setting: str, version: int, tensors: Mapping[str, NDArray[Any]]
+) -> NDArray[Any] | None:
+    """A run's sums [n_columns, n_sequences]; None if they are not there."""
+    if version == 1:
+        return tensors.get(name)
+    rows, places = tensors.get(f"rows/{setting}"), tensors.get(f"run/{name}")
+    if rows is None or places is None or np.any((places < 0) | (places >= len(rows))):
+        return None
+    return np.asarray(rows[places])
 
 
 def _setting_id(setting: Setting) -> str:
@@ -175,6 +203,8 @@ def _edited(path: Path, text: str, keys: Sequence[str | int], reason: str) -> Ba
 def _read_sums(path: Path, text: str, described: _Sums) -> dict[str, Any]:
     beside = path.with_name(Path(described.file).name)
     content = _read(beside)
+    if content.startswith(_LFS_POINTER):
+        raise BaselineError(beside, "is a Git LFS pointer, not its content", "run `git lfs pull`")
     if hashlib.sha256(content).hexdigest() != described.sha256:
         keys = ("sums", "sha256")
         raise _edited(path, text, keys, f"{beside.name} is not the file saved with this baseline")
@@ -191,7 +221,8 @@ def _result(path: Path, text: str, name: str, document: _Document, sums: dict[st
         raise _edited(path, text, (*keys, "setting"), f"{entry.setting} is no setting of the file")
     setting = document.settings[entry.setting]
     shape = (len(document.sums.columns), setting.n_sequences)
-    if name not in sums or sums[name].shape != shape:
+    table = _unpacked(name, entry.setting, document.schema_version, sums)
+    if table is None or table.shape != shape:
         raise _edited(path, text, keys, f"{name} has no sums of shape {list(shape)}")
     try:
         run = RunSummary.model_validate({**entry.run, "name": name, "path": str(path)})
@@ -199,7 +230,7 @@ def _result(path: Path, text: str, name: str, document: _Document, sums: dict[st
         first = error.errors()[0]
         place = (*keys, "run", *first["loc"])
         raise _edited(path, text, place, f"{first['loc'][0]}: {first['msg'].lower()}") from None
-    rows = zip(document.sums.columns, sums[name], strict=True)
+    rows = zip(document.sums.columns, table, strict=True)
     return Result(
         fingerprint=entry.fingerprint,
         run=run,

@@ -112,7 +112,7 @@ def test_an_edited_number_is_found_by_the_sums(saved: Path) -> None:
         ('"fingerprint"', '"fingerprnt"', '"fingerprnt"', "extra inputs"),
         ('"format": "native"', '"format": 3', '"format"', "should be a valid string"),
         ('"n_counted": 512', '"n_counted": "many"', '"n_counted"', "valid integer"),
-        ('"schema_version": 1', f'"schema_version": {NEWER}', None, "update prolu-eval"),
+        (f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {NEWER}', None, "update prolu-eval"),
         ('   "ce_clean",\n', "", '"prolu/0.1"', "has no sums of shape"),
         (' "runs"', '<<<<<<< ours\n "runs"', '<<<<<<< ours', "merge conflict"),
         ('"setting": "', '"setting": "x', '"setting"', "is no setting of the file"),
@@ -142,6 +142,21 @@ def test_sums_of_another_baseline_are_refused(saved: Path, tmp_path: Path) -> No
     saved.with_suffix(".safetensors").write_bytes(other.with_suffix(".safetensors").read_bytes())
     with pytest.raises(BaselineError, match=r"is not the file saved with this baseline"):
         load_baseline(saved)
+
+
+def test_sums_left_in_git_lfs_are_named_with_the_command(saved: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    saved.with_suffix(".safetensors").write_text(pointer)
+    with pytest.raises(BaselineError, match="git lfs pull"):
+        load_baseline(saved)
+
+
+def test_columns_that_runs_share_are_kept_once(tmp_path: Path) -> None:
+    runs = sweep(np.arange(256))
+    save_baseline(runs, tmp_path / "b.json")
+    columns = len(runs[0].per_sequence())
+    size = (tmp_path / "b.safetensors").stat().st_size
+    assert size < 0.7 * len(runs) * columns * 256 * 8
 
 
 def test_missing_files_are_named(saved: Path) -> None:

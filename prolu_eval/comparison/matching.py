@@ -100,19 +100,24 @@ class Obstacle:
 
 
 _ACCEPT = "accept the change with `prolu-eval baseline update`"
-_CHANGES = {
+_LIKE = f"evaluate as the baseline was, or {_ACCEPT}"
+# Fields of a setting that must agree, whatever the tokens are: how they are called, and the remedy.
+MUST_AGREE = {
     "metric_version": ("the metric version", f"evaluate with the baseline's version, or {_ACCEPT}"),
     "model_fingerprint": ("the model", f"evaluate with the baseline's model, or {_ACCEPT}"),
-    "special_tokens": ("--special-tokens", f"evaluate with the baseline's option, or {_ACCEPT}"),
-    "dtype": ("--dtype", f"evaluate with the baseline's option, or {_ACCEPT}"),
-    "context_length": ("the context length", f"evaluate with the baseline's option, or {_ACCEPT}"),
-}  # fmt: skip
+    "weight_processing": ("the processing of the model's weights", _LIKE),
+    "special_tokens": ("--special-tokens", _LIKE),
+    "dtype": ("--dtype", _LIKE),
+    "context_length": ("the context length", _LIKE),
+    "prepend_bos": ("prepending of BOS", _LIKE),
+    "packing": ("the packing of documents", _LIKE),
+}
 
 
 def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle | None:
     """What keeps two matched results from being compared; None if nothing does."""
     now, then = current.setting, baseline.setting
-    for field, (what, remedy) in _CHANGES.items():
+    for field, (what, remedy) in MUST_AGREE.items():
         if (new := getattr(now, field)) != (old := getattr(then, field)):
             new, old = _shown(now, field, new), _shown(then, field, old)
             return Obstacle(f"{what} changed from {old} to {new}", remedy)
