@@ -1,8 +1,8 @@
 """A baseline: results kept for comparison, small and readable enough to review in a diff.
 
 Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, and what it
-was measured on; ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs: for each
-setting `rows/ID` [n_rows, n_sequences], in which columns that runs share (such as the clean
+was measured on; ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs: for
+each setting `rows/ID` [n_rows, n_sequences], in which columns that runs share (such as the clean
 cross-entropy) stand once, and for each run `run/NAME` [n_columns], which of its setting's rows its
 columns are. In memory a baseline is a list of results.
 """

@@ -112,7 +112,7 @@ def test_an_edited_number_is_found_by_the_sums(saved: Path) -> None:
         ('"fingerprint"', '"fingerprnt"', '"fingerprnt"', "extra inputs"),
         ('"format": "native"', '"format": 3', '"format"', "should be a valid string"),
         ('"n_counted": 512', '"n_counted": "many"', '"n_counted"', "valid integer"),
-        (f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {NEWER}', None, "update prolu-eval"),
+        (f'"schema_version": {NEWER - 1}', f'"schema_version": {NEWER}', None, "update prolu-eval"),
         ('   "ce_clean",\n', "", '"prolu/0.1"', "has no sums of shape"),
         (' "runs"', '<<<<<<< ours\n "runs"', '<<<<<<< ours', "merge conflict"),
         ('"setting": "', '"setting": "x', '"setting"', "is no setting of the file"),
