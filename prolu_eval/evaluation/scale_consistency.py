@@ -1,0 +1,155 @@
+"""How far an autoencoder is from scale-consistent on real activations (the write-up's desiderata).
+
+With f(v) = encode(v + b_dec) in the units of the weights, v = z - b_dec of a normalised activation
+z (v = z where b_dec is not subtracted from the input):
+
+1. additivity: f_i(v1) > 0 and f_i(v2) > 0 imply f_i(v1) + f_i(v2) = f_i(v1 + v2);
+2. homogeneity: f_i(v) > 0 and k > 1 imply f_i(k v) = k f_i(v);
+3. threshold: b_i < 0 implies that some eta > 0 has f_i(eta v) = 0 and f_i((eta + e) v) > 0 for
+   every e > 0.
+
+They are measured on pairs of activations of one sequence, as sums over active features, so that the
+metrics are ratios of per-sequence sums as all others are.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.tokens import TokenRows
+
+COLUMNS = (
+    "additivity_gap", "additivity_size", "homogeneity_gap", "homogeneity_size",
+    "threshold_missing", "threshold_needed",
+)  # fmt: skip
+# Sequences that a pair of activations is taken from.
+N_PAIRS = 128
+FACTORS = (1.25, 2.0, 4.0)
+# Scales that a response is followed over; the first stands for "however small".
+_SCALES = (1e-9, *(2.0 ** (i / 2) for i in range(-12, 5)))
+N_CURVES = 8
+CURVE_SCALES = tuple(i / 20 for i in range(41))
+_SEED = 0
+
+
+class Pairs(NamedTuple):
+    """Where pairs of activations lie: sequences [n] and two counted positions in each [n, 2]."""
+
+    sequence: Tensor
+    position: Tensor
+
+
+def draw_pairs(tokens: TokenRows) -> Pairs:
+    """Sequences evenly spread over the tokens, and two positions at random in each, seeded.
+
+    Sequences with fewer than two counted positions are left out.
+    """
+    eligible = (tokens.counted.sum(1) > 1).nonzero()[:, 0]
+    n = min(N_PAIRS, len(eligible))
+    sequence = eligible[torch.arange(n) * len(eligible) // max(n, 1)]
+    if n == 0:
+        return Pairs(sequence, sequence.new_empty(0, 2))
+    generator = torch.Generator().manual_seed(_SEED)
+    counted = tokens.counted[sequence].float().cpu()
+    return Pairs(sequence, torch.multinomial(counted, 2, generator=generator))
+
+
+@torch.inference_mode()
+def violations(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """Sums over features (:data:`COLUMNS`) for pairs of activations in the model's units.
+
+    Args:
+        sae: the autoencoder.
+        first: [n, d_in]
+        second: [n, d_in]
+
+    Returns:
+        By column: the size of what is expected and how much is missed of it, summed over features
+        (and factors), in the units of the codes; the number of active features that need a
+        threshold, and of those that have none. [n] float64 each
+    """
+    v, w = _centred(sae, first), _centred(sae, second)
+    f, g = _respond(sae, v), _respond(sae, w)
+    both = (f > 0) & (g > 0)
+    expected = (f + g) * both
+    gap = (_respond(sae, v + w) - expected).abs() * both
+    sums = {"additivity_gap": gap, "additivity_size": expected}
+    scaled = [(_respond(sae, k * v) - k * f).abs() for k in FACTORS]
+    sums["homogeneity_gap"] = torch.stack(scaled).sum(0) * (f > 0)
+    sums["homogeneity_size"] = sum(FACTORS) * f * (f > 0)
+    needed = (f > 0) & _below_zero(sae)
+    sums["threshold_needed"] = needed
+    sums["threshold_missing"] = needed & ~_has_threshold(sae, v)
+    return {column: sums[column].double().sum(-1) for column in COLUMNS}
+
+
+def _centred(sae: SparseAutoencoder, x: Tensor) -> Tensor:
+    z = sae.normalise(x.to(sae.W_dec.dtype)).z
+    return z - sae.b_dec if sae.apply_b_dec_to_input else z
+
+
+def _respond(sae: SparseAutoencoder, v: Tensor) -> Tensor:
+    """F(v). [..., d_in] -> [..., d_sae]"""
+    return sae.activate(sae.pre_activation(v + sae.b_dec if sae.apply_b_dec_to_input else v))
+
+
+def _below_zero(sae: SparseAutoencoder) -> Tensor:
+    """Features that are to have a threshold: those with a negative bias. [d_sae]"""
+    bias = sae.encoder_bias()
+    return sae.effective_threshold() > 0 if bias is None else bias < 0
+
+
+def _has_threshold(sae: SparseAutoencoder, v: Tensor) -> Tensor:
+    """Whether each response to growing multiples of v is off at first and on from there. [n, d_sae]
+
+    Zero at the smallest of the scales, positive at the largest, and never off again once on.
+    """
+    on = torch.zeros(len(v), sae.d_sae, dtype=torch.bool, device=v.device)
+    holds = _respond(sae, _SCALES[0] * v) == 0
+    for scale in _SCALES[1:]:
+        now = _respond(sae, scale * v) > 0
+        holds &= now | ~on
+        on |= now
+    return holds & on
+
+
+class ResponseCurves(NamedTuple):
+    """Responses of some features to multiples of an activation that they fire on.
+
+    Attributes:
+        features: their indices. [n_curves] int64
+        scales: the multiples of v. [n_scales] float32
+        activations: f_i(k v) for each feature's own v. [n_curves, n_scales] float32
+        pre_activations: (v W_enc)_i, what a feature without bias would give at k = 1. [n_curves]
+    """
+
+    features: Tensor
+    scales: Tensor
+    activations: Tensor
+    pre_activations: Tensor
+
+
+@torch.inference_mode()
+def response_curves(sae: SparseAutoencoder, x: Tensor) -> ResponseCurves:
+    """Response curves of features spread evenly over those that fire on x [n, d_in], by how often.
+
+    Each is shown the activation of x that it fires on most.
+    """
+    v = _centred(sae, x)
+    codes = _respond(sae, v)
+    count = (codes > 0).sum(0)
+    order = torch.argsort(count, stable=True)[int((count == 0).sum()) :].flip(0)
+    n = min(N_CURVES, len(order))
+    features = order[torch.arange(n, device=order.device) * len(order) // max(n, 1)]
+    chosen = v[codes[:, features].argmax(0)]
+    scales = torch.tensor(CURVE_SCALES, device=v.device, dtype=v.dtype)
+    responses = [_respond(sae, k * chosen).gather(1, features[:, None]) for k in scales]
+    plain = sae.pre_activation(chosen + sae.b_dec if sae.apply_b_dec_to_input else chosen)
+    return ResponseCurves(
+        features.cpu(),
+        scales.float().cpu(),
+        torch.cat(responses, 1).float().cpu(),
+        plain.gather(1, features[:, None])[:, 0].float().cpu(),
+    )
