@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-METRIC_VERSION = 1
+METRIC_VERSION = 2
 # 1: first version (2026-11)
+# 2: scale consistency, and the alignment of encoder and decoder (2026-11)
 
 # Sums over the counted positions of a sequence. Those with `ce_` or `kl` run over the counted
 # positions that have a next token; their number is `n_next`.
@@ -34,6 +35,12 @@ COLUMNS: dict[str, str] = {
     "ce_zero": "cross-entropy, x replaced by zero",
     "ce_mean": "cross-entropy, x replaced by its mean",
     "kl": "KL(clean, spliced) of next-token distributions",
+    "additivity_gap": "sum of |f_i(v1) + f_i(v2) - f_i(v1 + v2)| norm(W_dec_i), active in both",
+    "additivity_size": "sum of (f_i(v1) + f_i(v2)) norm(W_dec_i), active in both",
+    "homogeneity_gap": "sum of |f_i(k v) - k f_i(v)| norm(W_dec_i), active, over factors k",
+    "homogeneity_size": "sum of k f_i(v) norm(W_dec_i), active, over factors k",
+    "threshold_missing": "active features with a negative bias and no threshold along v",
+    "threshold_needed": "active features with a negative bias",
 }
 
 Direction = Literal["min", "max", "none"]
@@ -76,6 +83,13 @@ def _recovered(key: str, ablated: str, replacement: str) -> Metric:
         {ablated: 1.0, "ce_spliced": -1.0},
         {ablated: 1.0, "ce_clean": -1.0},
     )
+
+
+def _violation(name: str, gap: str, size: str, definition: str) -> Metric:
+    return Metric(
+        f"scale_consistency_{name}", f"violation of {name}", "fraction", "min", definition,
+        {gap: 1.0}, {size: 1.0},
+    )  # fmt: skip
 
 
 _ALL = [
@@ -159,6 +173,22 @@ _ALL = [
     Metric(
         "dense_fraction", "dense features", "fraction", "min",
         "fraction of features that fired on more than a tenth of the evaluated tokens",
+    ),
+    _violation(
+        "additivity", "additivity_gap", "additivity_size",
+        "sum of |f_i(v1) + f_i(v2) - f_i(v1 + v2)| over that of f_i(v1) + f_i(v2), weighted by "
+        "norm(W_dec_i), over features active in both; f(v) = encode(v + b_dec), on pairs of "
+        "activations of up to 128 sequences",
+    ),
+    _violation(
+        "homogeneity", "homogeneity_gap", "homogeneity_size",
+        "sum of |f_i(k v) - k f_i(v)| over that of k f_i(v), weighted by norm(W_dec_i), over "
+        "active features and k = 1.25, 2, 4; f and activations as for additivity",
+    ),
+    _violation(
+        "threshold", "threshold_missing", "threshold_needed",
+        "fraction of active features with a negative bias whose response to growing multiples of v "
+        "is not off up to a threshold and on from there; activations as for additivity",
     ),
     Metric(
         "bias_negative_fraction", "negative encoder biases", "fraction", "none",

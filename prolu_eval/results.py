@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 # 1: first version (2026-11)
 
 FOLDER = "evaluation"
-PER_SEQUENCE, PER_FEATURE = "per_sequence/", "per_feature/"
+PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
 
 Array = NDArray[Any]
 
@@ -136,6 +136,10 @@ class Result(BaseModel):
     def per_feature(self) -> dict[str, Array]:
         """Per-feature arrays by name. [d_sae] each"""
         return _under(self.arrays, PER_FEATURE)
+
+    def response(self) -> dict[str, Array]:
+        """Response curves of some features (:mod:`prolu_eval.evaluation.scale_consistency`)."""
+        return _under(self.arrays, RESPONSE)
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

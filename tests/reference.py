@@ -56,10 +56,44 @@ def _encode(folder: Path, x: Array) -> tuple[Array, Array, Array]:
     return codes, codes @ w["W_dec"] + w["b_dec"], np.sqrt((w["W_dec"] ** 2).sum(1))
 
 
+def _scale_consistency(run: Path, first: Array, second: Array) -> dict[str, float]:
+    """Violations of the three desiderata on pairs of activations. [n, d_in] each
+
+    For ReLU and ProLU a negative bias always makes a threshold.
+    """
+    weights = load_file(run / "sae.safetensors")
+    centre = weights["b_dec"].astype(np.float64)
+    norms = np.sqrt((weights["W_dec"].astype(np.float64) ** 2).sum(1))
+    v, w = first - centre, second - centre
+
+    def f(vectors: Array) -> Array:
+        codes: Array = _encode(run, vectors + centre)[0] * norms
+        return codes
+
+    both, active = (f(v) > 0) & (f(w) > 0), f(v) > 0
+    gap = np.abs(f(v + w) - f(v) - f(w))[both].sum()
+    factors = (1.25, 2, 4)
+    return {
+        "scale_consistency_additivity": gap / (f(v) + f(w))[both].sum(),
+        "scale_consistency_homogeneity": sum(
+            np.abs(f(k * v) - k * f(v))[active].sum() for k in factors
+        ) / sum((k * f(v))[active].sum() for k in factors),
+        "scale_consistency_threshold": 0.0,
+    }  # fmt: skip
+
+
 def evaluate(
-    model_folder: Path, layer: int, run: Path, ids: NDArray[np.int64], counted: NDArray[np.bool_]
+    model_folder: Path,
+    layer: int,
+    run: Path,
+    ids: NDArray[np.int64],
+    counted: NDArray[np.bool_],
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> dict[str, float]:
-    """Every scalar metric of one run, hooked after decoder layer ``layer``."""
+    """Every scalar metric of one run, hooked after decoder layer ``layer``.
+
+    ``pairs`` are the rows [n] and positions [n, 2] that scale consistency is measured at.
+    """
     model = AutoModelForCausalLM.from_pretrained(
         model_folder, dtype=torch.float64, attn_implementation="eager"
     ).eval()
@@ -101,7 +135,11 @@ def evaluate(
     rate = (codes != 0).mean(0)
     x_norm, x_hat_norm = np.linalg.norm(x, axis=1), np.linalg.norm(x_hat, axis=1)
     bias = load_file(run / "sae.safetensors")["b_enc"]
+    rows, positions = pairs
     return {
+        **_scale_consistency(
+            run, activation[rows, positions[:, 0]], activation[rows, positions[:, 1]]
+        ),
         "l0": (codes != 0).sum(1).mean(),
         "l1": (np.abs(codes) * norms).sum(1).mean(),
         "l1_raw": np.abs(codes).sum(1).mean(),

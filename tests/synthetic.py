@@ -111,7 +111,11 @@ def result(
     sums = {column: values[chosen] for column, values in pool_sums(sae).items()}
     tokens = hashlib.sha256(chosen.tobytes()).hexdigest()
     fingerprint = hashlib.sha256(f"{sae} {tokens} {setting} {name} {run}".encode()).hexdigest()
-    metrics = {key: estimate(m, sums) for key, m in METRICS.items() if m.denominator and scalars}
+    known = {
+        key: m for key, m in METRICS.items()
+        if m.denominator and m.numerator.keys() | m.denominator.keys() <= sums.keys()
+    }  # fmt: skip
+    metrics = {key: estimate(m, sums) for key, m in known.items() if scalars}
     return Result(
         fingerprint=fingerprint[:32],
         run=RunSummary(

@@ -15,6 +15,7 @@ from prolu_eval.comparison.frontiers import hypervolume, reference_point
 from prolu_eval.comparison.matching import MUST_AGREE
 from prolu_eval.comparison.rows import WEAK, Row
 from prolu_eval.errors import UsageError
+from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Result, Setting
 from tests.synthetic import Sae, result, sweep
 
@@ -159,7 +160,7 @@ def test_a_metric_without_sums_is_compared_exactly_on_the_same_tokens_alone() ->
     ("change", "reason"),
     [
         ({"setting": {"model_fingerprint": "other"}}, "the model changed from tiny (mmmmmmmm)"),
-        ({"setting": {"metric_version": 99}}, "the metric version changed from 1 to 99"),
+        ({"setting": {"metric_version": 99}}, f"metric version changed from {METRIC_VERSION} to"),
         (
             {"setting": {"weight_processing": "processed"}},
             "the processing of the model's weights changed from none to processed",

@@ -11,6 +11,7 @@ import torch
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.embedded import MODEL_PATH
 from prolu_eval.evaluation import Options, Outcome, evaluate
+from prolu_eval.evaluation.scale_consistency import draw_pairs
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result, load_results, read_result
@@ -73,10 +74,12 @@ def test_agrees_with_the_plain_reference(
     run = made_run(tmp_path / "run", random_sae(cls, x, bias), model, dataset)
     result = only(evaluate(run, OPTIONS))
     folder = MODEL_PATH if model == "embedded" else Path(model)
-    expected = reference.evaluate(folder, 1, run, rows.ids.numpy(), rows.counted.numpy())
+    row, position = draw_pairs(rows)
+    pairs = row.numpy(), position.numpy()
+    expected = reference.evaluate(folder, 1, run, rows.ids.numpy(), rows.counted.numpy(), pairs)
     assert expected.keys() == METRICS.keys() == result.metrics.keys()
     measured = {key: scalar.value for key, scalar in result.metrics.items()}
-    assert measured == pytest.approx(expected, rel=1e-4)
+    assert measured == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert 1 < expected["l0"] < 0.5 * 4 * x.shape[1], "the example must be sparse, and not dead"
 
 

@@ -136,13 +136,13 @@ def test_no_curves_where_nothing_fires() -> None:
 def test_pairs_are_counted_positions_of_sequences_spread_evenly() -> None:
     counted = torch.zeros(1000, 6, dtype=torch.bool)
     counted[::2, 2:5] = True
-    rows = TokenRows(torch.zeros(1000, 6, dtype=torch.int64), counted, "t", "f" * 32)
+    rows = TokenRows(torch.zeros(1000, 6, dtype=torch.int64), counted, "t")
     pairs = draw_pairs(rows)
-    assert len(pairs.sequence) == 128
-    assert (pairs.sequence % 2 == 0).all()
-    assert pairs.sequence.max() > 980
+    assert len(pairs.row) == 128
+    assert (pairs.row % 2 == 0).all()
+    assert pairs.row.max() > 980
     assert ((pairs.position >= 2) & (pairs.position < 5)).all()
     assert (pairs.position[:, 0] != pairs.position[:, 1]).all()
     assert torch.equal(draw_pairs(rows).position, pairs.position)
-    none = TokenRows(rows.ids[1:2], counted[1:2], "t", "f" * 32)
-    assert len(draw_pairs(none).sequence) == 0
+    none = TokenRows(rows.ids[1:2], counted[1:2], "t")
+    assert len(draw_pairs(none).row) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.grouping import Group
 from prolu_eval.evaluation.options import Options
@@ -17,6 +18,7 @@ from prolu_eval.metrics import METRIC_VERSION, METRICS
 from prolu_eval.results import (
     PER_FEATURE,
     PER_SEQUENCE,
+    RESPONSE,
     Result,
     RunSummary,
     Setting,
@@ -70,12 +72,14 @@ def result_of(
     identity: Identity,
     measured: Measurement,
     reference: Sums,
+    pairs: scale_consistency.Sample,
 ) -> Result:
     """The result of a run whose sums over all rows are known."""
     features = measured.features
     scalars = features.scalars() | weight_scalars(sae)
     arrays = features.arrays() | weight_arrays(sae)
-    sums = {**reference, **measured.by_row}
+    violations, curves = scale_consistency.measure(sae, pairs, setting.n_sequences)
+    sums = {**reference, **measured.by_row, **violations}
     return Result(
         fingerprint=identity.fingerprint,
         checkpoint=identity.checkpoint,
@@ -101,7 +105,8 @@ def result_of(
         },
         environment=environment(),
         arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
-        | {PER_FEATURE + name: values for name, values in arrays.items()},
+        | {PER_FEATURE + name: values for name, values in arrays.items()}
+        | {RESPONSE + name: values for name, values in curves.items()},
     )
 
 

@@ -101,9 +101,18 @@ def _jackknife(fired: NDArray[np.int64], tokens: NDArray[np.int64], statistic: S
 
 
 def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
-    """Encoder bias and effective threshold, which need no tokens. [d_sae] each"""
+    """What needs no tokens. [d_sae] each
+
+    The encoder bias, the effective threshold, and as ``alignment`` the cosine of each feature's
+    encoder column and decoder row (NaN where either is zero).
+    """
     bias = sae.encoder_bias()
-    arrays = {"effective_threshold": sae.effective_threshold()}
+    encoder, decoder = sae.W_enc.T, sae.W_dec
+    norms = encoder.norm(dim=1) * decoder.norm(dim=1)
+    arrays = {
+        "effective_threshold": sae.effective_threshold(),
+        "alignment": (encoder * decoder).sum(1) / torch.where(norms > 0, norms, torch.nan),
+    }
     if bias is not None:
         arrays["bias"] = bias
     return {name: value.detach().float().cpu().numpy() for name, value in arrays.items()}

@@ -12,11 +12,14 @@ They are measured on pairs of activations of one sequence, as sums over active f
 metrics are ratios of per-sequence sums as all others are.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval.lm import LanguageModel
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
@@ -32,28 +35,69 @@ _SCALES = (1e-9, *(2.0 ** (i / 2) for i in range(-12, 5)))
 N_CURVES = 8
 CURVE_SCALES = tuple(i / 20 for i in range(41))
 _SEED = 0
+_ROWS_AT_ONCE = 8
 
 
 class Pairs(NamedTuple):
-    """Where pairs of activations lie: sequences [n] and two counted positions in each [n, 2]."""
+    """Where pairs of activations lie: rows of tokens [n], two counted positions of each [n, 2]."""
 
-    sequence: Tensor
+    row: Tensor
     position: Tensor
 
 
-def draw_pairs(tokens: TokenRows) -> Pairs:
-    """Sequences evenly spread over the tokens, and two positions at random in each, seeded.
+class Sample(NamedTuple):
+    """Pairs of activations in the model's units, and the rows that they are of.
 
-    Sequences with fewer than two counted positions are left out.
+    ``row`` [n] int64; ``first`` and ``second`` [n, d_in].
+    """
+
+    row: Tensor
+    first: Tensor
+    second: Tensor
+
+
+def draw_pairs(tokens: TokenRows) -> Pairs:
+    """Rows evenly spread over the tokens, and two positions at random in each, seeded.
+
+    Rows with fewer than two counted positions are left out.
     """
     eligible = (tokens.counted.sum(1) > 1).nonzero()[:, 0]
     n = min(N_PAIRS, len(eligible))
-    sequence = eligible[torch.arange(n) * len(eligible) // max(n, 1)]
+    row = eligible[torch.arange(n) * len(eligible) // max(n, 1)]
     if n == 0:
-        return Pairs(sequence, sequence.new_empty(0, 2))
+        return Pairs(row, row.new_empty(0, 2))
     generator = torch.Generator().manual_seed(_SEED)
-    counted = tokens.counted[sequence].float().cpu()
-    return Pairs(sequence, torch.multinomial(counted, 2, generator=generator))
+    return Pairs(row, torch.multinomial(tokens.counted[row].float(), 2, generator=generator))
+
+
+def sample(model: LanguageModel, hook: str, tokens: TokenRows) -> Sample:
+    """Activations of :func:`draw_pairs` at a hook point, in float32."""
+    row, position = draw_pairs(tokens)
+    parts = [torch.empty(0, 2, model.width(hook), device=model.device)]
+    for rows, positions in zip(
+        row.split(_ROWS_AT_ONCE), position.split(_ROWS_AT_ONCE), strict=True
+    ):
+        found = model.activations(tokens.ids[rows].to(model.device), hook)
+        parts.append(found[torch.arange(len(rows))[:, None], positions].float())
+    first, second = torch.cat(parts).unbind(1)
+    return Sample(row, first, second)
+
+
+def measure(
+    sae: SparseAutoencoder, given: Sample, n_rows: int
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[Any]]]:
+    """Violations summed per row [n_rows], by column, and the arrays of response curves, by name.
+
+    The autoencoder is left on the sample's device, in float32.
+    """
+    sae = sae.to(given.first.device, torch.float32)
+    sums = {}
+    for column, values in violations(sae, given.first, given.second).items():
+        of_row = np.zeros(n_rows)
+        of_row[given.row.numpy()] = values.cpu().numpy()
+        sums[column] = of_row
+    curves = response_curves(sae, given.first)
+    return sums, {name: value.numpy() for name, value in curves._asdict().items()}
 
 
 @torch.inference_mode()
@@ -67,18 +111,20 @@ def violations(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> dict[st
 
     Returns:
         By column: the size of what is expected and how much is missed of it, summed over features
-        (and factors), in the units of the codes; the number of active features that need a
-        threshold, and of those that have none. [n] float64 each
+        (and factors) with the norms of their decoder rows as weights, so that rescaling these
+        changes nothing; the number of active features that need a threshold, and of those that
+        have none. [n] float64 each
     """
+    norms = sae.W_dec.norm(dim=1)
     v, w = _centred(sae, first), _centred(sae, second)
     f, g = _respond(sae, v), _respond(sae, w)
     both = (f > 0) & (g > 0)
-    expected = (f + g) * both
-    gap = (_respond(sae, v + w) - expected).abs() * both
+    expected = (f + g) * both * norms
+    gap = (_respond(sae, v + w) - f - g).abs() * both * norms
     sums = {"additivity_gap": gap, "additivity_size": expected}
     scaled = [(_respond(sae, k * v) - k * f).abs() for k in FACTORS]
-    sums["homogeneity_gap"] = torch.stack(scaled).sum(0) * (f > 0)
-    sums["homogeneity_size"] = sum(FACTORS) * f * (f > 0)
+    sums["homogeneity_gap"] = torch.stack(scaled).sum(0) * (f > 0) * norms
+    sums["homogeneity_size"] = sum(FACTORS) * f * (f > 0) * norms
     needed = (f > 0) & _below_zero(sae)
     sums["threshold_needed"] = needed
     sums["threshold_missing"] = needed & ~_has_threshold(sae, v)

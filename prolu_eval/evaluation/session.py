@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from prolu_eval.checkpoints import load_run
 from prolu_eval.errors import CheckpointError, ProluEvalError
+from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.assembly import Identity, fingerprint, result_of, setting_of
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.grouping import Group
@@ -96,10 +97,13 @@ class Session:
                 missing.append(home)
         if missing:
             sums = reference(work.engine, work.settings[n], work.shards[:n])
+            engine = work.engine
+            rows = engine.tokens.first(work.shards[n - 1].stop)
+            pairs = scale_consistency.sample(engine.model, engine.hook, rows)
 
             def conclude(home: Home, sae: SparseAutoencoder) -> None:
                 with home.parts.whole():
-                    outcome = self._conclude(work, n, home, sae, sums)
+                    outcome = self._conclude(work, n, home, sae, sums, pairs)
                 if outcome.status != "partial":
                     home.parts.remove()
                 self._settle(outcome)
@@ -107,7 +111,13 @@ class Session:
             self._measure(work, missing, self._mine(work.shards[:n]), conclude, bar)
 
     def _conclude(
-        self, work: _Work, n: int, home: Home, sae: SparseAutoencoder, sums: Sums
+        self,
+        work: _Work,
+        n: int,
+        home: Home,
+        sae: SparseAutoencoder,
+        sums: Sums,
+        pairs: scale_consistency.Sample,
     ) -> Outcome:
         run = home.run
         if (stored := home.result(n)) is not None:  # another process was here first
@@ -116,7 +126,7 @@ class Session:
         if measured is None:
             return Outcome(run.name, run.path, "partial", run.variant, run.format)
         identity = Identity(home.checkpoint, home.fingerprints[n])
-        result = result_of(run, sae, work.group, work.settings[n], identity, measured, sums)
+        result = result_of(run, sae, work.group, work.settings[n], identity, measured, sums, pairs)
         return _outcome(run, "ok", home.write(result, n))
 
     def _measure(
