@@ -1,5 +1,6 @@
 """The command line: thin, and quick to answer. Commands import what they need when they run."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,6 +10,7 @@ import typer
 from prolu_eval import __version__
 from prolu_eval.errors import ProluEvalError
 
+INTERRUPTED = 130
 app = typer.Typer(
     name="prolu-eval",
     help="Which sparse autoencoder is better, and did a change make it worse?",
@@ -41,17 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProluEvalError as error:
         typer.echo(f"prolu-eval: {error}", err=True)
         return error.exit_code
-    except KeyboardInterrupt:
-        typer.echo("prolu-eval: interrupted; run the command again to continue.", err=True)
-        return 130
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # Typer makes a KeyboardInterrupt one of these
+            typer.echo("prolu-eval: interrupted; run the command again to continue.", err=True)
         return int(stop.code or 0)
     return 0
 
 
 def entry_point() -> None:
-    """The console script."""
+    """The console script. Being terminated ends it as Ctrl-C does: what is measured stays."""
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 # Each module registers its command on `app`, in the order of a user's work.

@@ -9,47 +9,27 @@ from prolu_eval.cli import app, options
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
-    from prolu_eval.evaluation import Outcome
+    from prolu_eval.evaluation import Options, Outcome
 
 
 @app.command()
+@options.with_evaluation
 def evaluate(
     runs: options.Runs,
-    model: options.Model = None,
-    hook: options.Hook = None,
-    tokens: options.Tokens = None,
-    split: options.SplitOption = None,
-    n_tokens: options.NTokens = 131_072,
-    context_length: options.ContextLength = None,
-    special_tokens: options.SpecialTokens = "exclude",
-    batch_size: options.BatchSize = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    results: options.ResultsFolder = None,
+    chosen: "Options",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure every run found and store its result; what is stored is not measured again."""
     from prolu_eval.evaluation import evaluate as evaluate_runs
 
-    chosen = options.evaluation_options(
-        model=model,
-        hook=hook,
-        tokens=tokens,
-        split=split,
-        n_tokens=n_tokens,
-        context_length=context_length,
-        special_tokens=special_tokens,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        results=results,
-    )
     outcomes = evaluate_runs(runs, chosen, progress=not quiet)
     if as_json:
         typer.echo(json.dumps({"runs": [describe(outcome) for outcome in outcomes]}, indent=1))
     else:
         _print(outcomes)
+    if not quiet:
+        _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
 
 
@@ -66,6 +46,19 @@ def report_failures(outcomes: "list[Outcome]") -> None:
     for outcome in outcomes:
         if outcome.status == "failed":
             typer.echo(f"prolu-eval: {outcome.name} skipped: {outcome.error}", err=True)
+
+
+def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:
+    """One line on stderr for each standard error that the tokens did not do for."""
+    for key, target in chosen.target_se.items():
+        errors = [o.result.metrics[key].standard_error for o in outcomes if o.result is not None]
+        missed = [error for error in errors if error is None or error > target]
+        if missed:
+            typer.echo(
+                f"prolu-eval: {len(missed)} of {len(errors)} runs do not reach a standard error of "
+                f"{target:g} in {key} on {chosen.n_tokens:,} tokens; raise --n-tokens.",
+                err=True,
+            )
 
 
 def describe(outcome: "Outcome") -> dict[str, Any]:
@@ -97,6 +90,8 @@ def _print(outcomes: "list[Outcome]") -> None:
     keys = ("l0", "ce_degradation", "explained_variance")
     typer.echo(f"{'run':{width}}  status  " + "  ".join(f"{key:>18}" for key in keys))
     for outcome in outcomes:
+        if outcome.status == "partial":
+            typer.echo(f"{outcome.name:{width}}  partial, until its other shares are measured")
         if outcome.result is not None:
             values = (outcome.result.metrics[key].value for key in keys)
             shown = ("-" if value is None else f"{value:.4f}" for value in values)

@@ -59,9 +59,9 @@ class Question:
         keys = (x, y) if z is None else (x, y, z)
         maximised(*keys)
         at: dict[str, list[float]] = {}
-        for metric, value in _values("--split", splits):
+        for metric, value in options.metric_values("--split", splits):
             at.setdefault(metric, []).append(value)
-        return cls(keys, at, dict(_values("--reference", reference)))
+        return cls(keys, at, dict(options.metric_values("--reference", reference)))
 
     def arguments(self) -> list[str]:
         """The options that ask it again."""
@@ -71,25 +71,11 @@ class Question:
         return letters + splits + [f"--reference={k}={v:g}" for k, v in self.reference.items()]
 
 
-def _values(option: str, texts: list[str] | None) -> list[tuple[str, float]]:
-    from prolu_eval.errors import UsageError
-    from prolu_eval.metrics import METRICS
-
-    found = []
-    for text in texts or ():
-        metric, _, value = text.partition("=")
-        if metric not in METRICS:
-            raise UsageError(option, f"{metric!r} is no metric", "see `prolu-eval metrics`")
-        try:
-            found.append((metric, float(value)))
-        except ValueError:
-            raise UsageError(option, f"{text!r} has no number", "write METRIC=VALUE") from None
-    return found
-
-
 @app.command()
+@options.with_evaluation
 def frontier(
     runs: options.Runs,
+    chosen: "Options",
     x: X = "l0",
     y: Y = "ce_degradation",
     z: Z = None,
@@ -99,35 +85,11 @@ def frontier(
     csv: Csv = None,
     parquet: Parquet = None,
     markdown: Markdown = False,
-    model: options.Model = None,
-    hook: options.Hook = None,
-    tokens: options.Tokens = None,
-    split: options.SplitOption = None,
-    n_tokens: options.NTokens = 131_072,
-    context_length: options.ContextLength = None,
-    special_tokens: options.SpecialTokens = "exclude",
-    batch_size: options.BatchSize = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    results: options.ResultsFolder = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate what has no result yet, print the Pareto frontier, and write the report."""
     question = Question.asked(x, y, z, split_at, reference)
-    chosen = options.evaluation_options(
-        model=model,
-        hook=hook,
-        tokens=tokens,
-        split=split,
-        n_tokens=n_tokens,
-        context_length=context_length,
-        special_tokens=special_tokens,
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        results=results,
-    )
     raise typer.Exit(
         answer(
             runs, chosen, question, report=report, csv=csv, parquet=parquet,

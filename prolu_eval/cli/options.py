@@ -1,5 +1,8 @@
 """Options that several commands share, and the evaluation that they describe."""
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +47,46 @@ BatchSize = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")
 ]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(help="Spread a model over several devices: auto or balanced (needs accelerate)"),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, tf32 (float32, matrix products on CUDA rounded to TF32), bfloat16, float16 "
+        "or float64"
+    ),
+]
+PrependBos = Annotated[
+    bool | None, typer.Option(help="Begin sequences with BOS or not [default: what the runs say]")
+]
+Packing = Annotated[
+    str, typer.Option(help="concatenate: sequences run on into the next document; or separate")
+]
+WeightProcessing = Annotated[
+    str | None,
+    typer.Option(
+        help="none, or processed: activations of the weights as TransformerLens processes them "
+        "[default: what the runs say, or none]"
+    ),
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the autoencoders' encoding.")]
+TargetSe = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="METRIC=VALUE, e.g. ce_degradation=0.002: evaluate until every run's standard error "
+        "is that small, on at most --n-tokens tokens"
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        help="I/N, from 0/N: measure one of N shares of the tokens only. Results appear when all "
+        "are measured, by several machines on one folder or one after another"
+    ),
+]
+ShardTokens = Annotated[int, typer.Option(min=1, help="Save what is measured every so many tokens")]
 ResultsFolder = Annotated[
     Path | None,
     typer.Option("--results", help="Keep results here [default: evaluation/ beside each run]"),
@@ -52,18 +94,61 @@ ResultsFolder = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]
 
+# The options of every command that evaluates, and their defaults.
+_EVALUATION: dict[str, tuple[Any, Any]] = {
+    "model": (Model, None),
+    "hook": (Hook, None),
+    "tokens": (Tokens, None),
+    "split": (SplitOption, None),
+    "n_tokens": (NTokens, 131_072),
+    "context_length": (ContextLength, None),
+    "prepend_bos": (PrependBos, None),
+    "packing": (Packing, "concatenate"),
+    "special_tokens": (SpecialTokens, "exclude"),
+    "weight_processing": (WeightProcessing, None),
+    "batch_size": (BatchSize, None),
+    "device": (Device, None),
+    "device_map": (DeviceMap, None),
+    "dtype": (Dtype, "float32"),
+    "compile": (Compile, False),
+    "target_se": (TargetSe, None),
+    "shard": (Shard, None),
+    "shard_tokens": (ShardTokens, 16_384),
+    "results": (ResultsFolder, None),
+}
 _CHOICES = {
     "split": ("train", "heldout", "all"),
     "special_tokens": ("exclude", "include"),
-    "dtype": ("float32", "bfloat16", "float16", "float64"),
+    "dtype": ("float32", "tf32", "bfloat16", "float16", "float64"),
+    "packing": ("concatenate", "separate"),
+    "weight_processing": ("none", "processed"),
 }
+
+
+def with_evaluation(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes the options of an evaluation and passes them on as one: ``chosen``."""
+
+    @wraps(command)
+    def taking(**values: Any) -> None:
+        chosen = evaluation_options(**{name: values.pop(name) for name in _EVALUATION})
+        command(chosen=chosen, **values)
+
+    own = [p for p in signature(command).parameters.values() if p.name != "chosen"]
+    shared = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _EVALUATION.items()
+    ]
+    parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in own] + shared
+    taking.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    taking.__annotations__ = {p.name: p.annotation for p in parameters}
+    return taking
 
 
 def evaluation_options(**chosen: Any) -> "Options":
     """The evaluation that options describe.
 
     Raises:
-        UsageError: if one is none of its choices, or the device is not there.
+        UsageError: if one is none of its choices, malformed, or the device is not there.
     """
     from prolu_eval.evaluation import Options
 
@@ -73,7 +158,39 @@ def evaluation_options(**chosen: Any) -> "Options":
             option = "--split-tokens" if name == "split" else f"--{name.replace('_', '-')}"
             raise UsageError(option, f"{value!r} is no choice", f"choose {', '.join(choices)}")
     check_device(chosen.get("device"))
+    if "target_se" in chosen:
+        chosen["target_se"] = dict(metric_values("--target-se", chosen["target_se"]))
+    if chosen.get("shard") is not None:
+        chosen["shard"] = _share(chosen["shard"])
     return Options(**chosen)
+
+
+def metric_values(option: str, texts: list[str] | None) -> list[tuple[str, float]]:
+    """Metrics and numbers of an option that may be given several times, as METRIC=VALUE.
+
+    Raises:
+        UsageError: if one is not that.
+    """
+    from prolu_eval.metrics import METRICS
+
+    found = []
+    for text in texts or ():
+        metric, _, value = text.partition("=")
+        if metric not in METRICS:
+            raise UsageError(option, f"{metric!r} is no metric", "see `prolu-eval metrics`")
+        try:
+            found.append((metric, float(value)))
+        except ValueError:
+            raise UsageError(option, f"{text!r} has no number", "write METRIC=VALUE") from None
+    return found
+
+
+def _share(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    try:
+        return int(index), int(count)
+    except ValueError:
+        raise UsageError("--shard", f"{text!r} is no share", "give e.g. 0/4") from None
 
 
 def check_device(device: str | None) -> None:
