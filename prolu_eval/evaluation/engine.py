@@ -143,18 +143,6 @@ class Engine:
         """
         return self._within_memory(lambda: self._reference(mean, self._all(rows)))
 
-    def sample(self, n: int) -> Tensor:
-        """The first ``n`` activations at counted positions, or all if they are fewer. [n, d]"""
-        parts: list[Tensor] = []
-        size = 0
-        for row in range(len(self.tokens)):
-            if size >= n:
-                break
-            found = self.model.activations(self.tokens.ids[row : row + 1], self.hook)[0]
-            parts.append(found[self.tokens.counted[row].to(found.device)])
-            size += len(parts[-1])
-        return torch.cat(parts)[:n]
-
     def _all(self, rows: range | None) -> range:
         return range(len(self.tokens)) if rows is None else rows
 
