@@ -72,6 +72,13 @@ def simulations(session: nox.Session) -> None:
 
 
 @nox.session
+def training(session: nox.Session) -> None:
+    """What training achieves, for every variant, on made activations."""
+    install(session, "-e", ".[test]")
+    session.run("pytest", "tests/trained.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's checks and format."""
     session.install("ruff==0.17.6")

@@ -18,8 +18,8 @@ from prolu_eval.training.initial import Statistics, initialise
 from prolu_eval.training.objectives import OBJECTIVES, Pass, reconstruct_dead, squared_error
 from prolu_eval.training.penalties import l1
 
-# Codes computed at a time on a CPU, so that they stay in cache.
-_CODES_AT_ONCE = 1 << 20
+# Codes computed at a time on a CPU: few enough for its last cache, enough to be worth a call.
+_CODES_AT_ONCE = 1 << 22
 # On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
 _DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 

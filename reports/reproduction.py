@@ -1,0 +1,397 @@
+"""The write-up's claims, from measured numbers.
+
+    python reports/reproduction.py collect RUNS NAME --model MODEL   # after `prolu-eval evaluate`
+    python reports/reproduction.py tables NAME ...                   # from reports/results alone
+
+``tables`` writes ``tables-NAME.md`` and figures for every collected result; the text of README.md
+quotes them.
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from collected import collect, read
+from drawing import svg
+from numpy.typing import NDArray
+from scipy.stats import spearmanr, t
+
+from prolu_eval.analysis import Frontier, Replicates, comparable, frontier, resample
+from prolu_eval.analysis.bootstrap import degrees_of_freedom, interval, over_seeds
+from prolu_eval.analysis.curves import Lines
+from prolu_eval.analysis.groups import Group
+from prolu_eval.analysis.pareto import signs
+from prolu_eval.metrics import METRICS
+
+HERE = Path(__file__).parent
+RESULTS, FIGURES = HERE / "results", HERE / "figures"
+MAIN = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
+LEVELS = (5.0, 10.0, 15.0, 25.0, 40.0, 60.0)
+SPLIT = 25.0
+PLOTS = (("l0", "ce_degradation"), ("l1", "mse"), ("l0", "l1"), ("sqrt_l1", "mse"),
+         ("l0", "sqrt_l1"))  # fmt: skip
+KEYS = ("l0", "l1", "sqrt_l1", "mse", "ce_degradation", "relative_reconstruction_bias")
+
+Array = NDArray[np.float64]
+Cells = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One model's runs: their group, its replicates, and training histories by run's name."""
+
+    name: str
+    group: Group
+    replicates: Replicates
+    histories: dict[str, dict[str, list[float]]]
+
+    @classmethod
+    def read(cls, name: str) -> "Collected":
+        """Read what was collected under a name."""
+        results, histories = read(RESULTS / name)
+        (group,) = comparable(results)
+        replicates = resample(group, KEYS)
+        if replicates is None:
+            raise SystemExit(f"{name}: holds no per-sequence sums")
+        named = {r.run.name: h for r, h in zip(results, histories, strict=True)}
+        return cls(name, group, replicates, named)
+
+    def part(self, labels: Sequence[str]) -> tuple[Group, Replicates]:
+        """Some of the variants."""
+        rows = np.flatnonzero(self.group.table["label"].isin(labels))
+        return self.group.subset(rows), self.replicates.subset(rows)
+
+    def rows(self, label: str) -> list[dict[str, Any]]:
+        """A variant's runs, as the table has them."""
+        records = self.group.table.to_dict("records")
+        return [{str(k): v for k, v in row.items()} for row in records if row["label"] == label]
+
+
+def frontiers(data: Collected, x: str, y: str, labels: Sequence[str]) -> Frontier:
+    """The frontier of some variants, split at L0 = 25."""
+    group, replicates = data.part(labels)
+    return frontier(group, x, y, replicates=replicates, splits={"l0": [SPLIT]})
+
+
+def at_levels(
+    data: Collected, label: str, y: str, levels: Sequence[float] = LEVELS
+) -> tuple[Array, Array]:
+    """A metric of a variant at equal L0, along its line of configurations. [n_levels], replicates
+
+    Straight lines in logarithms join the means over seeds of neighbouring configurations that are
+    nondominated in (L0, CE degradation); NaN beyond them.
+    """
+    group, replicates = data.part([label])
+    keys = ("l0", "ce_degradation", y)
+    runs = group.table[list(keys)].to_numpy(float) * np.array([*signs(keys[:2]), 1])
+    rng = np.random.default_rng(0)
+    everything = np.concatenate([
+        over_seeds(group, runs[None], None),
+        over_seeds(group, np.stack([replicates.values[key] for key in keys], -1), rng),
+    ])  # fmt: skip
+    corners = Lines.through(np.log(everything[:1, :, :2])).measured[:, 0]
+    chosen = np.isin(np.log(everything[0, :, 0]), corners)
+    lines = np.log(everything[:, chosen][..., [0, 2]])
+    wanted = np.log(np.asarray(levels))
+    found = []
+    for line in lines:
+        order = np.argsort(line[:, 0])
+        found.append(np.exp(np.interp(wanted, *line[order].T, left=np.nan, right=np.nan)))
+    return found[0], np.array(found[1:])
+
+
+def table(head: Sequence[str], rows: Cells) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
+
+
+def shown(value: float | None, ci: tuple[float | None, float | None], scale: float = 1) -> str:
+    """A number with its interval."""
+    if value is None or not np.isfinite(value):
+        return "-"
+    low, high = ci
+    around = "" if low is None or high is None else f" [{scale * low:.3g}, {scale * high:.3g}]"
+    return f"{scale * value:.3g}{around}"
+
+
+def level_table(data: Collected, labels: Sequence[str], y: str) -> str:
+    """A metric at equal L0 of several variants, with intervals."""
+    rows = []
+    for label in labels:
+        measured, replicated = at_levels(data, label, y)
+        group, replicates = data.part([label])
+        freedom = degrees_of_freedom(group, replicates.n_sequences)
+        cells = [
+            shown(value, interval(value, column, freedom).ci95)
+            for value, column in zip(measured, replicated.T, strict=True)
+        ]
+        rows.append([label, *cells])
+    return table([f"{METRICS[y].title} at L0 =", *(f"{level:g}" for level in LEVELS)], rows)
+
+
+def savings_table(data: Collected, first: str, others: Sequence[str], labels: Sequence[str]) -> str:
+    """How much less CE degradation a variant has at equal L0: everywhere, and by stretch."""
+    whole = frontiers(data, "l0", "ce_degradation", labels)
+    parts = {"all L0": whole, **whole.stretches}
+    rows = []
+    for other in others:
+        cells = []
+        for answer in parts.values():
+            amounts = [s for s in answer.savings if (s.first, s.second, s.metric)
+                       == (first, other, "ce_degradation")]  # fmt: skip
+            span = amounts[0].range if amounts else None
+            where = "" if span is None else f" (L0 {span[0]:.3g} to {span[1]:.3g})"
+            cells.append(
+                shown(amounts[0].amount.value, amounts[0].amount.ci95, 100) + where
+                if amounts
+                else "-"
+            )
+        rows.append([other, *cells])
+    return table([f"{first}, % less CE degradation than", *parts], rows)
+
+
+def leads_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
+    """Where one variant's frontier lies ahead of another's, with confidence for all at once."""
+    rows = []
+    for lead in frontiers(data, x, y, labels).leads:
+        spans = [
+            ", ".join(f"{a:.3g} to {b:.3g}" for a, b in part) or "nowhere"
+            for part in (lead.first_ahead, lead.second_ahead)
+        ]
+        common = "-" if lead.range is None else "{:.3g} to {:.3g}".format(*lead.range)
+        rows.append([lead.first, lead.second, common, *spans])
+    title = METRICS[x].title
+    return table(["first", "second", f"common range of {title}", "first ahead", "second ahead"],
+                 rows)  # fmt: skip
+
+
+def presence_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
+    """Which variants hold the frontier over two metrics, by fifth of its range."""
+    group, replicates = data.part(labels)
+    answer = frontier(group, x, y, replicates=replicates)
+    runs = group.table.set_index("name").loc[answer.frontier]
+    edges = np.geomspace(runs[x].min(), runs[x].max() * (1 + 1e-9), 6)
+    rows = []
+    for low, high in pairwise(edges):
+        inside = runs[(runs[x] >= low) & (runs[x] < high)]
+        counts = inside["label"].value_counts()
+        held = ", ".join(f"{label}: {count}" for label, count in counts.items())
+        rows.append([f"{low:.3g} to {high:.3g}", held or "no run"])
+    return table([METRICS[x].title, "runs on the frontier"], rows)
+
+
+def bias_table(data: Collected, labels: Sequence[str]) -> str:
+    """The fraction of negative encoder biases, and how it goes with the coefficient."""
+    rows = []
+    for label in labels:
+        runs = data.rows(label)
+        fractions = np.array([row["bias_negative_fraction"] for row in runs], float)
+        if np.isnan(fractions).all():
+            continue
+        coefficients = [row["coefficient"] for row in runs]
+        by = defaultdict(list)
+        for coefficient, fraction in zip(coefficients, fractions, strict=True):
+            by[coefficient].append(fraction)
+        first, *_, last = sorted(by)
+        varies = np.ptp(fractions) > 0
+        rho = f"{spearmanr(coefficients, fractions).statistic:+.2f}" if varies else "-"
+        inside = np.mean((fractions >= 0.8) & (fractions <= 0.99))
+        rows.append([
+            label, f"{fractions.min():.3f}", f"{np.median(fractions):.3f}",
+            f"{fractions.max():.3f}", f"{mean(by[first]):.3f}", f"{mean(by[last]):.3f}", rho,
+            f"{100 * inside:.0f} %",
+        ])  # fmt: skip
+    head = ["variant", "least", "median", "most", "at the smallest coefficient",
+            "at the largest", "rank correlation with the coefficient",
+            "runs within 80 to 99 %"]  # fmt: skip
+    return table(head, rows)
+
+
+def bias_course_table(data: Collected, labels: Sequence[str]) -> str:
+    """The fraction of negative biases over training, mean over a variant's runs."""
+    rows = []
+    for label in labels:
+        courses = [data.histories[row["name"]].get("bias_negative_fraction") for row in
+                   data.rows(label)]  # fmt: skip
+        known = np.array([course for course in courses if course])
+        if len(known):
+            rows.append([label, *(f"{value:.3f}" for value in known.mean(0))])
+    return table(["variant, share of training done", *(f"{10 * i} %" for i in range(11))], rows)
+
+
+def gradient_table(path: Path) -> str:
+    """Cosines of projected steps with the step to less L0, and real changes; over runs.
+
+    Each run's values are averaged over the steps of a phase first; intervals are over runs (t).
+    """
+    cells: dict[tuple[str, str], dict[tuple[str, str], list[dict[str, float]]]] = {}
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    last = max(int(row["step"]) for row in rows)
+    for row in rows:
+        share = int(row["step"]) / last
+        phase = "start" if share == 0 else "first third" if share <= 1 / 3 else "later"
+        run = (row["coefficient"], row["seed"])
+        values = {k: float(row[k]) for k in ("cosine", "l0_change", "mse_change")}
+        cells.setdefault((phase, row["gradient"]), {}).setdefault(run, []).append(values)
+    out = []
+    for (phase, gradient), runs in sorted(cells.items(), key=lambda item: _PHASES[item[0][0]]):
+        columns = []
+        for key, scale in (("cosine", 1), ("l0_change", 100), ("mse_change", 100)):
+            means = np.array([mean(v[key] for v in values) for values in runs.values()])
+            columns.append(shown(*_t_interval(means), scale))
+        out.append([phase, gradient, str(len(runs)), *columns])
+    return table(["phase", "gradient", "runs", "cosine with the step to less L0",
+                  "change of L0, %", "change of squared error, %"], out)  # fmt: skip
+
+
+_PHASES = {"start": 0, "first third": 1, "later": 2}
+
+
+def gradient_difference_table(path: Path) -> str:
+    """Paired differences of the cosines, synthetic less exact, over runs and coefficients."""
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            if int(row["step"]) > 0:
+                run = (row["coefficient"], row["seed"], "")
+                found.setdefault(run, {}).setdefault(row["gradient"], []).append(
+                    float(row["cosine"])
+                )
+    out = []
+    for coefficient in (*sorted({run[0] for run in found}, key=float), "all"):
+        runs = [v for run, v in found.items() if coefficient in (run[0], "all")]
+        cells = []
+        for gradient, other in (("ste", "exact"), ("relu", "exact"), ("ste", "relu")):
+            gaps = np.array([mean(v[gradient]) - mean(v[other]) for v in runs])
+            cells.append(shown(*_t_interval(gaps)))
+        out.append([coefficient, str(len(runs)), *cells])
+    return table(["coefficient", "runs", "ste less exact", "relu less exact", "ste less relu"], out)
+
+
+def _t_interval(values: Array) -> tuple[float, tuple[float | None, float | None]]:
+    centre = float(values.mean())
+    if len(values) < 2:
+        return centre, (None, None)
+    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return centre, (centre - half, centre + half)
+
+
+def logged_gradients_table(data: Collected, labels: Sequence[str]) -> str:
+    """What training logged of synthetic gradients beside exact ones, after its first tenth."""
+    rows = []
+    for label in labels:
+        histories = [data.histories[row["name"]] for row in data.rows(label)]
+        if "gradient_cosine_W_enc" not in histories[0]:
+            continue
+        cosines = [mean(h["gradient_cosine_W_enc"][1:]) for h in histories]
+        ratios = [
+            mean(a / b for a, b in zip(h["gradient_norm_W_enc"][1:],
+                                       h["exact_gradient_norm_W_enc"][1:], strict=True))
+            for h in histories
+        ]  # fmt: skip
+        rows.append([label, f"{min(cosines):.2f} to {max(cosines):.2f}",
+                     f"{min(ratios):.2f} to {max(ratios):.2f}"])  # fmt: skip
+    return table(["variant", "cosine of W_enc's synthetic and exact gradient",
+                  "norm, synthetic over exact"], rows)  # fmt: skip
+
+
+def draw(data: Collected, labels: Sequence[str], suffix: str = "") -> None:
+    """The figures of some variants."""
+    FIGURES.mkdir(exist_ok=True)
+    for x, y in PLOTS:
+        series = {}
+        for label in labels:
+            points = [(row[x], row[y]) for row in data.rows(label)]
+            means: dict[float, list[tuple[float, float]]] = defaultdict(list)
+            for row, point in zip(data.rows(label), points, strict=True):
+                means[row["coefficient"] if row["coefficient"] == row["coefficient"]
+                      else row["l0"]].append(point)  # fmt: skip
+            line = sorted((mean(p[0] for p in part), mean(p[1] for p in part))
+                          for part in means.values())  # fmt: skip
+            series[label] = (points, line)
+        title, other = METRICS[x], METRICS[y]
+        figure = svg(series, title.title, f"{other.title} ({other.unit})")
+        (FIGURES / f"{data.name}-{x}-{y}{suffix}.svg").write_text(figure)
+
+
+def sections(data: Collected) -> Iterator[tuple[str, str]]:
+    """Every table with its title."""
+    ablations = [label for label in data.group.labels if label not in MAIN]
+    everything = [*MAIN, *ablations]
+    yield "CE degradation (nats) at equal L0", level_table(data, everything, "ce_degradation")
+    for first, others in (
+        ("prolu/ste+l1", ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1")),
+        ("prolu/relu+l1", ("relu+l1", "relu+sqrt_l1")),
+    ):
+        yield f"What {first} saves", savings_table(data, first, others, MAIN)
+    yield "Who is ahead, L0 and CE degradation", leads_table(data, "l0", "ce_degradation", MAIN)
+    yield "Who holds the MSE-L1 frontier", presence_table(data, "l1", "mse", MAIN)
+    yield "Who is ahead, L1 and MSE", leads_table(data, "l1", "mse", MAIN)
+    yield "L1 at equal L0", level_table(data, MAIN, "l1")
+    yield (
+        "Relative reconstruction bias at equal L0",
+        level_table(data, MAIN, "relative_reconstruction_bias"),
+    )
+    yield "Who holds the MSE-sqrt-L1 frontier", presence_table(data, "sqrt_l1", "mse", MAIN)
+    yield "Who is ahead, sqrt-L1 and MSE", leads_table(data, "sqrt_l1", "mse", MAIN)
+    yield "sqrt-L1 at equal L0", level_table(data, MAIN, "sqrt_l1")
+    yield "Negative encoder biases", bias_table(data, everything)
+    yield "Negative encoder biases over training", bias_course_table(data, MAIN)
+    yield (
+        "Ablations: what prolu/ste+l1 saves",
+        savings_table(data, "prolu/ste+l1", ablations, ["prolu/ste+l1", *ablations]),
+    )
+    yield "Gradients while training", logged_gradients_table(data, everything)
+    path = RESULTS / f"gradients-{data.name}.csv"
+    if path.exists():
+        yield "Direction of the gradients", gradient_table(path)
+        yield "Direction of the gradients, differences", gradient_difference_table(path)
+
+
+def write_tables(name: str) -> None:
+    """Write a model's tables and figures."""
+    data = Collected.read(name)
+    setting = data.group.results[0].setting
+    head = (
+        f"# Tables: {name}\n\nWritten by `python reports/reproduction.py tables {name}` from "
+        f"`reports/results/`. {len(data.group.results)} runs; evaluated on {setting.n_counted:,} "
+        f"held-out tokens in {setting.n_sequences} sequences. Brackets are 95 % intervals, over "
+        "evaluated sequences and, for variants with several, training seeds.\n"
+    )
+    body = "".join(f"\n## {title}\n\n{content}" for title, content in sections(data))
+    (HERE / f"tables-{name}.md").write_text(head + body)
+    draw(data, MAIN)
+    draw(data, data.group.labels, "-all")
+
+
+def main() -> None:
+    """Collect results, or write tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    collecting = commands.add_parser("collect")
+    collecting.add_argument("runs", type=Path)
+    collecting.add_argument("name")
+    collecting.add_argument("--model", required=True, help="what to call the model")
+    collecting.add_argument("--tokens", required=True, help="what to call the tokens")
+    writing = commands.add_parser("tables")
+    writing.add_argument("names", nargs="+")
+    options = parser.parse_args()
+    if options.command == "collect":
+        source = {"model": options.model, "tokens": options.tokens}
+        collect(options.runs, RESULTS / options.name, source)
+    else:
+        for name in options.names:
+            write_tables(name)
+
+
+if __name__ == "__main__":
+    main()
