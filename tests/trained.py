@@ -3,6 +3,7 @@
 Activations are sparse combinations of known directions, in training units.
 """
 
+import math
 from functools import cache
 
 import numpy as np
@@ -59,11 +60,12 @@ def test_every_variant_is_here() -> None:
 def made(seed: int, n: int) -> Tensor:
     """Five of 96 directions at a time, with magnitudes that vary, in training units."""
     directions = torch.randn(96, D_IN, generator=torch.Generator().manual_seed(99))
-    directions /= directions.norm(dim=1, keepdim=True)
+    directions = directions / directions.norm(dim=1, keepdim=True)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.rand(n, 96, generator=generator) < 5 / 96
-    x = (chosen * (0.5 + torch.rand(n, 96, generator=generator))) @ directions
-    return x * (D_IN**0.5 / 2.5)
+    x: Tensor = (chosen * (0.5 + torch.rand(n, 96, generator=generator))) @ directions
+    scale: float = 0.4 * math.sqrt(D_IN)
+    return x * scale
 
 
 @cache

@@ -8,6 +8,7 @@ not pay and as the reference. Both offer the same operations, differentiable ali
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -16,21 +17,27 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+Room = Callable[..., Tensor]
+
 
 class Active(Protocol):
     """A choice of entries of [n, batch, d_sae]; what is one number per entry is called values."""
 
     def __init__(self, mask: Tensor) -> None: ...
 
-    def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
-        """Values of ``m = (x - b_dec) W_enc^T``, which was computed without gradients.
+    @staticmethod
+    def product(x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
+        """``m = (x - b_dec) W_enc^T`` of all entries. [n, batch, d_sae]
 
         Args:
-            m: [n, batch, d_sae].
             x: the batch. [batch, d_in]
             W_enc: encoder, a row per feature. [n, d_sae, d_in]
             b_dec: what is subtracted from x. [n, d_in]
+            room: gives memory for a tensor of a shape.
         """
+
+    def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
+        """Values of ``m``, which :meth:`product` computed from the other three."""
 
     def per_feature(self, tensor: Tensor) -> Tensor:
         """Values of a tensor that has one number per feature. [n, d_sae]"""
@@ -54,8 +61,12 @@ class Dense:
     def __init__(self, mask: Tensor) -> None:
         self._mask = mask
 
-    def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
+    @staticmethod
+    def product(x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
         return (x - b_dec[:, None]) @ W_enc.transpose(1, 2)
+
+    def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
+        return m
 
     def per_feature(self, tensor: Tensor) -> Tensor:
         return tensor[:, None]
@@ -104,6 +115,12 @@ class Sparse:
         self.token_by_feature = torch.from_numpy(order.indices)
         self.feature_starts = torch.from_numpy(order.indptr)
         self._sizes = np.diff(starts[:: self.batch]).tolist()
+
+    @staticmethod
+    @torch.no_grad()
+    def product(x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
+        m = room(len(W_enc), len(x), W_enc.shape[1])
+        return torch.bmm(x - b_dec[:, None], W_enc.transpose(1, 2), out=m)
 
     def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
         return cast(Tensor, _PreActivations.apply(W_enc, b_dec, m, x, self))  # type: ignore[no-untyped-call]

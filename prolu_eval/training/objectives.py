@@ -24,7 +24,7 @@ class Pass:
 
     Attributes:
         x: the batch. [batch, d_in]
-        m: pre-activations, without gradients. [n, batch, d_sae]
+        m: pre-activations of all entries. [n, batch, d_sae]
         whole: stacked tensors: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], ``b_dec`` [n, d_in], and
             per-feature ones [n, d_sae].
         active: the entries that take part.

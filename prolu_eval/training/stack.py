@@ -4,6 +4,7 @@ Each autoencoder's loss depends on its own slice of the parameters alone, so the
 of losses is each one's own gradient, and training them together equals training each alone.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
@@ -92,7 +93,8 @@ class Stack:
         coefficients = [plan.coefficient or 0.0 for plan in plans]
         self.coefficients = torch.tensor(coefficients, device=device)
         self.silent = torch.zeros(len(plans), self.d_sae, dtype=torch.int64, device=device)
-        self._layout = Dense if dense or (dense is None and device.type != "cpu") else Sparse
+        whole = device.type != "cpu" if dense is None else dense
+        self._layout: type[Dense | Sparse] = Dense if whole else Sparse
         self._memory = self.coefficients.new_empty(0)
         self._optimiser = torch.optim.Adam(
             self.trained.values(),
@@ -153,11 +155,9 @@ class Stack:
         leaves = {"W_enc": leaves["W_dec"], **leaves}
         whole = alone[0].with_tensors(leaves)
         whole.options = options or whole.options
-        with torch.no_grad():
-            m = self._room(len(alone), len(x))
-            torch.bmm(x - whole.b_dec[:, None], whole.W_enc.transpose(1, 2), out=m)
-            constant = whole.with_tensors({name: leaf.detach() for name, leaf in leaves.items()})
-            active = self._layout(self.objective.select(alone, constant, m))
+        m = self._layout.product(x, whole.W_enc, whole.b_dec, self._room)
+        constant = whole.with_tensors({name: leaf.detach() for name, leaf in leaves.items()})
+        active = self._layout(self.objective.select(alone, constant, m.detach()))
         values = {
             name: active.per_feature(leaf.expand(-1, self.d_sae))
             for name, leaf in leaves.items()
@@ -167,15 +167,12 @@ class Stack:
         active_m = active.pre_activations(m, x, whole.W_enc, whole.b_dec)
         return Pass(x, m, whole, active, sae, active_m, self.objective.codes(sae, active_m))
 
-    def _room(self, n: int, batch: int) -> Tensor:
-        """Memory for pre-activations, the same in every step: fresh pages cost more than a product.
-
-        [n, batch, d_sae]
-        """
-        size = n * batch * self.d_sae
+    def _room(self, *shape: int) -> Tensor:
+        """Memory that is the same in every step: fresh pages cost more than what fills them."""
+        size = math.prod(shape)
         if self._memory.numel() < size:
             self._memory = self.coefficients.new_empty(size)
-        return self._memory[:size].view(n, batch, self.d_sae)
+        return self._memory[:size].view(shape)
 
     def _chunks(self, batch: int) -> Iterator[slice]:
         """Slices of the stack that pass together."""
