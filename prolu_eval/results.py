@@ -241,6 +241,27 @@ def _is_fingerprint(stem: str) -> bool:
     return len(stem) == 32 and all(c in "0123456789abcdef" for c in stem)
 
 
+def outdated(result: Result, file: Path) -> str | None:
+    """Why a result is none of a run that is there now; None if it is, or nothing tells.
+
+    Only checkpoints that were touched after the result was written are read again.
+    """
+    place = Path(result.run.path)
+    if file.parent.name == FOLDER:  # beside the run, wherever that was moved to
+        folder = file.parent.parent
+    elif not place.exists() and place.parent.is_dir():
+        return f"{place} is not there any more"
+    else:
+        folder = place if place.is_dir() else place.parent
+    files = [folder / name for name in result.checkpoint]
+    if not files or not all(path.exists() for path in files):
+        return None
+    touched = max(max(path.stat().st_mtime, path.stat().st_ctime) for path in files)
+    if touched <= file.stat().st_mtime or file_digests(files, folder) == result.checkpoint:
+        return None
+    return f"{result.run.name} has changed since"
+
+
 def frame(results: Iterable[Result]) -> pd.DataFrame:
     """Results as a table, one row each.
 

@@ -1,11 +1,23 @@
 """Stored results made by hand, for tests of everything that reads results."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from prolu_eval.metrics import COLUMNS, METRICS
-from prolu_eval.results import PER_FEATURE, PER_SEQUENCE, Result, RunSummary, Scalar, Setting
+from prolu_eval.results import (
+    PER_FEATURE,
+    PER_SEQUENCE,
+    RESPONSE,
+    Result,
+    RunSummary,
+    Scalar,
+    Setting,
+    write_result,
+)
 from prolu_eval.statistics import estimate
 
 HOOK = "blocks.1.hook_resid_post"
@@ -14,7 +26,7 @@ HOOK = "blocks.1.hook_resid_post"
 def setting(**changes: object) -> Setting:
     values = {
         "model": "embedded", "model_fingerprint": "m" * 32, "tokens": "embedded",
-        "tokens_fingerprint": "t" * 32, "n_sequences": 8, "context_length": 16, "n_counted": 120,
+        "tokens_fingerprint": "t" * 32, "n_sequences": 32, "context_length": 16, "n_counted": 120,
         "special_tokens": "exclude", "dtype": "float32", "metric_version": 1,
     }  # fmt: skip
     return Setting.model_validate(values | changes)
@@ -39,7 +51,7 @@ def result(
     }
     arrays = {} if bias is None else {PER_FEATURE + "bias": np.array(bias, "f4")}
     return Result(
-        fingerprint=f"{abs(hash((name, label, hook))):032x}"[:32],
+        fingerprint=hashlib.sha256(repr((name, label, hook)).encode()).hexdigest()[:32],
         run=RunSummary(
             name=name, path=f"runs/{name}", format="native", variant=label.split("/")[0],
             label=label, d_in=4, d_sae=4, hook=hook, coefficient=coefficient, seed=0,
@@ -64,3 +76,58 @@ def drawn(name: str, label: str, rng: np.random.Generator, l0: float, degradatio
                for key, m in METRICS.items()}  # fmt: skip
     arrays = {PER_SEQUENCE + key: value for key, value in sums.items()}
     return made.model_copy(update={"metrics": metrics, "arrays": {**made.arrays, **arrays}})
+
+
+def with_features(
+    made: Result, rng: np.random.Generator, d_sae: int = 64, bias: float = -0.5
+) -> Result:
+    """A result with every per-feature array, and response curves that its bias shifts or not."""
+    rate = 10 ** rng.normal(-2, 0.8, d_sae).clip(-6, 0)
+    rate[rng.random(d_sae) < 0.1] = 0
+    dead = rate == 0
+    b = rng.normal(bias, 0.4, d_sae)
+    features = {
+        "firing_rate": rate,
+        "mean_when_active": np.where(dead, np.nan, rng.gamma(3, 0.3, d_sae)),
+        "max": np.where(dead, np.nan, rng.gamma(9, 0.4, d_sae)),
+        "bias": b,
+        "effective_threshold": np.maximum(-b, 0),
+        "alignment": rng.beta(8, 2, d_sae),
+    }
+    scales, plain, own = np.linspace(0, 2, 41), np.array([2.0, 1.0]), np.array([-0.5, -0.25])
+    m = plain[:, None] * scales
+    relu = made.run.label.startswith("relu")
+    curves = np.maximum(m + own[:, None], 0) if relu else np.where(m + own[:, None] > 0, m, 0)
+    arrays = {
+        **made.arrays,
+        **{PER_FEATURE + name: values.astype("f4") for name, values in features.items()},
+        RESPONSE + "features": np.array([3, 7]),
+        RESPONSE + "scales": scales.astype("f4"),
+        RESPONSE + "activations": curves.astype("f4"),
+        RESPONSE + "pre_activations": plain.astype("f4"),
+    }
+    shares = {"bias_negative_fraction": b < 0, "dead_fraction": dead, "dense_fraction": rate > 0.1}
+    exact = {key: Scalar(value=float(on.mean())) for key, on in shares.items()}
+    metrics = {**made.metrics, **exact}
+    return made.model_copy(update={"arrays": arrays, "metrics": metrics})
+
+
+def history(rng: np.random.Generator, n_logs: int = 50) -> dict[str, np.ndarray]:
+    """What a training run leaves of its biases: they start at zero and become negative."""
+    edges = np.linspace(-4, 4, 81)
+    counts = [np.histogram(rng.normal(-i / n_logs, 0.2 + i / n_logs, 512).clip(-4, 4), edges)[0]
+              for i in range(n_logs)]  # fmt: skip
+    return {
+        "step": np.arange(n_logs, dtype="f4") * 40,
+        "bias_histogram": np.array(counts, "i4"),
+        "bias_edges": edges.astype("f4"),
+    }
+
+
+def write_sweep(folder: Path, runs: Sequence[Result], *, logged: bool = True) -> None:
+    """Store results as an evaluated sweep leaves them, a folder a run, training history beside."""
+    for i, run in enumerate(runs):
+        home = folder / f"run{i}"
+        write_result(run, home / "evaluation")
+        if logged:
+            save_file(history(np.random.default_rng(i)), home / "history.safetensors")

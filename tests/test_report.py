@@ -1,132 +1,326 @@
-"""The report in a browser: every figure draws, nothing is fetched, nothing runs that should not."""
+"""Every number of the report, from stored results made by hand; what it does with bad ones."""
 
 import csv
+import io
+import json
+import math
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from prolu_eval.report import write_report
+from prolu_eval.analysis import Frontier, Group, frontier
+from prolu_eval.errors import UsageError
+from prolu_eval.report import answer_results, frontier_text, write_report
+from prolu_eval.report.features import features_document, history_file, packed_floats
+from prolu_eval.report.figures import VIEWS, styles
+from prolu_eval.report.page import embedded, group_document, importance, runs_document
+from prolu_eval.report.static import find_browser, write_figures
+from prolu_eval.report.stored import stored_results
+from prolu_eval.report.tables import run_frame, write_table
+from prolu_eval.results import Result, read_result, result_files, write_result
 from tests.cli import run
-from tests.made_results import drawn, result, setting
+from tests.made_results import drawn, result, setting, with_features, write_sweep
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-EVIL = """<script>window.hacked = 1</script> <b>"bold"</b> 'é' <img src=x onerror="hacked=2">"""
+KEYS = ("l0", "ce_degradation")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium")
-    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield opened
-        opened.close()
+def by_hand() -> list[Result]:
+    """Ties, duplicates, a single run, missing metrics and NaN, on two objectives and the proxy.
+
+    On L0 and CE degradation the frontier is a1 (1, 4), b1 and its duplicate b2 (2, 2), b3 (5, 1).
+    """
+    values: dict[str, tuple[str, dict[str, float | None]]] = {
+        "a1": ("relu+l1", {"l0": 1, "ce_degradation": 4, "l1": 9, "mse": 9}),
+        "a2": ("relu+l1", {"l0": 3, "ce_degradation": 3, "l1": 1, "mse": 5}),
+        "a3": ("relu+l1", {"l0": 2, "ce_degradation": 4, "l1": 5, "mse": 1}),
+        "b1": ("prolu/ste+l1", {"l0": 2, "ce_degradation": 2, "l1": 6, "mse": 6}),
+        "b2": ("prolu/ste+l1", {"l0": 2, "ce_degradation": 2, "l1": 2, "mse": 2}),
+        "b3": ("prolu/ste+l1", {"l0": 5, "ce_degradation": 1, "l1": 7, "mse": None}),
+        "c": ("alone", {"l0": 5, "ce_degradation": 4}),
+        "d": ("unmeasured", {"l0": 5, "ce_degradation": None}),
+    }
+    return [result(name, label, metrics) for name, (label, metrics) in values.items()]
 
 
-@pytest.fixture(scope="module")
-def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    results = [
-        drawn(f"{label}-{i}".replace("/", "-"), label, rng, l0, 3 / l0 * factor)
-        for label, factor in (("relu+l1", 1.0), ("prolu/ste+l1", 0.6), (EVIL, 0.8))
-        for i, l0 in enumerate((3, 9, 30, 90))
-    ]
-    results.append(result(EVIL, "undefined", {"l0": None}, coefficient=None, bias=None))
-    other = setting(tokens_fingerprint="u" * 32, tokens=EVIL)
-    results.append(result("other", "relu+l1", {"l0": 4.0, "ce_degradation": 1.0}, at=other))
-    return write_report(results, tmp_path_factory.mktemp("report") / "report.html", title=EVIL)
+def only(results: list[Result]) -> tuple[Group, Frontier]:
+    (answer,) = answer_results(results)
+    return answer
 
 
-@pytest.fixture(params=[(1440, "light"), (390, "light"), (1440, "dark"), (390, "dark")])
-def page(request: pytest.FixtureRequest, browser: Any, page_path: Path) -> Iterator[Any]:
-    """The page opened; closing checks that nothing was logged or fetched."""
-    width, scheme = request.param
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
+def document(results: list[Result], **extra: Any) -> dict[str, Any]:
+    group, answer = only(results)
+    found = group_document(group, answer, {}, "g0") | extra
+    return json.loads(str(embedded(found)))  # type: ignore[no-any-return]
+
+
+def test_the_table_of_runs_holds_what_was_stored() -> None:
+    runs = document(by_hand())["runs"]
+    rows = {name: i for i, name in enumerate(runs["name"])}
+    assert runs["label"][rows["b1"]] == "prolu/ste+l1"
+    assert {n for n, on in zip(runs["name"], runs["on_frontier"], strict=True) if on} == {
+        "a1", "b1", "b2", "b3",
+    }  # fmt: skip
+    l0, ce = runs["metrics"]["l0"], runs["metrics"]["ce_degradation"]
+    assert (l0["value"][rows["a2"]], l0["low"][rows["a2"]], l0["high"][rows["a2"]]) == (3, 2.4, 3.6)
+    assert ce["value"][rows["d"]] is ce["low"][rows["d"]] is None
+    assert runs["membership"] == [None] * 8, "nothing to resample"
+
+
+def test_figures_join_what_is_nondominated() -> None:
+    found = document(by_hand())
+    names = found["runs"]["name"]
+    views = {view["id"]: view for view in found["views"]}
+    main = views["l0-ce_degradation"]
+    assert found["views"][0] is main
+    lines = {label: [names[row] for row in rows] for label, rows in main["lines"].items()}
+    assert lines == {
+        "relu+l1": ["a1", "a2"], "prolu/ste+l1": ["b1", "b2", "b3"], "alone": ["c"],
+        "unmeasured": [],
+    }  # fmt: skip
+    assert [names[row] for row in main["front"]] == ["a1", "b1", "b2", "b3"]
+    proxy = views["l1-mse"]
+    assert [names[row] for row in proxy["front"]] == ["a2", "b2", "a3"]
+    sweep = views["l0-l1"]
+    assert [names[row] for row in sweep["lines"]["relu+l1"]] == ["a1", "a3", "a2"]
+    assert sweep["front"] == []
+    assert "sqrt_l1-mse" not in views, "no run has it"
+
+
+def test_variants_and_slack_on_the_page(tmp_path: Path) -> None:
+    path = write_report([only(by_hand())], tmp_path / "r.html")
+    text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
+    cells = " ".join(unescape(text).split())
+    # Up to (5, 4) all dominate 6 and prolu/ste all of it: b1 alone 3 x 2; relu has 2 x 1 by a2.
+    assert "prolu/ste+l1 3 3 6 100.0 % 66.7 %" in cells
+    assert "relu+l1 3 1 2 33.3 % 0.0 %" in cells
+    assert "alone 1 0 0 0.0 % 0.0 %" in cells
+    assert "up to (5, 4)" in cells
+    assert "On the target's frontier alone: b1, b3, a1" in cells
+    assert "On the proxy's alone: a2, a3" in cells
+    assert "On both: b2" in cells
+    assert "No lead of any variant is stated" in cells
+
+
+def test_other_tokens_stand_apart(tmp_path: Path) -> None:
+    other = setting(tokens_fingerprint="u" * 32, tokens="other text")
+    extra = result("x", "relu+l1", {"l0": 0.1, "ce_degradation": 0.1}, at=other)
+    answers = answer_results([*by_hand(), extra])
+    assert [found.frontier for _, found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
+    titles = [group.title for group, _ in answers]
+    assert "tokens embedded" in titles[0]
+    assert "tokens other text" in titles[1]
+    page = write_report(answers, tmp_path / "r.html").read_text()
+    assert page.count("plotly.js v") == 1
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    relu = {tuple(group["styles"]["relu+l1"]) for group in data["groups"]}
+    assert len(relu) == 1, "a variant looks the same everywhere"
+
+
+def test_histograms_count_features() -> None:
+    group, _ = only(
+        [
+            result("a", "x", {"l0": 1}, bias=[-1.0, -1.0, 0.5, math.nan]),
+            result("b", "y", {"l0": 1}, bias=[0.0, 0.25, 0.25, 1.0]),
+        ]
     )
-    opened = context.new_page()
+    found = features_document(group, [1, 0])["histograms"]["bias"]
+    edges, counts = np.array(found["edges"]), found["counts"]
+    assert (edges[0], edges[-1], len(edges)) == (-1, 1, 61)
+    assert (counts[0][0], sum(counts[0]), found["left_out"]) == (2, 3, [1, 0])
+    assert counts[1][np.searchsorted(edges, 0.25, side="right") - 1] == 2
+    assert counts[1][-1] == 1
+
+
+def test_histograms_of_rates_are_logarithmic_and_leave_the_dead_out() -> None:
+    made = result("a", "x", {"l0": 1})
+    rates = np.array([0, 0, 0.001, 0.1], "f4")
+    arrays = {**made.arrays, "per_feature/firing_rate": rates}
+    group, _ = only([made.model_copy(update={"arrays": arrays})])
+    document_ = features_document(group, [0])
+    found = document_["histograms"]["firing_rate"]
+    assert found["edges"][0] == pytest.approx(-3)
+    assert found["edges"][-1] == pytest.approx(-1)
+    assert (found["left_out"], sum(found["counts"][0])) == ([2], 2)
+    assert document_["tables"][0]["firing_rate"] == packed_floats(rates)
+
+
+def test_details_go_to_the_frontier_first_and_stay_within_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group, answer = only(by_hand())
+    names = [group.table["name"][row] for row in importance(group, answer)]
+    assert names[:4] == ["a1", "b1", "b3", "b2"] or set(names[:4]) == {"a1", "b1", "b2", "b3"}
+    assert set(names[4:6]) == {"a2", "c"}, "those on their own variant's frontier"
+    monkeypatch.setattr("prolu_eval.report.features.TABLE_BUDGET", 9)
+    found = features_document(group, importance(group, answer))["tables"]
+    assert len(found) == 2, "four biases each"
+
+
+def test_curves_and_histories(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = [with_features(drawn("a", "relu+l1", rng, 3, 1), rng)]
+    write_sweep(tmp_path, made)
+    (stored,) = stored_results([tmp_path])
+    assert history_file(stored) == tmp_path / "run0" / "history.safetensors"
+    found = features_document(only([stored])[0], [0])
+    curves = found["curves"][0]
+    assert curves["features"] == [3, 7]
+    at_one = curves["scales"].index(1.0)
+    assert [own[at_one] for own in curves["responses"]] == pytest.approx([0.75, 0.75])
+    logged = found["histories"][0]
+    assert (logged["steps"][0], logged["steps"][-1], len(logged["steps"])) == (0, 49 * 40, 25)
+    assert all(sum(counts) == 512 for counts in logged["counts"])
+    (tmp_path / "run0" / "history.safetensors").write_bytes(b"broken")
+    assert features_document(only([stored])[0], [0])["histories"] == {}
+
+
+def test_what_is_embedded_cannot_end_its_element() -> None:
+    text = str(embedded({"name": "</script><script>alert(1)</script>", "amp": "&\u2028"}))
+    assert "<" not in text
+    assert json.loads(text)["name"].startswith("</script>")
+    with pytest.raises(ValueError, match="JSON"):
+        embedded({"value": math.nan})
+
+
+def test_variants_look_alike_everywhere_and_unlike_each_other() -> None:
+    labels = [f"v{i}" for i in range(56)]
+    looks = styles(labels)
+    assert len(set(looks.values())) == 56
+    assert styles(["v0", "v1"])["v1"] == styles(["v1", "v0"])["v1"]
+    assert len({(view.x, view.y) for view in VIEWS}) == len(VIEWS)
+
+
+def test_text_and_markdown() -> None:
+    group, answer = only(by_hand())
+    text = frontier_text(group, answer)
+    assert re.search(r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1 ±0\.1\s+4 ±0\.4", text, re.MULTILINE)
+    assert re.search(r"prolu/ste\+l1\s+3\s+3\s+6\s+100\.0 %\s+66\.7 %", text)
+    assert "capitals are on the frontier" in text
+    hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
+    lines = frontier_text(*only(hostile), as_markdown=True).splitlines()
+    row = next(line for line in lines if "a\\|b" in line)
+    assert "\\<script\\>" in row
+    assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
+
+
+def test_tables_as_files(tmp_path: Path) -> None:
+    answers = [only(by_hand())]
+    write_table(answers, tmp_path / "runs.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
+    assert {row["name"]: row["on_frontier"] for row in rows}["b2"] == "True"
+    assert {row["name"]: row["ce_degradation"] for row in rows}["d"] == ""
+    pytest.importorskip("pyarrow")
+    write_table(answers, tmp_path / "runs.parquet", parquet=True)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "runs.parquet"), run_frame(answers), check_dtype=False
+    )
+
+
+def stored_sweep(folder: Path, *l0: float, label: str = "relu+l1") -> None:
+    write_sweep(
+        folder,
+        [result(f"r{i}", label, {"l0": x, "ce_degradation": 9 / x}) for i, x in enumerate(l0)],
+        logged=False,
+    )
+
+
+def test_two_folders_are_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stored_sweep(tmp_path / "A", 2, 5)
+    stored_sweep(tmp_path / "B", 3)
+    results = stored_results([tmp_path / "A", tmp_path / "B"])
+    assert [(r.run.name, r.run.label) for r in results] == [
+        ("A/r0", "A: relu+l1"), ("A/r1", "A: relu+l1"), ("B/r0", "B: relu+l1"),
+    ]  # fmt: skip
+    ran = run(capfd, "report", tmp_path / "A", tmp_path / "B", "-o", tmp_path / "ab.html")
+    assert (ran.code, ran.err) == (0, "")
+    assert "A: relu+l1" in (tmp_path / "ab.html").read_text()
+
+
+def test_the_newest_result_of_a_run_counts_and_broken_ones_are_named(tmp_path: Path) -> None:
+    stored_sweep(tmp_path, 2, 5)
+    (first, second) = result_files([tmp_path])
+    again = read_result(first).model_copy(update={"fingerprint": "e" * 32})
+    newer = write_result(again, first.parent)
+    os.utime(newer, (2e9, 2e9))
+    second.write_text("{")
     said: list[str] = []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda r: said.append(r.url) if r.url.startswith("http") else None)
-    opened.goto(page_path.as_uri())
-    opened.wait_for_function("document.querySelectorAll('.plot .main-svg').length > 0")
-    yield opened
-    assert said == []
-    context.close()
+    (kept,) = stored_results([tmp_path], said.append)
+    assert kept.fingerprint == "e" * 32
+    assert str(second) in said[0]
 
 
-def test_every_figure_draws_its_data(page: Any) -> None:
-    plots = page.locator(".plot")
-    assert plots.count() == 2 * 7
-    for i in range(7):
-        drawn_points = plots.nth(i).locator(".scatterlayer path")
-        assert drawn_points.count() >= 4, f"figure {i}"
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-
-
-def test_names_appear_as_text_and_run_nothing(page: Any) -> None:
-    assert page.evaluate("window.hacked") is None
-    assert page.title() == EVIL
-    assert page.locator("h1").inner_text().split() == EVIL.split()
-    assert page.locator("img, .legendtext b").count() == 0
-    legend = page.locator("#g0-l0-ce_degradation-plot .legendtext").all_text_contents()
-    assert any("<b>" in text and "onerror" in text for text in legend)
-
-
-def test_table_sorts_filters_and_downloads(page: Any, tmp_path: Path) -> None:
-    table = page.locator("#g0-runs-table")
-    head = table.locator("th", has_text="L0").first
-    head.locator("button").click()
-    column = "cells => cells.map(cell => cell.dataset.value)"
-    values = table.locator("tbody tr td:nth-child(6)").evaluate_all(column)
-    numbers = [float(v) for v in values if v]
-    assert numbers == sorted(numbers)
-    assert values[-1] == "", "the undefined come last"
-    assert head.get_attribute("aria-sort") == "ascending"
-    head.locator("button").click()
-    assert table.locator("tbody tr td:nth-child(6)").evaluate_all(column)[0] == str(max(numbers))
-    page.locator("input[type=search]").first.fill("prolu")
-    assert table.locator("tbody tr:visible").count() == 4
-    with page.expect_download() as download:
-        page.locator("#g0-runs .controls button").click()
-    download.value.save_as(tmp_path / "runs.csv")
-    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
-    assert len(rows) == 13
-    assert {row["run"] for row in rows} > {EVIL, "relu+l1-0"}
-
-
-def test_switches_change_the_figure(page: Any) -> None:
-    plot = "document.getElementById('g0-l0-ce_degradation-plot')"
-    controls = page.locator("#g0-l0-ce_degradation .controls")
-    assert page.evaluate(f"{plot}.layout.xaxis.type") == "linear"
-    controls.get_by_label("log x").check()
-    assert page.evaluate(f"{plot}.layout.xaxis.type") == "log"
-    assert page.locator("#g0-l0-ce_degradation .errorbar path").count() > 0
-    controls.get_by_label("95 % intervals").uncheck()
-    assert page.locator("#g0-l0-ce_degradation .errorbar path").count() == 0
-    before = page.evaluate("document.getElementById('g0-bias-plot').data[0].line.color")
-    page.locator("select[data-biases=g0-bias-plot]").select_option("1")
-    assert page.evaluate("document.getElementById('g0-bias-plot').data[0].line.color") != before
-
-
-def test_one_file_from_stored_results(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from prolu_eval.results import write_result
-
-    for name, l0 in (("a", 2.0), ("b", 5.0)):
-        made = result(name, "relu+l1", {"l0": l0, "ce_degradation": 6 - l0, "mse": 1, "l1": 1})
-        write_result(made, tmp_path / name / "evaluation")
-    ran = run(capfd, "report", tmp_path)
+def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stored_sweep(tmp_path, 2, 5)
+    ran = run(capfd, "report", tmp_path, "--split", "l0=3", "--reference", "l0=10")
     assert (ran.code, ran.err) == (0, "")
     page = (tmp_path / "report.html").read_text()
-    assert page.count("plotly.js v") == 1
     assert "src=" not in page.split("plotly.js v")[0]
-    assert run(capfd, "report", tmp_path / "a", "-y", "ce_clean").code == 2
+    assert "Runs with l0 &lt; 3" in page
+    assert "up to (10, 4.5)" in page
+    assert "--split=l0=3 --reference=l0=10" in page
+    for wrong in (("-y", "ce_clean"), ("--split", "l0=x"), ("--split", "speed=1"), ("-z", "l0")):
+        ran = run(capfd, "report", tmp_path, *wrong)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert run(capfd, "report", tmp_path / "nowhere").code == 2
+    (tmp_path / "empty").mkdir()
+    assert "holds no results" in run(capfd, "report", tmp_path / "empty").err
+
+
+def test_watching_renders_when_results_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arriving = iter([(2,), (), (2, 5)])
+
+    def sleep(_: float) -> None:
+        l0 = next(arriving, None)
+        if l0 is None:
+            raise KeyboardInterrupt
+        stored_sweep(tmp_path, *l0)
+
+    monkeypatch.setattr("prolu_eval.cli.report.time.sleep", sleep)
+    ran = run(capfd, "report", tmp_path, "--watch")
+    assert (ran.code, ran.err) == (0, "")
+    assert [line.split()[-2] for line in ran.out.splitlines()[1:]] == ["1", "2"]
+    assert 'http-equiv="refresh"' in (tmp_path / "report.html").read_text()
+
+
+def test_figures_for_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report([only(by_hand())], tmp_path / "r.html")
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium")
+    files = write_figures(page, tmp_path / "svg")
+    main = (tmp_path / "svg" / "g0-l0-ce_degradation.svg").read_text()
+    assert main.startswith("<svg")
+    assert "CE degradation" in main
+    assert len(re.findall('class="point[ "]', main)) == 7 + 4, "runs, and rings around the frontier"
+    assert len(files) >= 4
+    png = write_figures(page, tmp_path / "png", "png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in png)
+    with pytest.raises(UsageError, match="svg or png"):
+        write_figures(page, tmp_path, "gif")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="install chromium"):
+        find_browser()
+
+
+def test_large_numbers_of_points_are_quick() -> None:
+    import time
+
+    rng = np.random.default_rng(0)
+    made = [result("a", "x", {"l0": 1, "ce_degradation": 1})]
+    group, _ = only(made)
+    table = pd.DataFrame({"l0": rng.random(100_000), "ce_degradation": rng.random(100_000)})
+    from prolu_eval.analysis import is_nondominated
+
+    start = time.perf_counter()
+    assert is_nondominated(table, *KEYS).sum() < 100
+    assert time.perf_counter() - start < 1
+    assert frontier(group, *KEYS).frontier == ["a"]
+    assert runs_document(group, frontier(group, *KEYS))["name"] == ["a"]

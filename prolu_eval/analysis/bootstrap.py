@@ -88,6 +88,8 @@ def _ratios(
     lengths = set()
     for result in results:
         sums = result.per_sequence()
+        if not any(_is_defined(result, key) for key in keys):
+            sums = dict.fromkeys(columns, np.zeros(result.setting.n_sequences))
         if not columns <= sums.keys():
             return None
         lengths |= {len(sums[column]) for column in columns}
@@ -97,6 +99,11 @@ def _ratios(
     if len(lengths) != 1 or max(lengths) < 2:
         return None
     return {key: (np.stack(n, 1), np.stack(d, 1)) for key, (n, d) in parts.items()}
+
+
+def _is_defined(result: Result, key: str) -> bool:
+    scalar = result.metrics.get(key)
+    return scalar is not None and scalar.value is not None
 
 
 def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> Array:

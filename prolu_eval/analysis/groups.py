@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,11 @@ from prolu_eval.results import Result, frame
 SETTING = [
     "model_fingerprint", "hook", "tokens_fingerprint", "special_tokens", "dtype", "metric_version",
 ]  # fmt: skip
+# What groups are told apart by, beside hook and model, where it differs.
+_TOLD = [
+    "tokens", "n_counted", "context_length", "special_tokens", "dtype", "weight_processing",
+    "metric_version", "tokens_fingerprint",
+]  # fmt: skip
 # Columns that training repeats share; all but the seed that a run can be told apart by.
 _CONFIGURATION = [
     "label", "variant", "format", "penalty", "coefficient", "learning_rate", "d_in", "d_sae",
@@ -24,16 +30,14 @@ _CONFIGURATION = [
 
 @dataclass(frozen=True)
 class Group:
-    """Comparable results, in order of label, coefficient and name, and the table of them."""
+    """Comparable results, in order of label, coefficient and name, and the table of them.
+
+    ``title`` names the hook point, the model, and what else tells the group from others beside it.
+    """
 
     results: tuple[Result, ...]
     table: pd.DataFrame
-
-    @property
-    def title(self) -> str:
-        """The hook point and the model."""
-        first = self.results[0]
-        return f"{first.run.hook} of {first.setting.model}"
+    title: str
 
     @property
     def labels(self) -> list[str]:
@@ -66,7 +70,7 @@ class Group:
     def subset(self, rows: NDArray[np.int64]) -> "Group":
         """Some of the group's results, in the order given."""
         table = self.table.iloc[rows].reset_index(drop=True)
-        return Group(tuple(self.results[i] for i in rows), table)
+        return Group(tuple(self.results[i] for i in rows), table, self.title)
 
 
 def comparable(results: Sequence[Result]) -> list[Group]:
@@ -75,12 +79,29 @@ def comparable(results: Sequence[Result]) -> list[Group]:
         return []
     table = frame(results)
     table["position"] = range(len(table))
-    groups = []
-    for _, rows in table.groupby(SETTING, sort=False):
-        ordered = rows.sort_values(["label", "coefficient", "name"], kind="stable")
-        members = tuple(results[i] for i in ordered["position"])
-        groups.append(Group(members, ordered.drop(columns="position").reset_index(drop=True)))
-    return sorted(groups, key=lambda group: -len(group.results))
+    parts = [
+        rows.sort_values(["label", "coefficient", "name"], kind="stable")
+        for _, rows in table.groupby(SETTING, sort=False)
+    ]
+    parts.sort(key=lambda rows: -len(rows))
+    return [
+        Group(
+            tuple(results[i] for i in rows["position"]),
+            rows.drop(columns="position").reset_index(drop=True),
+            title,
+        )
+        for rows, title in zip(parts, _titles([rows.iloc[0] for rows in parts]), strict=True)
+    ]
+
+
+def _titles(firsts: Sequence["pd.Series[Any]"]) -> list[str]:
+    """Titles of groups, from the first row of each: hook, model, and what differs beside them."""
+    differing = [c for c in _TOLD if len({str(row[c]) for row in firsts}) > 1]
+    return [
+        f"{row['hook']} of {row['model']}"
+        + "".join(f", {column.replace('_', ' ')} {row[column]}" for column in differing)
+        for row in firsts
+    ]
 
 
 def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:

@@ -14,7 +14,6 @@ from prolu_eval.cli.evaluate import describe, exit_code, report_failures
 if TYPE_CHECKING:
     from prolu_eval.analysis import Frontier, Group
     from prolu_eval.evaluation import Options, Outcome
-    from prolu_eval.results import Result
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
 Y = Annotated[str, typer.Option("-y", "--y", help="Second objective.")]
@@ -112,7 +111,7 @@ def answer(
 ) -> int:
     """Evaluate, print and report; the exit code."""
     from prolu_eval.evaluation import evaluate
-    from prolu_eval.report import frontier_text, write_report
+    from prolu_eval.report import answer_results, frontier_text, write_report
     from prolu_eval.report.tables import write_table
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
@@ -120,13 +119,10 @@ def answer(
     measured = [outcome.result for outcome in outcomes if outcome.result is not None]
     if not measured:
         return exit_code(outcomes)
-    groups = answered(measured, question)
+    groups = answer_results(measured, question.keys, question.splits, question.reference)
     path = write_report(
-        measured,
+        groups,
         report or default_report(runs),
-        keys=question.keys,
-        splits=question.splits,
-        reference=question.reference,
         command=command_line("frontier", runs, question),
     )
     for table in (csv, parquet):
@@ -140,26 +136,6 @@ def answer(
             typer.echo(frontier_text(group, found, as_markdown=as_markdown) + "\n")
         typer.echo(f"Report: {path}")
     return exit_code(outcomes)
-
-
-def answered(results: "list[Result]", question: Question) -> "list[tuple[Group, Frontier]]":
-    """Results in comparable groups, each with its frontier."""
-    from prolu_eval.analysis import comparable, resample
-    from prolu_eval.analysis import frontier as compute
-
-    return [
-        (
-            group,
-            compute(
-                group,
-                *question.keys,
-                replicates=resample(group, question.keys),
-                reference=question.reference,
-                splits=question.splits,
-            ),
-        )
-        for group in comparable(results)
-    ]
 
 
 def _document(

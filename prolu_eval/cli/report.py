@@ -1,5 +1,6 @@
 """`prolu-eval report`: the HTML page of stored results, without a model."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,14 @@ Output = Annotated[
     typer.Option("-o", "--output", help="Where to write it [default: RUNS/report.html]"),
 ]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
+Static = Annotated[
+    Path | None, typer.Option(help="Write the figures into this folder too, for papers.")
+]
+Format = Annotated[str, typer.Option("--format", help="Of --static: svg or png.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Write it again whenever results arrive.")]
+
+# Seconds between two looks at the folders, and between two loads of a watched page.
+_POLL, _REFRESH = 2.0, 10
 
 
 @app.command()
@@ -34,28 +43,65 @@ def report(
     split_at: Splits = None,
     reference: Reference = None,
     title: Title = "Sparse autoencoders compared",
+    static: Static = None,
+    kind: Format = "svg",
+    watch: Watch = False,
 ) -> None:
-    """Write the report of results that are stored already; needs neither model nor torch."""
-    from prolu_eval.errors import ResultsError
-    from prolu_eval.report import write_report
-    from prolu_eval.results import read_result, result_files
+    """Write the report of results that are stored already; needs neither model nor torch.
 
+    Several folders are compared with each other: their variants bear their names.
+    """
     question = Question.asked(x, y, z, split_at, reference)
-    for run in runs:
-        if not run.is_dir():
-            raise ResultsError(run, "is no folder", "name a folder that holds results")
-    results = [read_result(file) for file in result_files(runs)]
+    path = output or default_report(runs)
+    if watch:
+        _watch(runs, path, question, title)
+        return
+    render(runs, path, question, title)
+    typer.echo(f"Report: {path}")
+    if static is not None:
+        from prolu_eval.report.static import write_figures
+
+        files = write_figures(path, static, kind)
+        typer.echo(f"Figures: {len(files)} in {static}")
+
+
+def render(
+    runs: list[Path], path: Path, question: Question, title: str, refresh: int | None = None
+) -> int:
+    """Write the page of folders of runs; how many results it is of.
+
+    Raises:
+        ResultsError: if there is none.
+    """
+    from prolu_eval.errors import ResultsError
+    from prolu_eval.report import answer_results, write_report
+    from prolu_eval.report.stored import stored_results
+
+    results = stored_results(runs, lambda text: typer.echo(f"prolu-eval: {text}", err=True))
     if not results:
         raise ResultsError(
             runs[0], "holds no results", "run `prolu-eval evaluate` or `frontier` on it first"
         )
-    path = write_report(
-        results,
-        output or default_report(runs),
-        keys=question.keys,
-        splits=question.splits,
-        reference=question.reference,
-        title=title,
-        command=command_line("report", runs, question),
+    answers = answer_results(results, question.keys, question.splits, question.reference)
+    write_report(
+        answers, path, title=title, command=command_line("report", runs, question), refresh=refresh
     )
-    typer.echo(f"Report: {path}")
+    return len(results)
+
+
+def _watch(runs: list[Path], path: Path, question: Question, title: str) -> None:
+    """Write the page again whenever results come, go or change, until interrupted."""
+    from prolu_eval.results import result_files
+
+    seen: dict[Path, float] = {}
+    typer.echo(f"Watching; interrupt to end. Report: {path}")
+    try:
+        while True:
+            found = {file: file.stat().st_mtime for file in result_files(runs)}
+            if found and found != seen:
+                seen = found
+                n = render(runs, path, question, title, refresh=_REFRESH)
+                typer.echo(f"{time.strftime('%H:%M:%S')}  {n} results")
+            time.sleep(_POLL)
+    except KeyboardInterrupt:
+        return

@@ -5,78 +5,106 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prolu_eval import __version__
-from prolu_eval.analysis import Frontier, Group, comparable, frontier, resample, statement
+from prolu_eval.analysis import (
+    N_REPLICATES,
+    Frontier,
+    Group,
+    comparable,
+    frontier,
+    resample,
+    slack,
+    statement,
+)
+from prolu_eval.analysis.slack import PROXY, TARGET
 from prolu_eval.metrics import METRICS
-from prolu_eval.report.figures import bias_histograms, negative_biases, scatter, styles
+from prolu_eval.report.features import ARRAYS
+from prolu_eval.report.figures import TOPICS, VIEWS, styles
+from prolu_eval.report.page import TABLE, embedded, environments, group_document, has_all
+from prolu_eval.report.text import percent, saving_table
 from prolu_eval.results import Result, write_atomically
 
-# Figures over two metrics: keys, title, whether both are objectives, and how to read it.
-_PAIRS = (
-    ("l0", "ce_degradation", "L0 against CE degradation", True,
-     "The write-up's target: fewer active features for less damage to the language model. Lower "
-     "left is better; lines join each variant's own nondominated runs."),
-    ("l1", "mse", "MSE against L1", True,
-     "The proxy that training minimises. A variant that leads above and not here gains from the "
-     "slack between the proxy and the target."),
-    ("l0", "l1", "L1 against L0", False,
-     "Feature suppression: at equal L0, a variant with larger L1 shrinks its active features less. "
-     "Lines join the runs of a sweep."),
-    ("sqrt_l1", "mse", "MSE against sqrt-L1", True,
-     "The proxy of the sqrt-L1 penalty; the write-up had not logged it."),
-    ("l0", "sqrt_l1", "sqrt-L1 against L0", False,
-     "The suppression curve in terms of sqrt-L1."),
-)  # fmt: skip
+_KEYS = ("l0", "ce_degradation")
+# Groups of more runs are resampled less often, in proportion.
+_RUNS_RESAMPLED_IN_FULL = 200
 
-_TABLE = (
-    "l0", "ce_degradation", "ce_recovered_zero", "kl", "explained_variance", "mse", "l1", "sqrt_l1",
-    "relative_reconstruction_bias", "dead_fraction", "dense_fraction", "bias_negative_fraction",
-)  # fmt: skip
+
+def answer_results(
+    results: Sequence[Result],
+    keys: tuple[str, ...] = _KEYS,
+    splits: Mapping[str, Sequence[float]] | None = None,
+    reference: Mapping[str, float] | None = None,
+) -> list[tuple[Group, Frontier]]:
+    """Results in groups that can be compared, each with its frontier.
+
+    Raises:
+        UsageError: if a key is no objective.
+    """
+    return [
+        (
+            group,
+            frontier(
+                group,
+                *keys,
+                replicates=resample(group, keys, _replicates(group)),
+                reference=reference,
+                splits=splits,
+            ),
+        )
+        for group in comparable(results)
+    ]
+
+
+def _replicates(group: Group) -> int:
+    runs = max(len(group.results), _RUNS_RESAMPLED_IN_FULL)
+    return N_REPLICATES * _RUNS_RESAMPLED_IN_FULL // runs
 
 
 def write_report(
-    results: Sequence[Result],
+    answers: Sequence[tuple[Group, Frontier]],
     path: Path,
     *,
-    keys: tuple[str, ...] = ("l0", "ce_degradation"),
-    splits: Mapping[str, Sequence[float]] | None = None,
-    reference: Mapping[str, float] | None = None,
     title: str = "Sparse autoencoders compared",
     command: str | None = None,
+    refresh: int | None = None,
 ) -> Path:
-    """Write a report of results; those that cannot be compared with each other stand apart.
+    """Write the report of answered groups; each stands apart.
+
+    Args:
+        answers: as :func:`answer_results` gives them.
+        path: the file.
+        title: of the page.
+        command: that makes the page again, to be shown on it.
+        refresh: seconds after which a browser is to load the page again; None for never.
 
     Raises:
-        UsageError: if x or y is no objective.
         ResultsError: if the file cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("prolu_eval.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    answers = [
-        (
-            group,
-            frontier(
-                group,
-                *keys,
-                replicates=resample(group, keys),
-                splits=splits,
-                reference=reference,
-            ),
-        )
-        for group in comparable(results)
-    ]
+    environment.filters["sig"] = "{:.4g}".format
+    looks = styles([label for group, _ in answers for label in group.labels])
+    parts = [_part(group, answer, looks, i) for i, (group, answer) in enumerate(answers)]
+    data = {
+        "groups": [part.pop("document") for part in parts],
+        "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
+        "table": TABLE,
+    }
     page = environment.get_template("report.html.j2").render(
         title=title,
         command=command,
+        refresh=refresh,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        groups=[_group(group, i, answer) for i, (group, answer) in enumerate(answers)],
-        metrics=METRICS.values(),
+        groups=parts,
+        data=embedded(data),
+        metrics=METRICS,
+        topic_titles=TOPICS,
+        arrays=ARRAYS,
         plotly=_plotly(),
     )
     write_atomically(path, page.encode())
@@ -89,69 +117,55 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _group(group: Group, index: int, answer: Frontier) -> dict[str, Any]:
+def _part(
+    group: Group, answer: Frontier, looks: Mapping[str, tuple[str, str]], index: int
+) -> dict[str, Any]:
     """Everything the template shows of one group."""
-    x, y = answer.keys[:2]
-    figures = []
-    pairs = [pair for pair in _PAIRS if pair[:2] != (x, y)]
-    first = next((pair for pair in _PAIRS if pair[:2] == (x, y)), None) or (
-        x, y, f"{METRICS[y].title} against {METRICS[x].title}", True, "The objectives asked for."
-    )  # fmt: skip
-    for key_x, key_y, title, is_frontier, reading in (first, *pairs):
-        figures.append(
-            {
-                "id": f"g{index}-{key_x}-{key_y}",
-                "title": title,
-                "reading": reading,
-                "definitions": [METRICS[key] for key in (key_x, key_y)],
-                "figure": scatter(group, key_x, key_y, frontier=is_frontier),
-            }
-        )
+    views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
+    views -= {answer.keys}
+    measured = [keys for keys in sorted(views) if has_all(group, *keys)]
+    replicates = resample(group, [k for keys in measured for k in keys], _replicates(group))
+    others = {keys: frontier(group, *keys, replicates=replicates) for keys in measured}
+    document = group_document(group, answer, others, f"g{index}")
+    document["styles"] = {label: looks[label] for label in group.labels}
+    features = document["features"]
     return {
-        "id": f"g{index}",
-        "title": group.title,
+        "id": document["id"],
+        "title": document["title"],
         "sentence": statement(answer),
         "frontier": answer,
-        "figures": figures,
-        "biases": bias_histograms(group),
-        "negative": negative_biases(group),
-        "styles": styles(group.table["label"].tolist()),
-        "columns": [METRICS[key] for key in _TABLE],
-        "rows": [_row(row, answer.frontier) for row in group.table.to_dict("records")],
-        "setting": group.results[0].setting.model_dump(),
-        "environments": _environments(group),
-        "origins": [_origin(result) for result in group.results],
-    }
-
-
-def _row(row: dict[Any, Any], on_frontier: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": row["name"],
-        "label": row["label"],
-        "coefficient": None if pd.isna(row["coefficient"]) else row["coefficient"],
-        "seed": None if pd.isna(row["seed"]) else int(row["seed"]),
-        "on_frontier": row["name"] in on_frontier,
-        "cells": [
-            None if pd.isna(row[key]) else (row[key], row[f"{key}_low"], row[f"{key}_high"])
-            for key in _TABLE
+        "topics": {
+            topic: [view for view in document["views"] if view["topic"] == topic]
+            for topic in TOPICS
+        },
+        "statements": {f"{a.keys[0]}-{a.keys[1]}": statement(a) for a in others.values()},
+        "variants": variant_rows(answer),
+        "savings": saving_table(answer),
+        "stretches": [
+            (title, statement(stretch), variant_rows(stretch))
+            for title, stretch in answer.stretches.items()
         ],
+        "slack": slack(group) if has_all(group, *TARGET, *PROXY) else None,
+        "styles": document["styles"],
+        "counts": {name: len(features[name]) for name in ("tables", "histories", "curves")},
+        "histograms": list(features["histograms"]),
+        "n_runs": len(group.results),
+        "setting": group.results[0].setting.model_dump(),
+        "environments": environments(group),
+        "document": document,
     }
 
 
-def _environments(group: Group) -> list[str]:
-    """The distinct environments that results of a group were measured in."""
-    return sorted(
+def variant_rows(answer: Frontier) -> list[dict[str, Any]]:
+    """The table of variants: numbers as the page writes them."""
+    return [
         {
-            ", ".join(f"{k} {v}" for k, v in result.environment.items() if v is not None)
-            for result in group.results
+            "label": v.label,
+            "runs": v.runs,
+            "on_frontier": v.on_frontier,
+            "hypervolume": f"{v.hypervolume:.4g}",
+            "share": percent(v.hypervolume_share, v.hypervolume_share_ci95),
+            "exclusive": percent(v.exclusive_share, v.exclusive_share_ci95),
         }
-    )
-
-
-def _origin(result: Result) -> dict[str, str]:
-    return {
-        "name": result.run.name,
-        "path": result.run.path,
-        "format": result.run.format,
-        "fingerprint": result.fingerprint,
-    }
+        for v in answer.variants
+    ]

@@ -1,0 +1,166 @@
+"""Views of single features: histograms of every run, and whole tables of as many as fit a page."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from prolu_eval.analysis import Group
+from prolu_eval.results import Result
+
+Array = NDArray[Any]
+
+N_BINS = 60
+# Numbers that a page may carry: whole per-feature tables, training histories, response curves.
+TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 500_000, 300_000, 120_000
+_STEPS = 25
+
+# Per-feature arrays: title, unit, whether a logarithm is taken, and how to read it.
+ARRAYS = {
+    "bias": ("encoder bias", "activation", False,
+             "A positive ProLU bias acts as zero."),
+    "effective_threshold": ("effective threshold", "activation", False,
+                            "The value of m = (x - b_dec) W_enc at or below which a feature is "
+                            "off."),
+    "firing_rate": ("firing rate", "fraction of tokens", True,
+                    "Logarithmic; features that never fired are counted apart."),
+    "mean_when_active": ("mean activation when active", "activation", True,
+                         "Logarithmic; features that never fired are counted apart."),
+    "alignment": ("decoder-encoder alignment", "cosine", False,
+                  "The cosine of a feature's encoder column and decoder row: low where what a "
+                  "feature reads and what it writes differ."),
+}  # fmt: skip
+
+
+def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
+    """Histograms of every run's features, and details of the runs that fit, important ones first.
+
+    Every run's arrays are read twice and never held together.
+    """
+    edges = _edges(group.results)
+    counts: dict[str, list[list[int] | None]] = {name: [] for name in edges}
+    left_out: dict[str, list[int]] = {name: [] for name in edges}
+    for result in group.results:
+        arrays = result.per_feature()
+        for name, bounds in edges.items():
+            values = _shown(name, arrays.get(name))
+            found = None if values is None else np.histogram(values.clip(*bounds[[0, -1]]), bounds)
+            counts[name].append(None if found is None else found[0].tolist())
+            left_out[name].append(0 if values is None else len(arrays[name]) - len(values))
+    return {
+        "histograms": {
+            name: {
+                "title": ARRAYS[name][0],
+                "unit": ARRAYS[name][1],
+                "logarithmic": ARRAYS[name][2],
+                "edges": bounds.tolist(),
+                "counts": counts[name],
+                "left_out": left_out[name],
+            }
+            for name, bounds in edges.items()
+        },
+        "tables": _within(group, important, TABLE_BUDGET, _table),
+        "histories": _within(group, important, HISTORY_BUDGET, _history),
+        "curves": _within(group, important, CURVE_BUDGET, _curves),
+    }
+
+
+def _shown(name: str, values: Array | None) -> Array | None:
+    """An array as it is counted: finite values, or the logarithms of positive ones."""
+    if values is None:
+        return None
+    logarithmic = ARRAYS[name][2]
+    kept = values[values > 0 if logarithmic else np.isfinite(values)].astype(float)
+    return np.asarray(np.log10(kept)) if logarithmic else kept
+
+
+def _edges(results: Sequence[Result]) -> dict[str, Array]:
+    """Bins shared by all runs, over the range of most features; the outermost take in the rest."""
+    ranges: dict[str, list[Array]] = {name: [] for name in ARRAYS}
+    for result in results:
+        arrays = result.per_feature()
+        for name, found in ranges.items():
+            values = _shown(name, arrays.get(name))
+            if values is not None and len(values):
+                ends = (len(values) // 1000, len(values) - 1 - len(values) // 1000)
+                found.append(np.partition(values, ends)[list(ends)])
+    edges = {}
+    for name, found in ranges.items():
+        if found:
+            low, high = np.min([r[0] for r in found]), np.max([r[1] for r in found])
+            pad = 0.0 if low < high else 0.5
+            edges[name] = np.linspace(low - pad, high + pad, N_BINS + 1)
+    return edges
+
+
+def _within(group: Group, important: Sequence[int], budget: int, make: Any) -> dict[int, Any]:
+    """Details by row of the group's table, until the budget of numbers is spent."""
+    found: dict[int, Any] = {}
+    for row in important:
+        size, detail = make(group.results[row])
+        if detail is None:
+            continue
+        if size > budget:
+            break
+        budget -= size
+        found[row] = detail
+    return found
+
+
+def _table(result: Result) -> tuple[int, Any]:
+    arrays = {name: a for name, a in result.per_feature().items() if name in (*ARRAYS, "max")}
+    packed = {name: packed_floats(values) for name, values in arrays.items()}
+    return sum(map(len, arrays.values())), packed or None
+
+
+def packed_floats(values: Array) -> str:
+    """Numbers as base64 of little-endian float32."""
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def _curves(result: Result) -> tuple[int, Any]:
+    """Responses over what a feature without bias would give at scale 1."""
+    found = result.response()
+    if not found or not len(found["features"]):
+        return 0, None
+    plain = found["pre_activations"][:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.round(found["activations"] / np.where(plain > 0, plain, np.nan), 4)
+    return relative.size, {
+        "features": found["features"].tolist(),
+        "scales": np.round(found["scales"], 4).tolist(),
+        "responses": relative.tolist(),
+    }
+
+
+def _history(result: Result) -> tuple[int, Any]:
+    """Histograms of the biases in training units, at up to 25 logged steps."""
+    path = history_file(result)
+    if path is None:
+        return 0, None
+    try:
+        logged = load_file(path)
+        counts, edges = logged["bias_histogram"], logged["bias_edges"]
+        steps = logged["step"]
+    except (OSError, KeyError, SafetensorError):
+        return 0, None
+    chosen = np.unique(np.linspace(0, len(steps) - 1, _STEPS).round().astype(int))
+    return counts[chosen].size, {
+        "steps": steps[chosen].astype(int).tolist(),
+        "edges": np.round(edges.astype(float), 4).tolist(),
+        "counts": counts[chosen].tolist(),
+    }
+
+
+def history_file(result: Result) -> Path | None:
+    """What was logged while a run trained, if it lies beside its result or checkpoint."""
+    folders = [Path(result.run.path)]
+    if result.file is not None:
+        folders.insert(0, result.file.parent.parent)
+    paths = (folder / "history.safetensors" for folder in folders)
+    return next((path for path in paths if path.is_file()), None)

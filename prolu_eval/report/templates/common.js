@@ -1,0 +1,103 @@
+"use strict";
+// Drawing in the page's colours, and files to download: what every page with figures needs.
+const Report = (() => {
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const narrow = () => window.innerWidth < 640;
+  // Plotly reads a little HTML in texts; names are to appear as they are.
+  const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+  function themed(layout) {
+    const axis = {
+      gridcolor: token("--rule"), zerolinecolor: token("--rule"), linecolor: token("--soft"), automargin: true,
+    };
+    return {
+      legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 },
+      margin: { l: 56, r: 16, t: 24, b: 48 },
+      hovermode: "closest",
+      ...layout,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: "system-ui, sans-serif", size: narrow() ? 11 : 13, color: token("--ink") },
+      hoverlabel: { bgcolor: token("--wash"), bordercolor: token("--rule"), font: { color: token("--ink") } },
+      xaxis: { ...axis, ...layout.xaxis },
+      yaxis: { ...axis, ...layout.yaxis },
+    };
+  }
+
+  const config = {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  };
+  const builders = new Map(); // id of a plot -> what makes its figure
+  const visible = new Set(); // ids of plots on screen or near it
+  const stale = new Set();
+
+  function draw(id) {
+    stale.delete(id);
+    const { data, layout } = builders.get(id)();
+    return Plotly.react(id, data, themed(layout), config);
+  }
+
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) visible.add(target.id); else visible.delete(target.id);
+      if (isIntersecting && stale.has(target.id)) draw(target.id);
+    }
+  }, { rootMargin: "300px" });
+
+  // A plot is drawn when it comes near the screen, and again when `redraw` says that it changed.
+  function plot(id, build, onClick) {
+    builders.set(id, build);
+    stale.add(id);
+    const element = document.getElementById(id);
+    watcher.observe(element);
+    if (onClick) {
+      const observer = new MutationObserver(() => {
+        if (!element.on) return;
+        observer.disconnect();
+        element.on("plotly_click", (event) => onClick(event.points[0].customdata));
+      });
+      observer.observe(element, { childList: true });
+    }
+  }
+
+  function redraw(...ids) {
+    for (const id of ids.length ? ids : builders.keys()) {
+      stale.add(id);
+      if (visible.has(id)) draw(id);
+    }
+  }
+
+  const drawAll = () => Promise.all([...stale].map(draw));
+  scheme.addEventListener("change", () => redraw());
+  window.addEventListener("beforeprint", drawAll);
+
+  function save(name, type, content) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type }));
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+
+  function saveCsv(name, rows) {
+    const cell = (value) => {
+      const text = value === null || value === undefined ? "" : String(value);
+      return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    };
+    save(name, "text/csv", rows.map((row) => row.map(cell).join(",")).join("\n") + "\n");
+  }
+
+  // Figures that stand in the page ready made, with switches for their axes.
+  for (const source of document.querySelectorAll("script[data-plot]")) {
+    const id = source.dataset.plot;
+    const figure = JSON.parse(source.textContent);
+    plot(id, () => figure);
+    document.querySelector(`.controls[data-for="${id}"]`)?.addEventListener("change", ({ target }) => {
+      figure.layout[target.dataset.axis].type = target.checked ? "log" : "linear";
+      redraw(id);
+    });
+  }
+
+  return { escaped, token, narrow, plot, redraw, drawAll, saveCsv };
+})();
