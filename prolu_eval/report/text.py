@@ -30,8 +30,12 @@ def percent(value: float | None, interval: tuple[float | None, float | None]) ->
     if value is None:
         return "-"
     low, high = interval
-    known = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * value:.1f} %{known}"
+    known = "" if low is None or high is None else f" [{_hundredths(low)}, {_hundredths(high)}]"
+    return f"{_hundredths(value)} %{known}"
+
+
+def _hundredths(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f}"  # no negative zero
 
 
 def run_table(group: Group, answer: Frontier) -> Table:

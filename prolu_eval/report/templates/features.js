@@ -117,13 +117,16 @@ const Features = (() => {
       const share = (own) => { const total = own.reduce((a, b) => a + b, 0); return own.map((count) => count / total); };
       const at = Number(slider.value);
       const top = Math.max(...counts.slice(1).flatMap(share));
-      const line = (i, style) => ({
-        type: "scatter", mode: "lines", x, y: share(counts[i]), name: `step ${steps[i]}`,
+      const line = (i, name, style) => ({
+        type: "scatter", mode: "lines", x, y: share(counts[i]), name,
         line: { color: colour, shape: "hvh", ...style },
         hovertemplate: `step ${steps[i]}<br>%{x:.3g}: %{y:.2%}<extra></extra>`,
       });
       return {
-        data: [line(steps.length - 1, { dash: "dot", width: 1 }), line(at, { width: 2.5 })],
+        data: [
+          line(steps.length - 1, `last step, ${steps.at(-1)}`, { dash: "dot", width: 1 }),
+          line(at, `step ${steps[at]}`, { width: 2.5 }),
+        ],
         layout: {
           xaxis: { title: { text: "encoder bias (training units)" } },
           yaxis: { title: { text: "fraction of features" }, tickformat: ".1~%", range: [0, 1.05 * top] },
