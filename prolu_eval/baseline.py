@@ -72,9 +72,11 @@ def save_baseline(results: Iterable[Result], path: Path) -> None:
     """Write results as a baseline: ``path`` and, beside it, the sums.
 
     Raises:
-        BaselineError: if two results have the same name.
+        BaselineError: if two results have the same name, or the file's own does not end in .json.
         ResultsError: if a file cannot be written.
     """
+    if path.suffix != ".json" or path.is_dir():
+        raise BaselineError(path, "is no name of a JSON file", "end it in .json")
     ordered = sorted(results, key=lambda result: result.run.name)
     for first, second in pairwise(ordered):
         if first.run.name == second.run.name:

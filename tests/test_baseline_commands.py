@@ -110,6 +110,26 @@ def test_two_runs_of_one_name_are_not_compared(
         assert "both hold results of a prolu/0.2" in refused.err
 
 
+@pytest.mark.parametrize("name", ["baseline", "baseline.safetensors", "runs"])
+def test_a_name_that_would_overwrite_a_baselines_sums_is_refused(
+    name: str, runs: Path, baseline: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in runs.parent.glob("*.*")}
+    refused = run(capfd, "baseline", "save", runs, "-o", runs.parent / name, "--force")
+    assert refused.code == 2
+    assert "end it in .json" in refused.err
+    assert {path: path.read_bytes() for path in runs.parent.glob("*.*")} == before
+
+
+def test_the_verdict_is_said_even_where_a_file_cannot_be_written(
+    runs: Path, baseline: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = run(capfd, "compare", runs, "-b", baseline, "--json", "--html", runs)
+    assert ran.code == 2
+    assert ran.json()["verdict"] == "pass"
+    assert f"{runs}: cannot be written" in ran.err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

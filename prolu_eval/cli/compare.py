@@ -78,14 +78,14 @@ def compare(
     )
     found = comparing.compare(current, stored, chosen)
     found = found.with_update(_update_command(runs, baseline, only))
-    _write(found, markdown, junit, html)
-    _tell_github(found, baseline)
     if as_json:
         typer.echo(json.dumps(found.document(), indent=1))
     elif not quiet:
         typer.echo(text.render(found, everything=show_all), nl=False)
     else:
         typer.echo(found.headline)
+    _write(found, markdown, junit, html)
+    _tell_github(found, baseline)
     raise typer.Exit(found.exit_code)
 
 
