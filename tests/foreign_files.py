@@ -15,7 +15,7 @@ D_IN, D_SAE = 6, 10
 Tensors = dict[str, Tensor]
 
 
-def matrices(seed: int = 0) -> Tensors:
+def matrices(seed: int = 0, d_in: int = D_IN, d_sae: int = D_SAE) -> Tensors:
     """W_enc, b_enc, W_dec and b_dec with random values; the decoder's rows are not of unit norm."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -23,10 +23,10 @@ def matrices(seed: int = 0) -> Tensors:
         return torch.randn(shape, generator=generator)
 
     return {
-        "W_enc": normal(D_IN, D_SAE),
-        "b_enc": 0.3 * normal(D_SAE),
-        "W_dec": normal(D_SAE, D_IN),
-        "b_dec": 0.3 * normal(D_IN),
+        "W_enc": normal(d_in, d_sae),
+        "b_enc": 0.3 * normal(d_sae),
+        "W_dec": normal(d_sae, d_in),
+        "b_dec": 0.3 * normal(d_in),
     }
 
 

@@ -90,7 +90,8 @@ def _places(root: Path) -> Iterator[tuple[Path, Format]]:
     if root.is_file():
         for fmt in FORMATS.values():
             names = frozenset(entry.name for entry in root.parent.iterdir())
-            yield from ((p, fmt) for p in fmt.find(root.parent, names) if p in (root, root.parent))
+            found = fmt.find(root.parent, names)
+            yield from ((place, fmt) for place in found if root in (place, *fmt.files(place)))
         return
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
@@ -99,7 +100,7 @@ def _places(root: Path) -> Iterator[tuple[Path, Format]]:
 
 
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
-    name = place.name if place == root else place.relative_to(root).as_posix()
+    name = place.relative_to(root).as_posix() if root in place.parents else place.name
     try:
         _check_links(fmt.files(place), root)
         runs = fmt.describe(place)

@@ -62,25 +62,52 @@ class Content:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, path: Path) -> SparseAutoencoder:
-        """The autoencoder without its weights, which :func:`fill` gives it.
+        """The autoencoder without its weights, as :func:`build`."""
+        return build(
+            self.variant,
+            self.d_in,
+            self.d_sae,
+            self.options,
+            path,
+            apply_b_dec_to_input=self.apply_b_dec_to_input,
+            normalisation=self.normalisation,
+        )
 
-        Raises:
-            CheckpointError: if an option or a size is out of range.
-        """
-        if max(self.d_in, self.d_sae) > MAX_WIDTH:
-            raise CheckpointError(
-                path, f"claims {self.d_sae} features of {self.d_in} numbers", TRUNCATED
-            )
-        cls = VARIANTS[self.variant]
-        options = validate(cls.Options, dict(self.options), path)
+
+def build(
+    variant: str,
+    d_in: int,
+    d_sae: int,
+    options: Mapping[str, Any],
+    path: Path,
+    *,
+    apply_b_dec_to_input: bool,
+    normalisation: Normalisation,
+) -> SparseAutoencoder:
+    """An autoencoder without its weights, which :func:`fill` gives it.
+
+    Raises:
+        CheckpointError: naming ``path``, if the variant or an option is unknown, or an option or a
+            size out of range.
+    """
+    cls = VARIANTS.get(variant)
+    if cls is None:
+        known = ", ".join(sorted(VARIANTS))
+        raise CheckpointError(path, f"unknown variant {variant!r}", f"the variants are {known}")
+    if max(d_in, d_sae) > MAX_WIDTH:
+        raise CheckpointError(path, f"claims {d_sae} features of {d_in} numbers", TRUNCATED)
+    valid = validate(cls.Options, dict(options), path, "options")
+    try:
         with torch.device("meta"):
             return cls(
-                self.d_in,
-                self.d_sae,
-                options,
-                apply_b_dec_to_input=self.apply_b_dec_to_input,
-                normalisation=self.normalisation,
+                d_in,
+                d_sae,
+                valid,
+                apply_b_dec_to_input=apply_b_dec_to_input,
+                normalisation=normalisation,
             )
+    except ValueError as error:
+        raise CheckpointError(path, str(error), "restore the file that training wrote") from None
 
 
 def foreign(
@@ -171,7 +198,7 @@ def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
 def fill(
     sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path, fold: Fold = dict
 ) -> SparseAutoencoder:
-    """Give an autoencoder its weights, in float32 unless they are wider, ready for evaluation.
+    """Give an autoencoder its weights, in float32 unless a matrix is wider, ready for evaluation.
 
     Raises:
         CheckpointError: naming the first tensor that is missing, unexpected, of the wrong shape,
@@ -183,7 +210,12 @@ def fill(
         raise CheckpointError(path, f"lacks tensor {min(missing)}", holds)
     if unexpected := tensors.keys() - expected.keys():
         raise CheckpointError(path, f"has an unexpected tensor {min(unexpected)}", holds)
-    weights = {name: _weights(name, tensors[name], shape, path) for name, shape in expected.items()}
+    for name, shape in expected.items():
+        _check_weights(name, tensors[name], shape, path)
+    matrices = [tensors[name] for name, shape in expected.items() if len(shape) == 2]
+    wide = any(matrix.dtype == torch.float64 for matrix in matrices)
+    dtype = torch.float64 if wide else torch.float32
+    weights = {name: tensor.detach().to(dtype) for name, tensor in tensors.items()}
     for name, tensor in fold(weights).items():
         if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise CheckpointError(
@@ -193,7 +225,7 @@ def fill(
     return sae.eval()
 
 
-def _weights(name: str, tensor: Tensor, shape: tuple[int, ...], path: Path) -> Tensor:
+def _check_weights(name: str, tensor: Tensor, shape: tuple[int, ...], path: Path) -> None:
     if tuple(tensor.shape) != shape:
         raise CheckpointError(
             path,
@@ -204,6 +236,3 @@ def _weights(name: str, tensor: Tensor, shape: tuple[int, ...], path: Path) -> T
         raise CheckpointError(
             path, f"{name} is {tensor.dtype}, no weights", "save it as floating point"
         )
-    # 8-bit floats promote with nothing.
-    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return tensor.detach().to(wide)

@@ -4,15 +4,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from safetensors.torch import save
 
-from prolu_eval.checkpoints.base import Format, fill
+from prolu_eval.checkpoints.base import Format, build, fill
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.results import write_atomically
 from prolu_eval.runs import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Run, RunConfig
-from prolu_eval.saes import VARIANTS, SparseAutoencoder
+from prolu_eval.saes import SparseAutoencoder
 
 
 def read_config(path: Path) -> RunConfig:
@@ -30,28 +29,16 @@ def read_config(path: Path) -> RunConfig:
     return validate(RunConfig, document, path)
 
 
-def build(config: RunConfig, path: Path) -> SparseAutoencoder:
-    """An autoencoder of a config's variant and shape, without its weights.
-
-    Raises:
-        CheckpointError: if the variant, or one of its options, is unknown.
-    """
-    variant = VARIANTS.get(config.variant)
-    if variant is None:
-        raise CheckpointError(
-            path,
-            f"unknown variant {config.variant!r}",
-            f"the variants are {', '.join(sorted(VARIANTS))}",
-        )
-    options = validate(variant.Options, config.options, path, "options")
-    with torch.device("meta"):
-        return variant(
-            config.d_in,
-            config.d_sae,
-            options,
-            apply_b_dec_to_input=config.apply_b_dec_to_input,
-            normalisation=config.normalisation,
-        )
+def _build(config: RunConfig, path: Path) -> SparseAutoencoder:
+    return build(
+        config.variant,
+        config.d_in,
+        config.d_sae,
+        config.options,
+        path,
+        apply_b_dec_to_input=config.apply_b_dec_to_input,
+        normalisation=config.normalisation,
+    )
 
 
 def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:
@@ -111,7 +98,7 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 def _describe(folder: Path) -> list[Run]:
     config = read_config(folder / CONFIG_FILE)
-    label = build(config, folder / CONFIG_FILE).label
+    label = _build(config, folder / CONFIG_FILE).label
     return [
         Run(
             name=folder.name,
@@ -139,7 +126,7 @@ def _describe(folder: Path) -> list[Run]:
 
 
 def _load(run: Run) -> SparseAutoencoder:
-    sae = build(read_config(run.path / CONFIG_FILE), run.path / CONFIG_FILE)
+    sae = _build(read_config(run.path / CONFIG_FILE), run.path / CONFIG_FILE)
     return fill(sae, read_safetensors(run.path / WEIGHTS_FILE), run.path / WEIGHTS_FILE)
 
 

@@ -88,7 +88,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if header > _HEADER_BYTES:
-            raise CheckpointError(path, f"has a header of {header} bytes", TRUNCATED)
+            raise CheckpointError(path, f"cannot be read (a header of {header} bytes)", TRUNCATED)
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None

@@ -175,7 +175,7 @@ def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "log_threshold" in tensors:
         tensors["threshold"] = tensors.pop("log_threshold").exp()
     if "topk_threshold" in tensors:
-        tensors["threshold"] = tensors.pop("topk_threshold").float()
+        tensors["threshold"] = tensors.pop("topk_threshold")
     return tensors
 
 

@@ -64,7 +64,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         raise CheckpointError(
             path, f"says d_in {config.d_in}, the weights {d_in}", "restore the config of this run"
         )
-    variant = _variant(config, d_sae, path)
+    variant = _variant(config, path)
 
     def tensors() -> Mapping[str, Tensor]:
         renamed = {_NAMES.get(name, name): tensor for name, tensor in weights.items()}
@@ -100,12 +100,8 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     return {None: content}
 
 
-def _variant(config: _Config, d_sae: int, path: Path) -> str:
+def _variant(config: _Config, path: Path) -> str:
     if config.activation == "groupmax":
-        if d_sae % config.k:
-            raise CheckpointError(
-                path, f"{config.k} groups do not divide {d_sae} features", "correct k"
-            )
         return "groupmax"
     if config.activation != "topk":
         raise CheckpointError(

@@ -1,7 +1,6 @@
 """`prolu-eval inspect`: what lies in a folder, without evaluating it."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,4 +78,6 @@ def _print_table(documents: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else str(Path(value)) if isinstance(value, Path) else str(value)
+    """As text on one line: configurations may hold any characters."""
+    text = "-" if value is None else str(value)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -67,6 +67,9 @@ class SparseAutoencoder(nn.Module):
             ``layer_norm`` subtracts the mean over d_in and divides by the unbiased standard
             deviation plus 1e-5, ``constant_norm`` scales x to norm sqrt(d_in). Constant factors and
             whitening are folded into the weights when a checkpoint is loaded, so none is here.
+
+    Raises:
+        ValueError: if the options do not suit the number of features.
     """
 
     variant: ClassVar[str]
@@ -90,6 +93,7 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         self.d_in, self.d_sae = d_in, d_sae
         self.options = options if options is not None else self.Options()
+        self.check_options(d_sae, self.options)
         self.apply_b_dec_to_input = apply_b_dec_to_input
         self.normalisation: Normalisation = normalisation
         for name, shape in self.tensor_shapes(d_in, d_sae, self.options).items():
@@ -117,6 +121,10 @@ class SparseAutoencoder(nn.Module):
         twin = copy(self)
         twin.__dict__["_parameters"] = {**self._parameters, **tensors}
         return twin
+
+    @classmethod
+    def check_options(cls, d_sae: int, options: VariantOptions) -> None:
+        """Raise :class:`ValueError` if options do not suit the number of features."""
 
     @property
     def label(self) -> str:

@@ -61,6 +61,12 @@ class Matryoshka(BatchTopK):
     variant = "matryoshka"
     Options: ClassVar[type[VariantOptions]] = MatryoshkaOptions
 
+    @classmethod
+    def check_options(cls, d_sae: int, options: VariantOptions) -> None:
+        sizes = cast(MatryoshkaOptions, options).group_sizes
+        if sizes and (min(sizes) < 1 or sum(sizes) != d_sae):
+            raise ValueError(f"groups of {list(sizes)[:9]} do not add up to {d_sae} features")
+
     def nested(self, codes: Tensor) -> Sequence[Tensor]:
         """Reconstructions from each prefix of groups, the whole last. [..., d_in] each
 

@@ -13,7 +13,7 @@ class MatchingPursuitOptions(VariantOptions):
     """When a token's pursuit ends."""
 
     residual_threshold: float = Field(0.0, allow_inf_nan=False)
-    max_iterations: int | None = Field(None, gt=0, description="None stands for d_in")
+    max_iterations: int | None = Field(None, gt=0, le=1_000_000, description="None stands for d_in")
     stop_on_duplicate_support: bool = True
 
 
@@ -44,6 +44,7 @@ class MatchingPursuit(SparseAutoencoder):
         for _ in range(options.max_iterations or self.d_in):
             value, index = torch.relu(residual @ self.W_dec.T).max(-1, keepdim=True)
             value = torch.where(running[:, None], value, 0)
+            running = running & (value[:, 0] != 0)
             grown = codes.scatter_add(-1, index, value)
             residual = residual - value * self.W_dec[index[:, 0]]
             if options.stop_on_duplicate_support:

@@ -59,6 +59,12 @@ class GroupMax(TopK):
 
     variant = "groupmax"
 
+    @classmethod
+    def check_options(cls, d_sae: int, options: VariantOptions) -> None:
+        k = cast(TopKOptions, options).k
+        if k > d_sae or d_sae % k:
+            raise ValueError(f"{k} groups do not divide {d_sae} features")
+
     def activate(self, m: Tensor) -> Tensor:
         z = torch.relu(m + self.b_enc)
         grouped = z.reshape(*z.shape[:-1], self.k, -1)
