@@ -116,6 +116,16 @@ def interop(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Ten thousand damaged checkpoints for each loader, other ones each time unless seeded."""
+    install(session, "-e", ".[test]")
+    session.run(
+        "pytest", "-n", "2", "tests/test_fuzz.py", *session.posargs,
+        env={"PROLU_EVAL_FUZZ_EXAMPLES": "10000"},
+    )  # fmt: skip
+
+
 def _provide_chromium(session: nox.Session) -> None:
     """In CI, install Debian's chromium; elsewhere the browser tests skip where there is none."""
     if os.environ.get("CI") and sys.platform == "linux" and not shutil.which("chromium"):
