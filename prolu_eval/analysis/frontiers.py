@@ -22,6 +22,7 @@ from prolu_eval.analysis.savings import Curves, Lead, Saving
 from prolu_eval.errors import UsageError
 
 Array = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class VariantFrontier:
     hypervolume_share: float | None
     on_frontier: int
     exclusive_share: float | None
-    hypervolume_ci95: tuple[float | None, float | None]
-    hypervolume_share_ci95: tuple[float | None, float | None]
-    exclusive_share_ci95: tuple[float | None, float | None]
+    hypervolume_ci95: Interval
+    hypervolume_share_ci95: Interval
+    exclusive_share_ci95: Interval
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Frontier:
     keys: tuple[str, ...]
     reference: tuple[float, ...]
     hypervolume: float
-    hypervolume_ci95: tuple[float | None, float | None]
+    hypervolume_ci95: Interval
     frontier: list[str]
     variants: list[VariantFrontier]
     membership: dict[str, float] = field(default_factory=dict)
@@ -139,6 +140,12 @@ def frontier(
     return replace(found, stretches=stretches)
 
 
+def _within(ends: Interval, most: float = np.inf) -> Interval:
+    """An interval cut to what its value can be: from zero up."""
+    low, high = (end if end is None else float(np.clip(end, 0, most)) for end in ends)
+    return low, high
+
+
 class _Computation:
     """One frontier in the making: points of configurations, measured and replicated."""
 
@@ -184,7 +191,7 @@ class _Computation:
             keys=self.keys,
             reference=tuple(float(v) for v in self.reference * self.signs),
             hypervolume=total,
-            hypervolume_ci95=interval(total, total_replicated, self.freedom).ci95,
+            hypervolume_ci95=_within(interval(total, total_replicated, self.freedom).ci95),
             frontier=[str(names[i]) for i in order if on[i]],
             variants=variants,
             membership=self._membership(),
@@ -228,9 +235,9 @@ class _Computation:
             hypervolume_share=share.value,
             on_frontier=int(on[rows].sum()),
             exclusive_share=exclusive.value,
-            hypervolume_ci95=interval(value, replicates, self.freedom).ci95,
-            hypervolume_share_ci95=share.ci95,
-            exclusive_share_ci95=exclusive.ci95,
+            hypervolume_ci95=_within(interval(value, replicates, self.freedom).ci95),
+            hypervolume_share_ci95=_within(share.ci95, 1),
+            exclusive_share_ci95=_within(exclusive.ci95, 1),
         )
 
     def _membership(self) -> dict[str, float]:

@@ -116,7 +116,7 @@ const Features = (() => {
       const x = middles(edges);
       const share = (own) => { const total = own.reduce((a, b) => a + b, 0); return own.map((count) => count / total); };
       const at = Number(slider.value);
-      const top = Math.max(...counts.slice(1).flatMap(share));
+      const top = Math.max(...share(counts[at]), ...share(counts.at(-1)));
       const line = (i, name, style) => ({
         type: "scatter", mode: "lines", x, y: share(counts[i]), name,
         line: { color: colour, shape: "hvh", ...style },
