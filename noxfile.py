@@ -66,9 +66,10 @@ def baseline(session: nox.Session) -> None:
 
 @nox.session
 def simulations(session: nox.Session) -> None:
-    """How often a comparison with a baseline is right, over simulated re-evaluations."""
+    """How often comparisons, intervals and stated leads are right, over simulated evaluations."""
     install(session, "-e", ".[test]")
-    session.run("pytest", "tests/simulations.py", "-rP", *session.posargs)
+    files = "tests/simulations.py", "tests/analysis_simulations.py"
+    session.run("pytest", *files, "-rP", "-n", "2", *session.posargs)
 
 
 @nox.session

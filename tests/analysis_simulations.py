@@ -1,5 +1,7 @@
 """How often intervals hold the truth, and how often the sentence claims a lead that is not there.
 
+`nox -s simulations` runs it: a few minutes, so that pytest does not collect it by itself.
+
 Simulated sweeps of two variants whose true L0 and CE degradation are known: sequences share what is
 hard about them, and runs add noise of their own; with seeds, training adds more.
 """
@@ -16,7 +18,7 @@ from prolu_eval.metrics import COLUMNS
 from prolu_eval.results import PER_SEQUENCE, Result
 from tests.made_results import result
 
-SIMULATIONS = 600
+SIMULATIONS = 500
 SEQUENCES = 256
 KEYS = ("l0", "ce_degradation")
 REFERENCE = {"l0": 120.0, "ce_degradation": 2.0}
@@ -58,7 +60,7 @@ def sweep(
 
 def analysed(results: list[Result], seed: int) -> Frontier:
     (group,) = comparable(results)
-    replicates = resample(group, KEYS, 300, seed)
+    replicates = resample(group, KEYS, 200, seed)
     return frontier(group, *KEYS, replicates=replicates, reference=REFERENCE)
 
 
@@ -97,6 +99,7 @@ def test_intervals_cover_the_truth(n_seeds: int, noise: float) -> None:
             hits["l0 saved" if metric == "l0" else "ce saved"] += covers(
                 saving.amount.ci95, 1 - float(np.exp(gap))
             )
+    print({name: count / SIMULATIONS for name, count in hits.items()})
     for name, count in hits.items():
         assert 0.93 <= count / SIMULATIONS <= 0.97, f"{name}: {count / SIMULATIONS:.3f}"
 
@@ -109,6 +112,7 @@ def test_no_lead_is_claimed_where_there_is_none(n_seeds: int, noise: float) -> N
         " dominates " in statement(analysed(sweep(rng, truth, n_seeds, noise), seed))
         for seed in range(SIMULATIONS)
     )
+    print(f"a lead is claimed in {wrong / SIMULATIONS:.1%} of null simulations")
     assert wrong / SIMULATIONS <= 0.05
 
 

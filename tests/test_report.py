@@ -324,3 +324,34 @@ def test_large_numbers_of_points_are_quick() -> None:
     assert time.perf_counter() - start < 1
     assert frontier(group, *KEYS).frontier == ["a"]
     assert runs_document(group, frontier(group, *KEYS))["name"] == ["a"]
+
+
+def test_frontier_command_prints_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prolu_eval.evaluation import Outcome
+
+    outcomes = [
+        Outcome(r.run.name, tmp_path / r.run.name, "cached", r.run.variant, "native", r)
+        for r in by_hand()
+    ]
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: outcomes)
+    asked = ("frontier", tmp_path, "--split", "l0=3", "--csv", tmp_path / "runs.csv", "--quiet")
+    found = json.loads(run(capfd, *asked, "--json").out)
+    assert (found["x"], found["y"], found["reference"]) == ("l0", "ce_degradation", [5, 4])
+    assert found["frontier"] == ["a1", "b1", "b2", "b3"]
+    assert found["variants"]["relu+l1"]["hypervolume"] == 2
+    assert found["variants"]["relu+l1"]["hypervolume_ci95"] == [None, None]
+    assert found["stretches"]["l0 >= 3"]["frontier"] == ["a2", "b3"]
+    by_pair = {(s["first"], s["second"], s["metric"]): s for s in found["savings"]}
+    saved = by_pair["prolu/ste+l1", "relu+l1", "l0"]
+    assert saved["range"] is None, "CE degradation 1 to 2 against 3 to 4"
+    assert {run["run"] for run in found["runs"]} == {r.run.name for r in by_hand()}
+    assert Path(found["report"]).exists()
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 9
+    ran = run(capfd, *asked, "--markdown")
+    assert (ran.code, ran.err) == (0, "")
+    assert "| prolu/ste+l1 | 3 | 3 | 6 |" in ran.out
+    three = json.loads(run(capfd, "frontier", tmp_path, "-z", "mse", "--json", "--quiet").out)
+    assert three["keys"] == ["l0", "ce_degradation", "mse"]
+    assert three["frontier"] == ["a1", "b2", "a3"]

@@ -69,13 +69,13 @@ def variant_table(answer: Frontier) -> Table:
 
 
 def saving_table(answer: Frontier) -> Table:
-    """What the variant of each pair with the larger hypervolume saves, in both objectives."""
+    """What the variant of each pair with the larger hypervolume saves, where that is defined."""
     ranks = {variant.label: i for i, variant in enumerate(answer.variants)}
     head = ["variant", "against", "takes", "at equal", "over"]
     return head, [
         [s.first, s.second, amount(s), METRICS[s.at_equal].title,
-         "-" if s.range is None else f"{s.range[0]:.3g} to {s.range[1]:.3g}"]
-        for s in answer.savings if ranks[s.first] < ranks[s.second]
+         f"{s.range[0]:.3g} to {s.range[1]:.3g}"]
+        for s in answer.savings if s.range and ranks[s.first] < ranks[s.second]
     ]  # fmt: skip
 
 
@@ -115,8 +115,9 @@ def frontier_text(group: Group, answer: Frontier, *, as_markdown: bool = False) 
         table(*variant_table(answer)),
         f"Hypervolumes of ({keys}) are up to ({reference}). {_about_intervals(answer)}",
     ]
-    if answer.savings:
-        parts.append(table(*saving_table(answer)))
+    savings = saving_table(answer)
+    if savings[1]:
+        parts.append(table(*savings))
     if len(answer.keys) == 2 and not as_markdown:
         parts.append(plot(group, answer))
     for title, part in answer.stretches.items():
