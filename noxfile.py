@@ -80,6 +80,26 @@ def training(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill evaluations at random moments, 50 times; the default tests do so twice."""
+    install(session, "-e", ".[test]")
+    session.env["PROLU_EVAL_KILLS"] = "50"
+    session.run("pytest", "tests/test_faults.py", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Compare speed and results with SAELens and dictionary_learning; prints the README's table.
+
+    `-- --model FOLDER --tokens FILE` names the language model and the text.
+    """
+    install(session, "-e", ".", "sae-lens>=6.54", "dictionary-learning>=0.1")
+    # Its build for CUDA, which dictionary-learning pulls in, breaks transformers beside CPU torch.
+    session.run("python", "-m", "pip", "uninstall", "-y", "-q", "torchvision")
+    session.run("python", "benchmarks/peers.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's checks and format."""
     session.install("ruff==0.17.6")

@@ -17,6 +17,9 @@ from safetensors.numpy import load_file, save
 from prolu_eval.errors import ResultsError
 from prolu_eval.results import Array, write_atomically
 
+# Times that a lock is tried whose folder disappears meanwhile.
+_ATTEMPTS = 100
+
 
 def shards(n_rows: int, rows_per_shard: int, most: int = 256) -> list[range]:
     """Rows in consecutive shards of equal size, but for the last; at most so many."""
@@ -92,17 +95,25 @@ class Parts:
 
 
 def _acquired(lock: FileLock, timeout: float) -> bool:
-    try:
-        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        return False
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        remedy = "name a writable folder with --results"
-        if getattr(error, "errno", None) in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
-            remedy = "name a --results folder on a file system with locks"
-        raise ResultsError(
-            lock.lock_file, f"cannot be written or locked ({reason})", remedy
-        ) from None
-    return True
+    for attempt in range(_ATTEMPTS):
+        try:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            return False
+        except FileNotFoundError as error:  # its folder was just removed, all being measured
+            if attempt == _ATTEMPTS - 1:
+                raise _unlockable(lock, error) from None
+        except (OSError, NotImplementedError) as error:
+            raise _unlockable(lock, error) from None
+        else:
+            return True
+    return False
+
+
+def _unlockable(lock: FileLock, error: OSError | NotImplementedError) -> ResultsError:
+    reason = getattr(error, "strerror", None) or str(error)
+    remedy = "name a writable folder with --results"
+    if getattr(error, "errno", None) in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+        remedy = "name a --results folder on a file system with locks"
+    return ResultsError(lock.lock_file, f"cannot be written or locked ({reason})", remedy)
