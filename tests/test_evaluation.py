@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.embedded import MODEL_PATH
+from prolu_eval.errors import UsageError
 from prolu_eval.evaluation import Options, Outcome, evaluate
+from prolu_eval.evaluation.autoencoding import Sizes
 from prolu_eval.evaluation.scale_consistency import draw_pairs
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRICS
@@ -104,6 +107,83 @@ def test_does_not_depend_on_batch_size_or_company(corpus: Corpus, tmp_path: Path
             np.testing.assert_allclose(
                 second.arrays[name], values, rtol=1e-4, atol=1e-4, err_msg=name
             )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 5},
+        {"shard_tokens": 64},
+        {"shard_tokens": 256, "batch_size": 3},
+        {"sizes": Sizes(codes=1 << 10, active=100)},
+        {"sizes": Sizes(dense_above=0.0)},
+        {"sizes": Sizes(dense_above=1.0)},
+        {"full": True},
+    ],
+    ids=str,
+)
+def test_no_option_changes_the_metrics(
+    change: dict[str, Any],
+    tiny_model: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batches, shards, chunks, sparse or dense decoding, a resumed or a whole forward."""
+    model = LanguageModel.load(str(tiny_model("gemma2")), device="cpu")
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(1, 96, (24, 64)))
+    rows = load_tokens(
+        str(tmp_path / "ids.npy"), model, split="all", n_tokens=None, context_length=64
+    )
+    sae = random_sae(Prolu, model.activations(rows.ids, HOOK)[rows.counted], -0.5)
+    run = made_run(tmp_path / "run", sae, model.name, str(tmp_path / "ids.npy"))
+    options = replace(OPTIONS, split="all", n_tokens=1 << 20)
+    usual = only(evaluate(run, replace(options, results=tmp_path / "usual")))
+    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
+    change = dict(change)
+    if sizes := change.pop("sizes", None):
+        monkeypatch.setattr(Sizes, "of", lambda _: sizes)
+    if change.pop("full", False):
+        monkeypatch.setattr(LanguageModel, "resume", LanguageModel.splice)
+    other = only(evaluate(run, replace(options, results=tmp_path / "other", **change)))
+    for key, scalar in usual.metrics.items():
+        found = other.metrics[key]
+        assert found.value == pytest.approx(scalar.value, rel=1e-5, abs=1e-9), key
+        assert found.standard_error == pytest.approx(scalar.standard_error, rel=1e-4, abs=1e-9), key
+
+
+def test_tokens_are_added_until_the_standard_error_is_reached(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
+    ids = np.random.default_rng(0).integers(1, 96, (128, 32))
+    np.save(tmp_path / "ids.npy", ids)
+    x = model.activations(torch.tensor(ids[:32]), HOOK).flatten(0, 1)
+    for name, bias in (("a", -0.5), ("b", -1.0)):
+        made_run(tmp_path / "runs" / name, random_sae(Relu, x, bias), model.name,
+                 str(tmp_path / "ids.npy"))  # fmt: skip
+    options = replace(OPTIONS, context_length=32, split="all", n_tokens=4096, shard_tokens=128)
+    some = evaluate(tmp_path / "runs", replace(options, n_tokens=512, results=tmp_path / "some"))
+    first = max(o.result.metrics["l0"].standard_error or 0 for o in some if o.result is not None)
+    aimed = replace(options, target_se={"l0": first / 1.7})
+    outcomes = evaluate(tmp_path / "runs", aimed)
+    counts = set()
+    for outcome in outcomes:
+        assert outcome.result is not None
+        reached = outcome.result.metrics["l0"].standard_error
+        assert reached is not None
+        assert reached <= first / 1.7
+        counts.add(outcome.result.setting.n_sequences)
+    (count,) = counts
+    assert 32 < count < 128, "about three times 16 rows, and all runs on the same"
+    assert [o.status for o in evaluate(tmp_path / "runs", aimed)] == ["cached", "cached"]
+    # It is the result that asking for so many tokens gives.
+    again = evaluate(tmp_path / "runs", replace(options, n_tokens=32 * count))
+    assert [o.status for o in again] == ["cached", "cached"]
+    hopeless = replace(options, target_se={"l0": 1e-9}, n_tokens=512, results=tmp_path / "some")
+    assert [o.status for o in evaluate(tmp_path / "runs", hopeless)] == ["cached", "cached"]
+    for wrong in ({"dead_fraction": 0.1}, {"l0": 0.0}):
+        with pytest.raises(UsageError, match="--target-se"):
+            evaluate(tmp_path / "runs", replace(options, target_se=wrong))
 
 
 def test_identity_reconstructs_everything(corpus: Corpus, tmp_path: Path) -> None:

@@ -232,7 +232,9 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
 def test_running_out_of_memory_halves_the_batch_and_keeps_what_is_done(
     work: Path, undisturbed: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clean, sizes, written = LanguageModel.clean, [], []
+    clean = LanguageModel.clean
+    sizes: list[int] = []
+    written: list[tuple[Path, str]] = []
     write = Parts.write
 
     def limited(self: LanguageModel, tokens: torch.Tensor, hook: str) -> object:

@@ -119,3 +119,75 @@ def test_fingerprint_follows_the_weights(tiny_model: Callable[[str], Path], tmp_
     network.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
     assert LanguageModel.load(str(tmp_path), device="cpu").fingerprint != first
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "qwen2", "llama"])
+@pytest.mark.parametrize(
+    "name", ["hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out", "attn.hook_z"]
+)
+def test_processed_weights_are_those_of_transformer_lens(
+    tiny_model: Callable[[str], Path], architecture: str, name: str
+) -> None:
+    folder = str(tiny_model(architecture))
+    hook = f"blocks.1.{name}"
+    bridge = TransformerBridge.boot_transformers(folder, device="cpu")
+    bridge.enable_compatibility_mode(disable_warnings=True)
+    tokens = torch.randint(1, 96, (2, 20), generator=torch.Generator().manual_seed(1))
+    captured: list[Tensor] = []
+    with torch.no_grad():
+        bridge.run_with_hooks(
+            tokens, fwd_hooks=[(hook, lambda value, hook: captured.append(value))]
+        )
+        replacement = captured[0] * 0.5
+        expected = bridge.run_with_hooks(
+            tokens, fwd_hooks=[(hook, lambda value, hook: replacement)]
+        )
+    model = LanguageModel.load(folder, device="cpu", processed=True)
+    clean = model.clean(tokens, hook)
+    torch.testing.assert_close(clean.activation, captured[0].flatten(2), rtol=1e-4, atol=1e-4)
+    resumed = model.resume(tokens, hook, clean, replacement.flatten(2))
+    torch.testing.assert_close(
+        model.logits(resumed).log_softmax(-1), expected.log_softmax(-1), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_every_architecture_reads_out_hidden_states(tiny_model: Callable[[str], Path]) -> None:
+    for architecture in CONFIGS:
+        model = LanguageModel.load(str(tiny_model(architecture)), device="cpu")
+        assert model._read_out is not None, architecture
+        tokens = torch.arange(1, 13).view(2, 6)
+        hidden = model.clean(tokens, "blocks.0.hook_resid_post").hidden
+        assert hidden.shape == (2, 6, 32)
+        logits = model._network(tokens, use_cache=False).logits
+        parts = (whole.flatten(0, 1).split(5) for whole in (hidden, logits))
+        for part, expected in zip(*parts, strict=True):
+            torch.testing.assert_close(model.logits(part), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_trunk_of_its_own_a_network_is_run_whole(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tiny_model("gemma2"))
+    tokens = torch.arange(1, 13).view(2, 6)
+    hook = "blocks.1.hook_resid_post"
+    usual = LanguageModel.load(folder, device="cpu")
+    monkeypatch.setattr("prolu_eval.lm.model._same", lambda *_: False)
+    plain = LanguageModel.load(folder, device="cpu")
+    assert plain._read_out is None
+    found = []
+    for model in (usual, plain):
+        clean = model.clean(tokens, hook)
+        found.append(model.logits(model.resume(tokens, hook, clean, clean.activation * 0.5)))
+    torch.testing.assert_close(*found)
+
+
+def test_a_model_spread_by_a_device_map_gives_the_same(tiny_model: Callable[[str], Path]) -> None:
+    pytest.importorskip("accelerate")
+    tokens = torch.arange(1, 13).view(2, 6)
+    hook = "blocks.1.hook_resid_post"
+    found = []
+    for device_map in (None, "auto"):
+        model = LanguageModel.load(str(tiny_model("llama")), device="cpu", device_map=device_map)
+        clean = model.clean(tokens, hook)
+        found.append(model.logits(model.resume(tokens, hook, clean, clean.activation * 0.5)))
+    torch.testing.assert_close(*found)

@@ -113,10 +113,16 @@ def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
 def _value_bias(bridge: Any, block: int) -> Tensor | None:
     """The bias of a block's values, head by head as its output projection takes them. [n_heads d]
 
-    Attention weights sum to one, so a bias passes through the mixing of values unchanged.
+    It includes what the norm before adds, which folding makes part of it. Attention weights sum to
+    one, so it passes through the mixing of values unchanged.
     """
-    bias = bridge.blocks[block].attn.b_V
-    if bias is None:
+    attention = bridge.blocks[block].attn
+    bias = attention.b_V
+    shift = getattr(bridge.blocks[block].ln1.original_component, "bias", None)
+    if shift is not None:
+        shift = torch.einsum("d,hdk->hk", shift, attention.W_V)
+    parts = [part.detach() for part in (bias, shift) if part is not None]
+    if not parts:
         return None
-    heads: Tensor = bias.detach().view(-1, bridge.cfg.d_head)
+    heads: Tensor = torch.stack([part.reshape(-1, bridge.cfg.d_head) for part in parts]).sum(0)
     return heads.repeat_interleave(bridge.cfg.n_heads // len(heads), 0).flatten()
