@@ -132,7 +132,7 @@ def test_histograms_count_features() -> None:
     )
     found = features_document(group, [1, 0])["histograms"]["bias"]
     edges, counts = np.array(found["edges"]), found["counts"]
-    assert (edges[0], edges[-1], len(edges)) == (-1, 1, 61)
+    assert (edges[0], edges[-1], len(edges)) == (-1, 1, 49)
     assert (counts[0][0], sum(counts[0]), found["left_out"]) == (2, 3, [1, 0])
     assert counts[1][np.searchsorted(edges, 0.25, side="right") - 1] == 2
     assert counts[1][-1] == 1

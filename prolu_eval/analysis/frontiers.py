@@ -16,6 +16,7 @@ from prolu_eval.analysis.pareto import (
     nondominated,
     signs,
     volume,
+    volumes,
     worst,
 )
 from prolu_eval.analysis.savings import Curves, Lead, Saving
@@ -208,8 +209,7 @@ class _Computation:
         value = volume(self.points[chosen], self.reference)
         if self.replicated is None:
             return value, None
-        parts = self.replicated[:, chosen]
-        return value, np.array([volume(part, self.reference) for part in parts])
+        return value, volumes(self.replicated[:, chosen], self.reference)
 
     def _variant(
         self, label: str, on: NDArray[np.bool_], total: float, totals: Array | None

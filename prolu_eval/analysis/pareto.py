@@ -73,8 +73,15 @@ def nondominated(points: Costs) -> NDArray[np.bool_]:
 
 def volume(points: Costs, reference: NDArray[np.float64]) -> float:
     """Hypervolume: the measure of what points dominate, up to a reference point in costs."""
-    finite = points[np.isfinite(points).all(1)]
-    return float(moocore.hypervolume(finite, ref=reference)) if len(finite) else 0.0
+    return float(volumes(points[None], reference)[0])
+
+
+def volumes(sets: Costs, reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The hypervolume of each of several sets of points. [n_sets, n, n_keys] -> [n_sets]"""
+    measure = moocore.Hypervolume(ref=reference)
+    finite = np.logical_and.reduce(np.isfinite(sets), axis=-1)
+    kept = (points[on] for points, on in zip(sets, finite, strict=True))
+    return np.array([measure(points) if len(points) else 0.0 for points in kept])
 
 
 def worst(points: Costs) -> NDArray[np.float64]:

@@ -15,9 +15,9 @@ from prolu_eval.results import Result
 
 Array = NDArray[Any]
 
-N_BINS = 60
+N_BINS = 48
 # Numbers that a page may carry: whole per-feature tables, training histories, response curves.
-TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 500_000, 300_000, 120_000
+TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 300_000, 250_000, 80_000
 _STEPS = 25
 
 # Per-feature arrays: title, unit, whether a logarithm is taken, and how to read it.
@@ -49,7 +49,8 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
         arrays = result.per_feature()
         for name, bounds in edges.items():
             values = _shown(name, arrays.get(name))
-            found = None if values is None else np.histogram(values.clip(*bounds[[0, -1]]), bounds)
+            ends = float(bounds[0]), float(bounds[-1])
+            found = None if values is None else np.histogram(values.clip(*ends), N_BINS, ends)
             counts[name].append(None if found is None else found[0].tolist())
             left_out[name].append(0 if values is None else len(arrays[name]) - len(values))
     return {

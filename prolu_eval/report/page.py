@@ -79,7 +79,7 @@ def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
     return {
         **{column: _plain(table[column]) for column in _COLUMNS},
         "on_frontier": table["name"].isin(answer.frontier).tolist(),
-        "membership": [answer.membership.get(name) for name in table["name"]],
+        "membership": [rounded(answer.membership.get(name, math.nan)) for name in table["name"]],
         "metrics": {
             key: {
                 part: _plain(table[key + suffix])
@@ -92,17 +92,17 @@ def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:
-    """A column as JSON has it: numbers to seven digits, None for what is undefined."""
+    """A column as JSON has it: numbers to six digits, None for what is undefined."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         return [None if pd.isna(value) else value for value in column]
     return [rounded(value) for value in column.to_numpy(float)]
 
 
 def rounded(value: float) -> float | int | None:
-    """A number to seven significant digits; None if it is not finite."""
+    """A number to six significant digits; None if it is not finite."""
     if not math.isfinite(value):
         return None
-    short = float(f"{value:.7g}")
+    short = float(f"{value:.6g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 

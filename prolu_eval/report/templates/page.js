@@ -7,6 +7,7 @@
   // What stands out: a variant's label, or a row of a group, or nothing.
   const chosen = { label: null, group: null, run: null };
   const followers = [];
+  const MANY = 200; // of more runs, intervals hide each other and take long to draw: off at first
 
   function choose({ label = null, group = null, run = null }) {
     Object.assign(chosen, { label, group, run });
@@ -17,9 +18,10 @@
   function figures(group) {
     for (const view of group.views) {
       const id = `${group.id}-${view.id}-plot`;
-      const state = { bars: true, surfaces: false, log: { xaxis: view.logarithmic === "x", yaxis: false } };
+      const state = { bars: group.runs.name.length <= MANY, surfaces: false, log: { xaxis: view.logarithmic === "x", yaxis: false } };
       const now = () => ({ ...state, label: chosen.label, run: chosen.group === group ? chosen.run : null });
       const controls = document.querySelector(`.controls[data-view="${CSS.escape(id)}"]`);
+      controls.querySelector("[data-bars]").checked = state.bars;
       controls.addEventListener("change", ({ target }) => {
         if (target.dataset.axis) state.log[target.dataset.axis] = target.checked;
         if ("bars" in target.dataset) state.bars = target.checked;
