@@ -116,7 +116,7 @@ def test_figures_hold_the_stored_numbers(shown: Any) -> None:
     for label in ("relu+l1", "prolu/ste+l1"):
         own = [made for made in swept() if made.run.label == label]
         expected = [made.metrics["l0"].value for made in own]
-        assert found[label]["x"] == pytest.approx(expected)
+        assert found[label]["x"] == pytest.approx(expected, rel=1e-5)
         highs = [(m.metrics["l0"].ci95[1] or 0) - (m.metrics["l0"].value or 0) for m in own]
         assert found[label]["error_x"]["array"] == pytest.approx(highs, rel=1e-4)
 
@@ -149,13 +149,15 @@ def test_choosing_a_variant_makes_it_stand_out_everywhere(page: Any) -> None:
     assert button.get_attribute("aria-pressed") == "true"
     markers = f"{DATA}.filter(t => t.mode === 'markers')"
     faint = f"Object.fromEntries({markers}.map(t => [t.name, t.opacity]))"
-    opacity = page.evaluate(faint)
-    assert (opacity["prolu/ste+l1"], opacity["relu+l1"]) == (1, 0.12)
+    page.locator(f"#{MAIN}-plot").scroll_into_view_if_needed()
+    page.wait_for_function(f"{faint}['relu+l1'] === 0.12")
+    assert page.evaluate(faint)["prolu/ste+l1"] == 1
     assert page.locator("#g0-runs-table tbody tr").count() == 4
     assert page.locator("#g0-distributions select[data-variant]").input_value() == "prolu/ste+l1"
     page.locator("#clear").click()
     assert page.locator("#g0-runs-table tbody tr").count() == 13
-    assert page.evaluate(faint)["relu+l1"] == 1
+    page.locator(f"#{MAIN}-plot").scroll_into_view_if_needed()
+    page.wait_for_function(f"{faint}['relu+l1'] === 1")
 
 
 def test_a_click_on_a_point_opens_its_run(page: Any) -> None:
@@ -228,7 +230,7 @@ def test_tables_sort_filter_and_download(page: Any, tmp_path: Path) -> None:
     assert len(rows) == 13
     assert {row["run"] for row in rows} > {EVIL, "relu+l1-0"}
     by_name = {made.run.name: made.metrics["l0"].value for made in swept()}
-    assert float(rows[0]["l0"]) == pytest.approx(by_name[rows[0]["run"]])
+    assert float(rows[0]["l0"]) == pytest.approx(by_name[rows[0]["run"]], rel=1e-5)
 
 
 def downloaded(page: Any, button: str, folder: Path) -> list[dict[str, str]]:
