@@ -25,9 +25,10 @@ const Report = (() => {
     };
   }
 
-  const config = {
-    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-  };
+  const buttons = [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+  const config = () => ({
+    responsive: true, displaylogo: false, modeBarButtons: buttons, displayModeBar: narrow() ? false : "hover",
+  });
   const builders = new Map(); // id of a plot -> what makes its figure
   const visible = new Set(); // ids of plots on screen or near it
   const stale = new Set();
@@ -35,7 +36,7 @@ const Report = (() => {
   function draw(id) {
     stale.delete(id);
     const { data, layout } = builders.get(id)();
-    return Plotly.react(id, data, themed(layout), config);
+    return Plotly.react(id, data, themed(layout), config());
   }
 
   const watcher = new IntersectionObserver((entries) => {
