@@ -102,6 +102,8 @@ def test_variants_and_slack_on_the_page(tmp_path: Path) -> None:
     assert "relu+l1 3 1 2 33.3 % 0.0 %" in cells
     assert "alone 1 0 0 0.0 % 0.0 %" in cells
     assert "up to (5, 4)" in cells
+    # relu's (1, 4), (2, 4), (3, 3) against prolu's (2, 2), (5, 1): a2 needs (3, 3) <= 3 (5, 1).
+    assert "relu+l1 prolu/ste+l1 3 0.6667" in cells
     assert "On the target's frontier alone: b1, b3, a1" in cells
     assert "On the proxy's alone: a2, a3" in cells
     assert "On both: b2" in cells
