@@ -126,10 +126,15 @@ class SparseAutoencoder(nn.Module):
     def check_options(cls, d_sae: int, options: VariantOptions) -> None:
         """Raise :class:`ValueError` if options do not suit the number of features."""
 
+    @classmethod
+    def label_of(cls, options: VariantOptions) -> str:
+        """The variant as tables and figures name it, with the options that tell it apart."""
+        return cls.variant
+
     @property
     def label(self) -> str:
-        """The variant as tables and figures name it, with the options that tell it apart."""
-        return self.variant
+        """The name of this autoencoder's variant and options in tables and figures."""
+        return self.label_of(self.options)
 
     def activate(self, m: Tensor) -> Tensor:
         """Feature activations of pre-activations without their bias. [..., d_sae]"""

@@ -22,11 +22,11 @@ class Prolu(SparseAutoencoder):
     variant = "prolu"
     Options: ClassVar[type[VariantOptions]] = ProluOptions
 
-    @property
-    def label(self) -> str:
-        options = cast(ProluOptions, self.options)
-        estimator = "" if options.estimator == "thresh" else f"-{options.estimator}"
-        return f"{self.variant}/{options.gradient}{estimator}"
+    @classmethod
+    def label_of(cls, options: VariantOptions) -> str:
+        chosen = cast(ProluOptions, options)
+        estimator = "" if chosen.estimator == "thresh" else f"-{chosen.estimator}"
+        return f"{cls.variant}/{chosen.gradient}{estimator}"
 
     def activate(self, m: Tensor) -> Tensor:
         options = cast(ProluOptions, self.options)

@@ -37,10 +37,10 @@ class Trec(SparseAutoencoder):
         """The fixed threshold, in the units of the pre-activation."""
         return cast(TrecOptions, self.options).theta
 
-    @property
-    def label(self) -> str:
-        tied = "-tied" if cast(TrecOptions, self.options).tied else ""
-        return f"{self.variant}{tied}/{self.theta:g}"
+    @classmethod
+    def label_of(cls, options: VariantOptions) -> str:
+        chosen = cast(TrecOptions, options)
+        return f"{cls.variant}{'-tied' if chosen.tied else ''}/{chosen.theta:g}"
 
     def activate(self, m: Tensor) -> Tensor:
         return torch.where(m > self.theta, m, 0)

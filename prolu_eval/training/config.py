@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prolu_eval.errors import ConfigError
 from prolu_eval.runs import EMBEDDED_MODEL
-from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
+from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder, VariantOptions
 from prolu_eval.training.objectives import OBJECTIVES
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -150,11 +150,22 @@ class Sweep(_Table):
         k: float | None = None,
         normalisation: Normalisation = "none",
     ) -> SparseAutoencoder:
-        """An autoencoder of the sweep, its weights zero."""
+        """An autoencoder of the sweep, its weights zero.
+
+        Raises:
+            ConfigError: if the options do not suit the number of features.
+        """
         cls = VARIANTS[self.variant]
+        try:
+            return cls(d_in, d_sae, self.options_with(k), normalisation=normalisation)
+        except ValueError as error:
+            subject = f"a sweep of {self.variant}"
+            raise ConfigError(subject, str(error), "change the sweep file") from None
+
+    def options_with(self, k: float | None) -> VariantOptions:
+        """The variant's options, checked, with k where that is what varies."""
         options = self.options if k is None else {**self.options, "k": k}
-        checked = cls.Options.model_validate(options)
-        return cls(d_in, d_sae, checked, normalisation=normalisation)
+        return VARIANTS[self.variant].Options.model_validate(options)
 
 
 class SweepFile(_Table):
@@ -195,7 +206,7 @@ class Plan:
     @property
     def label(self) -> str:
         """The sweep's name, as tables and figures have it."""
-        label = self.sweep.autoencoder(1, 1, self.k).label
+        label = VARIANTS[self.sweep.variant].label_of(self.sweep.options_with(self.k))
         return label if self.sweep.penalty is None else f"{label}+{self.sweep.penalty}"
 
     @property
