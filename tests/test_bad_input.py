@@ -1,9 +1,11 @@
 """Each kind of bad input: one line with the file, the reason and the remedy, and nothing lost."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,3 +206,63 @@ def test_a_result_of_a_checkpoint_that_changed_since_is_not_compared(
 
 def _config(runs: Path) -> str:
     return (runs / "good" / "config.json").read_text()
+
+
+SWEEP = """
+[shared]
+model = "{model}"
+hook = "blocks.1.hook_resid_post"
+dataset = "{ids}"
+n_tokens = 256
+context_length = 32
+d_sae = 40
+batch_size = 32
+[within]
+learning_rates = [1e-3]
+[[sweep]]
+{sweep}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sweep", "reason"),
+    [
+        ('variant = "groupmax"\nk = [7]', "7 groups do not divide 40 features"),
+        (
+            'variant = "matryoshka"\nk = [2]\noptions = { group_sizes = [8, 16] }',
+            "groups of [8, 16] do not add up to 40 features",
+        ),
+    ],
+)
+def test_a_sweep_whose_options_do_not_suit_the_dictionary(
+    runs: Path,
+    tiny_model: Callable[[str], Path],
+    sweep: str,
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    file, out = runs.parent / "sweep.toml", runs.parent / "trained"
+    ids = runs.parent / "ids.npy"
+    file.write_text(SWEEP.format(model=tiny_model("llama"), ids=ids, sweep=sweep))
+    assert_refused(run(capfd, "sweep", file, "--out", out, "--device", "cpu", "-q"), reason)
+    assert not list(out.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["inspect", "biases", "evaluate"])
+def test_a_folder_that_cannot_be_listed_is_said_and_the_rest_done(
+    runs: Path, command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    closed = runs / "closed"
+    closed.mkdir()
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(closed))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    ran = evaluate(capfd, runs) if command == "evaluate" else run(capfd, command, runs)
+    assert ran.code == 1
+    assert "good" in ran.out
+    assert f"{closed}: cannot be listed (Permission denied)" in ran.out + ran.err

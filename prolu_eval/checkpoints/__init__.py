@@ -1,7 +1,7 @@
 """Finding and loading checkpoints. A new format is one module and one line in :data:`FORMATS`."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def discover(path: str | Path) -> list[Run | Broken]:
     """Every checkpoint in or below a folder, or the one at a file, in order of path.
 
     ``path`` may also be ``hub:owner/name[/subfolder][@revision]``. Names are paths relative to it.
-    A checkpoint that is recognised but cannot be described is returned as :class:`Broken`.
+    A checkpoint that is recognised but cannot be described is returned as :class:`Broken`, as is a
+    folder that cannot be listed.
 
     Raises:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
@@ -56,7 +57,10 @@ def discover(path: str | Path) -> list[Run | Broken]:
     root = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
     if not root.exists():
         raise CheckpointError(root, "does not exist", "name a folder of runs")
-    found = [item for place, fmt in _places(root) for item in _described(place, fmt, root)]
+    closed: list[OSError] = []
+    places = _places(root, closed.append)
+    found = [item for place, fmt in places for item in _described(place, fmt, root)]
+    found += [_closed(error, root) for error in closed]
     if not found:
         raise CheckpointError(root, "holds no checkpoint", f"formats known: {', '.join(FORMATS)}")
     return found
@@ -86,14 +90,22 @@ def _why(name: str) -> str:
     return f"there is no {config} beside it" if config else "its format is unknown"
 
 
-def _places(root: Path) -> Iterator[tuple[Path, Format]]:
+def _closed(error: OSError, root: Path) -> Broken:
+    folder = Path(error.filename)
+    sentence = f"{folder}: cannot be listed ({error.strerror}); make it readable."
+    return Broken(folder.relative_to(root).as_posix(), folder, sentence)
+
+
+def _places(
+    root: Path, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[Path, Format]]:
     if root.is_file():
         for fmt in FORMATS.values():
             names = frozenset(entry.name for entry in root.parent.iterdir())
             found = fmt.find(root.parent, names)
             yield from ((place, fmt) for place in found if root in (place, *fmt.files(place)))
         return
-    for folder, subfolders, files in os.walk(root):
+    for folder, subfolders, files in os.walk(root, onerror=on_error):
         subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
         for fmt in FORMATS.values():
             yield from ((place, fmt) for place in fmt.find(Path(folder), frozenset(files)))
