@@ -121,6 +121,13 @@ def linear(tensors: Tensors) -> Tensors:
     }
 
 
+def linear_gated(tensors: Tensors, gate: Tensors) -> Tensors:
+    """The state dict of dictionary_learning's GatedAutoEncoder."""
+    own = {"r_mag": gate["r_mag"], "gate_bias": gate["b_gate"], "mag_bias": gate["b_mag"]}
+    matrices = {n: t for n, t in linear(tensors).items() if n != "encoder.bias"}
+    return matrices | own | {"decoder_bias": tensors["b_dec"]}
+
+
 def dictionary_config(dict_class: str, trainer: str = "", **entries: Any) -> dict[str, Any]:
     """dictionary_learning's config.json."""
     buffer = entries.pop("buffer", {"d_submodule": D_IN, "io": "out", "ctx_len": 128})

@@ -16,6 +16,7 @@ from tests.foreign_files import (
     gates,
     inputs,
     linear,
+    linear_gated,
     matrices,
     thresholds,
     top_k,
@@ -68,16 +69,9 @@ def test_tensors_are_believed_before_the_class_name(tmp_path: Path) -> None:
     [("GatedSAETrainer", "gated"), ("GatedAnnealTrainer", "gated+p_anneal")],
 )
 def test_gated(tmp_path: Path, trainer: str, label: str) -> None:
-    state = {n: t for n, t in linear(W).items() if n != "encoder.bias"}
-    state |= {
-        "decoder_bias": W["b_dec"],
-        "r_mag": G["r_mag"],
-        "gate_bias": G["b_gate"],
-        "mag_bias": G["b_mag"],
-    }
     e = (X - W["b_dec"]) @ W["W_enc"]
     codes = (e + G["b_gate"] > 0) * torch.relu(G["r_mag"].exp() * e + G["b_mag"])
-    folder = dictionary(tmp_path, "GatedAutoEncoder", state, trainer=trainer)
+    folder = dictionary(tmp_path, "GatedAutoEncoder", linear_gated(W, G), trainer=trainer)
     check(folder, codes, decoded(codes))
     assert run_at(folder).label == label
 
@@ -99,9 +93,8 @@ def test_batchtopk_has_the_same_tensors_and_uses_it(tmp_path: Path) -> None:
 
 def test_topk_or_batchtopk_is_not_guessed(tmp_path: Path) -> None:
     assert "could be a TopK or a BatchTopK" in refusal(dictionary(tmp_path, "", top_k(W)))
-    entries: dict[str, Any] = {"trainer": "BatchTopKTrainer", "dict_class": None}
     config = dictionary_config("", trainer="BatchTopKTrainer")
-    config["trainer"] |= {"dict_class": entries["dict_class"]}
+    del config["trainer"]["dict_class"]
     write_json(tmp_path / "config.json", config)
     assert run_at(tmp_path).variant == "batchtopk"
 
@@ -173,14 +166,9 @@ def test_an_interrupted_runs_backup_is_scaled_as_the_library_would(
 
 
 def test_an_interrupted_gated_run_keeps_its_magnitudes_exponent(tmp_path: Path) -> None:
-    state = {n: t for n, t in linear(W).items() if n != "encoder.bias"}
-    state |= {
-        "decoder_bias": W["b_dec"],
-        "r_mag": G["r_mag"],
-        "gate_bias": G["b_gate"],
-        "mag_bias": G["b_mag"],
-    }
-    folder = dictionary(tmp_path, "GatedAutoEncoder", {"ae": state, "norm_factor": 2.0})
+    folder = dictionary(
+        tmp_path, "GatedAutoEncoder", {"ae": linear_gated(W, G), "norm_factor": 2.0}
+    )
     e = (X - 2 * W["b_dec"]) @ W["W_enc"]
     codes = (e + 2 * G["b_gate"] > 0) * torch.relu(G["r_mag"].exp() * e + 2 * G["b_mag"])
     check(folder, codes, codes @ W["W_dec"] + 2 * W["b_dec"])

@@ -32,6 +32,15 @@ NORMS = W["W_dec"].norm(dim=1)
 H = (X - W["b_dec"]) @ W["W_enc"] + W["b_enc"]
 
 
+GATED = {n: t for n, t in W.items() if n != "b_enc"} | G
+
+
+def gated(s: Tensor) -> Tensor:
+    """Codes of GATED, of inputs as it subtracts them."""
+    magnitude = torch.relu(s @ (W["W_enc"] * G["r_mag"].exp()) + G["b_mag"])
+    return (s @ W["W_enc"] + G["b_gate"] > 0) * magnitude
+
+
 def decoded(codes: Tensor) -> Tensor:
     return codes @ W["W_dec"] + W["b_dec"]
 
@@ -56,11 +65,8 @@ def test_standard_that_does_not_subtract_the_decoder_bias(tmp_path: Path) -> Non
 
 
 def test_gated(tmp_path: Path) -> None:
-    tensors = {n: t for n, t in W.items() if n != "b_enc"} | G
-    s = X - W["b_dec"]
-    magnitude = torch.relu(s @ (W["W_enc"] * G["r_mag"].exp()) + G["b_mag"])
-    codes = (s @ W["W_enc"] + G["b_gate"] > 0) * magnitude
-    check(saelens(tmp_path, "gated", tensors), codes, decoded(codes))
+    codes = gated(X - W["b_dec"])
+    check(saelens(tmp_path, "gated", GATED), codes, decoded(codes))
 
 
 def test_jumprelu(tmp_path: Path) -> None:
@@ -69,6 +75,7 @@ def test_jumprelu(tmp_path: Path) -> None:
 
 
 def test_jumprelu_with_the_logarithm_of_its_threshold(tmp_path: Path) -> None:
+    """As SAELens' training checkpoints of old have it."""
     tensors = W | {"log_threshold": T["threshold"].log()}
     codes = torch.relu(H) * (T["threshold"] < H)
     check(saelens(tmp_path, "jumprelu", tensors), codes, decoded(codes))
@@ -156,9 +163,7 @@ def test_a_training_checkpoint_is_unscaled_by_the_factor_beside_it(
     s = X * 0.35 - W["b_dec"]
     h = s @ W["W_enc"] + W["b_enc"]
     if architecture == "gated":
-        tensors = {n: t for n, t in W.items() if n != "b_enc"} | G
-        magnitude = torch.relu(s @ W["W_enc"] * G["r_mag"].exp() + G["b_mag"])
-        codes = (s @ W["W_enc"] + G["b_gate"] > 0) * magnitude
+        tensors, codes = GATED, gated(s)
     elif architecture == "jumprelu":
         tensors |= T
         codes = torch.relu(h) * (h > T["threshold"])
@@ -212,9 +217,7 @@ def test_whitening_is_folded(tmp_path: Path, architecture: str, subtract: bool) 
     tensors: Tensors = dict(W)
     codes = torch.relu(h)
     if architecture == "gated":
-        tensors = {n: t for n, t in W.items() if n != "b_enc"} | G
-        magnitude = torch.relu(s @ W["W_enc"] * G["r_mag"].exp() + G["b_mag"])
-        codes = (s @ W["W_enc"] + G["b_gate"] > 0) * magnitude
+        tensors, codes = GATED, gated(s)
     elif architecture == "topk":
         codes = torch.relu(kept(h * NORMS, (h * NORMS).topk(3, dim=-1).indices))
     folder = saelens(
@@ -324,6 +327,13 @@ def test_legacy_without_architecture_is_standard(tmp_path: Path) -> None:
 def test_legacy_hook_point(tmp_path: Path) -> None:
     run = run_at(saelens_legacy(tmp_path, W, hook_name=None, hook_point="blocks.2.hook_mlp_out"))
     assert run.hook == "blocks.2.hook_mlp_out"
+
+
+@pytest.mark.parametrize("normalised", [False, None])
+def test_legacy_normalisation_that_is_none(tmp_path: Path, normalised: bool | None) -> None:
+    folder = saelens_legacy(tmp_path, W, normalize_activations=normalised)
+    codes = torch.relu(H)
+    check(folder, codes, decoded(codes))
 
 
 @pytest.mark.parametrize("key", ["activation_fn_str", "activation_fn"])

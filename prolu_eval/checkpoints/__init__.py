@@ -36,7 +36,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-_WEIGHTS = (".pt", ".pth", ".bin", ".pkl", ".npz", ".safetensors")
+_WEIGHTS = (".pt", ".pth", ".bin", ".pkl", ".pkl.gz", ".npz", ".safetensors")
 _CONFIG_OF = {
     "ae.pt": "config.json",
     "sae_weights.safetensors": "cfg.json",

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, Fold, foreign
 from prolu_eval.checkpoints.folding import fold_decoder_norms
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
+from prolu_eval.checkpoints.saelens_config import (
+    Config,
+    Metadata,
+    legacy_metadata,
+    problems,
+    weight_processing,
+)
 from prolu_eval.checkpoints.saelens_units import (
     RUN_TIME,
     SCALER_FILE,
@@ -21,7 +27,6 @@ from prolu_eval.checkpoints.saelens_units import (
     training_scale,
 )
 from prolu_eval.errors import CheckpointError
-from prolu_eval.runs import WeightProcessing, Width
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
 
@@ -38,47 +43,6 @@ _REFUSED = {
 }
 
 
-class _Metadata(BaseModel):
-    model_name: str | None = None
-    hook_name: str | None = None
-    hook_name_out: str | None = None
-    hook_head_index: int | None = None
-    context_size: int | None = None
-    prepend_bos: bool | None = None
-    dataset_path: str | None = None
-    sae_lens_version: str | None = None
-    sae_lens_training_version: str | None = None
-    training_architecture: str | None = None
-    model_from_pretrained_kwargs: dict[str, Any] | None = None
-    seqpos_slice: list[int | None] | None = Field(None, min_length=1, max_length=3)
-
-
-class _Config(BaseModel):
-    architecture: str = "standard"
-    d_in: Width
-    d_sae: Width
-    apply_b_dec_to_input: bool = True
-    normalize_activations: str | bool | None = "none"
-    reshape_activations: str | None = None
-    k: float | None = Field(None, gt=0, allow_inf_nan=False)
-    rescale_acts_by_decoder_norm: bool | None = None
-    activation_fn_str: str | None = None
-    activation_fn: str | None = None
-    activation_fn_kwargs: dict[str, Any] | None = None
-    residual_threshold: float = 0.0
-    max_iterations: int | None = None
-    stop_on_duplicate_support: bool = True
-    l1_coefficient: float | None = None
-    l0_coefficient: float | None = None
-    matryoshka_widths: list[int] | None = None
-    metadata: _Metadata | None = None
-
-
-class _Legacy(_Metadata):
-    hook_point: str | None = None
-    hook_point_head_index: int | None = None
-
-
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
     if CONFIG_FILE in names and WEIGHTS_FILE in names:
         yield folder
@@ -93,8 +57,8 @@ def _files(folder: Path) -> tuple[Path, ...]:
 def _interpret(folder: Path) -> Mapping[str | None, Content]:
     path = folder / CONFIG_FILE
     document = read_json(path)
-    config = validate(_Config, document, path)
-    metadata = config.metadata or _legacy_metadata(document, path)
+    config = validate(Config, document, path)
+    metadata = config.metadata or legacy_metadata(document, path)
     architecture = _architecture(config, path)
     if metadata.hook_name_out not in (None, metadata.hook_name):
         raise CheckpointError(
@@ -113,25 +77,17 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         config.d_in,
         config.d_sae,
         lambda: _renamed(weights),
-        _fold(config, architecture, path),
+        _fold(config, architecture, path, logarithm="log_threshold" in weights),
         _options(config, architecture, path),
         config.apply_b_dec_to_input,
         RUN_TIME.get(normalisation(config.normalize_activations), "none"),
-        _problems(metadata),
+        problems(metadata),
         _about(config, metadata, architecture, document),
     )
     return {None: content}
 
 
-def _legacy_metadata(document: Mapping[str, Any], path: Path) -> _Metadata:
-    old = validate(_Legacy, document, path)
-    head = old.hook_head_index if old.hook_head_index is not None else old.hook_point_head_index
-    return old.model_copy(
-        update={"hook_name": old.hook_name or old.hook_point, "hook_head_index": head}
-    )
-
-
-def _architecture(config: _Config, path: Path) -> str:
+def _architecture(config: Config, path: Path) -> str:
     name = config.architecture
     for known, reason in _REFUSED.items():
         if known in name:
@@ -162,7 +118,7 @@ def _known_tensors(weights: Mapping[str, Tensor], architecture: str, path: Path)
             "evaluate autoencoders of one hook",
         )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
-        if name in weights and not bool((weights[name] == 1).all()):
+        if name in weights and not bool((weights[name].float() == 1).all()):
             raise CheckpointError(
                 path, f"holds a {name} that SAELens itself cannot load", "fold it into W_dec"
             )
@@ -172,14 +128,13 @@ def _known_tensors(weights: Mapping[str, Tensor], architecture: str, path: Path)
 
 def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = {n: t for n, t in weights.items() if not n.endswith("scaling_factor")}
-    if "log_threshold" in tensors:
-        tensors["threshold"] = tensors.pop("log_threshold").exp()
-    if "topk_threshold" in tensors:
-        tensors["threshold"] = tensors.pop("topk_threshold")
+    for name in ("log_threshold", "topk_threshold"):
+        if name in tensors:
+            tensors["threshold"] = tensors.pop(name)
     return tensors
 
 
-def _fold(config: _Config, architecture: str, path: Path) -> Fold:
+def _fold(config: Config, architecture: str, path: Path, *, logarithm: bool) -> Fold:
     training = "batchtopk" in architecture
     rescale = config.rescale_acts_by_decoder_norm
     rescaled = architecture in _RESCALED and (training if rescale is None else rescale)
@@ -195,6 +150,8 @@ def _fold(config: _Config, architecture: str, path: Path) -> Fold:
     )
 
     def fold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        if logarithm:
+            weights = weights | {"threshold": weights["threshold"].exp()}
         if zeroed:
             weights = weights | {"b_dec": torch.zeros_like(weights["b_dec"])}
         return fold_units(fold_decoder_norms(weights) if rescaled else weights)
@@ -202,14 +159,7 @@ def _fold(config: _Config, architecture: str, path: Path) -> Fold:
     return fold
 
 
-def _problems(metadata: _Metadata) -> tuple[str, ...]:
-    seen = slice(*(metadata.seqpos_slice or [None]))
-    if seen.start or seen.stop or seen.step not in (None, 1):
-        return (f"it was trained on positions {metadata.seqpos_slice} of each text alone",)
-    return ()
-
-
-def _options(config: _Config, architecture: str, path: Path) -> dict[str, Any]:
+def _options(config: Config, architecture: str, path: Path) -> dict[str, Any]:
     if architecture == "matching_pursuit":
         scale = training_scale(normalisation(config.normalize_activations), path)
         return {
@@ -233,7 +183,7 @@ def _options(config: _Config, architecture: str, path: Path) -> dict[str, Any]:
 
 
 def _about(
-    config: _Config, metadata: _Metadata, architecture: str, document: dict[str, Any]
+    config: Config, metadata: Metadata, architecture: str, document: dict[str, Any]
 ) -> dict[str, Any]:
     trained_as = metadata.training_architecture
     coefficient = config.l1_coefficient if architecture != "jumprelu" else config.l0_coefficient
@@ -243,7 +193,7 @@ def _about(
         "dataset": metadata.dataset_path,
         "context_length": metadata.context_size,
         "prepend_bos": metadata.prepend_bos is not False,
-        "weight_processing": _weight_processing(metadata),
+        "weight_processing": weight_processing(metadata),
         "coefficient": coefficient,
         "provenance": {
             "version": metadata.sae_lens_version or metadata.sae_lens_training_version,
@@ -253,21 +203,6 @@ def _about(
     if trained_as is not None and trained_as not in ("standard", architecture):
         about["label"] = trained_as
     return about
-
-
-def _weight_processing(metadata: _Metadata) -> WeightProcessing:
-    """Whether SAELens processed the model's weights so that activations at the hook differ.
-
-    It asks TransformerLens for none, but for what the configuration names.
-    """
-    asked = {name for name, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
-    hook = metadata.hook_name or ""
-    felt = {"center_writing_weights"}
-    if hook.endswith(("hook_z", "hook_v")):
-        felt = {"fold_value_biases"}
-    elif hook.endswith("hook_normalized"):
-        felt = {"fold_ln"}
-    return "processed" if asked & felt else "none"
 
 
 FORMAT = foreign("saelens", "SAELens", _find, _interpret, _files)

@@ -29,7 +29,8 @@ _NORMALISATIONS = {
 
 _OPTIONS = ("k", "residual_threshold", "max_iterations", "stop_on_duplicate_support")
 _PROCESSING = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
-_LAYOUT = "6.0.0"  # without a version, SAELens takes the file for one of before 6 and its metadata
+# Without a version, SAELens takes a file for one of before 6 and drops its metadata.
+_LAYOUT = "6.0.0"
 
 
 def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:

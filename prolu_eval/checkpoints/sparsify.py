@@ -55,10 +55,10 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     config = validate(_Config, document, path)
     weights = read_safetensors(weights_path)
     if config.transcode or config.skip_connection or "W_skip" in weights:
-        kind = "is a transcoder" if config.transcode else "has a skip connection"
-        raise CheckpointError(
-            path, f"{kind}: its output is no function of its codes", "evaluate plain autoencoders"
-        )
+        kind = "has a skip connection: its output is no function of its codes"
+        if config.transcode:
+            kind = "is a transcoder: it reads a module's input and writes its output"
+        raise CheckpointError(path, kind, "evaluate plain autoencoders")
     d_sae, d_in = size(weights, "W_dec", weights_path)
     if d_in != config.d_in:
         raise CheckpointError(
