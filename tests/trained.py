@@ -17,7 +17,7 @@ from prolu_eval.training.initial import measure
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.stack import Stack
 
-D_IN, D_SAE, BATCH, STEPS = 32, 128, 256, 600
+D_IN, D_SAE, BATCH, STEPS = 64, 192, 256, 400
 SEEDS = (0, 1)
 SWEEPS = {
     "relu+l1": Sweep(variant="relu", coefficients=[0.3, 1, 3]),
@@ -40,12 +40,12 @@ SWEEPS = {
         variant="jumprelu", penalty="tanh", options={"bandwidth": 0.5}, coefficients=[0.05, 0.3, 1]
     ),
     **{
-        name: Sweep(variant=name, options=options, k=[12, 6, 3])
+        name: Sweep(variant=name, options=options, k=[8, 4, 2])
         for name, options in (
             ("topk", {}),
             ("abstopk", {}),
             ("batchtopk", {}),
-            ("matryoshka", {"group_sizes": [16, 48, 64]}),
+            ("matryoshka", {"group_sizes": [16, 48, 128]}),
         )
     },
     "groupmax": Sweep(variant="groupmax", k=[16, 8, 4]),
@@ -58,13 +58,13 @@ def test_every_variant_is_here() -> None:
 
 
 def made(seed: int, n: int) -> Tensor:
-    """Five of 96 directions at a time, with magnitudes that vary, in training units."""
-    directions = torch.randn(96, D_IN, generator=torch.Generator().manual_seed(99))
+    """Three of 144 directions at a time, with magnitudes that vary, in training units."""
+    directions = torch.randn(144, D_IN, generator=torch.Generator().manual_seed(99))
     directions = directions / directions.norm(dim=1, keepdim=True)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.rand(n, 96, generator=generator) < 5 / 96
-    x: Tensor = (chosen * (0.5 + torch.rand(n, 96, generator=generator))) @ directions
-    scale: float = 0.4 * math.sqrt(D_IN)
+    chosen = torch.rand(n, 144, generator=generator) < 3 / 144
+    x: Tensor = (chosen * (0.5 + torch.rand(n, 144, generator=generator))) @ directions
+    scale: float = 0.6 * math.sqrt(D_IN)
     return x * scale
 
 
