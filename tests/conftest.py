@@ -98,3 +98,36 @@ def stories_text() -> Path:
     if not path.exists():
         pytest.skip("shared/text/stories-sampled.txt is not here")
     return path
+
+
+_SWEEP_FILE = """
+[shared]
+model = "{model}"
+hook = "blocks.1.hook_resid_post"
+dataset = "{dataset}"
+n_tokens = 4096
+context_length = 16
+d_sae = 48
+batch_size = 64
+buffer_size = 512
+[within]
+learning_rates = [2e-3]
+seeds = [0, 1]
+[[sweep]]
+variant = "relu"
+coefficients = [0.1, 1]
+[[sweep]]
+variant = "prolu"
+options = {{ gradient = "ste" }}
+coefficients = [0.1]
+"""
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Path:
+    """A sweep file of six runs on a tiny random model, with its text beside it."""
+    text = "<|endoftext|>".join(f"story {i}: once there was a {i % 7}. " * 4 for i in range(60))
+    (tmp_path / "text.txt").write_text(text)
+    path = tmp_path / "sweep.toml"
+    path.write_text(_SWEEP_FILE.format(model=tiny_model("llama"), dataset=tmp_path / "text.txt"))
+    return path

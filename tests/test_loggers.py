@@ -2,7 +2,6 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -11,7 +10,6 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.cli import run
-from tests.test_training import SWEEP_FILE
 
 Seen = dict[str, dict[int, dict[str, float]]]
 
@@ -47,14 +45,6 @@ class FakeRun:
 
     def finish(self) -> None:
         self.closed.append(self.run)
-
-
-@pytest.fixture
-def sweep_file(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Path:
-    (tmp_path / "text.txt").write_text("<|endoftext|>".join(f"story {i}. " * 9 for i in range(60)))
-    path = tmp_path / "sweep.toml"
-    path.write_text(SWEEP_FILE.format(model=tiny_model("llama"), dataset=tmp_path / "text.txt"))
-    return path
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,42 +21,13 @@ from prolu_eval.training.cache import cached
 from prolu_eval.training.checkpoint import CHECKPOINT_FILE
 from prolu_eval.training.stream import Stream, from_model
 
-SWEEP_FILE = """
-[shared]
-model = "{model}"
-hook = "blocks.1.hook_resid_post"
-dataset = "{dataset}"
-n_tokens = {n_tokens}
-context_length = 16
-d_sae = 48
-batch_size = 64
-buffer_size = 512
-resample_every = 10
-dead_after = 256
-[within]
-learning_rates = [2e-3]
-seeds = [0, 1]
-[[sweep]]
-variant = "prolu"
-coefficients = [0.1, 3]
-[[sweep]]
-variant = "batchtopk"
-k = [2]
-"""
 
-
-@pytest.fixture
-def sweep_file(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[[int], Path]:
-    text = "<|endoftext|>".join(f"story {i}: once there was a {i % 7}. " * 4 for i in range(60))
-    (tmp_path / "text.txt").write_text(text)
-
-    def write(n_tokens: int) -> Path:
-        path = tmp_path / "sweep.toml"
-        settings = {"model": tiny_model("llama"), "dataset": tmp_path / "text.txt"}
-        path.write_text(SWEEP_FILE.format(n_tokens=n_tokens, **settings))
-        return path
-
-    return write
+def with_more(path: Path, n_tokens: int) -> Path:
+    """The sweep file with more steps, resampling, and a sweep whose threshold is averaged."""
+    text = path.read_text().replace("n_tokens = 4096", f"n_tokens = {n_tokens}")
+    text = text.replace("[within]", "resample_every = 10\ndead_after = 256\n[within]")
+    path.write_text(text + '[[sweep]]\nvariant = "batchtopk"\nk = [2]\n')
+    return path
 
 
 def numbered(rows: Tensor) -> Tensor:
@@ -94,10 +64,8 @@ def test_a_stream_goes_on_where_another_was(consumed: int) -> None:
         assert torch.equal(next(first), next(second))
 
 
-def test_cached_activations_are_those_of_the_model(
-    tmp_path: Path, sweep_file: Callable[[int], Path]
-) -> None:
-    shared = read_sweep_file(sweep_file(4096)).shared
+def test_cached_activations_are_those_of_the_model(tmp_path: Path, sweep_file: Path) -> None:
+    shared = read_sweep_file(sweep_file).shared
     model = LanguageModel.load(shared.model, device="cpu")
     tokens = load_tokens(shared.dataset, model, split="train", n_tokens=2048, context_length=16)
     rows = torch.tensor([5, 3, 70])
@@ -111,10 +79,8 @@ def test_cached_activations_are_those_of_the_model(
         cached(model, shared.hook, tokens, tmp_path / "file")
 
 
-def test_a_cached_sweep_learns_what_an_uncached_one_does(
-    tmp_path: Path, sweep_file: Callable[[int], Path]
-) -> None:
-    grid = read_sweep_file(sweep_file(4096))
+def test_a_cached_sweep_learns_what_an_uncached_one_does(tmp_path: Path, sweep_file: Path) -> None:
+    grid = read_sweep_file(sweep_file)
     folders = []
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
         train(grid, tmp_path / name, Settings("cpu", cache))
@@ -137,10 +103,8 @@ def sweeping(file: Path, out: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def test_a_killed_sweep_goes_on_to_the_same_weights(
-    tmp_path: Path, sweep_file: Callable[[int], Path]
-) -> None:
-    file = sweep_file(40_960)
+def test_a_killed_sweep_goes_on_to_the_same_weights(tmp_path: Path, sweep_file: Path) -> None:
+    file = with_more(sweep_file, 40_960)
     train(read_sweep_file(file), tmp_path / "whole", Settings("cpu"))
     out = tmp_path / "killed"
     kills = 0
@@ -165,8 +129,8 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(
             assert (out / folder.name / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, sweep_file: Callable[[int], Path]) -> None:
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, sweep_file: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / CHECKPOINT_FILE).write_bytes(b"nonsense")
     with pytest.raises(ResultsError, match="cannot be continued"):
-        train(read_sweep_file(sweep_file(4096)), tmp_path / "runs", Settings("cpu"))
+        train(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))

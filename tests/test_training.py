@@ -1,7 +1,6 @@
 """Training: what each stack learns, whole sweeps from the command line, and what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,6 @@ from prolu_eval import load_sae
 from prolu_eval.training import EXAMPLE, FOUR_SWEEPS, read_sweep_file
 from prolu_eval.training.objectives import OBJECTIVES
 from tests.cli import run
-
-SWEEP_FILE = """
-[shared]
-model = "{model}"
-hook = "blocks.1.hook_resid_post"
-dataset = "{dataset}"
-n_tokens = 4096
-context_length = 16
-d_sae = 48
-batch_size = 64
-buffer_size = 512
-[within]
-learning_rates = [2e-3]
-seeds = [0, 1]
-[[sweep]]
-variant = "relu"
-coefficients = [0.1, 1]
-[[sweep]]
-variant = "prolu"
-options = {{ gradient = "ste" }}
-coefficients = [0.1]
-"""
-
-
-@pytest.fixture
-def sweep_file(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Path:
-    text = "<|endoftext|>".join(f"story {i}: once there was a {i % 7}. " * 4 for i in range(60))
-    (tmp_path / "text.txt").write_text(text)
-    path = tmp_path / "sweep.toml"
-    path.write_text(SWEEP_FILE.format(model=tiny_model("llama"), dataset=tmp_path / "text.txt"))
-    return path
 
 
 def test_a_sweep_end_to_end(sweep_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
