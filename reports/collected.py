@@ -37,6 +37,8 @@ def collect(runs: Path, out: Path, source: dict[str, str]) -> None:
         column: np.stack([result.per_sequence()[column] for result in results]).astype(np.float32)
         for column in COLUMNS
     }
+    # What is the same for every run is kept once.
+    sums = {name: rows[:1] if (rows == rows[0]).all() else rows for name, rows in sums.items()}
     out.with_suffix(".safetensors").write_bytes(save(sums))
 
 
@@ -95,4 +97,7 @@ def read(path: Path) -> tuple[list[Result], list[dict[str, Any]]]:
 
 
 def _rows(sums: dict[str, NDArray[Any]], index: int) -> dict[str, NDArray[np.float64]]:
-    return {f"per_sequence/{name}": rows[index].astype(np.float64) for name, rows in sums.items()}
+    return {
+        f"per_sequence/{name}": rows[min(index, len(rows) - 1)].astype(np.float64)
+        for name, rows in sums.items()
+    }

@@ -257,24 +257,30 @@ _PHASES = {"start": 0, "first third": 1, "later": 2}
 
 
 def gradient_difference_table(path: Path) -> str:
-    """Paired differences of the cosines, synthetic less exact, over runs and coefficients."""
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    """Paired differences between gradients, of the cosine and of the real change of L0, over runs.
+
+    Each run's values are averaged over its steps after the first.
+    """
+    found: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
     with path.open() as file:
         for row in csv.DictReader(file):
             if int(row["step"]) > 0:
-                run = (row["coefficient"], row["seed"], "")
-                found.setdefault(run, {}).setdefault(row["gradient"], []).append(
-                    float(row["cosine"])
-                )
+                run = found.setdefault((row["coefficient"], row["seed"]), {})
+                for key, scale in (("cosine", 1), ("l0_change", 100)):
+                    run.setdefault((row["gradient"], key), []).append(scale * float(row[key]))
+    pairs = [("ste", "exact"), ("relu", "exact"), ("ste", "relu")]
     out = []
     for coefficient in (*sorted({run[0] for run in found}, key=float), "all"):
         runs = [v for run, v in found.items() if coefficient in (run[0], "all")]
         cells = []
-        for gradient, other in (("ste", "exact"), ("relu", "exact"), ("ste", "relu")):
-            gaps = np.array([mean(v[gradient]) - mean(v[other]) for v in runs])
-            cells.append(shown(*_t_interval(gaps)))
+        for key in ("cosine", "l0_change"):
+            for one, other in pairs:
+                gaps = np.array([mean(v[one, key]) - mean(v[other, key]) for v in runs])
+                cells.append(shown(*_t_interval(gaps)))
         out.append([coefficient, str(len(runs)), *cells])
-    return table(["coefficient", "runs", "ste less exact", "relu less exact", "ste less relu"], out)
+    names = [f"{one} less {other}" for one, other in pairs]
+    head = [*(f"cosine: {name}" for name in names), *(f"change of L0, %: {name}" for name in names)]
+    return table(["coefficient", "runs", *head], out)
 
 
 def _t_interval(values: Array) -> tuple[float, tuple[float | None, float | None]]:

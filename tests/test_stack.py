@@ -14,8 +14,9 @@ from prolu_eval.training.dead import resample
 from prolu_eval.training.history import History
 from prolu_eval.training.initial import Statistics, geometric_median, measure
 from prolu_eval.training.objectives import OBJECTIVES
+from prolu_eval.training.passes import Losses, rate_factor
 from prolu_eval.training.penalties import PENALTIES, l1, sqrt_l1, tanh
-from prolu_eval.training.stack import Losses, Stack, rate_factor
+from prolu_eval.training.stack import Stack
 
 D_IN, D_SAE, BATCH = 8, 24, 32
 CENTRE = Statistics(1.0, torch.full((D_IN,), 0.1), torch.full((D_IN,), 0.1))

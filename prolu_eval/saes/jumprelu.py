@@ -108,10 +108,6 @@ class JumpRelu(SparseAutoencoder):
         """1 where a feature is active, else 0, differentiable in the threshold. [..., d_sae]"""
         return step(m + self.b_enc, self.threshold, self._bandwidth)
 
-    def l0(self, m: Tensor) -> Tensor:
-        """The number of active features, differentiable in the threshold. [..., d_sae] -> [...]"""
-        return self.fires(m).sum(-1)
-
     @property
     def _bandwidth(self) -> float:
         return cast(JumpReluOptions, self.options).bandwidth

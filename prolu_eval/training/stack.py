@@ -4,9 +4,8 @@ Each autoencoder's loss depends on its own slice of the parameters alone, so the
 of losses is each one's own gradient, and training them together equals training each alone.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,29 +15,8 @@ from prolu_eval.saes.trec import TrecOptions
 from prolu_eval.training.active import Dense, Sparse
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.initial import Statistics, initialise
-from prolu_eval.training.objectives import OBJECTIVES, Pass, reconstruct_dead, squared_error
-from prolu_eval.training.penalties import l1
-
-# Codes computed at a time on a CPU: few enough for its last cache, enough to be worth a call.
-_CODES_AT_ONCE = 1 << 22
-# On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
-_DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
-
-
-class Losses(NamedTuple):
-    """What one step measured, per autoencoder. [n] each, fired [n, d_sae] bool
-
-    All but ``auxiliary`` are means over the batch; l0, l1 and sqrt_l1 are of the codes.
-    """
-
-    loss: Tensor
-    squared_error: Tensor
-    penalty: Tensor
-    auxiliary: Tensor
-    l0: Tensor
-    l1: Tensor
-    sqrt_l1: Tensor
-    fired: Tensor
+from prolu_eval.training.objectives import Pass
+from prolu_eval.training.passes import Losses, Passes, rate_factor
 
 
 class Stack:
@@ -69,7 +47,6 @@ class Stack:
         dense: bool | None = None,
     ) -> None:
         self.plans, self.shared = plans, shared
-        self.objective = OBJECTIVES[plans[0].sweep.variant]
         self.n_done = 0
         d_in = len(statistics.mean)
         self.d_sae = shared.dictionary_size(d_in)
@@ -88,14 +65,11 @@ class Stack:
         }
         # Per-feature tensors begin alike in every feature; a restarted one begins so again.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
-        if self.objective.learns_threshold:
-            self.parameters["threshold"].requires_grad_(False)
-        coefficients = [plan.coefficient or 0.0 for plan in plans]
-        self.coefficients = torch.tensor(coefficients, device=device)
-        self.silent = torch.zeros(len(plans), self.d_sae, dtype=torch.int64, device=device)
         whole = device.type != "cpu" if dense is None else dense
-        self._layout: type[Dense | Sparse] = Dense if whole else Sparse
-        self._memory = self.coefficients.new_empty(0)
+        self._passes = Passes(plans, self._saes, shared, Dense if whole else Sparse, device)
+        if self._passes.objective.learns_threshold:
+            self.parameters["threshold"].requires_grad_(False)
+        self.silent = torch.zeros(len(plans), self.d_sae, dtype=torch.int64, device=device)
         self._optimiser = torch.optim.Adam(
             self.trained.values(),
             lr=plans[0].learning_rate,
@@ -120,7 +94,7 @@ class Stack:
 
     def step(self, x: Tensor) -> Losses:
         """Train on a batch of activations in training units. [batch, d_in]"""
-        losses = [self._descend(chunk, x) for chunk in self._chunks(len(x))]
+        losses = [self._descend(chunk, x) for chunk in self._passes.chunks(len(x))]
         measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
         self._keep_radial_part_out()
         shared, rate = self.shared, self.plans[0].learning_rate
@@ -144,46 +118,8 @@ class Stack:
 
         ``options`` replace those of the sweep, to see what another synthetic gradient would do.
         """
-        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._chunks(len(x))]
+        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._passes.chunks(len(x))]
         return {name: torch.cat([part[name] for part in parts]) for name in self.trained}
-
-    def passed(
-        self, chunk: slice, x: Tensor, leaves: dict[str, Tensor], options: VariantOptions | None
-    ) -> Pass:
-        """A pass of some of the autoencoders over a batch, with given tensors as parameters."""
-        alone = self._saes[chunk]
-        leaves = {"W_enc": leaves["W_dec"], **leaves}
-        whole = alone[0].with_tensors(leaves)
-        whole.options = options or whole.options
-        m = self._layout.product(x, whole.W_enc, whole.b_dec, self._room)
-        constant = whole.with_tensors({name: leaf.detach() for name, leaf in leaves.items()})
-        active = self._layout(self.objective.select(alone, constant, m.detach()))
-        values = {
-            name: active.per_feature(leaf.expand(-1, self.d_sae))
-            for name, leaf in leaves.items()
-            if name not in ("W_enc", "W_dec", "b_dec")
-        }
-        sae = whole.with_tensors(values)
-        active_m = active.pre_activations(m, x, whole.W_enc, whole.b_dec)
-        return Pass(x, m, whole, active, sae, active_m, self.objective.codes(sae, active_m))
-
-    def _room(self, *shape: int) -> Tensor:
-        """Memory that is the same in every step: fresh pages cost more than what fills them."""
-        size = math.prod(shape)
-        if self._memory.numel() < size:
-            self._memory = self.coefficients.new_empty(size)
-        return self._memory[:size].view(shape)
-
-    def _chunks(self, batch: int) -> Iterator[slice]:
-        """Slices of the stack that pass together."""
-        n, codes = len(self.plans), batch * self.d_sae
-        if self.coefficients.is_cuda:
-            free, _ = torch.cuda.mem_get_info(self.coefficients.device)
-            at_once = int(_MEMORY_SHARE * free) // (4 * _DENSE_TENSORS * codes)
-        else:
-            at_once = _CODES_AT_ONCE // codes
-        at_once = max(1, at_once)
-        return (slice(start, min(n, start + at_once)) for start in range(0, n, at_once))
 
     def _differentiate(
         self, chunk: slice, x: Tensor, options: VariantOptions | None = None
@@ -192,8 +128,9 @@ class Stack:
         wanted = {name: leaves[name].requires_grad_() for name in self.trained}
         mixed = self.shared.precision == "mixed" and x.is_cuda
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-            done = self.passed(chunk, x, leaves, options)
-            losses = self._losses(chunk, done)
+            done = self._passes.run(chunk, x, leaves, options)
+            dead = self.silent[chunk] >= self.shared.dead_after
+            losses = self._passes.losses(chunk, done, dead, self.n_done)
         gradients = torch.autograd.grad(
             losses.loss.sum(), list(wanted.values()), materialize_grads=True
         )
@@ -208,49 +145,9 @@ class Stack:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad[chunk] = gradient
-        if self.objective.learns_threshold:
+        if self._passes.objective.learns_threshold:
             self._follow_threshold(chunk, done)
         return losses
-
-    def _losses(self, chunk: slice, done: Pass) -> Losses:
-        batch, objective, sweep = len(done.x), self.objective, self.plans[0].sweep
-        parts = objective.reconstructions(done)
-        errors = [squared_error(done.x, x_hat) for x_hat in parts]
-        zero = torch.zeros_like(self.coefficients[chunk])
-        penalty = auxiliary = zero
-        if sweep.penalty is not None:
-            values = objective.penalty(sweep.penalty, done, self._norms(done))
-            penalty = done.active.total(values) / batch
-        if (further := objective.auxiliary(done)) is not None:
-            auxiliary = further / batch
-        if objective.has_auxk and self.shared.auxk:
-            auxiliary = auxiliary + self._auxk(chunk, done, parts[-1].detach())
-        coefficients = self.coefficients[chunk] * self._coefficient_factor()
-        loss = torch.stack(errors).mean(0) / batch + coefficients * penalty + auxiliary
-        with torch.no_grad():
-            size = l1(done.codes.detach())
-            l0, total, root = (
-                done.active.total(values) / batch
-                for values in ((size > 0).to(size.dtype), size, size.sqrt())
-            )
-            fired = done.active.fired(size)
-        return Losses(loss, errors[-1] / batch, penalty, auxiliary, l0, total, root, fired)
-
-    def _norms(self, done: Pass) -> Tensor | None:
-        if self.shared.decoder_norm == "unit":
-            return None
-        return done.active.per_feature(done.whole.W_dec.norm(dim=-1))
-
-    def _auxk(self, chunk: slice, done: Pass, x_hat: Tensor) -> Tensor:
-        dead = self.silent[chunk] >= self.shared.dead_after
-        if not dead.any():
-            return torch.zeros_like(self.coefficients[chunk])
-        k_aux = self.shared.k_aux or max(1, done.x.shape[1] // 2)
-        error = reconstruct_dead(done, done.x - x_hat, dead, k_aux)
-        return self.shared.auxk / len(done.x) * error
-
-    def _coefficient_factor(self) -> float:
-        return rate_factor(self.n_done, self.shared.n_steps, self.shared.coefficient_warmup, 0)
 
     @torch.no_grad()
     def _follow_threshold(self, chunk: slice, done: Pass) -> None:
@@ -282,9 +179,10 @@ class Stack:
         """x_hat of a batch, of each autoencoder. [batch, d_in] -> [n, batch, d_in]"""
         leaves = {name: p.detach() for name, p in self.parameters.items()}
         parts = []
-        for chunk in self._chunks(len(x)):
+        for chunk in self._passes.chunks(len(x)):
             own = {name: leaf[chunk] for name, leaf in leaves.items()}
-            parts.append(self.objective.reconstructions(self.passed(chunk, x, own, None))[-1])
+            done = self._passes.run(chunk, x, own)
+            parts.append(self._passes.objective.reconstructions(done)[-1])
         return torch.cat(parts)
 
     def restart(self, index: int, features: Tensor, rows: Tensor, encoder_share: float) -> None:
@@ -355,10 +253,3 @@ def _by_feature(name: str, tensor: Tensor) -> Tensor:
     if name == "W_enc":
         return tensor.detach().T.contiguous()
     return tensor.detach()[None] if tensor.dim() == 0 else tensor.detach()
-
-
-def rate_factor(step: int, n_steps: int, warmup: float, decay: float) -> float:
-    """Learning-rate factor of a step: a linear rise, a plateau, a linear fall."""
-    rising = (step + 1) / max(1.0, warmup * n_steps)
-    falling = (n_steps - step) / max(1.0, decay * n_steps)
-    return max(0.0, min(1.0, rising, falling))
