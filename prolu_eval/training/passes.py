@@ -1,4 +1,4 @@
-"""Passes of stacked autoencoders over a batch, as far as their losses; no parameter changes here."""
+"""Passes of stacked autoencoders over a batch, as far as their losses."""
 
 import math
 from collections.abc import Iterator, Sequence
