@@ -267,7 +267,8 @@ def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert "Runs with l0 &lt; 3" in page
     assert "up to (10, 4.5)" in page
     assert "--split=l0=3 --reference=l0=10" in page
-    for wrong in (("-y", "ce_clean"), ("--split", "l0=x"), ("--split", "speed=1"), ("-z", "l0")):
+    for wrong in (("-y", "ce_clean"), ("--split", "l0=x"), ("--split", "speed=1"), ("-z", "l0"),
+                  ("--reference", "mse=1")):  # fmt: skip
         ran = run(capfd, "report", tmp_path, *wrong)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert run(capfd, "report", tmp_path / "nowhere").code == 2

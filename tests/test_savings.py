@@ -153,6 +153,8 @@ def test_stretches_are_analysed_apart() -> None:
     below, above = found.stretches["l0 < 25"], found.stretches["l0 >= 25"]
     assert (below.frontier, below.reference) == (["a0", "b0"], (20, 4))
     assert (above.frontier, above.reference) == (["a1"], (40, 2))
+    with pytest.raises(UsageError, match="not measured"):
+        frontier(group, *KEYS, splits={"scale_consistency_additivity_x": [1]})
     three = frontier(group, *KEYS, splits={"l0": [25, 15]}).stretches
     assert {title: part.frontier for title, part in three.items()} == {
         "l0 < 15": ["a0"], "l0 >= 15 and l0 < 25": ["b0"], "l0 >= 25": ["a1"],

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from prolu_eval.errors import UsageError
 from prolu_eval.results import Result, frame
 
 # Columns of a results table that rows must share to be put on one frontier.
@@ -105,9 +106,15 @@ def _titles(firsts: Sequence["pd.Series[Any]"]) -> list[str]:
 
 
 def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:
-    """Rows of a group by stretch: below the first value of a metric, from there to the next, ..."""
+    """Rows of a group by stretch: below the first value of a metric, from there to the next, ...
+
+    Raises:
+        UsageError: if a metric was not measured.
+    """
     parts: dict[str, NDArray[np.int64]] = {}
     for key, values in splits.items():
+        if key not in group.table:
+            raise UsageError(key, "was not measured for these runs", "evaluate them again")
         bounds = [-np.inf, *sorted(set(values)), np.inf]
         column = group.table[key].to_numpy(float)
         for low, high in pairwise(bounds):

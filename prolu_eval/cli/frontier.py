@@ -54,13 +54,17 @@ class Question:
             UsageError: if an objective is none, or a split or reference is no METRIC=VALUE.
         """
         from prolu_eval.analysis import maximised
+        from prolu_eval.errors import UsageError
 
         keys = (x, y) if z is None else (x, y, z)
         maximised(*keys)
         at: dict[str, list[float]] = {}
         for metric, value in options.metric_values("--split", splits):
             at.setdefault(metric, []).append(value)
-        return cls(keys, at, dict(options.metric_values("--reference", reference)))
+        point = dict(options.metric_values("--reference", reference))
+        for metric in point.keys() - set(keys):
+            raise UsageError("--reference", f"{metric} is no objective here", "name one that is")
+        return cls(keys, at, point)
 
     def arguments(self) -> list[str]:
         """The options that ask it again."""
