@@ -11,6 +11,7 @@ from prolu_eval.analysis import (
     Frontier,
     comparable,
     frontier,
+    ratios,
     resample,
     slack,
     statement,
@@ -263,6 +264,31 @@ def test_the_sentence_refuses_what_the_data_does_not_support() -> None:
     assert "does not tell" in text or "share no range" in text
     assert "dominates" not in text
     assert "three objectives" in statement(frontier(bare, "l0", "ce_degradation", "mse"))
+
+
+def test_a_metric_at_equal_values_of_another_by_hand() -> None:
+    # L1 is 2 L0 for a and L0 for b, which reach L0 1 to 8 and 2 to 16.
+    made = [result(f"a{i}", "a", {"l0": x, "l1": 2 * x}) for i, x in enumerate((8, 1, 4))]
+    made += [result(f"b{i}", "b", {"l0": x, "l1": x}) for i, x in enumerate((2, 16))]
+    made += [result("c", "c", {"l0": 3, "l1": 3}), result("d", "d", {"l0": 3, "l1": None})]
+    (found,) = ratios(group_of(made), "l1", "l0", ["a", "b", "c", "d"])
+    assert (found.first, found.second) == ("a", "b")
+    assert found.ratio.value == pytest.approx(2)
+    assert found.range == pytest.approx((2, 8))
+    assert found.ratio.ci95 == (None, None)
+    assert str(found) == "At equal L0, a has 2 times the L1 of b (over [2, 8])."
+
+
+def test_a_ratio_has_an_interval_where_sequences_can_be_resampled() -> None:
+    rng = np.random.default_rng(1)
+    made = [drawn(f"{label}{x}", label, rng, x, 1 / x) for label in "ab" for x in (3, 9, 27)]
+    group = group_of(made)
+    (found,) = ratios(group, "ce_degradation", "l0", ["a", "b"], resample(group, KEYS, 200))
+    low, high = found.ratio.ci95
+    assert low is not None
+    assert high is not None
+    assert low < (found.ratio.value or 0) < high
+    assert 0.9 < low < high < 1.1, "both have about the same"
 
 
 def test_slack_by_hand() -> None:

@@ -11,6 +11,7 @@ from prolu_eval.analysis.pareto import (
     pareto_frontier,
     reference_point,
 )
+from prolu_eval.analysis.ratios import Ratio, ratios
 from prolu_eval.analysis.savings import Lead, Saving
 from prolu_eval.analysis.slack import Slack, slack
 from prolu_eval.analysis.statement import statement
@@ -22,6 +23,7 @@ __all__ = [
     "Frontier",
     "Group",
     "Lead",
+    "Ratio",
     "Replicates",
     "Saving",
     "Slack",
@@ -32,6 +34,7 @@ __all__ = [
     "is_nondominated",
     "maximised",
     "pareto_frontier",
+    "ratios",
     "reference_point",
     "resample",
     "slack",

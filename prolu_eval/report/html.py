@@ -14,6 +14,7 @@ from prolu_eval.analysis import (
     Group,
     comparable,
     frontier,
+    ratios,
     resample,
     slack,
     statement,
@@ -27,6 +28,8 @@ from prolu_eval.report.text import percent, saving_table
 from prolu_eval.results import Result, write_atomically
 
 _KEYS = ("l0", "ce_degradation")
+# Variants whose L1 at equal L0 is stated, the first against the others.
+_COMPARED = 4
 # Groups of more runs are resampled less often, in proportion.
 _RUNS_RESAMPLED_IN_FULL = 200
 
@@ -124,8 +127,11 @@ def _part(
     views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
     views -= {answer.keys}
     measured = [keys for keys in sorted(views) if has_all(group, *keys)]
-    replicates = resample(group, [k for keys in measured for k in keys], _replicates(group))
+    suppressed = [key for key in ("l1", "sqrt_l1") if has_all(group, "l0", key)]
+    columns = ["l0", *suppressed, *(key for keys in measured for key in keys)]
+    replicates = resample(group, columns, _replicates(group))
     others = {keys: frontier(group, *keys, replicates=replicates) for keys in measured}
+    labels = [variant.label for variant in answer.variants][:_COMPARED]
     document = group_document(group, answer, others, f"g{index}")
     document["styles"] = {label: looks[label] for label in group.labels}
     features = document["features"]
@@ -138,7 +144,11 @@ def _part(
             topic: [view for view in document["views"] if view["topic"] == topic]
             for topic in TOPICS
         },
-        "statements": {f"{a.keys[0]}-{a.keys[1]}": statement(a) for a in others.values()},
+        "statements": {f"{a.keys[0]}-{a.keys[1]}": statement(a) for a in others.values()}
+        | {
+            f"l0-{key}": " ".join(map(str, ratios(group, key, "l0", labels, replicates)))
+            for key in suppressed
+        },
         "variants": variant_rows(answer),
         "savings": saving_table(answer),
         "stretches": [

@@ -1,0 +1,105 @@
+"""How much of one metric variants have at equal values of another: L1 at equal L0, and the like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prolu_eval.analysis.bootstrap import (
+    Array,
+    Replicates,
+    degrees_of_freedom,
+    interval,
+    over_seeds,
+)
+from prolu_eval.analysis.curves import mean_over
+from prolu_eval.analysis.groups import Group
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Scalar
+
+_LEVELS = 65
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The first variant's ``metric`` over the second's at equal ``at``, over a ``range`` of it.
+
+    The geometric mean along the variants' sweeps, joined by straight lines between neighbouring
+    configurations in logarithms.
+    """
+
+    first: str
+    second: str
+    metric: str
+    at: str
+    ratio: Scalar
+    range: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.ratio.ci95
+        known = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+        metric, at = METRICS[self.metric].title, METRICS[self.at].title
+        return (
+            f"At equal {at}, {self.first} has {self.ratio.value:.3g}{known} times the {metric} of "
+            f"{self.second} (over [{self.range[0]:.3g}, {self.range[1]:.3g}])."
+        )
+
+
+def ratios(
+    group: Group,
+    metric: str,
+    at: str,
+    labels: Sequence[str],
+    replicates: Replicates | None = None,
+) -> list[Ratio]:
+    """The first of some variants against each of the others that it shares a range with.
+
+    Configurations where a metric is not positive are left out.
+    """
+    points = over_seeds(group, group.table[[at, metric]].to_numpy(float)[None], None)
+    freedom = 0
+    if replicates is not None:
+        freedom = degrees_of_freedom(group, replicates.n_sequences)
+        drawn = np.stack([replicates.values[at], replicates.values[metric]], -1)
+        resampled = over_seeds(group, drawn, np.random.default_rng(replicates.seed))
+        points = np.concatenate([points, resampled])
+    names = np.array([group.table["label"][rows[0]] for rows in group.configurations])
+    positive = (points[0] > 0).all(1)
+    places = {label: np.log(points[:, (names == label) & positive]) for label in labels}
+    found = []
+    first, *others = labels
+    for second in others:
+        shared = _gaps(places[first], places[second])
+        if shared is not None:
+            span, gaps = shared
+            around = interval(float(gaps[0]), gaps[1:], freedom)
+            found.append(Ratio(first, second, metric, at, _exponential(around), span))
+    return found
+
+
+def _gaps(first: Array, second: Array) -> tuple[tuple[float, float], Array] | None:
+    """The shared range of the first column, and the mean gap of the second, by replicate."""
+    if min(first.shape[1], second.shape[1]) < 2:
+        return None
+    low = max(first[0, :, 0].min(), second[0, :, 0].min())
+    high = min(first[0, :, 0].max(), second[0, :, 0].max())
+    if not low < high:
+        return None
+    both = np.concatenate([first[0, :, 0], second[0, :, 0]])
+    inside = both[(both > low) & (both < high)]
+    levels = np.unique(np.concatenate([np.linspace(low, high, _LEVELS), inside]))
+    gaps = [mean_over(levels, _along(a, levels) - _along(b, levels))
+            for a, b in zip(first, second, strict=True)]  # fmt: skip
+    return (float(np.exp(low)), float(np.exp(high))), np.array(gaps)
+
+
+def _along(places: Array, levels: Array) -> Array:
+    ordered = places[np.argsort(places[:, 0])]
+    return np.interp(levels, ordered[:, 0], ordered[:, 1])
+
+
+def _exponential(gap: Scalar) -> Scalar:
+    low, high = (None if end is None else float(np.exp(end)) for end in gap.ci95)
+    value = float(np.exp(gap.value if gap.value is not None else np.nan))
+    error = None if gap.standard_error is None else value * gap.standard_error
+    return Scalar(value=value, standard_error=error, ci95=(low, high))
