@@ -183,6 +183,17 @@ def test_curves_and_histories(tmp_path: Path) -> None:
     assert features_document(only([stored])[0], [0])["histories"] == {}
 
 
+def test_a_feature_that_fires_on_its_bias_alone_has_no_curve() -> None:
+    rng = np.random.default_rng(0)
+    made = with_features(drawn("a", "relu+l1", rng, 3, 1), rng)
+    for plain, features in (([2.0, -1.0], [3]), ([-1.0, 0.0], None)):
+        arrays = {**made.arrays, "response/pre_activations": np.array(plain, "f4")}
+        group, answer = only([made.model_copy(update={"arrays": arrays})])
+        found = json.loads(str(embedded(group_document(group, answer, {}, "g0"))))
+        curves = found["features"]["curves"].get("0")
+        assert (curves and curves["features"]) == features
+
+
 def test_what_is_embedded_cannot_end_its_element() -> None:
     text = str(embedded({"name": "</script><script>alert(1)</script>", "amp": "&\u2028"}))
     assert "<" not in text

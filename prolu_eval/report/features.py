@@ -59,7 +59,7 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
                 "title": ARRAYS[name][0],
                 "unit": ARRAYS[name][1],
                 "logarithmic": ARRAYS[name][2],
-                "edges": bounds.tolist(),
+                "edges": np.round(bounds, 7).tolist(),
                 "counts": counts[name],
                 "left_out": left_out[name],
             }
@@ -125,18 +125,19 @@ def packed_floats(values: Array) -> str:
 
 
 def _curves(result: Result) -> tuple[int, Any]:
-    """Responses over what a feature without bias would give at scale 1."""
+    """Responses over what a feature without bias would give at scale 1, where that is positive."""
     found = result.response()
-    if not found or not len(found["features"]):
+    if not found:
         return 0, None
-    plain = found["pre_activations"][:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.round(found["activations"] / np.where(plain > 0, plain, np.nan), 4)
-    return relative.size, {
-        "features": found["features"].tolist(),
-        "scales": np.round(found["scales"], 4).tolist(),
-        "responses": relative.tolist(),
+    kept = found["pre_activations"] > 0
+    plain = found["pre_activations"][kept].astype(float)
+    relative = found["activations"][kept].astype(float) / plain[:, None]
+    detail = {
+        "features": found["features"][kept].tolist(),
+        "scales": np.round(found["scales"].astype(float), 4).tolist(),
+        "responses": np.round(relative, 4).tolist(),
     }
+    return relative.size, detail if kept.any() else None
 
 
 def _history(result: Result) -> tuple[int, Any]:
