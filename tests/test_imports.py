@@ -22,7 +22,7 @@ ALLOWED = {
     "saes": {"activations"},
     "checkpoints": _PLAIN | {"saes"},
     "lm": {"errors", "runs", "embedded"},
-    "tokens": {"errors", "runs", "embedded", "lm"},
+    "tokens": {"errors", "runs", "results", "embedded", "lm", "cache"},
     "cache": set(),
     "evaluation": _PLAIN | {"saes", "checkpoints", "lm", "tokens", "cache"},
     "training": _PLAIN | {"activations", "saes", "checkpoints", "lm", "tokens"},

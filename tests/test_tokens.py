@@ -55,9 +55,12 @@ def test_a_file_a_folder_and_a_dataset_hold_the_same_documents(
     datasets.Dataset.from_dict({"text": texts}).save_to_disk(tmp_path / "dataset")
     ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     datasets.Dataset.from_dict({"input_ids": ids}).save_to_disk(tmp_path / "ids")
-    fingerprints = {
-        load(tmp_path / name, model).fingerprint for name in ("one.txt", "folder", "dataset", "ids")
-    }
+    datasets.Dataset.from_dict({"text": texts}).to_parquet(tmp_path / "one.parquet")
+    (tmp_path / "many").mkdir()
+    for i, part in enumerate((texts[:90], texts[90:])):
+        datasets.Dataset.from_dict({"text": part}).to_parquet(tmp_path / "many" / f"{i}.parquet")
+    names = ("one.txt", "folder", "dataset", "ids", "one.parquet", "many")
+    fingerprints = {load(tmp_path / name, model).fingerprint for name in names}
     assert len(fingerprints) == 1
 
 
@@ -127,3 +130,33 @@ def test_pickled_ids_are_refused(model: LanguageModel, tmp_path: Path) -> None:
     np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object))
     with pytest.raises(TokensError, match="cannot be read"):
         load(tmp_path / "evil.npy", model)
+
+
+def test_rows_are_made_once_for_the_same_content(
+    model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "copy.txt").write_text(TEXT)
+    first = load(tmp_path / "a.txt", model, n_tokens=640)
+    (kept,) = (tmp_path / "cache" / "tokens").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("prolu_eval.tokens.rows.encode", None)
+        assert load(tmp_path / "copy.txt", model, n_tokens=640).fingerprint == first.fingerprint
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert load(tmp_path / "a.txt", model, n_tokens=640).fingerprint == first.fingerprint
+    load(tmp_path / "a.txt", model, n_tokens=320)
+    load(tmp_path / "a.txt", model, n_tokens=640, context_length=8)
+    (tmp_path / "a.txt").write_text(TEXT + "more")
+    load(tmp_path / "a.txt", model, n_tokens=640)
+    assert len(list((tmp_path / "cache" / "tokens").iterdir())) == 4
+
+
+def test_separate_packing_keeps_rows_within_documents(model: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcdefghijk<|endoftext|>hi<|endoftext|>lmnopqrstu")
+    rows = load_tokens(
+        str(tmp_path / "a.txt"), model, split="all", n_tokens=None, context_length=5,
+        packing="separate", prepend_bos=False,
+    )  # fmt: skip
+    letters = ["".join(model.tokenizer.decode([i]) for i in row) for row in rows.ids]
+    assert letters == ["abcde", "fghij", "lmnop", "qrstu"]
