@@ -151,6 +151,24 @@ def test_no_option_changes_the_metrics(
         assert found.standard_error == pytest.approx(scalar.standard_error, rel=1e-4, abs=1e-9), key
 
 
+def test_rows_of_special_tokens_alone_count_for_nothing(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
+    ids = np.random.default_rng(0).integers(1, 96, (6, 32))
+    sae = random_sae(Relu, model.activations(torch.tensor(ids), HOOK).flatten(0, 1), -0.5)
+    options = replace(OPTIONS, context_length=32, split="all", batch_size=1, shard_tokens=32)
+    found = []
+    for name, rows in (("without", ids), ("with", np.insert(ids, [0, 3], 0, axis=0))):
+        np.save(tmp_path / f"{name}.npy", rows)
+        run = made_run(tmp_path / name, sae, model.name, str(tmp_path / f"{name}.npy"))
+        found.append(only(evaluate(run, options)))
+    without, with_special = found
+    assert with_special.setting.n_sequences == 8
+    for key in ("l0", "mse", "ce_degradation", "kl", "ce_mean", "dead_fraction"):
+        assert with_special.metrics[key].value == pytest.approx(without.metrics[key].value), key
+
+
 def test_tokens_are_added_until_the_standard_error_is_reached(
     tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:

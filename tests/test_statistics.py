@@ -163,6 +163,29 @@ def test_intervals_of_a_ratio_cover_the_truth() -> None:
     assert 0.93 <= _coverage("explained_variance", 0.75, draw) <= 0.97
 
 
+def test_intervals_of_recovered_cross_entropy_cover_the_truth() -> None:
+    def draw(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+        n = rng.integers(20, 64, 80)
+        hardness = rng.gamma(20, 0.1, 80)  # a hard sequence is hard with anything spliced in
+        noise = rng.normal(0, 0.2, (3, 80))
+        return {
+            "ce_clean": n * (hardness + noise[0]),
+            "ce_spliced": n * (hardness + 1 + noise[1]),
+            "ce_zero": n * (hardness + 5 + noise[2]),
+        }
+
+    assert 0.93 <= _coverage("ce_recovered_zero", 0.8, draw) <= 0.97
+
+
+def test_intervals_of_a_mean_ratio_of_norms_cover_the_truth() -> None:
+    def draw(rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+        n = rng.integers(20, 64, 60)
+        ratios = 0.7 + rng.normal(0, 0.1, 60) + rng.normal(0, 0.2, 60) / np.sqrt(n)
+        return {"norm_ratio": n * ratios, "n": n.astype(float)}
+
+    assert 0.93 <= _coverage("l2_ratio", 0.7, draw) <= 0.97
+
+
 def test_holm_by_hand() -> None:
     # Sorted 0.01, 0.02, 0.03, 0.2 times 4, 3, 2, 1, made monotone.
     np.testing.assert_allclose(holm([0.03, 0.01, 0.2, 0.02]), [0.06, 0.04, 0.2, 0.06])

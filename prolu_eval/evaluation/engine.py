@@ -7,7 +7,7 @@ all rows asked for.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,7 +94,7 @@ class Engine:
         hook: the hook point.
         tokens: the rows to measure on.
         batch_size: rows per batch; None for what suits the device. It is halved, for good, whenever
-            the device runs out of memory.
+            the device runs out of memory, and so is the number of codes worked on at a time.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
             device.
         compiled: whether the autoencoders' encoding is compiled.
@@ -114,7 +114,8 @@ class Engine:
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
-        self._sizes, self._compiled, self._progress = sizes, compiled, progress
+        self._sizes = sizes or Sizes.of(model.device)
+        self._compiled, self._progress = compiled, progress
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
@@ -161,6 +162,7 @@ class Engine:
                         "choose a smaller --context-length or --dtype, or another --device",
                     ) from None
             self.batch_size //= 2
+            self._sizes = replace(self._sizes, codes=self._sizes.codes // 2)
             release(self.model.device)
 
     def _batches(self, rows: range) -> Iterator[_Batch]:

@@ -1,0 +1,85 @@
+"""What an evaluation costs: ``python benchmarks/cost.py``.
+
+Time by number of autoencoders and by d_sae, and peak memory of whole evaluations of few and of many
+runs, each in a process of its own.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from engine import made_sae, seconds, whole
+
+from prolu_eval.checkpoints.native import save_run
+from prolu_eval.evaluation.engine import Engine
+from prolu_eval.lm import LanguageModel
+from prolu_eval.runs import RunConfig
+from prolu_eval.tokens import load_tokens
+
+
+def times(options: argparse.Namespace) -> None:
+    """Milliseconds per autoencoder, by their number and by d_sae."""
+    model = LanguageModel.load(options.model, device="cpu")
+    rows = load_tokens(
+        options.tokens, model, split="all", n_tokens=options.n_tokens, context_length=128
+    )
+    x = model.activations(rows.ids[:32], options.hook)[rows.counted[:32]]
+    base = options.d_sae
+    cases = [(n, base) for n in (1, 4, 16, 64)] + [(8, base * factor) for factor in (1, 2, 4, 8)]
+    print("| SAEs | d_sae | ms per SAE | tokens per second and SAE |")
+    print("|---|---|---|---|")
+    for n, d_sae in cases:
+        saes = {str(i): made_sae(x, d_sae, 32, i) for i in range(n)}
+        engine = Engine(model, options.hook, rows)
+        whole(engine, saes)
+        spent = sorted(seconds(lambda: whole(engine, saes)) for _ in range(3))[1] / n  # noqa: B023
+        print(f"| {n} | {d_sae} | {1000 * spent:.1f} | {rows.ids.numel() / spent:,.0f} |")
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Peak memory of evaluating few and many runs, and few and many tokens."""
+    print("| runs | tokens | peak memory, MiB |")
+    print("|---|---|---|")
+    model = LanguageModel.load(options.model, device="cpu")
+    rows = load_tokens(options.tokens, model, split="all", n_tokens=4096, context_length=128)
+    x = model.activations(rows.ids, options.hook)[rows.counted]
+    for n_runs, n_tokens in ((10, 8192), (200, 8192), (10, 65_536)):
+        with tempfile.TemporaryDirectory() as folder:
+            for i in range(n_runs):
+                config = RunConfig(
+                    variant="", d_in=1, d_sae=1, model=options.model, hook=options.hook,
+                    dataset=options.tokens, context_length=128,
+                )  # fmt: skip
+                save_run(Path(folder) / f"{i:03}", made_sae(x, options.d_sae, 32, i), config)
+            command = [sys.executable, __file__, "--evaluate", folder, "--n-tokens", str(n_tokens),
+                       "--tokens", options.tokens]  # fmt: skip
+            peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            print(f"| {n_runs} | {n_tokens:,} | {int(peak) / 1024:,.0f} |")
+
+
+def main() -> None:
+    """Parse the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--tokens", default="embedded")
+    parser.add_argument("--hook", default="blocks.2.hook_resid_post")
+    parser.add_argument("--d-sae", type=int, default=1024)
+    parser.add_argument("--n-tokens", type=int, default=4096)
+    parser.add_argument("--evaluate", help="only evaluate a folder, and print the peak in KiB")
+    options = parser.parse_args()
+    if options.evaluate:
+        from prolu_eval.evaluation import Options, evaluate
+
+        chosen = Options(tokens=options.tokens, n_tokens=options.n_tokens, device="cpu")
+        evaluate(options.evaluate, chosen)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    times(options)
+    memory(options)
+
+
+if __name__ == "__main__":
+    main()
