@@ -92,7 +92,7 @@ def test_openai_hooks(tmp_path: Path, location: str, hook: str | None) -> None:
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"activation": "Identity"}, "its activation is 'Identity'"),
+        ({"activation": "Identity"}, "its activation is Identity"),
         ({"activation": "TopK"}, "is a TopK with k None"),
         ({"activation": "TopK", "activation_state_dict": {"k": 0}}, "k 0"),
         ({"latent_bias": None}, "lacks latent_bias"),

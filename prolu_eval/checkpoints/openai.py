@@ -57,12 +57,12 @@ def _interpret(path: Path) -> Mapping[str | None, Content]:
 
 
 def _activation(state: Mapping[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
-    name, settings = state.get("activation", "ReLU"), state.get("activation_state_dict") or {}
+    name, settings = state.get("activation", "ReLU"), state.get("activation_state_dict", {})
     if name == "ReLU":
         return "relu", {}
     if name != "TopK" or not isinstance(settings, dict):
         raise CheckpointError(
-            path, f"its activation is {name!r}", "evaluate autoencoders with ReLU or TopK"
+            path, f"its activation is {name!s:.40}", "evaluate autoencoders with ReLU or TopK"
         )
     k = settings.get("k", state.get("activation.k"))
     after = settings.get("postact_fn", state.get("activation.postact_fn", "ReLU"))

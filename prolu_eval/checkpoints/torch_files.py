@@ -33,11 +33,8 @@ def read_torch(path: Path) -> dict[str, Any]:
             anything but tensors and plain values, or tensors larger than what they store.
     """
     check_file(path)
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            path, "is no file of torch.save since 1.6", "save it again with today's torch"
-        )
     try:
+        _check_zip(path)
         refuse_bomb(path, path.stat().st_size)
         _check_pickle(path)
         document = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -58,6 +55,13 @@ def read_torch(path: Path) -> dict[str, Any]:
     if n_bytes > 2 * path.stat().st_size:
         raise CheckpointError(path, "claims more numbers than it stores", TRUNCATED)
     return document
+
+
+def _check_zip(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            path, "is no file of torch.save since 1.6", "save it again with today's torch"
+        )
 
 
 def _tensors(document: dict[Any, Any]) -> Iterator[tuple[str, Tensor]]:
