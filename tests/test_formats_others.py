@@ -95,6 +95,8 @@ def test_openai_hooks(tmp_path: Path, location: str, hook: str | None) -> None:
         ({"activation": "Identity"}, "its activation is Identity"),
         ({"activation": "TopK"}, "is a TopK with k None"),
         ({"activation": "TopK", "activation_state_dict": {"k": 0}}, "k 0"),
+        ({"activation": "TopK", "activation.k": torch.tensor(torch.nan)}, "k nan"),
+        ({"activation": "TopK", "activation_state_dict": torch.zeros(3)}, "its activation is TopK"),
         ({"latent_bias": None}, "lacks latent_bias"),
         ({"decoder.weight": None}, "lacks tensor decoder.weight"),
         ({"pre_bias": 3.0}, "pre_bias is no tensor"),

@@ -11,6 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from prolu_eval.errors import ModelError
 from prolu_eval.lm import LanguageModel
+from prolu_eval.lm.loading import hub_name
 from tests.conftest import CONFIGS
 
 HOOKS = [
@@ -191,3 +192,18 @@ def test_a_model_spread_by_a_device_map_gives_the_same(tiny_model: Callable[[str
         clean = model.clean(tokens, hook)
         found.append(model.logits(model.resume(tokens, hook, clean, clean.activation * 0.5)))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt2-small", "gpt2"),
+        ("GPT2-small", "gpt2"),
+        ("pythia-70m", "EleutherAI/pythia-70m"),
+        ("gpt2", "gpt2"),
+        ("EleutherAI/pythia-70m", "EleutherAI/pythia-70m"),
+        ("some/other", "some/other"),
+    ],
+)
+def test_other_libraries_names_of_models_are_the_hubs(name: str, expected: str) -> None:
+    assert hub_name(name) == expected

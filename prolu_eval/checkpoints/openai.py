@@ -66,7 +66,8 @@ def _activation(state: Mapping[str, Any], path: Path) -> tuple[str, dict[str, An
         )
     k = settings.get("k", state.get("activation.k"))
     after = settings.get("postact_fn", state.get("activation.postact_fn", "ReLU"))
-    k = int(k.item()) if isinstance(k, Tensor) and k.numel() == 1 else k
+    k = k.item() if isinstance(k, Tensor) and k.numel() == 1 else k
+    k = int(k) if isinstance(k, float) and k.is_integer() else k
     if not isinstance(k, int) or k < 1 or after not in ("ReLU", "Identity"):
         raise CheckpointError(path, f"is a TopK with k {k!r}, {after!r} after", "restore the file")
     return "topk", {"k": k, "rectify": after == "ReLU"}

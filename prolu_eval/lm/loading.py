@@ -31,6 +31,7 @@ def load_network(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = str(MODEL_PATH) if name == EMBEDDED_MODEL else name
+    place = place if Path(place).exists() else hub_name(place)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     local = Path(place).exists()
     if local and not (Path(place) / "config.json").exists():
@@ -52,8 +53,20 @@ def load_network(
         raise ModelError(
             name, f"{what} ({reason})", "check the name, the files and the architecture"
         ) from None
-    fingerprint = _fingerprint(Path(place) if local else None, name, revision, network)
+    fingerprint = _fingerprint(Path(place) if local else None, place, revision, network)
     return network, bridge, modules, fingerprint
+
+
+def hub_name(name: str) -> str:
+    """What the hub calls a model that TransformerLens, and what builds on it, calls by an alias.
+
+    Checkpoints of SAELens and e2e_sae say ``gpt2-small`` where the hub says ``gpt2``.
+    """
+    from transformer_lens.supported_models import MODEL_ALIASES
+
+    known: dict[str, list[str]] = MODEL_ALIASES
+    aliases = {alias.lower(): official for official, names in known.items() for alias in names}
+    return aliases.get(name.lower(), name)
 
 
 def _fingerprint(folder: Path | None, name: str, revision: str | None, network: nn.Module) -> str:
