@@ -34,7 +34,7 @@ DAMAGED = "prolu-ste_l1_c0.4_lr0.008_s0"
 
 def noisy_encoder(sae: SparseAutoencoder) -> None:
     noise = torch.randn(sae.W_enc.shape, generator=torch.Generator().manual_seed(0))
-    sae.W_enc.data += 0.3 * sae.W_enc.data.std() * noise
+    sae.W_enc.data += 0.4 * sae.W_enc.data.std() * noise
 
 
 def shifted_threshold(sae: SparseAutoencoder) -> None:
