@@ -197,6 +197,9 @@ def test_tokens_are_added_until_the_standard_error_is_reached(
     # It is the result that asking for so many tokens gives.
     again = evaluate(tmp_path / "runs", replace(options, n_tokens=32 * count))
     assert [o.status for o in again] == ["cached", "cached"]
+    tighter = evaluate(tmp_path / "runs", replace(aimed, target_se={"l0": first / 2.3}))
+    assert [o.status for o in tighter] == ["ok", "ok"]
+    assert all(o.result.setting.n_sequences > count for o in tighter if o.result is not None)
     hopeless = replace(options, target_se={"l0": 1e-9}, n_tokens=512, results=tmp_path / "some")
     assert [o.status for o in evaluate(tmp_path / "runs", hopeless)] == ["cached", "cached"]
     for wrong in ({"dead_fraction": 0.1}, {"l0": 0.0}):

@@ -28,7 +28,8 @@ _POLL = 0.2
 class Home:
     """A run to be measured, and where its parts and results lie.
 
-    ``fingerprints`` name its results on the first shards, by the number of shards.
+    ``fingerprints`` name its results on the first shards, by the number of shards; ``known`` are
+    the numbers for which there was a result from the start.
     """
 
     run: Run
@@ -36,6 +37,16 @@ class Home:
     parts: Parts
     checkpoint: dict[str, str]
     fingerprints: Mapping[int, str]
+    known: frozenset[int] = frozenset()
+
+    @classmethod
+    def at(
+        cls, folder: Path, run: Run, checkpoint: dict[str, str], names: Mapping[int, str]
+    ) -> "Home":
+        """The home of a run whose results lie in a folder, as it is now."""
+        known = frozenset(n for n, name in names.items() if (folder / f"{name}.json").exists())
+        parts = Parts(folder / f"{names[max(names)]}.parts")
+        return cls(run, folder, parts, checkpoint, names, known)
 
     def result(self, n_shards: int) -> Result | None:
         """The stored result on the first shards; one that cannot be read is as good as none."""
@@ -48,9 +59,10 @@ class Home:
             path.unlink(missing_ok=True)
             return None
 
-    def finished(self) -> bool:
-        """Whether there is a result already, on whatever number of shards is asked for."""
-        return any(self._path(n).exists() for n in self.fingerprints)
+    def finished(self) -> int | None:
+        """The number of shards for which another process has meanwhile stored a result, if any."""
+        others = self.fingerprints.keys() - self.known
+        return next((n for n in others if self._path(n).exists()), None)
 
     def write(self, result: Result, n_shards: int) -> Result:
         """Store a result; what it returns reads its arrays when they are asked for.
@@ -154,12 +166,12 @@ def _claim(home: Home, part: str) -> FileLock | bool:
     The part is looked for before the result: whoever stores a result removes its parts afterwards,
     so that what is in neither place when looked at in this order was never measured.
     """
-    if home.parts.has(part) or home.finished():
+    if home.parts.has(part) or home.finished() is not None:
         return True
     lock = home.parts.claim(part)
     if lock is None:
         return False
-    if home.parts.has(part) or home.finished():
+    if home.parts.has(part) or home.finished() is not None:
         lock.release()
         return True
     return lock

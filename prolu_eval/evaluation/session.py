@@ -16,7 +16,7 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.grouping import Group
 from prolu_eval.evaluation.measuring import Home, measure
 from prolu_eval.evaluation.options import Options, Outcome
-from prolu_eval.evaluation.parts import Parts, shards
+from prolu_eval.evaluation.parts import shards
 from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Sums
 from prolu_eval.lm import LanguageModel
@@ -161,7 +161,11 @@ class Session:
                     return known, homes
             homes = self._measurable(work, homes, work.shards[:n], bar)
             sums = reference(work.engine, work.settings[n], work.shards[:n])
-            worst = max((self._excess(home, work.shards[:n], sums) for home in homes), default=0)
+            found = [self._excess(home, work.shards[:n], sums) for home in homes]
+            if None in found:  # another process is done with a run, and has removed its parts
+                done = (home.finished() for home in homes)
+                return max((count for count in done if count is not None), default=n), homes
+            worst = max((e for e in found if e is not None), default=0)
             if worst <= 1 or n == most:
                 return n, homes
             n = min(most, max(n + 1, ceil(n * _MARGIN * worst**2))) if isfinite(worst) else n + 1
@@ -174,11 +178,11 @@ class Session:
         self._measure(work, homes, cut, lambda home, _: measured.append(home), bar)
         return measured
 
-    def _excess(self, home: Home, cut: Sequence[range], sums: Sums) -> float:
+    def _excess(self, home: Home, cut: Sequence[range], sums: Sums) -> float | None:
         targets = self._options.target_se
         measured = home.measured(cut)
-        if measured is None:  # another process is done with the run, and has removed its parts
-            return inf
+        if measured is None:
+            return None
         found = {**sums, **measured.by_row}
         return excess({key: estimate(METRICS[key], found) for key in targets}, targets)
 
@@ -197,7 +201,7 @@ class Session:
             n: fingerprint(run, checkpoint, work.group.hook, setting)
             for n, setting in work.settings.items()
         }
-        return Home(run, folder, Parts(folder / f"{names[max(names)]}.parts"), checkpoint, names)
+        return Home.at(folder, run, checkpoint, names)
 
     def _load_model(self, group: Group) -> LanguageModel:
         key = group.model, group.revision, group.weight_processing
