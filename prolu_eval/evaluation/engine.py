@@ -7,7 +7,7 @@ all rows asked for.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolu_eval.errors import EvaluationError
-from prolu_eval.evaluation.autoencoding import COLUMNS, Activations, Autoencoding, Sizes, by_row
-from prolu_eval.evaluation.features import FOLDS
+from prolu_eval.evaluation.autoencoding import COLUMNS, Autoencoding, Sizes, by_row
+from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.memory import default_batch_size, is_out_of_memory, release
 from prolu_eval.evaluation.sums import Measurement, Sums
@@ -32,58 +32,6 @@ SPLICED_COLUMNS = ("ce_spliced", "kl")
 _READ_OUT_TOGETHER = 8
 
 _T = TypeVar("_T")
-
-
-@dataclass
-class _Batch:
-    """Consecutive rows on the device: ids [B, T], and which positions count.
-
-    ``first`` is the index of the first row among those that were asked for. ``position`` [N] and
-    ``next_position`` [M] are the counted positions, and those that have a next token, in the
-    flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
-    """
-
-    first: int
-    ids: Tensor
-    position: Tensor
-    starts: Tensor
-    fold: Tensor
-    next_position: Tensor
-    next_starts: Tensor
-    targets: Tensor
-
-    @classmethod
-    def of(cls, tokens: TokenRows, rows: range, first: int, device: torch.device) -> "_Batch":
-        ids, counted = tokens.ids[rows.start : rows.stop], tokens.counted[rows.start : rows.stop]
-        with_next = counted.clone()
-        with_next[:, -1] = False
-        position = counted.flatten().nonzero()[:, 0]
-        next_position = with_next.flatten().nonzero()[:, 0]
-        parts = [
-            ids,
-            position,
-            _starts(counted),
-            (rows.start + position // ids.shape[1]) % FOLDS,
-            next_position,
-            _starts(with_next),
-            ids.flatten()[next_position + 1],
-        ]
-        if device.type == "cuda":
-            parts = [part.pin_memory() for part in parts]
-        return cls(first, *(part.to(device, non_blocking=True) for part in parts))
-
-    def rows_of(self, sums: Tensor) -> Tensor:
-        """The part of sums over all rows that this batch's rows add to. [k, n_rows] -> [k, B]"""
-        return sums[:, self.first : self.first + len(self.ids)]
-
-    def activations(self, clean: Pass) -> Activations:
-        """The clean activations at the counted positions."""
-        x = clean.activation.flatten(0, 1).index_select(0, self.position)
-        return Activations(x, self.starts, self.fold)
-
-    def next_of(self, hidden: Tensor) -> Tensor:
-        """Hidden states at the counted positions that have a next token. [B, T, d] -> [M, d]"""
-        return hidden.flatten(0, 1).index_select(0, self.next_position)
 
 
 class Engine:
@@ -165,10 +113,10 @@ class Engine:
             self._sizes = replace(self._sizes, codes=self._sizes.codes // 2)
             release(self.model.device)
 
-    def _batches(self, rows: range) -> Iterator[_Batch]:
+    def _batches(self, rows: range) -> Iterator[Batch]:
         for start in range(rows.start, rows.stop, self.batch_size):
             some = range(start, min(start + self.batch_size, rows.stop))
-            yield _Batch.of(self.tokens, some, start - rows.start, self.model.device)
+            yield Batch.of(self.tokens, some, start - rows.start, self.model.device)
 
     @torch.inference_mode()
     def _measure(
@@ -209,7 +157,7 @@ class Engine:
         by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), sums, strict=True))
         return Measurement(by_column, autoencoding.features)
 
-    def _resumed(self, batch: _Batch, clean: Pass, x_hat: Tensor) -> Tensor:
+    def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor) -> Tensor:
         """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""
         activation = clean.activation
         replaced = activation.flatten(0, 1).index_copy(
@@ -261,11 +209,6 @@ class Engine:
             into[5:] += by_row(deviation[:, None], batch.starts)
             self._progress(len(batch.ids))
         return dict(zip(REFERENCE_COLUMNS, sums.cpu().numpy(), strict=True))
-
-
-def _starts(counted: Tensor) -> Tensor:
-    """Where each row begins among the counted positions, and where the last ends. [B + 1]"""
-    return torch.nn.functional.pad(counted.sum(1).cumsum(0), (1, 0))
 
 
 def _groups(items: Sequence[_T] | Tensor) -> Iterator[Any]:

@@ -1,13 +1,14 @@
 """Passes of a language model up to, through, and from a hook point."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from prolu_eval.errors import ModelError
+from prolu_eval.lm.hooks import forwarding, hooked, into, removing
 from prolu_eval.lm.loading import load_network
 from prolu_eval.lm.sites import Port, Site, hook_sites
 
@@ -143,14 +144,14 @@ class LanguageModel:
         site = self.site(hook)
         found: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._hooked(site.port, _into(found, "activation")))
+            stack.enter_context(self._hooked(site.port, into(found, "activation")))
             if not site.residual:
-                stack.enter_context(self._hooked(self._entry(site.block), _into(found, "entry")))
+                stack.enter_context(self._hooked(self._entry(site.block), into(found, "entry")))
             if not self._block_returns_tuple:
                 for index, path in enumerate(self._blocks):
                     block = self._network.get_submodule(path)
                     note = block.register_forward_hook(self._note_kind(index))
-                    stack.enter_context(_removing(note))
+                    stack.enter_context(removing(note))
             hidden = self._run(tokens)
         activation = site.read(found["activation"])
         return Pass(hidden, activation, found.get("entry", activation))
@@ -216,7 +217,7 @@ class LanguageModel:
 
         def after_trunk(hidden: Tensor) -> Tensor:
             given = type(output)(last_hidden_state=hidden.reshape(1, -1, hidden.shape[-1]))
-            with _forwarding(self._trunk, lambda *_, **__: given):
+            with forwarding(self._trunk, lambda *_, **__: given):
                 logits: Tensor = self._network(input_ids=tokens[:, :0], use_cache=False).logits
             return logits.reshape(*hidden.shape[:-1], -1)
 
@@ -252,66 +253,13 @@ class LanguageModel:
         """Make a block return ``residual`` at no cost, in the shape its own output has."""
         block = self._network.get_submodule(self._blocks[index])
         output = (residual,) if self._block_returns_tuple[index] else residual
-        return _forwarding(block, lambda *_, **__: output)
+        return forwarding(block, lambda *_, **__: output)
 
-    @contextlib.contextmanager
-    def _hooked(self, port: Port, function: Any) -> Iterator[None]:
-        """Call ``function`` on what passes a port; what it returns, if any, takes its place."""
-        module = self._network.get_submodule(port.module)
-
-        def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
-            value = function(output[0] if isinstance(output, tuple) else output)
-            if value is not None and isinstance(output, tuple):
-                return (value, *output[1:])
-            return value
-
-        def on_input(_: nn.Module, arguments: Any, keywords: dict[str, Any]) -> Any:
-            if arguments:
-                value = function(arguments[0])
-                return None if value is None else ((value, *arguments[1:]), keywords)
-            name = "hidden_states" if "hidden_states" in keywords else next(iter(keywords))
-            value = function(keywords[name])
-            return None if value is None else (arguments, {**keywords, name: value})
-
-        handle = (
-            module.register_forward_hook(on_output)
-            if port.side == "output"
-            else module.register_forward_pre_hook(on_input, with_kwargs=True)
-        )
-        with _removing(handle):
-            yield
+    def _hooked(self, port: Port, function: Any) -> contextlib.AbstractContextManager[None]:
+        return hooked(self._network.get_submodule(port.module), port.side, function)
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:
     return found.shape == expected.shape and torch.allclose(
         found.float(), expected.float(), rtol=1e-4, atol=1e-5, equal_nan=True
     )
-
-
-@contextlib.contextmanager
-def _forwarding(module: Any, forward: Any) -> Iterator[None]:
-    """Give a module another forward for a while, whatever it had in its own place before."""
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
-
-
-@contextlib.contextmanager
-def _removing(handle: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _into(found: dict[str, Tensor], key: str) -> Any:
-    def keep(value: Tensor) -> None:
-        found[key] = value
-
-    return keep

@@ -1,0 +1,69 @@
+"""Rows of tokens on the device, with the places of the positions that count."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prolu_eval.evaluation.autoencoding import Activations
+from prolu_eval.evaluation.features import FOLDS
+from prolu_eval.lm import Pass
+from prolu_eval.tokens import TokenRows
+
+
+@dataclass
+class Batch:
+    """Consecutive rows on the device: ids [B, T], and which positions count.
+
+    ``first`` is the index of the first row among those that were asked for. ``position`` [N] and
+    ``next_position`` [M] are the counted positions, and those that have a next token, in the
+    flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
+    """
+
+    first: int
+    ids: Tensor
+    position: Tensor
+    starts: Tensor
+    fold: Tensor
+    next_position: Tensor
+    next_starts: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, tokens: TokenRows, rows: range, first: int, device: torch.device) -> "Batch":
+        """The batch of some rows, copied to the device without waiting for it."""
+        ids, counted = tokens.ids[rows.start : rows.stop], tokens.counted[rows.start : rows.stop]
+        with_next = counted.clone()
+        with_next[:, -1] = False
+        position = counted.flatten().nonzero()[:, 0]
+        next_position = with_next.flatten().nonzero()[:, 0]
+        parts = [
+            ids,
+            position,
+            _starts(counted),
+            (rows.start + position // ids.shape[1]) % FOLDS,
+            next_position,
+            _starts(with_next),
+            ids.flatten()[next_position + 1],
+        ]
+        if device.type == "cuda":
+            parts = [part.pin_memory() for part in parts]
+        return cls(first, *(part.to(device, non_blocking=True) for part in parts))
+
+    def rows_of(self, sums: Tensor) -> Tensor:
+        """The part of sums over all rows that this batch's rows add to. [k, n_rows] -> [k, B]"""
+        return sums[:, self.first : self.first + len(self.ids)]
+
+    def activations(self, clean: Pass) -> Activations:
+        """The clean activations at the counted positions."""
+        x = clean.activation.flatten(0, 1).index_select(0, self.position)
+        return Activations(x, self.starts, self.fold)
+
+    def next_of(self, hidden: Tensor) -> Tensor:
+        """Hidden states at the counted positions that have a next token. [B, T, d] -> [M, d]"""
+        return hidden.flatten(0, 1).index_select(0, self.next_position)
+
+
+def _starts(counted: Tensor) -> Tensor:
+    """Where each row begins among the counted positions, and where the last ends. [B + 1]"""
+    return torch.nn.functional.pad(counted.sum(1).cumsum(0), (1, 0))

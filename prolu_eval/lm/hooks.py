@@ -1,0 +1,70 @@
+"""Changing for a while what a module of a network does."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from prolu_eval.lm.sites import Side
+
+
+@contextlib.contextmanager
+def hooked(
+    module: nn.Module, side: Side, function: Callable[[Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call ``function`` on what enters or leaves a module; what it returns takes its place."""
+
+    def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
+        value = function(output[0] if isinstance(output, tuple) else output)
+        if value is not None and isinstance(output, tuple):
+            return (value, *output[1:])
+        return value
+
+    def on_input(_: nn.Module, arguments: Any, keywords: dict[str, Any]) -> Any:
+        if arguments:
+            value = function(arguments[0])
+            return None if value is None else ((value, *arguments[1:]), keywords)
+        name = "hidden_states" if "hidden_states" in keywords else next(iter(keywords))
+        value = function(keywords[name])
+        return None if value is None else (arguments, {**keywords, name: value})
+
+    handle = (
+        module.register_forward_hook(on_output)
+        if side == "output"
+        else module.register_forward_pre_hook(on_input, with_kwargs=True)
+    )
+    with removing(handle):
+        yield
+
+
+@contextlib.contextmanager
+def forwarding(module: Any, forward: Any) -> Iterator[None]:
+    """Give a module another forward for a while, whatever it had in its own place before."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+@contextlib.contextmanager
+def removing(handle: Any) -> Iterator[None]:
+    """Remove a hook when the block ends."""
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def into(found: dict[str, Tensor], key: str) -> Callable[[Tensor], None]:
+    """A function that keeps what it is called with under a key."""
+
+    def keep(value: Tensor) -> None:
+        found[key] = value
+
+    return keep
