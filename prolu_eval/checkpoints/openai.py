@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
-from prolu_eval.checkpoints.torch_files import read_torch
+from prolu_eval.checkpoints.torch_files import mentions, read_torch
 from prolu_eval.errors import CheckpointError
 
 _SIGNATURE = {"pre_bias", "latent_bias", "encoder.weight"}
@@ -25,15 +25,8 @@ _HOOKS = {
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
     certain = folder.name == "autoencoders"
     for name in sorted(names):
-        if name.endswith(".pt") and (certain or _recognised(folder / name)):
+        if name.endswith(".pt") and (certain or mentions(folder / name, _SIGNATURE)):
             yield folder / name
-
-
-def _recognised(path: Path) -> bool:
-    try:
-        return read_torch(path).keys() >= _SIGNATURE
-    except CheckpointError:
-        return False
 
 
 def _interpret(path: Path) -> Mapping[str | None, Content]:

@@ -2,7 +2,7 @@
 
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,27 @@ def _tensors(document: dict[Any, Any]) -> Iterator[tuple[str, Tensor]]:
             yield from ((str(n), t) for n, t in value.items() if isinstance(t, Tensor))
 
 
-def _check_pickle(path: Path) -> None:
-    """Refuse a pickle that names what no state dict needs, or nests deep enough to crash."""
+def mentions(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file of ``torch.save`` may be a dict with these names, by its pickle's bytes."""
+    try:
+        content = _pickle(path)
+    except Exception:  # noqa: BLE001 (zip headers of a damaged file raise anything)
+        return False
+    return all(name.encode() in content for name in names)
+
+
+def _pickle(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
         pickles = [e for e in archive.infolist() if e.filename.lower().endswith("data.pkl")]
         if len(pickles) != 1 or pickles[0].file_size > _PICKLE_BYTES:
             raise CheckpointError(path, "holds no pickle of a state dict", TRUNCATED)
-        content = archive.read(pickles[0])
+        return archive.read(pickles[0])
+
+
+def _check_pickle(path: Path) -> None:
+    """Refuse a pickle that names what no state dict needs, or nests deep enough to crash."""
     n_tuples = 0
-    for opcode, argument, _ in pickletools.genops(content):
+    for opcode, argument, _ in pickletools.genops(_pickle(path)):
         n_tuples += opcode.name.startswith("TUPLE")
         named = str(argument or opcode.name)
         known = named in _PICKLED or (named.startswith("torch ") and _is_harmless(named[6:]))
