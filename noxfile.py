@@ -10,6 +10,10 @@ import nox
 TORCH = "torch==2.13.0"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
+SLOW = (
+    "tests/test_fuzz.py", "tests/test_faults.py", "tests/simulations.py",
+    "tests/analysis_simulations.py", "tests/trained.py", "--hypothesis-seed=0",
+)  # fmt: skip
 FIXED = Path("reports/baseline")
 BASELINE = FIXED.with_suffix(".json")
 # The fixed autoencoders on the fixed tokens: what changes is the measurement, either way.
@@ -65,26 +69,17 @@ def baseline(session: nox.Session) -> None:
 
 
 @nox.session
-def simulations(session: nox.Session) -> None:
-    """How often comparisons, intervals and stated leads are right, over simulated evaluations."""
+def slow(session: nox.Session) -> None:
+    """What takes minutes: damaged checkpoints, killed evaluations, simulations, trained variants.
+
+    10,000 damaged checkpoints for each loader and 50 kills, where the default tests have 200 and 2.
+    `-- FILE` runs one of them.
+    """
     install(session, "-e", ".[test]")
-    files = "tests/simulations.py", "tests/analysis_simulations.py"
-    session.run("pytest", *files, "-rP", "-n", "2", *session.posargs)
-
-
-@nox.session
-def training(session: nox.Session) -> None:
-    """What training achieves, for every variant, on made activations."""
-    install(session, "-e", ".[test]")
-    session.run("pytest", "tests/trained.py", *session.posargs)
-
-
-@nox.session
-def faults(session: nox.Session) -> None:
-    """Kill evaluations at random moments, 50 times; the default tests do so twice."""
-    install(session, "-e", ".[test]")
-    session.env["PROLU_EVAL_KILLS"] = "50"
-    session.run("pytest", "tests/test_faults.py", *session.posargs)
+    session.run(
+        "pytest", "-n", "2", "-rP", *(session.posargs or SLOW),
+        env={"PROLU_EVAL_FUZZ_EXAMPLES": "10000", "PROLU_EVAL_KILLS": "50"},
+    )  # fmt: skip
 
 
 @nox.session
@@ -93,9 +88,7 @@ def peers(session: nox.Session) -> None:
 
     `-- --model FOLDER --tokens FILE` names the language model and the text.
     """
-    install(session, "-e", ".", "sae-lens>=6.54", "dictionary-learning>=0.1")
-    # Its build for CUDA, which dictionary-learning pulls in, breaks transformers beside CPU torch.
-    session.run("python", "-m", "pip", "uninstall", "-y", "-q", "torchvision")
+    _install_peers(session)
     session.run("python", "benchmarks/peers.py", *session.posargs)
 
 
@@ -120,6 +113,13 @@ def interop(session: nox.Session) -> None:
 
     They pin TransformerLens below 4, so the tests that touch it run here on its oldest version.
     """
+    _install_peers(session)
+    session.run(
+        "pytest", "-n", "2", "tests/interop", "tests/test_lm.py", "tests/test_evaluation.py"
+    )
+
+
+def _install_peers(session: nox.Session) -> None:
     install(
         session,
         "sae-lens>=6.54,<7",
@@ -132,19 +132,6 @@ def interop(session: nox.Session) -> None:
     # nnsight requires torchvision, whose builds replace the torch installed above; what the two
     # import is in the list above.
     session.install("--no-deps", "dictionary-learning==0.1.0", "nnsight>=0.3,<0.4")
-    session.run(
-        "pytest", "-n", "2", "tests/interop", "tests/test_lm.py", "tests/test_evaluation.py"
-    )
-
-
-@nox.session
-def fuzz(session: nox.Session) -> None:
-    """Ten thousand damaged checkpoints for each loader, other ones each time unless seeded."""
-    install(session, "-e", ".[test]")
-    session.run(
-        "pytest", "-n", "2", "tests/test_fuzz.py", *session.posargs,
-        env={"PROLU_EVAL_FUZZ_EXAMPLES": "10000"},
-    )  # fmt: skip
 
 
 def _provide_chromium(session: nox.Session) -> None:

@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how often the sentence claims a lead that is not there.
 
-`nox -s simulations` runs it: a few minutes, so that pytest does not collect it by itself.
+`nox -s slow` runs it: a few minutes, so that pytest does not collect it by itself.
 
 Simulated sweeps of two variants whose true L0 and CE degradation are known: sequences share what is
 hard about them, and runs add noise of their own; with seeds, training adds more.

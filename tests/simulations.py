@@ -1,6 +1,6 @@
 """How often a comparison is right on real measurements: damaged autoencoders of the embedded model.
 
-`nox -s simulations` runs it: some minutes, so that pytest does not collect it by itself. The fixed
+`nox -s slow` runs it: some minutes, so that pytest does not collect it by itself. The fixed
 autoencoders of reports/baseline are measured once on a pool of held-out sequences, whole and
 damaged as a change of code could; each simulation draws its sequences from the pool.
 """

@@ -1,6 +1,6 @@
 """Damaged checkpoints of every format: nothing but the project's own errors comes out.
 
-A few hundred inputs for each loader by default; ``nox -s fuzz`` tries 10,000 each.
+A few hundred inputs for each loader by default; ``nox -s slow`` tries 10,000 each.
 """
 
 import os

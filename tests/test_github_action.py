@@ -19,7 +19,7 @@ from prolu_eval.saes import Relu
 from tests.conftest import ROOT
 
 ACTION = ROOT / ".github" / "actions" / "prolu-eval" / "action.yml"
-EXAMPLES = ROOT / "examples" / "ci"
+EXAMPLES = ROOT / ".github" / "actions" / "prolu-eval" / "examples"
 CHECKED = {
     "vendor.github-actions": [ACTION],
     "vendor.github-workflows": [

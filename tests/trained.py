@@ -1,4 +1,4 @@
-"""What training achieves, for every variant: ``nox -s training``. Minutes, so not among the tests.
+"""What training achieves, for every variant: ``nox -s slow``. Minutes, so not among the tests.
 
 Activations are sparse combinations of known directions, in training units.
 """
