@@ -74,6 +74,14 @@ def test_openai_tied(tmp_path: Path) -> None:
     check(path, codes, decoded(codes))
 
 
+def test_openai_is_told_by_its_tensors_wherever_it_lies(tmp_path: Path) -> None:
+    openai(tmp_path / "mine.pt", W)
+    write_pt(tmp_path / "optimizer.pt", {"state": {}, "pre_bias": W["b_dec"]})
+    (tmp_path / "broken.pt").write_bytes((tmp_path / "mine.pt").read_bytes()[:100])
+    run = run_at(tmp_path)
+    assert (run.name, run.format, run.hook) == ("mine.pt", "openai", None)
+
+
 @pytest.mark.parametrize(
     ("location", "hook"),
     [
