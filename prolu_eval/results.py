@@ -185,6 +185,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         ) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Find out early whether results can be written to a folder, which is made if need be.
+
+    Raises:
+        ResultsError: if they cannot.
+    """
+    probe = folder / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
 def write_result(result: Result, folder: Path) -> Path:
     """Store a result in a folder, arrays first so that a JSON file always has them. Its JSON path.
 

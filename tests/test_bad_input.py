@@ -130,6 +130,40 @@ def test_one_broken_run_is_skipped_and_the_rest_measured(
     assert alone.json()["runs"][0]["error"] == error
 
 
+def test_a_run_without_its_weights_is_named(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    corrupted(runs, lambda folder: (folder / "sae.safetensors").unlink())
+    ran = evaluate(capfd, runs)
+    assert ran.code == 1
+    error = {outcome["run"]: outcome["error"] for outcome in ran.json()["runs"]}["broken"]
+    assert "broken/sae.safetensors: is missing; restore it" in error
+
+
+def test_an_empty_argument_is_no_folder(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_refused(evaluate(capfd, runs, "--tokens", ""), "is empty")
+    assert_refused(run(capfd, "evaluate", ""), "is empty")
+
+
+def test_the_answer_is_printed_before_a_report_that_cannot_be_written(
+    runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (runs.parent / "file").write_text("in the way")
+    report = runs.parent / "file" / "report.html"
+    ran = run(
+        capfd, "frontier", runs, "--device", "cpu", "--context-length", 32,
+        "--split-tokens", "all", "--quiet", "--report", report,
+    )  # fmt: skip
+    assert_refused(ran, "cannot be written")
+    assert "good" in ran.out
+
+
+def test_a_sweep_that_cannot_be_written_is_refused_before_it_trains(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prolu_eval.training.sweep.LanguageModel", None)
+    (tmp_path / "file").write_text("in the way")
+    assert_refused(run(capfd, "sweep", "--out", tmp_path / "file" / "runs"), "cannot be written")
+
+
 def test_a_folder_without_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert_refused(evaluate(capfd, tmp_path), str(tmp_path), "holds no checkpoint")
     assert_refused(evaluate(capfd, tmp_path / "nowhere"), "nowhere", "does not exist")

@@ -88,8 +88,18 @@ def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
-    if WEIGHTS_FILE in names and CONFIG_FILE in names and "cfg.json" not in names:
+    if CONFIG_FILE not in names or "cfg.json" in names:
+        return
+    if WEIGHTS_FILE in names or _is_native(folder / CONFIG_FILE):
         yield folder
+
+
+def _is_native(path: Path) -> bool:
+    """Whether a config.json without weights beside it is that of a native run."""
+    try:
+        return {"schema_version", "variant", "d_sae"} <= read_json(path).keys()
+    except CheckpointError:
+        return False
 
 
 def _files(folder: Path) -> tuple[Path, ...]:
@@ -98,6 +108,10 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 def _describe(folder: Path) -> list[Run]:
     config = read_config(folder / CONFIG_FILE)
+    if not (folder / WEIGHTS_FILE).exists():
+        raise CheckpointError(
+            folder / WEIGHTS_FILE, "is missing", "restore it, or remove the run's folder"
+        )
     label = _build(config, folder / CONFIG_FILE).label
     return [
         Run(

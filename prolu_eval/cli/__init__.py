@@ -8,7 +8,7 @@ from importlib import import_module
 import typer
 
 from prolu_eval import __version__
-from prolu_eval.errors import ProluEvalError
+from prolu_eval.errors import ProluEvalError, UsageError
 
 INTERRUPTED = 130
 app = typer.Typer(
@@ -39,8 +39,11 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; a user's error is one line on stderr."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(arguments)
+        if "" in given:  # a path of it would be the current folder
+            raise UsageError("an argument", "is empty", "name a file, a folder or a value")
+        app(given)
     except ProluEvalError as error:
         typer.echo(f"prolu-eval: {error}", err=True)
         return error.exit_code

@@ -124,6 +124,9 @@ def answer(
     if not measured:
         return exit_code(outcomes)
     groups = answer_results(measured, question.keys, question.splits, question.reference)
+    if not as_json:  # before files are written: a full disk hides no answer
+        for group, found in groups:
+            typer.echo(frontier_text(group, found, as_markdown=as_markdown) + "\n")
     path = write_report(
         groups,
         report or default_report(runs),
@@ -136,8 +139,6 @@ def answer(
         document = _plain(_document(groups, question, outcomes, path))
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
-        for group, found in groups:
-            typer.echo(frontier_text(group, found, as_markdown=as_markdown) + "\n")
         typer.echo(f"Report: {path}")
     return exit_code(outcomes)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from prolu_eval import __version__
 from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.grouping import Group
@@ -112,8 +113,9 @@ def result_of(
 
 def environment() -> dict[str, Any]:
     """Versions and hardware that a measurement ran on."""
-    packages = ("prolu-eval", "torch", "transformer-lens", "transformers")
+    packages = ("torch", "transformer-lens", "transformers")
     return {
+        "prolu-eval": __version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

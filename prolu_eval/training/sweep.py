@@ -10,7 +10,7 @@ from safetensors.torch import save
 from prolu_eval.checkpoints.native import read_config, save_run
 from prolu_eval.errors import ConfigError, EvaluationError
 from prolu_eval.lm import LanguageModel
-from prolu_eval.results import write_atomically
+from prolu_eval.results import check_writable, write_atomically
 from prolu_eval.runs import CONFIG_FILE, RunConfig
 from prolu_eval.tokens import load_tokens
 from prolu_eval.training.checkpoint import stored_runs
@@ -62,6 +62,7 @@ def train(
         else:
             missing.append(plan)
     if missing:
+        check_writable(out)
         _train(list(file.plans()), missing, file.shared, out, settings, settle)
     return done
 
