@@ -3,7 +3,8 @@
 A GPT-2-small shape with random weights, autoencoders at blocks.8.hook_resid_pre. Printed for each
 precision: tokens per second and autoencoder, the share of the time that the autoencoder's two dense
 matrix products alone would take at the rate measured for them, and the peak memory; then the
-same for one autoencoder of a very large dictionary.
+same for one autoencoder of a very large dictionary. ``--saelens`` measures SAELens's evaluation in
+float32 too, if sae-lens is installed.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.lm import LanguageModel
 from prolu_eval.saes import Relu, SparseAutoencoder
 from prolu_eval.tokens import TokenRows
+
+HOOK = "blocks.8.hook_resid_pre"
 
 
 def random_model(folder: Path, *, tiny: bool) -> None:
@@ -65,30 +68,49 @@ def timed(device: torch.device, work: Callable[[], object], repeats: int = 5) ->
     return sorted(spent[1:])[repeats // 2]
 
 
+def random_rows(model: LanguageModel, options: argparse.Namespace) -> TokenRows:
+    """Random token ids, all of them counted."""
+    length = 16 if options.tiny else 1024
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, model.vocab_size, (options.sequences, length), generator=generator)
+    return TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), "random")
+
+
 def measure(folder: Path, options: argparse.Namespace, dtype: str, n_saes: int, d_sae: int) -> None:
     """One line of the table."""
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
     model = LanguageModel.load(str(folder), device=options.device, dtype=kind)
     device = model.device
-    length = 16 if options.tiny else 1024
-    ids = torch.randint(1, model.vocab_size, (options.sequences, length))
-    rows = TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), "random")
-    hook = "blocks.8.hook_resid_pre"
-    x = model.activations(ids[:1], hook)[0].float()
+    rows = random_rows(model, options)
+    x = model.activations(rows.ids[:1], HOOK)[0].float()
     saes = {str(i): random_sae(model.d_model, d_sae, 64, x) for i in range(n_saes)}
-    engine = Engine(model, hook, rows)
+    engine = Engine(model, HOOK, rows)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     spent = timed(device, lambda: whole(engine, saes), options.repeats) / n_saes
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
     sae, flat = saes["0"].to(device, kind), x.to(kind)
-    n = ids.numel() / len(flat)
+    n = rows.ids.numel() / len(flat)
     products = n * timed(device, lambda: (flat @ sae.W_enc) @ sae.W_dec, options.repeats)
     print(
-        f"| {dtype} | {n_saes} | {d_sae:,} | {ids.numel() / spent:,.0f} | {products / spent:.2f} "
-        f"| {peak:.2f} | {engine.batch_size} |"
+        f"| {dtype} | {n_saes} | {d_sae:,} | {rows.ids.numel() / spent:,.0f} "
+        f"| {products / spent:.2f} | {peak:.2f} | {engine.batch_size} |"
     )
+
+
+def measure_saelens(folder: Path, options: argparse.Namespace, d_sae: int) -> None:
+    """SAELens's line of the table, from one autoencoder: it evaluates one at a time."""
+    from peers import saelens
+
+    model = LanguageModel.load(str(folder), device=options.device)
+    rows = random_rows(model, options)
+    x = model.activations(rows.ids[:1], HOOK)[0].float()
+    sae = random_sae(model.d_model, d_sae, 64, x)
+    del model
+    evaluate = saelens(str(folder), HOOK, rows, [sae], options.device)
+    spent = timed(x.device, lambda: evaluate(0), options.repeats)
+    print(f"| SAELens, float32 | 1 | {d_sae:,} | {rows.ids.numel() / spent:,.0f} | | | |")
 
 
 def main() -> None:
@@ -99,6 +121,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--saes", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--saelens", action="store_true", help="measure SAELens too")
     options = parser.parse_args()
     d_sae, largest = (64, 256) if options.tiny else (24_576, 1_048_576)
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
@@ -110,6 +133,8 @@ def main() -> None:
         for dtype in ("float32", "tf32", "bfloat16"):
             measure(Path(folder), options, dtype, options.saes, d_sae)
         measure(Path(folder), options, "bfloat16", 1, largest)
+        if options.saelens:
+            measure_saelens(Path(folder), options, d_sae)
 
 
 if __name__ == "__main__":

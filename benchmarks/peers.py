@@ -28,7 +28,9 @@ from prolu_eval.tokens import TokenRows, load_tokens
 Evaluator = Callable[[int], Mapping[str, float]]
 
 
-def saelens(folder: str, hook: str, rows: TokenRows, saes: list[SparseAutoencoder]) -> Evaluator:
+def saelens(
+    folder: str, hook: str, rows: TokenRows, saes: list[SparseAutoencoder], device: str = "cpu"
+) -> Evaluator:
     """SAELens's ``run_evals`` of one autoencoder, on its faster model class."""
     from sae_lens import ActivationsStore, StandardSAE, StandardSAEConfig
     from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
@@ -36,7 +38,7 @@ def saelens(folder: str, hook: str, rows: TokenRows, saes: list[SparseAutoencode
     from sae_lens.saes.sae import SAEMetadata
     from sae_lens.training.activation_scaler import ActivationScaler
 
-    model = SAETransformerBridge.boot_transformers(folder, device="cpu")
+    model = SAETransformerBridge.boot_transformers(folder, device=device)
     model.enable_compatibility_mode(no_processing=True)  # else hooks of aliases replace nothing
     n, length = rows.ids.shape
     data = datasets.Dataset.from_dict({"tokens": rows.ids.tolist() * 4})
@@ -54,7 +56,10 @@ def saelens(folder: str, hook: str, rows: TokenRows, saes: list[SparseAutoencode
     theirs = []
     for ours in saes:
         about = SAEMetadata(hook_name=hook, context_size=length, prepend_bos=True)
-        sae = StandardSAE(StandardSAEConfig(d_in=ours.d_in, d_sae=ours.d_sae, metadata=about))
+        config_of_one = StandardSAEConfig(
+            d_in=ours.d_in, d_sae=ours.d_sae, device=device, metadata=about
+        )
+        sae = StandardSAE(config_of_one)
         sae.load_state_dict({name: value.clone() for name, value in ours.state_dict().items()})
         theirs.append(sae.eval())
 
@@ -68,7 +73,7 @@ def saelens(folder: str, hook: str, rows: TokenRows, saes: list[SparseAutoencode
             store_batch_size_prompts=n,
             n_batches_in_buffer=2,
             train_batch_size_tokens=n * length,
-            device="cpu",
+            device=device,
         )
         found, _ = run_evals(theirs[i], store, model, ActivationScaler(), config)
         losses, sparsity = found["model_performance_preservation"], found["sparsity"]
