@@ -5,13 +5,13 @@ runs, each in a process of its own.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from engine import made_sae, seconds, whole
+from peak import peak_mib
 
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.evaluation.engine import Engine
@@ -57,7 +57,7 @@ def memory(options: argparse.Namespace) -> None:
             command = [sys.executable, __file__, "--evaluate", folder, "--n-tokens", str(n_tokens),
                        "--tokens", options.tokens]  # fmt: skip
             peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(f"| {n_runs} | {n_tokens:,} | {int(peak) / 1024:,.0f} |")
+            print(f"| {n_runs} | {n_tokens:,} | {int(peak):,} |")
 
 
 def main() -> None:
@@ -68,14 +68,14 @@ def main() -> None:
     parser.add_argument("--hook", default="blocks.2.hook_resid_post")
     parser.add_argument("--d-sae", type=int, default=1024)
     parser.add_argument("--n-tokens", type=int, default=4096)
-    parser.add_argument("--evaluate", help="only evaluate a folder, and print the peak in KiB")
+    parser.add_argument("--evaluate", help="only evaluate a folder, and print the peak in MiB")
     options = parser.parse_args()
     if options.evaluate:
         from prolu_eval.evaluation import Options, evaluate
 
         chosen = Options(tokens=options.tokens, n_tokens=options.n_tokens, device="cpu")
         evaluate(options.evaluate, chosen)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(peak_mib())
         return
     times(options)
     memory(options)

@@ -7,7 +7,7 @@ on it in a process of its own, and opens the page in Chromium if there is one.
 """
 
 import argparse
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -106,12 +106,17 @@ def main() -> None:
                 Path(folder) / f"run{i}" / "evaluation",
             )
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "prolu_eval", "report", folder], check=True)
+        report = "from prolu_eval.cli import main; from peak import peak_mib; "
+        report += f"assert main(['report', {folder!r}]) == 0; print(peak_mib())"
+        ran = subprocess.run(
+            [sys.executable, "-c", report], check=True, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        )  # fmt: skip
         taken = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         page = Path(folder) / "report.html"
         print(f"report of {chosen.runs} runs x {chosen.features} features: {taken:.1f} s")
-        print(f"peak memory {peak:.0f} MB, page {page.stat().st_size / 1e6:.1f} MB")
+        peak = ran.stdout.splitlines()[-1]
+        print(f"peak memory {peak} MiB, page {page.stat().st_size / 1e6:.1f} MB")
         shown = first_figure(page)
         print("first figure: no browser" if shown is None else f"first figure: {shown:.0f} ms")
     points = np.random.default_rng(0).random((100_000, 2))

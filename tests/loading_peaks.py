@@ -1,7 +1,8 @@
 """A script that loads what lies in each folder of a folder, and says what came of it.
 
-It prints a line of JSON for each: name, errors, and by how many MiB the peak of memory grew. A
-checkpoint named "benign" is loaded first, so that what every loading takes is counted for none.
+It prints a line of JSON for each: name, errors, and how many MiB more than before were resident at
+the peak. A checkpoint named "benign" is loaded first, so that what every loading takes is counted
+for none.
 """
 
 import json
@@ -9,19 +10,19 @@ import resource
 import sys
 from pathlib import Path
 
+from benchmarks.peak import peak_mib, reset
 from prolu_eval.checkpoints import discover, load_run, load_sae
 from prolu_eval.errors import ProluEvalError
 from prolu_eval.runs import Run
 
 
 def _main(root: Path) -> None:
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
     load_sae(root / "benign")
     for folder in sorted(root.iterdir()):
-        before, errors = peak(), []
+        errors = []
+        reset()
+        before = peak_mib()
         try:
             for item in discover(folder):
                 if isinstance(item, Run):
@@ -30,7 +31,7 @@ def _main(root: Path) -> None:
                     errors.append(item.error)
         except ProluEvalError as error:
             errors.append(str(error))
-        print(json.dumps({"name": folder.name, "errors": errors, "grew": peak() - before}))
+        print(json.dumps({"name": folder.name, "errors": errors, "grew": peak_mib() - before}))
 
 
 if __name__ == "__main__":
