@@ -159,9 +159,10 @@ def test_the_answer_is_printed_before_a_report_that_cannot_be_written(
 def test_a_sweep_that_cannot_be_written_is_refused_before_it_trains(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prolu_eval.training.sweep.LanguageModel", None)
+    monkeypatch.setattr("prolu_eval.training.sweep.Training", None)
     (tmp_path / "file").write_text("in the way")
-    assert_refused(run(capfd, "sweep", "--out", tmp_path / "file" / "runs"), "cannot be written")
+    out = tmp_path / "file" / "runs"
+    assert_refused(run(capfd, "sweep", "--n-tokens", 256, "--out", out, "-q"), "cannot be written")
 
 
 def test_a_folder_without_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,6 @@ def train(
         else:
             missing.append(plan)
     if missing:
-        check_writable(out)
         _train(list(file.plans()), missing, file.shared, out, settings, settle)
     return done
 
@@ -84,6 +83,7 @@ def _train(
         n_tokens=shared.n_tokens,
         context_length=shared.context_length,
     )
+    check_writable(out)  # rather than after minutes of training
     # An interrupted round goes on as it was, with those of its runs that were stored already.
     interrupted = stored_runs(out)
     if {plan.name for plan in missing} & interrupted:
