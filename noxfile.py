@@ -77,7 +77,7 @@ def slow(session: nox.Session) -> None:
     """
     install(session, "-e", ".[test]")
     session.run(
-        "pytest", "-n", "2", "-rP", *(session.posargs or SLOW),
+        "pytest", "-n", "2", "--dist", "worksteal", "-rP", *(session.posargs or SLOW),
         env={"PROLU_EVAL_FUZZ_EXAMPLES": "10000", "PROLU_EVAL_KILLS": "50"},
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """A process that evaluates runs and notes each part it has measured, to be killed at any time."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def note_parts(log: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     torch.set_num_threads(1)
     note_parts(Path(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

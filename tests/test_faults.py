@@ -30,7 +30,7 @@ from tests.test_evaluation import random_sae
 
 HOOK = "blocks.1.hook_resid_post"
 N_RUNS, N_SHARDS, SHARD_TOKENS = 3, 8, 256
-# Kills per test; the `faults` session of nox asks for more.
+# Kills per test; the `slow` session of nox asks for more.
 KILLS = int(os.environ.get("PROLU_EVAL_KILLS", "2"))
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT] if KILLS > 2 else [signal.SIGKILL]
 
@@ -110,8 +110,10 @@ def test_a_killed_evaluation_continues_where_it_was(
     """Killed at random moments, most of them once it measures; each life begins where one ended."""
     chance = random.Random(int(how))
     results, log = tmp_path / "results", tmp_path / "log"
-    done = kills = 0
+    done = kills = starts = 0
     while kills < -(-KILLS // len(SIGNALS)):
+        starts += 1
+        assert starts <= 20 + 4 * KILLS, "it ends by itself, whatever it is sent"
         process = start(work, results, log)
         wanted = done + chance.randrange(1, 6)
         while process.poll() is None and lines(log) < wanted:
