@@ -134,7 +134,9 @@ def test_a_killed_evaluation_continues_where_it_was(
     process = start(work, results, log)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert [run["status"] for run in json.loads(out)["runs"]] == ["ok"] * N_RUNS
+    statuses = [run["status"] for run in json.loads(out)["runs"]]
+    assert len(statuses) == N_RUNS
+    assert set(statuses) <= {"ok", "cached"}, "cached where the last kill came between two results"
     assert_same(results, undisturbed)
     assert_nothing_twice(log)
 
