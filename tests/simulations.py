@@ -16,7 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from prolu_eval import evaluate, load_sae
+from prolu_eval.baseline import load_baseline
 from prolu_eval.checkpoints.native import save_run
+from prolu_eval.comparison import Options as Comparing
+from prolu_eval.comparison import compare, parse_tolerances
 from prolu_eval.evaluation import Options
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import PER_SEQUENCE, Result
@@ -26,7 +29,8 @@ from prolu_eval.statistics import estimate
 from tests.conftest import ROOT
 from tests.drawing import DEFAULTS, On, share_failing
 
-FIXED = ROOT / "reports" / "baseline" / "runs"
+BASELINE = ROOT / "reports" / "baseline.json"
+FIXED = BASELINE.with_suffix("") / "runs"
 POOL, LENGTH = 1536, 64
 RUNS = ("relu_l1", "prolu-ste_l1")
 DAMAGED = "prolu-ste_l1_c0.4_lr0.008_s0"
@@ -41,8 +45,8 @@ def shifted_threshold(sae: SparseAutoencoder) -> None:
     sae.b_enc.data -= 0.05 * sae.b_enc.data.abs().mean()
 
 
-def rescaled_decoder(sae: SparseAutoencoder) -> None:
-    sae.W_dec.data *= 0.97
+def rescaled_decoder(sae: SparseAutoencoder, factor: float = 0.97) -> None:
+    sae.W_dec.data *= factor
 
 
 DAMAGES = (noisy_encoder, shifted_threshold, rescaled_decoder)
@@ -75,12 +79,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """Results of one run, damaged in each way, by the damage's name."""
     folder = tmp_path_factory.mktemp("damaged")
-    config = RunConfig.model_validate_json((FIXED / DAMAGED / "config.json").read_text())
     for damage in DAMAGES:
-        sae = load_sae(FIXED / DAMAGED)
-        damage(sae)
-        save_run(folder / damage.__name__, sae, config)
+        save_damaged(FIXED / DAMAGED, damage, folder / damage.__name__)
     return measured(folder)
+
+
+def save_damaged(run: Path, damage: Callable[[SparseAutoencoder], None], folder: Path) -> None:
+    sae = load_sae(run)
+    damage(sae)
+    config = RunConfig.model_validate_json((run / "config.json").read_text())
+    save_run(folder, sae, config)
 
 
 def on(results: dict[str, Result]) -> On:
@@ -138,3 +146,18 @@ def test_twice_the_tolerance_is_caught_and_half_of_it_does_not_fail(
     results = on(whole | {DAMAGED: worse})
     assert share(results, on(whole), f"{metric}={change / 2}", paired=True) >= 0.95
     assert share(results, on(whole), f"{metric}={change * 2}", paired=True) == 0
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_the_projects_own_comparison_catches_one_percent_in_every_run(
+    tmp_path: Path, factor: float
+) -> None:
+    for run in FIXED.iterdir():
+        save_damaged(run, partial(rescaled_decoder, factor=factor), tmp_path / run.name)
+    options = Options(tokens=str(FIXED.with_name("tokens.npy")), device="cpu")
+    now = [outcome.result for outcome in evaluate(tmp_path, options) if outcome.result is not None]
+    held_to = parse_tolerances(FIXED.with_name("tolerances.txt").read_text(encoding="utf-8").split())
+    found = compare(now, load_baseline(BASELINE), Comparing(tolerances=held_to))
+    worse = {row.run for row in found.runs if row.verdict == "regression"}
+    assert worse == (set() if factor == 1.0 else {run.name for run in FIXED.iterdir()})
+    assert found.verdict == ("pass" if factor == 1.0 else "regression")
