@@ -156,8 +156,8 @@ def test_the_projects_own_comparison_catches_one_percent_in_every_run(
         save_damaged(run, partial(rescaled_decoder, factor=factor), tmp_path / run.name)
     options = Options(tokens=str(FIXED.with_name("tokens.npy")), device="cpu")
     now = [outcome.result for outcome in evaluate(tmp_path, options) if outcome.result is not None]
-    held_to = parse_tolerances(FIXED.with_name("tolerances.txt").read_text(encoding="utf-8").split())
-    found = compare(now, load_baseline(BASELINE), Comparing(tolerances=held_to))
+    tolerances = FIXED.with_name("tolerances.txt").read_text(encoding="utf-8").split()
+    found = compare(now, load_baseline(BASELINE), Comparing(parse_tolerances(tolerances)))
     worse = {row.run for row in found.runs if row.verdict == "regression"}
     assert worse == (set() if factor == 1.0 else {run.name for run in FIXED.iterdir()})
     assert found.verdict == ("pass" if factor == 1.0 else "regression")
