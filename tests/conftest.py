@@ -1,9 +1,11 @@
-"""What several tests share: the model and text of ``../shared``, and tiny random models."""
+"""What several tests share: the model and text of ``../shared``, tiny random models, a browser."""
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +100,21 @@ def stories_text() -> Path:
     if not path.exists():
         pytest.skip("shared/text/stories-sampled.txt is not here")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, which asks the network for nothing of its own accord."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium")
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+    with playwright.sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=chromium, args=quiet)
+        yield opened
+        opened.close()
 
 
 _SWEEP_FILE = """

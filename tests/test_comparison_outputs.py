@@ -2,18 +2,16 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
 from prolu_eval.baseline import save_baseline
-from prolu_eval.comparison import Comparison, Options, compare, github, html, junit, markdown, text
+from prolu_eval.comparison import Comparison, Options, compare, github, junit, markdown, text
 from prolu_eval.comparison.text import HEADER
 from prolu_eval.results import Result, write_result
 from tests.cli import Ran, run
@@ -238,49 +236,3 @@ def test_no_command_about_baselines_loads_torch(stored: Path) -> None:
         loaded = loaded_after(f"from prolu_eval.cli import main\nmain({arguments})")
         assert "numpy" in loaded
         assert loaded.isdisjoint({"torch", "transformers", "transformer_lens"})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium")
-    with playwright.sync_playwright() as p:
-        arguments = ["--no-sandbox", "--disable-gpu"]
-        opened = p.chromium.launch(executable_path=chromium, args=arguments)
-        yield opened
-        opened.close()
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
-def test_the_page_overlays_both_frontiers(
-    browser: Any, found: Comparison, tmp_path: Path, width: int, scheme: str
-) -> None:
-    path = tmp_path / "comparison.html"
-    path.write_text(html.render(found), encoding="utf-8")
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page, said = context.new_page(), []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda r: said.append(r.url) if r.url.startswith("http") else None)
-    page.goto(path.as_uri())
-    page.wait_for_function("document.querySelectorAll('.plot .main-svg').length > 0")
-    data = page.evaluate("document.getElementById('frontiers-plot').data")
-    lines = [trace for trace in data if trace["mode"] == "lines"]
-    assert {trace["line"]["dash"] for trace in lines} == {"dot", "solid"}
-    for trace in lines:  # a frontier only falls
-        assert trace["y"] == sorted(trace["y"], reverse=True)
-    (rings,) = [trace for trace in data if trace["name"] == "worse"]
-    assert len(rings["x"]) == 2
-    shown = page.locator("#judgements tbody tr")
-    assert shown.count() == len(found.rows)
-    assert page.locator("tr.regression").count() >= 3
-    assert any("a|b <img src=x" in cell for cell in shown.all_inner_texts())
-    assert page.locator("img").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    page.get_by_label("log x").check()
-    layout = "document.getElementById('frontiers-plot').layout"
-    assert page.evaluate(f"{layout}.xaxis.type") == "log"
-    assert said == []
-    context.close()

@@ -1,7 +1,6 @@
 """The report in a browser: every figure draws, views are linked, nothing is fetched or run."""
 
 import csv
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,14 @@ from prolu_eval.report import answer_results, write_report
 from prolu_eval.report.figures import VIEWS
 from prolu_eval.report.stored import stored_results
 from prolu_eval.results import Result
+from tests.browser import EVERYWHERE, has_asked_colours, opened_page, violations
 from tests.made_results import drawn, result, setting, with_features, write_sweep
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = """<script>window.hacked = 1</script> <b>"bold"</b> 'é' <img src=x onerror="hacked=2">"""
 LABELS = {"relu+l1": 1.0, "prolu/ste+l1": 0.6, EVIL: 0.8}
 L0 = (3, 9, 30, 90)
 MAIN = "g0-l0-ce_degradation"
 DATA = f"document.getElementById('{MAIN}-plot').data"
-EVERYWHERE = [(1440, "light"), (390, "light"), (1440, "dark"), (390, "dark")]
 
 
 def swept() -> list[Result]:
@@ -49,35 +46,6 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_sweep(folder / "runs", [*swept(), undefined, apart])
     answers = answer_results(stored_results([folder / "runs"]))
     return write_report(answers, folder / "report.html", title=EVIL)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium")
-    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
-    with playwright.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield opened
-        opened.close()
-
-
-def opened_page(browser: Any, path: Path, width: int, scheme: str) -> Iterator[Any]:
-    """The page opened; closing checks that nothing was logged or fetched."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
-    )
-    page = context.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda r: said.append(r.url) if r.url.startswith("http") else None)
-    page.goto(path.as_uri())
-    page.wait_for_function("typeof Report === 'object'")
-    yield page
-    assert said == []
-    context.close()
 
 
 @pytest.fixture(scope="module", params=EVERYWHERE, ids=str)
@@ -122,9 +90,7 @@ def test_figures_hold_the_stored_numbers(shown: Any) -> None:
 
 
 def test_colours_are_those_asked_for(shown: Any) -> None:
-    paper = shown.evaluate("getComputedStyle(document.body).backgroundColor")
-    dark = shown.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    assert (paper == "rgb(255, 255, 255)") != dark
+    assert has_asked_colours(shown)
 
 
 def test_names_appear_as_text_and_run_nothing(shown: Any) -> None:
@@ -137,10 +103,7 @@ def test_names_appear_as_text_and_run_nothing(shown: Any) -> None:
 
 
 def test_axe_finds_no_violation(shown: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    options = {"exclude": [[".plot"]]}  # Plotly's own drawing; its label and its CSV stand for it
-    found = axe.Axe().run(shown, context=options).response["violations"]
-    assert [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in found] == []
+    assert violations(shown) == []
 
 
 def test_choosing_a_variant_makes_it_stand_out_everywhere(page: Any) -> None:

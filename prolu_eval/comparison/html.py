@@ -23,7 +23,11 @@ def render(comparison: Comparison) -> str:
         comparison=comparison,
         figure=figure(comparison) if comparison.points else None,
         header=HEADER,
-        rows=[(row.verdict, cells(row), remarks(row)) for row in comparison.rows],
+        n_texts=HEADER.index("baseline"),
+        cells=cells,
+        remarks=remarks,
+        notable=[row for row in comparison.rows if row.verdict != "pass"],
+        passed=[row for row in comparison.rows if row.verdict == "pass"],
         meanings=VERDICTS,
         plotly=get_plotlyjs() if comparison.points else "",
     )
