@@ -1,5 +1,8 @@
 """The command line: thin, and quick to answer. Commands import what they need when they run."""
 
+import contextlib
+import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -8,9 +11,11 @@ from importlib import import_module
 import typer
 
 from prolu_eval import __version__
-from prolu_eval.errors import ProluEvalError, UsageError
+from prolu_eval.errors import WRONG_INPUT, ProluEvalError, UsageError
 
-INTERRUPTED = 130
+# What a shell reports of a command that SIGINT or SIGPIPE ended.
+INTERRUPTED, READER_GONE = 130, 141
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 app = typer.Typer(
     name="prolu-eval",
     help="Which sparse autoencoder is better, and did a change make it worse?",
@@ -38,8 +43,26 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code; a user's error is one line on stderr."""
+    """Run a command line and return its exit code; a user's error is one line on stderr.
+
+    A reader of the output that has seen enough (``| head``) ends the command without a word.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return _run(given)
+    except BrokenPipeError:
+        _drop_output()
+        return READER_GONE
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        _drop_output()
+        reason = f"the output: cannot be written ({error.strerror})"
+        typer.echo(f"prolu-eval: {reason}; free space, or write elsewhere.", err=True)
+        return WRONG_INPUT
+
+
+def _run(given: Sequence[str]) -> int:
     try:
         if "" in given:  # a path of it would be the current folder
             raise UsageError("an argument", "is empty", "name a file, a folder or a value")
@@ -47,11 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProluEvalError as error:
         typer.echo(f"prolu-eval: {error}", err=True)
         return error.exit_code
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:  # Typer makes a KeyboardInterrupt one of these
+    except SystemExit as stop:  # Typer makes one of other endings
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None
+        if stop.code == INTERRUPTED:
             typer.echo("prolu-eval: interrupted; run the command again to continue.", err=True)
         return int(stop.code or 0)
     return 0
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, lest the interpreter tries to write it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError):
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def entry_point() -> None:
