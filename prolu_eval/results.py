@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
+from prolu_eval.hub import results_folder
 
 SCHEMA_VERSION = 1
 # 1: first version (2026-11)
@@ -241,9 +242,13 @@ def read_result(
 
 
 def result_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The JSON files of all results in or below folders, in order of path."""
-    for path in paths:
-        for candidate in sorted(path.rglob("*.json")):
+    """The JSON files of all results in or below folders, or of hub names, in order of path.
+
+    Raises:
+        CheckpointError: if a hub name is malformed.
+    """
+    for folder in map(results_folder, paths):
+        for candidate in sorted(folder.rglob("*.json")):
             if candidate.with_suffix(".safetensors").exists() and _is_fingerprint(candidate.stem):
                 yield candidate
 

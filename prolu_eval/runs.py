@@ -62,6 +62,7 @@ class Run:
     the activations of training were those of the model as published ("none"), or of one whose
     weights TransformerLens had processed so that activations at this hook differ ("processed":
     writing weights centred, layer norms and value biases folded); None where the files do not tell.
+    ``results`` is where its results are kept if that is not beside it.
     """
 
     name: str
@@ -84,12 +85,13 @@ class Run:
     learning_rate: float | None = None
     seed: int | None = None
     part: str | None = None
+    results: Path | None = None
     problems: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
-        """The folder that results of this run lie beside."""
+        """The folder that it lies in, or is."""
         return self.path if self.path.is_dir() else self.path.parent
 
 

@@ -4,19 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from shutil import copy
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 
 from prolu_eval.checkpoints import discover, load_sae, skipped
+from prolu_eval.checkpoints.native import save_run
 from prolu_eval.errors import CheckpointError
-from prolu_eval.runs import Broken, Run
+from prolu_eval.hub import results_folder
+from prolu_eval.results import load_results
+from prolu_eval.runs import Broken, Run, RunConfig
+from prolu_eval.saes import Relu
+from tests.cli import run
 from tests.foreign_files import (
     dictionary,
     gemma_scope,
@@ -179,3 +186,74 @@ def test_arrays_of_numpy_are_fetched(hub: list[dict[str, Any]], tmp_path: Path) 
     assert isinstance(run, Run)
     assert run.format == "gemma_scope"
     assert len(hub) == 1
+
+
+@pytest.fixture
+def trained(
+    home: Path, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run of a tiny model on the hub, as ``hub:some/trained``; gives its snapshot."""
+    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    ids = tmp_path / "ids.npy"
+    np.save(ids, np.random.default_rng(0).integers(1, 96, 640))
+    config = RunConfig(variant="", d_in=1, d_sae=1, hook="blocks.1.hook_resid_post",
+                       model=str(tiny_model("llama")), dataset=str(ids),
+                       context_length=32)  # fmt: skip
+    sae = Relu(32, 40)
+    torch.nn.init.normal_(sae.W_enc)
+    save_run(tmp_path / "remote" / "sweep" / "relu", sae, config)
+    into_cache(home, "some/trained", tmp_path / "remote", COMMIT, "main")
+    return home / "hub" / "models--some--trained" / "snapshots" / COMMIT
+
+
+def test_results_lie_in_the_cache_folder_and_every_command_finds_them(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(trained.rglob("*"))
+    arguments = ("hub:some/trained/sweep", "--split-tokens", "all", "--quiet", "--device", "cpu")
+    ran = run(capfd, "frontier", *arguments, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json()["report"] == "report.html"
+    (result,) = (tmp_path / "cache" / "results" / "some/trained/sweep/relu").glob("*.json")
+    assert sorted(trained.rglob("*")) == before, "the hub's cache is the hub's"
+    again = run(capfd, "evaluate", *arguments, "--json").json()["runs"]
+    assert [(r["run"], r["status"]) for r in again] == [("relu", "cached")]
+    assert [r["provenance"]["fingerprint"] for r in again] == [result.stem]
+    assert run(capfd, "report", "hub:some/trained").code == 0
+    assert run(capfd, "baseline", "save", "hub:some/trained/", "-o", "base.json").code == 0
+    assert run(capfd, "compare", "hub:some/trained", "-b", "base.json").code == 0
+    assert list(load_results("hub:some/trained")["name"]) == ["relu"]
+    assert run(capfd, "evaluate", *arguments, "--results", "here", "--json").code == 0
+    assert [p.stem for p in Path("here").glob("relu/*.json")] == [result.stem]
+
+
+def test_revisions_have_results_of_their_own() -> None:
+    folders = {
+        results_folder(f"hub:some/lens{rest}")
+        for rest in ("", "@v1", "@v2", "/a", "/a@v1", "/a@v2")
+    }
+    assert len(folders) == 6
+    assert results_folder("hub:some/lens/a/") == results_folder("hub:some/lens/a")
+    assert results_folder("runs") == Path("runs")
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate", "biases"])
+@pytest.mark.parametrize("name", ["hub:../x", "hub:some/lens/../x", "hub:some/lens@.."])
+def test_a_name_leads_nowhere_else(
+    home: Path, command: str, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = run(capfd, command, name)
+    assert ran.code == 2
+    assert "is no hub name" in ran.err
+
+
+def test_results_that_are_not_there_yet(
+    home: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for ran in (
+        run(capfd, "report", "hub:some/lens"),
+        run(capfd, "baseline", "save", "hub:some/lens", "-o", tmp_path / "base.json"),
+    ):
+        assert ran.code == 2
+        assert "hub:some/lens: holds no results; run `prolu-eval evaluate`" in ran.err

@@ -10,12 +10,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "prolu_eval"
 
 # Each package or module, and those of ours that it may import (beside its own parts).
-_PLAIN = {"errors", "metrics", "runs", "results", "statistics"}
+_PLAIN = {"errors", "metrics", "runs", "results", "statistics", "hub"}
 ALLOWED = {
     "errors": set(),
     "metrics": set(),
     "runs": set(),
-    "results": {"errors"},
+    "hub": {"errors", "cache"},
+    "results": {"errors", "hub"},
     "statistics": {"metrics", "results"},
     "embedded": set(),
     "activations": set(),
@@ -34,8 +35,8 @@ ALLOWED = {
     "pytest_plugin": {"errors", "baseline", "comparison"},
 }
 TORCHLESS = (
-    "metrics", "runs", "results", "statistics", "analysis", "report", "baseline", "comparison",
-    "comparison.html", "pytest_plugin",
+    "metrics", "runs", "hub", "results", "statistics", "analysis", "report", "baseline",
+    "comparison", "comparison.html", "pytest_plugin",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from prolu_eval import hub
 from prolu_eval.checkpoints import (
     dictionary_learning,
     e2e_sae,
     gemma_scope,
-    hub,
     native,
     openai,
     saelens,
@@ -48,18 +48,21 @@ def discover(path: str | Path) -> list[Run | Broken]:
     """Every checkpoint in or below a folder, or the one at a file, in order of path.
 
     ``path`` may also be ``hub:owner/name[/subfolder][@revision]``. Names are paths relative to it.
+    Where results of what lies on the hub are kept, :func:`prolu_eval.hub.results_folder` tells.
     A checkpoint that is recognised but cannot be described is returned as :class:`Broken`, as is a
     folder that cannot be listed.
 
     Raises:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
     """
-    root = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    root = hub.local(path)
     if not root.exists():
         raise CheckpointError(root, "does not exist", "name a folder of runs")
     closed: list[OSError] = []
     places = _places(root, closed.append)
     found = [item for place, fmt in places for item in _described(place, fmt, root)]
+    if hub.is_hub_name(path):
+        found = [_kept_at(item, hub.results_folder(path), root) for item in found]
     found += [_closed(error, root) for error in closed]
     if not found:
         raise CheckpointError(root, "holds no checkpoint", f"formats known: {', '.join(FORMATS)}")
@@ -71,7 +74,7 @@ def skipped(path: str | Path) -> list[tuple[Path, str]]:
 
     These are files of weights that belong to no checkpoint, and links to folders.
     """
-    root = hub.fetch(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    root = hub.local(path)
     if root.is_file():
         return []
     folders = {place if place.is_dir() else place.parent for place, _ in _places(root)}
@@ -88,6 +91,12 @@ def skipped(path: str | Path) -> list[tuple[Path, str]]:
 def _why(name: str) -> str:
     config = _CONFIG_OF.get(name)
     return f"there is no {config} beside it" if config else "its format is unknown"
+
+
+def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
+    if isinstance(item, Broken):
+        return item
+    return replace(item, results=results / item.folder.relative_to(root))
 
 
 def _closed(error: OSError, root: Path) -> Broken:

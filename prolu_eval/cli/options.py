@@ -13,7 +13,10 @@ from prolu_eval.errors import UsageError
 if TYPE_CHECKING:
     from prolu_eval.evaluation import Options
 
-Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, or single checkpoints.")]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(help="Folders of runs, single checkpoints, or hub:owner/name[/folder]."),
+]
 Model = Annotated[
     str | None,
     typer.Option(help="'embedded', a local folder or a hub name [default: what the runs say]"),
@@ -89,7 +92,11 @@ Shard = Annotated[
 ShardTokens = Annotated[int, typer.Option(min=1, help="Save what is measured every so many tokens")]
 ResultsFolder = Annotated[
     Path | None,
-    typer.Option("--results", help="Keep results here [default: evaluation/ beside each run]"),
+    typer.Option(
+        "--results",
+        help="Keep results here [default: evaluation/ beside each run; of hub: runs, results/ in "
+        "the cache folder]",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from prolu_eval.errors import ResultsError, UsageError
+from prolu_eval.hub import is_hub_name
 from prolu_eval.results import (
     PER_SEQUENCE,
     Result,
@@ -31,7 +32,7 @@ def obtain_results(
         ResultsError: if no result is found.
     """
     for path in paths:
-        if not path.exists():
+        if not is_hub_name(path) and not path.exists():
             raise UsageError(path, "does not exist", "name a folder of runs or of results")
     wanted = {_key(setting) for setting in settings}
     best: dict[str, tuple[tuple[bool, float], Result]] = {}

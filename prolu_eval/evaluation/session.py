@@ -193,7 +193,7 @@ class Session:
         return cut[index::count]
 
     def _home(self, run: Run, work: _Work) -> Home:
-        folder = run.folder / FOLDER
+        folder = run.results or run.folder / FOLDER
         if self._options.results is not None:
             folder = self._options.results / run.name
         checkpoint = file_digests(run.files, run.folder)

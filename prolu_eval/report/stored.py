@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prolu_eval.errors import ResultsError
+from prolu_eval.hub import is_hub_name
 from prolu_eval.results import Result, outdated, read_result, result_files
 
 
@@ -20,7 +21,7 @@ def stored_results(
         ResultsError: if a folder is none.
     """
     for folder in folders:
-        if not folder.is_dir():
+        if not is_hub_name(folder) and not folder.is_dir():
             raise ResultsError(folder, "is no folder", "name a folder that holds results")
     titles = _titles(folders)
     newest: dict[tuple[str, str], Result] = {}

@@ -1,13 +1,66 @@
-"""Checkpoints named ``hub:owner/name[/subfolder][@revision]``: the only use of the network here."""
+"""Checkpoints named ``hub:owner/name[/subfolder][@revision]``: the only use of the network here.
+
+Their files lie in the hub's own cache, which is the hub's; results of them lie in prolu-eval's.
+"""
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+from prolu_eval.cache import cache_folder
 from prolu_eval.errors import CheckpointError
 
 PREFIX = "hub:"
 _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)((?:/[^@/]+)*)(?:@([^@]+))?")
 _PLAIN = ("json", "yaml", "safetensors", "npz")
+
+
+class Name(NamedTuple):
+    """What a hub name says."""
+
+    repository: str
+    subfolder: str
+    revision: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Name":
+        """What a text that begins with :data:`PREFIX` says.
+
+        Raises:
+            CheckpointError: if it is malformed.
+        """
+        match = _NAME.fullmatch(text.rstrip("/"))
+        if match is None or {".", ".."} & set(re.split("[:/@]", text)):
+            remedy = "write hub:owner/name[/subfolder][@revision]"
+            raise CheckpointError(text, "is no hub name", remedy)
+        return cls(match[1], match[2].strip("/"), match[3])
+
+
+def is_hub_name(path: str | Path) -> bool:
+    """Whether a path is the name of checkpoints on the hub."""
+    return str(path).startswith(PREFIX)
+
+
+def local(path: str | Path) -> Path:
+    """Where the checkpoints of a path lie, downloaded if it is a hub name that the cache lacks.
+
+    Raises:
+        CheckpointError: as :func:`fetch`.
+    """
+    return fetch(str(path)) if is_hub_name(path) else Path(path)
+
+
+def results_folder(path: str | Path) -> Path:
+    """Where results of the checkpoints of a path lie, each beside its run or, of the hub's, here.
+
+    Raises:
+        CheckpointError: if it is a malformed hub name.
+    """
+    if not is_hub_name(path):
+        return Path(path)
+    repository, subfolder, revision = Name.parse(str(path))
+    version = repository if revision is None else f"{repository}@{revision}"
+    return cache_folder() / "results" / version / subfolder
 
 
 def fetch(name: str) -> Path:
@@ -19,10 +72,7 @@ def fetch(name: str) -> Path:
         CheckpointError: if the name is malformed, or the repository, revision or folder cannot be
             had.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or ".." in name.split("/"):
-        raise CheckpointError(name, "is no hub name", "write hub:owner/name[/subfolder][@revision]")
-    repository, subfolder, revision = match[1], match[2].strip("/"), match[3]
+    repository, subfolder, revision = Name.parse(name)
     folder = _download(name, repository, subfolder, revision, _PLAIN)
     if not any(folder.rglob("*.safetensors")) and not any(folder.rglob("*.npz")):
         folder = _download(name, repository, subfolder, revision, (*_PLAIN, "pt"))
