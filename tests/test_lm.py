@@ -10,8 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from prolu_eval.errors import ModelError
-from prolu_eval.lm import LanguageModel
-from prolu_eval.lm.loading import hub_name
+from prolu_eval.lm import LanguageModel, official_name
 from tests.conftest import CONFIGS
 
 HOOKS = [
@@ -206,4 +205,4 @@ def test_a_model_spread_by_a_device_map_gives_the_same(tiny_model: Callable[[str
     ],
 )
 def test_other_libraries_names_of_models_are_the_hubs(name: str, expected: str) -> None:
-    assert hub_name(name) == expected
+    assert official_name(name) == expected

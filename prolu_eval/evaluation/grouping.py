@@ -6,6 +6,7 @@ from itertools import groupby
 
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import DEFAULT_CONTEXT, Options
+from prolu_eval.lm import official_name
 from prolu_eval.runs import Run, WeightProcessing
 from prolu_eval.tokens import Split
 
@@ -54,7 +55,7 @@ def _group_of(run: Run, options: Options) -> Group:
             raise UsageError(run.path, f"does not say its {what}", f"pass --{what}")
     prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
     return Group(
-        model=str(needs["model"]),
+        model=official_name(str(needs["model"])),
         revision=(None if options.model else run.model_revision) or "",
         weight_processing=options.weight_processing or run.weight_processing or "none",
         tokens=str(needs["tokens"]),

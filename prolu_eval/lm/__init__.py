@@ -8,6 +8,7 @@ runs them, and its bridge forces eager attention). Passes end at the final hidde
 :meth:`LanguageModel.logits` turns as many of those into logits as are wanted at a time.
 """
 
+from prolu_eval.lm.loading import official_name
 from prolu_eval.lm.model import LanguageModel, Pass
 
-__all__ = ["LanguageModel", "Pass"]
+__all__ = ["LanguageModel", "Pass", "official_name"]

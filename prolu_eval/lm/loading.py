@@ -25,13 +25,14 @@ def load_network(
 ) -> tuple[nn.Module, Any, dict[int, str], str]:
     """A network, TransformerLens's bridge for it, its modules' paths by id, and a fingerprint.
 
+    ``name`` is an official one.
+
     Raises:
         ModelError: as :meth:`prolu_eval.lm.LanguageModel.load`.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = str(MODEL_PATH) if name == EMBEDDED_MODEL else name
-    place = place if Path(place).exists() else hub_name(place)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     local = Path(place).exists()
     if local and not (Path(place) / "config.json").exists():
@@ -57,13 +58,16 @@ def load_network(
     return network, bridge, modules, fingerprint
 
 
-def hub_name(name: str) -> str:
-    """What the hub calls a model that TransformerLens, and what builds on it, calls by an alias.
+def official_name(name: str) -> str:
+    """The one name of a model: a folder's plain path, or what the hub calls it. No network.
 
-    Checkpoints of SAELens and e2e_sae say ``gpt2-small`` where the hub says ``gpt2``.
+    Checkpoints of SAELens and e2e_sae say ``gpt2-small``, an alias of TransformerLens, where the
+    hub says ``gpt2``.
     """
     from transformer_lens.supported_models import MODEL_ALIASES
 
+    if name == EMBEDDED_MODEL or Path(name).exists():
+        return str(Path(name))
     known: dict[str, list[str]] = MODEL_ALIASES
     aliases = {alias.lower(): official for official, names in known.items() for alias in names}
     return aliases.get(name.lower(), name)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prolu_eval.errors import ModelError
 from prolu_eval.lm.hooks import forwarding, hooked, into, removing
-from prolu_eval.lm.loading import load_network
+from prolu_eval.lm.loading import load_network, official_name
 from prolu_eval.lm.sites import Port, Site, hook_sites
 
 
@@ -74,7 +74,8 @@ class LanguageModel:
         """Load a model by name.
 
         Args:
-            name: ``embedded`` (the package's own), a local Hugging Face folder, or a hub name.
+            name: ``embedded`` (the package's own), a local Hugging Face folder, a hub name, or an
+                alias of one in TransformerLens.
             device: a torch device; None for CUDA where there is one, else the CPU.
             device_map: how to spread a model over several devices (``auto`` or ``balanced``, needs
                 accelerate), in the place of ``device``.
@@ -87,6 +88,7 @@ class LanguageModel:
             ModelError: if the name is neither a model folder nor a hub model that can be reached,
                 or TransformerLens does not know its architecture.
         """
+        name = official_name(name)
         network, bridge, modules, fingerprint = load_network(
             name, device, device_map, dtype, revision
         )
