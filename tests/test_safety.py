@@ -14,6 +14,7 @@ from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import Broken, Run
 from tests import hostile_files
 from tests.conftest import ROOT
+from tests.damaged_files import SEEDS
 from tests.foreign_files import matrices, saelens, sparsify
 
 # What a hostile file may add to the peak of memory: its own bytes, and what reading takes.
@@ -98,3 +99,21 @@ def test_links_to_folders_are_skipped_and_told(tmp_path: Path) -> None:
         (tmp_path / "runs" / "circle", "links to folders are not followed"),
         (tmp_path / "runs" / "linked", "links to folders are not followed"),
     ]
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_a_truncated_file_is_told_without_loading_weights(kind: str, tmp_path: Path) -> None:
+    list(SEEDS[kind](tmp_path))
+    whole = [item for item in discover(tmp_path) if isinstance(item, Run)]
+    assert whole
+    for file in {run.files[-1] for run in whole}:
+        content = file.read_bytes()
+        for kept in (len(content) - 1, len(content) // 2, 7, 0):
+            file.write_bytes(content[:kept])
+            (broken,) = discover(file)
+            assert isinstance(broken, Broken), f"{file} of {kept} bytes"
+            assert str(file) in broken.error
+        file.write_bytes(content + b"\0")
+        if file.suffix == ".safetensors":
+            assert isinstance(discover(file)[0], Broken)
+        file.write_bytes(content)

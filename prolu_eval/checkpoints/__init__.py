@@ -16,6 +16,7 @@ from prolu_eval.checkpoints import (
     sparsify,
 )
 from prolu_eval.checkpoints.base import Format
+from prolu_eval.checkpoints.reading import check_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError
 from prolu_eval.results import FOLDER
 from prolu_eval.runs import Broken, Run
@@ -49,8 +50,8 @@ def discover(path: str | Path) -> list[Run | Broken]:
 
     ``path`` may also be ``hub:owner/name[/subfolder][@revision]``. Names are paths relative to it.
     Where results of what lies on the hub are kept, :func:`prolu_eval.hub.results_folder` tells.
-    A checkpoint that is recognised but cannot be described is returned as :class:`Broken`, as is a
-    folder that cannot be listed.
+    A checkpoint that is recognised but cannot be described, or whose file is not whole, is returned
+    as :class:`Broken`, as is a folder that cannot be listed.
 
     Raises:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
@@ -125,6 +126,9 @@ def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
     try:
         _check_links(fmt.files(place), root)
         runs = fmt.describe(place)
+        for file in fmt.files(place):
+            if file.suffix == ".safetensors":
+                check_safetensors(file)
     except ProluEvalError as error:
         return [Broken(name, place, str(error))]
     return [replace(r, name=name if r.part is None else f"{name}:{r.part}") for r in runs]

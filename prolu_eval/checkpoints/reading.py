@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -83,16 +83,30 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if the file is missing, truncated or otherwise damaged.
     """
+    check_safetensors(path)
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
+    return tensors
+
+
+def check_safetensors(path: Path) -> None:
+    """See, by its header alone, that a safetensors file is whole.
+
+    Raises:
+        CheckpointError: if it is missing, or its size is not what its header says.
+    """
     check_file(path)
     try:
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if header > _HEADER_BYTES:
             raise CheckpointError(path, f"cannot be read (a header of {header} bytes)", TRUNCATED)
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
-    return tensors
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def inspect(
         list[str], typer.Argument(help="Folders, single checkpoints, or hub:owner/name[/folder].")
     ],
     weights: Annotated[
-        bool, typer.Option("--weights", help="Also load every checkpoint and check its weights.")
+        bool, typer.Option("--weights", help="Also load every checkpoint: names, shapes, NaN.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
