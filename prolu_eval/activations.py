@@ -48,13 +48,22 @@ REACH: dict[Estimator, float] = {
 }
 
 
+def gate(value: Tensor, by: Tensor) -> Tensor:
+    """``value`` where ``by > 0``, else 0; gradient flows to ``value`` alone. Same shapes and dtypes.
+
+    The kernel of ReLU's own backward: on a CPU several times faster than a mask and a choice.
+    """
+    result: Tensor = torch.ops.aten.threshold_backward(value, by, 0)
+    return result
+
+
 class _ProLU(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
-        above = m > (-b).clamp(min=0)  # m > 0 and m + b > 0, in one pass over m
-        return torch.where(above, m, 0).to(torch.promote_types(m.dtype, b.dtype))
+        m, b = torch.broadcast_tensors(m.to(torch.promote_types(m.dtype, b.dtype)), b)
+        return gate(m, m - (-b).clamp(min=0))  # m > 0 and m + b > 0, in one pass over m
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -65,7 +74,7 @@ class _ProLU(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = upstream
         m, b, value = ctx.saved_tensors
-        gated = torch.ops.aten.threshold_backward(grad, value, 0)
+        gated = gate(grad, value)
         if ctx.gradient == "relu":
             straight = gated
         elif ctx.st == "thresh":

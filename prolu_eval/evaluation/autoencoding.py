@@ -174,7 +174,7 @@ def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _active(codes: Tensor) -> _Active:
     """The codes [n, d_sae] that are not zero."""
-    fired = codes != 0
+    fired = codes.bool()
     if codes.is_cuda:
         token, feature = fired.nonzero(as_tuple=True)
         return _Active(token, feature, codes[token, feature])

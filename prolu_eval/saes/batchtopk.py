@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prolu_eval.activations import gate
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -37,7 +38,7 @@ class BatchTopK(SparseAutoencoder):
     def activate(self, m: Tensor) -> Tensor:
         z = torch.relu(m + self.b_enc)
         if not self.training:
-            return torch.where(z > self.threshold, z, 0)
+            return gate(z, z - self.threshold)
         return torch.where(z >= self.smallest_kept(z), z, 0)
 
     def smallest_kept(self, z: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from prolu_eval.activations import gate
 from prolu_eval.saes.base import SparseAutoencoder
 
 
@@ -18,7 +19,7 @@ class Gated(SparseAutoencoder):
 
     def activate(self, m: Tensor) -> Tensor:
         magnitude = torch.relu(m * self.r_mag.exp() + self.b_mag)
-        return torch.where(m + self.b_gate > 0, magnitude, 0)
+        return gate(magnitude, m + self.b_gate)
 
     def gate_activation(self, m: Tensor) -> Tensor:
         """ReLU(m + b_gate), on which the paper's sparsity and auxiliary losses act. [..., d_sae]"""

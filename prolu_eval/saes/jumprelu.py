@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prolu_eval.activations import gate
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -14,7 +15,7 @@ class _JumpRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
-        return torch.where(z > threshold.clamp(min=0), z, 0)
+        return gate(z, z - threshold.clamp(min=0))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -27,7 +28,7 @@ class _JumpRelu(torch.autograd.Function):
         z, threshold = ctx.saved_tensors
         near = _near(z, threshold, ctx.bandwidth)
         return (
-            grad * (z > threshold.clamp(min=0)),
+            gate(grad, z - threshold.clamp(min=0)),
             (-grad * near * threshold).sum_to_size(threshold.shape),
             None,
         )

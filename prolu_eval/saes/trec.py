@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prolu_eval.activations import gate
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -43,7 +44,7 @@ class Trec(SparseAutoencoder):
         return f"{cls.variant}{'-tied' if chosen.tied else ''}/{chosen.theta:g}"
 
     def activate(self, m: Tensor) -> Tensor:
-        return torch.where(m > self.theta, m, 0)
+        return gate(m, m - self.theta)
 
     def effective_threshold(self) -> Tensor:
         return self.W_dec.new_full((self.d_sae,), self.theta)
@@ -58,4 +59,4 @@ class Tlin(Trec):
     variant = "tlin"
 
     def activate(self, m: Tensor) -> Tensor:
-        return torch.where(m.abs() > self.theta, m, 0)
+        return gate(m, m.abs() - self.theta)
