@@ -3,6 +3,7 @@
 from functools import reduce
 from operator import add
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from prolu_eval.evaluation.autoencoding import COLUMNS, Activations, Autoencodin
 from prolu_eval.evaluation.features import FOLDS, FeatureSums
 from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.saes import Prolu, Relu
+from tests.random_saes import D_IN, OPTIONS, random_sae
 
 
 def test_by_hand() -> None:
@@ -118,14 +120,17 @@ def test_sparse_and_dense_decoding_agree(bias: float) -> None:
     assert (share < Sizes().dense_above) == (bias < 0), "one example for each way of decoding"
 
 
-@pytest.mark.parametrize("cls", [Relu, Prolu])
-def test_a_compiled_encoder_gives_the_same(cls: type[Relu] | type[Prolu]) -> None:
-    eager = autoencoding(cls, 1)
-    compiled = Autoencoding(eager.sae, 1, torch.device("cpu"), compiled=True)
-    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        compiled.reconstruct(rows(x, [40]), 0), eager.reconstruct(rows(x, [40]), 0)
+@pytest.mark.parametrize(("variant", "options"), dict(OPTIONS).items())
+def test_a_compiled_encoder_gives_the_same(variant: str, options: dict[str, Any]) -> None:
+    sae = random_sae(variant, options, 3)
+    eager, compiled = (
+        Autoencoding(sae, 1, torch.device("cpu"), compiled=compiled) for compiled in (False, True)
     )
+    x = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(0))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        x_hat = compiled.reconstruct(rows(x, [40]), 0)
+    torch.testing.assert_close(x_hat, eager.reconstruct(rows(x, [40]), 0))
+    assert eager.sums[0].item() > 0
     torch.testing.assert_close(compiled.sums, eager.sums, rtol=1e-5, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -46,4 +47,6 @@ def _compiled(
         codes: Tensor = torch.func.functional_call(encoder, weights, (z,))
         return codes
 
-    return torch.compile(encode)
+    # Compilations of one code object are limited in number, beyond which it runs eagerly.
+    code = encode.__code__.replace(co_name=f"encode_{variant}")
+    return torch.compile(FunctionType(code, globals(), closure=encode.__closure__))
