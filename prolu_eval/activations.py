@@ -49,9 +49,10 @@ REACH: dict[Estimator, float] = {
 
 
 def gate(value: Tensor, by: Tensor) -> Tensor:
-    """``value`` where ``by > 0``, else 0; gradient flows to ``value`` alone. Same shapes and dtypes.
+    """``value`` where ``by > 0``, else 0; gradient flows to ``value`` alone.
 
-    The kernel of ReLU's own backward: on a CPU several times faster than a mask and a choice.
+    Both are of the same shape and dtype. It is the kernel of ReLU's own backward: on a CPU several
+    times faster than a mask and a choice.
     """
     result: Tensor = torch.ops.aten.threshold_backward(value, by, 0)
     return result

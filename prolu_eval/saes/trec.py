@@ -2,7 +2,6 @@
 
 from typing import ClassVar, cast
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
