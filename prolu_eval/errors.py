@@ -6,6 +6,8 @@ is raised is a defect of prolu-eval.
 
 from pathlib import Path
 
+from prolu_eval.plain_text import printable
+
 DONE, CHECK_FAILED, WRONG_INPUT = 0, 1, 2
 
 
@@ -20,7 +22,7 @@ class ProluEvalError(Exception):
 
     def __init__(self, subject: str | Path, reason: str, remedy: str) -> None:
         self.subject, self.reason, self.remedy = str(subject), reason, remedy
-        super().__init__(" ".join(f"{subject}: {reason}; {remedy}.".split()))
+        super().__init__(printable(" ".join(f"{subject}: {reason}; {remedy}.".split())))
 
 
 class UsageError(ProluEvalError):

@@ -11,17 +11,18 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.hub import results_folder
+from prolu_eval.plain_text import printable
 
 SCHEMA_VERSION = 1
 # 1: first version (2026-11)
@@ -30,6 +31,7 @@ FOLDER = "evaluation"
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
 
 Array = NDArray[Any]
+Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
 
 
 class Scalar(BaseModel):
@@ -47,15 +49,15 @@ class RunSummary(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
+    name: Line
     path: str
-    format: str
-    variant: str
-    label: str
+    format: Line
+    variant: Line
+    label: Line
     d_in: int
     d_sae: int
-    hook: str
-    penalty: str | None = None
+    hook: Line
+    penalty: Line | None = None
     coefficient: float | None = None
     learning_rate: float | None = None
     seed: int | None = None
@@ -67,9 +69,9 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
+    model: Line
     model_fingerprint: str
-    tokens: str
+    tokens: Line
     tokens_fingerprint: str
     n_sequences: int
     context_length: int
@@ -288,6 +290,7 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
     for result in results:
         row: dict[str, Any] = {
             **result.run.model_dump(exclude={"provenance"}),
+            "path": printable(result.run.path),
             **result.setting.model_dump(),
             "fingerprint": result.fingerprint,
         }

@@ -12,8 +12,7 @@ from prolu_eval.analysis import comparable
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.evaluation import Options, evaluate
 from prolu_eval.evaluation.engine import Engine
-from prolu_eval.lm import model as lm
-from prolu_eval.lm import official_name
+from prolu_eval.lm import loading, official_name
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import Relu
 
@@ -42,7 +41,7 @@ def test_an_alias_and_the_official_name_share_a_model_and_its_clean_pass(
     tiny_model: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, load, clean = str(tiny_model("gpt2")), lm.load_network, Engine.reference
+    folder, load, clean = str(tiny_model("gpt2")), loading.load_network, Engine.reference
     loaded: list[str] = []
     passes: list[range] = []
 
@@ -54,7 +53,7 @@ def test_an_alias_and_the_official_name_share_a_model_and_its_clean_pass(
         passes.append(rows)
         return clean(engine, mean, rows)
 
-    monkeypatch.setattr(lm, "load_network", load_network)
+    monkeypatch.setattr("prolu_eval.lm.model.load_network", load_network)
     monkeypatch.setattr(Engine, "reference", counted)
     for name, model in (("a", "gpt2-small"), ("b", "gpt2"), ("c", "GPT2-Small")):
         run_of(name, model)
@@ -73,13 +72,13 @@ def test_a_folder_is_one_however_its_path_is_written(
     tiny_model: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    load, loaded = lm.load_network, []
+    load, loaded = loading.load_network, []
 
     def load_network(name: str, *arguments: Any) -> Any:
         loaded.append(name)
         return load(name, *arguments)
 
-    monkeypatch.setattr(lm, "load_network", load_network)
+    monkeypatch.setattr("prolu_eval.lm.model.load_network", load_network)
     folder = tiny_model("gpt2")
     for name, model in (("a", f"{folder}"), ("b", f"{folder}/"), ("c", f"{folder.parent}/./gpt20")):
         run_of(name, model.replace("gpt20", folder.name))

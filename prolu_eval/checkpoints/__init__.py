@@ -18,6 +18,7 @@ from prolu_eval.checkpoints import (
 from prolu_eval.checkpoints.base import Format
 from prolu_eval.checkpoints.reading import check_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError
+from prolu_eval.plain_text import printable
 from prolu_eval.results import FOLDER
 from prolu_eval.runs import Broken, Run
 from prolu_eval.saes import SparseAutoencoder
@@ -103,7 +104,8 @@ def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
 def _closed(error: OSError, root: Path) -> Broken:
     folder = Path(error.filename)
     sentence = f"{folder}: cannot be listed ({error.strerror}); make it readable."
-    return Broken(folder.relative_to(root).as_posix(), folder, sentence)
+    name = printable(folder.relative_to(root).as_posix())
+    return Broken(name, folder, printable(sentence))
 
 
 def _places(
@@ -123,7 +125,9 @@ def _places(
 
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
     name = place.relative_to(root).as_posix() if root in place.parents else place.name
+    name = printable(name.replace("\\", "\\\\"))  # whatever it holds, it tells the run apart
     try:
+        _check_name(place)
         _check_links(fmt.files(place), root)
         runs = fmt.describe(place)
         for file in fmt.files(place):
@@ -131,7 +135,18 @@ def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
                 check_safetensors(file)
     except ProluEvalError as error:
         return [Broken(name, place, str(error))]
-    return [replace(r, name=name if r.part is None else f"{name}:{r.part}") for r in runs]
+    return [
+        replace(r, name=name if r.part is None else f"{name}:{printable(r.part)}") for r in runs
+    ]
+
+
+def _check_name(place: Path) -> None:
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(
+            place, "has a name that is no UTF-8, which results cannot hold", "rename it"
+        ) from None
 
 
 def _check_links(files: Iterable[Path], root: Path) -> None:

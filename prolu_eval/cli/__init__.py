@@ -12,6 +12,7 @@ import typer
 
 from prolu_eval import __version__
 from prolu_eval.errors import WRONG_INPUT, ProluEvalError, UsageError
+from prolu_eval.plain_text import printable
 
 # What a shell reports of a command that SIGINT or SIGPIPE ended.
 INTERRUPTED, READER_GONE = 130, 141
@@ -25,6 +26,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def say(sentence: str) -> None:
+    """Print a line on stdout."""
+    typer.echo(printable(sentence))
+
+
+def remark(sentence: str) -> None:
+    """Print a line on stderr."""
+    typer.echo(f"prolu-eval: {printable(sentence)}", err=True)
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,11 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return READER_GONE
     except OSError as error:
-        if error.filename is not None or error.errno not in _UNWRITABLE:
+        if error.filename is not None:
+            remark(
+                f"{error.filename}: cannot be used ({error.strerror}); name another, or mend it."
+            )
+        elif error.errno in _UNWRITABLE:
+            _drop_output()
+            reason = f"cannot be written ({error.strerror})"
+            remark(f"the output: {reason}; free space, or write elsewhere.")
+        else:
             raise
-        _drop_output()
-        reason = f"the output: cannot be written ({error.strerror})"
-        typer.echo(f"prolu-eval: {reason}; free space, or write elsewhere.", err=True)
         return WRONG_INPUT
 
 
@@ -68,13 +84,13 @@ def _run(given: Sequence[str]) -> int:
             raise UsageError("an argument", "is empty", "name a file, a folder or a value")
         app(given)
     except ProluEvalError as error:
-        typer.echo(f"prolu-eval: {error}", err=True)
+        remark(str(error))
         return error.exit_code
     except SystemExit as stop:  # Typer makes one of other endings
         if isinstance(stop.__context__, BrokenPipeError):
             raise stop.__context__ from None
         if stop.code == INTERRUPTED:
-            typer.echo("prolu-eval: interrupted; run the command again to continue.", err=True)
+            remark("interrupted; run the command again to continue.")
         return int(stop.code or 0)
     return 0
 

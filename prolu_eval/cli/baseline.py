@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, remark
 from prolu_eval.errors import UsageError
+from prolu_eval.plain_text import aligned
+
+if TYPE_CHECKING:
+    from prolu_eval.results import Scalar
 
 group = typer.Typer(no_args_is_help=True, help="Keep results to compare with, and change them.")
 app.add_typer(group, name="baseline")
@@ -53,16 +57,10 @@ def show(
         runs = [result.model_dump(mode="json") for result in results]
         typer.echo(json.dumps({"baseline": str(baseline), "runs": runs}, indent=1))
         return
-    width = max(len(result.run.name) for result in results)
     keys = ("l0", "ce_degradation", "nmse")
-    typer.echo(f"{'run':{width}}  " + "  ".join(f"{key:>22}" for key in keys))
-    for result in results:
-        scalars = (result.metrics.get(key) for key in keys)
-        shown = "  ".join(
-            f"{'-' if s is None or s.value is None else _with_error(s.value, s.standard_error):>22}"
-            for s in scalars
-        )
-        typer.echo(f"{result.run.name:{width}}  {shown}")
+    rows = [(r.run.name, *(_shown(r.metrics.get(key)) for key in keys)) for r in results]
+    for line in aligned([("run", *keys), *rows]):
+        typer.echo(line)
     for setting in dict.fromkeys(result.setting for result in results):
         typer.echo(
             f"on {setting.tokens}: {setting.n_sequences} sequences of {setting.context_length}, "
@@ -71,8 +69,11 @@ def show(
         )
 
 
-def _with_error(value: float, standard_error: float | None) -> str:
-    return f"{value:.5g}" + ("" if standard_error is None else f" ± {standard_error:.2g}")
+def _shown(scalar: "Scalar | None") -> str:
+    if scalar is None or scalar.value is None:
+        return "-"
+    error = scalar.standard_error
+    return f"{scalar.value:.5g}" + ("" if error is None else f" ± {error:.2g}")
 
 
 @group.command()
@@ -112,4 +113,4 @@ def update(
 
 
 def _warn(sentence: str) -> None:
-    typer.echo(f"prolu-eval: skipped: {sentence}", err=True)
+    remark(f"skipped: {sentence}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, remark
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def biases(runs: options.Runs, as_json: options.Json = False) -> None:
     elif documents:
         typer.echo(plain(_HEAD, [_row(document) for document in documents]))
     for failure in failures:
-        typer.echo(f"prolu-eval: {failure}", err=True)
+        remark(failure)
     failed = CHECK_FAILED if documents else WRONG_INPUT
     raise typer.Exit(failed if failures else DONE)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, remark
 from prolu_eval.cli.baseline import BaselineFile, Only
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def compare(
     current = obtain_results(
         runs,
         settings={result.setting for result in stored},
-        warn=lambda sentence: typer.echo(f"prolu-eval: skipped: {sentence}", err=True),
+        warn=lambda sentence: remark(f"skipped: {sentence}"),
     )
     found = comparing.compare(current, stored, chosen)
     found = found.with_update(_update_command(runs, baseline, only))

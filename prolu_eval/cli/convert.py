@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app
+from prolu_eval.cli import app, remark, say
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError, UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def convert(
             write(target, load_run(item), item)
         except ProluEvalError as failure:
             error = str(failure)
-            typer.echo(f"prolu-eval: {item.name} skipped: {error}", err=True)
+            remark(f"{item.name} skipped: {error}")
         path = None if error else str(target)
         documents.append({"run": item.name, "path": path, "error": error})
         if not as_json and path:
-            typer.echo(f"Wrote {path}")
+            say(f"Wrote {path}")
     if as_json:
         typer.echo(json.dumps({"runs": documents}, indent=1))
     n_failed = sum(document["error"] is not None for document in documents)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, remark
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
+from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
     from prolu_eval.evaluation import Options, Outcome
@@ -45,7 +46,7 @@ def report_failures(outcomes: "list[Outcome]") -> None:
     """One line on stderr for each run that could not be evaluated."""
     for outcome in outcomes:
         if outcome.status == "failed":
-            typer.echo(f"prolu-eval: {outcome.name} skipped: {outcome.error}", err=True)
+            remark(f"{outcome.name} skipped: {outcome.error}")
 
 
 def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:
@@ -54,10 +55,9 @@ def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:
         errors = [o.result.metrics[key].standard_error for o in outcomes if o.result is not None]
         missed = [error for error in errors if error is None or error > target]
         if missed:
-            typer.echo(
-                f"prolu-eval: {len(missed)} of {len(errors)} runs do not reach a standard error of "
-                f"{target:g} in {key} on {chosen.n_tokens:,} tokens; raise --n-tokens.",
-                err=True,
+            remark(
+                f"{len(missed)} of {len(errors)} runs do not reach a standard error of "
+                f"{target:g} in {key} on {chosen.n_tokens:,} tokens; raise --n-tokens."
             )
 
 
@@ -86,15 +86,14 @@ def describe(outcome: "Outcome") -> dict[str, Any]:
 
 
 def _print(outcomes: "list[Outcome]") -> None:
-    width = max(len(outcome.name) for outcome in outcomes)
     keys = ("l0", "ce_degradation", "explained_variance")
-    typer.echo(f"{'run':{width}}  status  " + "  ".join(f"{key:>18}" for key in keys))
+    rows: list[tuple[str, ...]] = [("run", "status", *keys)]
     for outcome in outcomes:
-        if outcome.status == "partial":
-            typer.echo(f"{outcome.name:{width}}  partial, until its other shares are measured")
-        if outcome.result is not None:
-            values = (outcome.result.metrics[key].value for key in keys)
-            shown = ("-" if value is None else f"{value:.4f}" for value in values)
-            cells = "  ".join(f"{value:>18}" for value in shown)
-            typer.echo(f"{outcome.name:{width}}  {outcome.status:6}  {cells}")
+        values = [outcome.result and outcome.result.metrics[key].value for key in keys]
+        shown = ("-" if value is None else f"{value:.4f}" for value in values)
+        rows.append((outcome.name, outcome.status, *shown))
+    for line in aligned(rows):
+        typer.echo(line)
     report_failures(outcomes)
+    if any(outcome.status == "partial" for outcome in outcomes):
+        remark("what is partial has a result once its other shares are measured.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, say
 from prolu_eval.cli.evaluate import describe, exit_code, report_failures
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def answer(
         document = _plain(_document(groups, question, outcomes, path))
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
-        typer.echo(f"Report: {path}")
+        say(f"Report: {path}")
     return exit_code(outcomes)
 
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app
+from prolu_eval.cli import app, remark
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
+from prolu_eval.plain_text import aligned, printable
 
 if TYPE_CHECKING:
     from prolu_eval.runs import Broken, Run
@@ -35,7 +36,7 @@ def inspect(
             documents.append(_document(item, error))
             n_broken += error is not None
         for place, reason in skipped(path):
-            typer.echo(f"prolu-eval: {place} skipped: {reason}", err=True)
+            remark(f"{place} skipped: {reason}")
     if as_json:
         typer.echo(json.dumps({"runs": documents}, indent=1))
     else:
@@ -68,16 +69,10 @@ def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
 
 
 def _print_table(documents: list[dict[str, Any]]) -> None:
-    rows = [_COLUMNS, *(tuple(_cell(d[name]) for name in _COLUMNS) for d in documents)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    for row, document in zip(rows, [None, *documents], strict=True):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
-        for problem in document["problems"] if document else ():
-            typer.echo(f"    ! {problem}")
-
-
-def _cell(value: object) -> str:
-    """As text on one line: configurations may hold any characters."""
-    text = "-" if value is None else str(value)
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    rows = [["-" if d[name] is None else d[name] for name in _COLUMNS] for d in documents]
+    head, *lines = aligned([_COLUMNS, *rows])
+    typer.echo(head)
+    for line, document in zip(lines, documents, strict=True):
+        typer.echo(line)
+        for problem in document["problems"]:
+            typer.echo(f"    ! {printable(problem)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, remark, say
 from prolu_eval.cli.frontier import (
     Question,
     Reference,
@@ -57,12 +57,12 @@ def report(
         _watch(runs, path, question, title)
         return
     render(runs, path, question, title)
-    typer.echo(f"Report: {path}")
+    say(f"Report: {path}")
     if static is not None:
         from prolu_eval.report.static import write_figures
 
         files = write_figures(path, static, kind)
-        typer.echo(f"Figures: {len(files)} in {static}")
+        say(f"Figures: {len(files)} in {static}")
 
 
 def render(
@@ -77,7 +77,7 @@ def render(
     from prolu_eval.report import answer_results, write_report
     from prolu_eval.report.stored import stored_results
 
-    results = stored_results(runs, lambda text: typer.echo(f"prolu-eval: {text}", err=True))
+    results = stored_results(runs, remark)
     if not results:
         raise ResultsError(
             runs[0], "holds no results", "run `prolu-eval evaluate` or `frontier` on it first"
@@ -94,7 +94,7 @@ def _watch(runs: list[Path], path: Path, question: Question, title: str) -> None
     from prolu_eval.results import result_files
 
     seen: dict[Path, float] = {}
-    typer.echo(f"Watching; interrupt to end. Report: {path}")
+    say(f"Watching; interrupt to end. Report: {path}")
     try:
         while True:
             found = {file: file.stat().st_mtime for file in result_files(runs)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options
+from prolu_eval.cli import app, options, remark, say
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ def train_and_print(
     elif not quiet:
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
-        typer.echo(f"{new} runs trained, {present} were there already: {out}")
+        say(f"{new} runs trained, {present} were there already: {out}")
     failed = [t for t in trained if t.status == "failed"]
     for t in failed:
-        typer.echo(f"prolu-eval: {t.error}", err=True)
+        remark(str(t.error))
     if not failed:
         return DONE
     return WRONG_INPUT if len(failed) == len(trained) else CHECK_FAILED

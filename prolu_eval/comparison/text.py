@@ -1,6 +1,7 @@
 """A comparison for the terminal, and its cells for every other table."""
 
 from prolu_eval.comparison.rows import WEAK, Comparison, Row
+from prolu_eval.plain_text import aligned
 
 HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 % interval",
           "tolerance", "sure to catch", "p (Holm)")  # fmt: skip
@@ -41,11 +42,7 @@ def render(comparison: Comparison, *, everything: bool = False) -> str:
         rows = [row for row in rows if row.verdict != "pass"]
     table = [HEADER, *map(cells, rows)] if rows else []
     table = [line[:_LEFT_OUT] + line[_LEFT_OUT + 1 :] for line in table]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
+    lines = aligned(table)
     lines += [f"  {row.title}: {why}" for row in rows if (why := remarks(row)) and why != WEAK]
     if hidden := len(comparison.rows) - len(rows):
         lines.append(f"{hidden} pass; --all shows them")

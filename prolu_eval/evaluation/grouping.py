@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import DEFAULT_CONTEXT, Options
@@ -53,6 +54,11 @@ def _group_of(run: Run, options: Options) -> Group:
     for what, value in needs.items():
         if value is None:
             raise UsageError(run.path, f"does not say its {what}", f"pass --{what}")
+        try:
+            Path(value).exists()
+        except OSError as error:
+            reason = f"its {what} can be no name of one ({error.strerror})"
+            raise UsageError(run.path, reason, f"pass --{what}") from None
     prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
     return Group(
         model=official_name(str(needs["model"])),

@@ -2,6 +2,10 @@
 
 A part appears whole or not at all, and whoever measures it holds a lock that ends with its process,
 however that ends. So work goes on where it was, and processes share it without repeating any.
+
+Parts of a measurement that nobody will finish (the checkpoint changed meanwhile, or other options
+were chosen) stay: only their fingerprint is known, and any other call may still want them. They may
+be deleted whenever nothing is being evaluated; all it costs is measuring what they hold.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ import pandas as pd
 from prolu_eval.analysis import Frontier, Group, statement
 from prolu_eval.analysis.statement import amount
 from prolu_eval.metrics import METRICS
+from prolu_eval.plain_text import aligned
 from prolu_eval.report.plot import plot
 
 _SHOWN = ("l0", "ce_degradation", "explained_variance", "dead_fraction")
@@ -81,12 +82,7 @@ def saving_table(answer: Frontier) -> Table:
 
 def plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns."""
-    table = [list(head), *map(list, rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    )
+    return "\n".join(aligned([head, *rows]))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
