@@ -207,9 +207,18 @@ def write_result(result: Result, folder: Path) -> Path:
     """
     path = folder / f"{result.fingerprint}.json"
     write_atomically(path.with_suffix(".safetensors"), save(dict(result.arrays)))
+    write_scalars(result, path)
+    return path
+
+
+def write_scalars(result: Result, path: Path) -> None:
+    """Write a result's JSON file alone, beside the arrays that are there.
+
+    Raises:
+        ResultsError: if it cannot be written.
+    """
     document = result.model_dump(mode="json")
     write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
-    return path
 
 
 def read_result(

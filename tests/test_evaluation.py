@@ -1,5 +1,6 @@
 """The engine agrees with a plain reference, whatever the batch size, and knows its fixed points."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +281,25 @@ def test_a_second_call_is_free_and_a_changed_checkpoint_is_measured_again(
     stored.write_text("{")
     made_run(run, random_sae(Relu, x, -1.0), model, dataset)
     assert only(evaluate(tmp_path / "runs", OPTIONS)).metrics == first.metrics
+
+
+def test_a_run_that_was_copied_or_renamed_is_not_measured_again_and_bears_its_new_name(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, dataset, _, _, x = corpus
+    run = made_run(tmp_path / "a", random_sae(Relu, x, -1.0), model, dataset)
+    first = only(evaluate(tmp_path, OPTIONS))
+    shutil.copytree(run, tmp_path / "copy")
+    run.rename(tmp_path / "renamed")
+    monkeypatch.setattr(LanguageModel, "clean", None)
+    outcomes = evaluate(tmp_path, OPTIONS)
+    assert [(o.name, o.status) for o in outcomes] == [("copy", "cached"), ("renamed", "cached")]
+    for outcome in outcomes:
+        assert outcome.result is not None
+        assert (outcome.result.run.name, outcome.result.metrics) == (outcome.name, first.metrics)
+    stored = load_results(tmp_path)
+    assert sorted(stored["name"]) == ["copy", "renamed"]
+    assert sorted(stored["path"]) == [str(tmp_path / "copy"), str(tmp_path / "renamed")]
 
 
 def test_the_reference_sums_are_measured_once(

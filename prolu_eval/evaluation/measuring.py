@@ -16,7 +16,7 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.grouping import portions
 from prolu_eval.evaluation.parts import Parts, name_of
 from prolu_eval.evaluation.sums import Measurement
-from prolu_eval.results import Result, read_result, write_result
+from prolu_eval.results import Result, read_result, write_result, write_scalars
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 
@@ -49,15 +49,26 @@ class Home:
         return cls(run, folder, parts, checkpoint, names, known)
 
     def result(self, n_shards: int) -> Result | None:
-        """The stored result on the first shards; one that cannot be read is as good as none."""
+        """The stored result on the first shards; one that cannot be read is as good as none.
+
+        A run that has another name since bears it from now on, in the file too where it can be
+        written.
+        """
         path = self._path(n_shards)
         if not path.exists():
             return None
         try:
-            return read_result(path, arrays="stored")
+            result = read_result(path, arrays="stored")
         except ResultsError:
             path.unlink(missing_ok=True)
             return None
+        if result.run.name == self.run.name:
+            return result
+        now = {"name": self.run.name, "path": str(self.run.path)}
+        result = result.model_copy(update={"run": result.run.model_copy(update=now)})
+        with contextlib.suppress(ResultsError):
+            write_scalars(result, path)
+        return result
 
     def finished(self) -> int | None:
         """The number of shards for which another process has meanwhile stored a result, if any."""
