@@ -25,7 +25,7 @@ def _assert_no_regression(
     runs: str | PathLike[str] | Sequence[str | PathLike[str]],
     baseline: str | PathLike[str],
     *,
-    tolerance: str | None = None,
+    tolerance: str | Sequence[str] | None = None,
     **options: Any,
 ) -> "Comparison":
     """Compare as `prolu-eval compare` does; the comparison, if nothing fails.
@@ -33,7 +33,7 @@ def _assert_no_regression(
     Args:
         runs: a folder of runs with results, or several.
         baseline: the baseline's JSON file.
-        tolerance: as the option of that name.
+        tolerance: as the option of that name, or several of it.
         options: the other fields of :class:`prolu_eval.comparison.Options`.
     """
     __tracebackhide__ = True
@@ -44,18 +44,21 @@ def _assert_no_regression(
     from prolu_eval.errors import ProluEvalError
 
     folders = [runs] if isinstance(runs, str | PathLike) else runs
+    tolerances = [tolerance or DEFAULT] if isinstance(tolerance, str | None) else tolerance
     skipped: list[str] = []
+    problem = ""
     try:
         stored = load_baseline(Path(baseline))
         settings = {result.setting for result in stored}
         current = obtain_results(
             [Path(folder) for folder in folders], settings=settings, warn=skipped.append
         )
-        chosen = Options(tolerances=parse_tolerances([tolerance or DEFAULT]), **options)
+        chosen = Options(tolerances=parse_tolerances(tolerances), **options)
         found = compare(current, stored, chosen)
+        if found.exit_code:
+            problem = "\n".join([render(found), *(f"skipped: {why}" for why in skipped)])
     except ProluEvalError as error:
-        pytest.fail(str(error), pytrace=False)
-    if found.exit_code:
-        lines = [render(found), *(f"skipped: {sentence}" for sentence in skipped)]
-        pytest.fail("\n".join(lines), pytrace=False)
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)
     return found

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from prolu_eval.comparison import Options, compare, parse_tolerances
+from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
 from prolu_eval.results import Result
 
 SIMULATIONS = 200
@@ -15,8 +15,21 @@ DEFAULTS = "l0=+2%,ce_degradation=+2%,nmse=+2%,hypervolume=-2%"
 On = Callable[[NDArray[np.int64]], list[Result]]
 
 
-def share_failing(now: On, then: On, tolerance: str, *, pool: int, paired: bool) -> float:
-    """The fraction of simulations in which a comparison finds a regression.
+def found_regression(found: Comparison) -> bool:
+    """Whether a comparison's verdict is a regression."""
+    return found.verdict == "regression"
+
+
+def share_of(
+    now: On,
+    then: On,
+    tolerance: str,
+    *,
+    pool: int,
+    paired: bool,
+    of: Callable[[Comparison], bool] = found_regression,
+) -> float:
+    """The fraction of simulations in which a comparison finds a regression, or what else is asked.
 
     Args:
         now: results on the sequences of the pool that are drawn.
@@ -24,13 +37,14 @@ def share_failing(now: On, then: On, tolerance: str, *, pool: int, paired: bool)
         tolerance: as `--tolerance`.
         pool: how many sequences there are to draw from.
         paired: whether both sides see the same sequences, or each its own.
+        of: what is counted of a comparison.
     """
     options = Options(tolerances=parse_tolerances([tolerance]), unpaired=not paired)
     rng = np.random.default_rng(7)
-    failed = 0
+    counted = 0
     for _ in range(SIMULATIONS):
         drawn = rng.permutation(pool)[: 2 * SEQUENCES]
         before, others = drawn[:SEQUENCES], drawn[SEQUENCES:]
         after = before if paired else others
-        failed += compare(now(after), then(before), options).verdict == "regression"
-    return failed / SIMULATIONS
+        counted += of(compare(now(after), then(before), options))
+    return counted / SIMULATIONS

@@ -91,12 +91,28 @@ def test_pruning_drops_runs_that_are_gone(
         file.unlink()
     gone = run(capfd, "compare", runs, "-b", baseline)
     assert gone.code == 1
-    assert "--prune" in gone.out
+    assert "drop it with `prolu-eval baseline update --prune`" in gone.out
+    assert gone.out.splitlines()[-1].endswith(f"--baseline {baseline} --prune")
     assert run(capfd, "baseline", "update", runs, "-b", baseline).code == 0
     assert names(baseline)[-1] == "prolu/0.5"
     assert run(capfd, "baseline", "update", runs, "-b", baseline, "--prune").code == 0
     assert names(baseline) == ["prolu/0.2", "prolu/0.35"]
     assert run(capfd, "compare", runs, "-b", baseline).code == 0
+
+
+def test_accepting_renamed_runs_forgets_their_former_names(
+    runs: Path, baseline: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (file,) = (runs / "prolu" / "0.2" / "evaluation").glob("*.json")
+    file.write_text(file.read_text().replace('"name": "prolu/0.2"', '"name": "other"'))
+    by = ("--match", "configuration", "--tolerance", "l0=+0.1%")
+    store(runs, Sae(threshold=0.35, encoder_noise=0.2))
+    ran = run(capfd, "compare", runs, "-b", baseline, *by)
+    assert ran.code == 1
+    words = ran.out.splitlines()[-1].removeprefix("To accept: prolu-eval ").split()
+    assert run(capfd, *words).code == 0
+    assert sorted(names(baseline)) == ["other", "prolu/0.35", "prolu/0.5"]
+    assert run(capfd, "compare", runs, "-b", baseline, *by).code == 0
 
 
 def test_two_runs_of_one_name_are_not_compared(

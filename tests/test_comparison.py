@@ -1,5 +1,6 @@
 """Verdicts: tolerances, matching, what cannot be compared, and frontiers."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,35 @@ def test_what_passes_for_want_of_tokens_says_so() -> None:
     assert row.detectable > 2 * row.limit
     (row,) = compare(worse, base, tolerating("ce_degradation=+500%")).rows
     assert row.reason is None
+
+
+@pytest.mark.parametrize("tolerance", ["ce_degradation=+3%", "ce_degradation=0.001"])
+def test_what_these_tokens_are_too_few_for_is_said_with_how_many_would_do(tolerance: str) -> None:
+    few = np.arange(5)
+    damages = [(0.3, 0.01), (0.5, 0.001)]
+    weak = [result(Sae(threshold=t, encoder_noise=noise), few) for t, noise in damages]
+    base = [result(Sae(threshold=t), few) for t, _ in damages]
+    found = compare(weak, base, tolerating(tolerance))
+    (sentence,) = found.too_few_tokens
+    worst = row_of(found, "prolu/0.3", "ce_degradation")
+    assert worst.detectable is not None
+    assert worst.limit is not None
+    assert f"from {worst.shown_detectable} on (prolu/0.3)" in sentence
+    assert worst.shown_detectable.endswith("%") == tolerance.endswith("%")
+    (times,) = re.findall(r"evaluate on ([\d.]+) times as many", sentence)
+    # So many times the tokens bring what is sure to be caught to twice the tolerance.
+    at_most = worst.detectable / np.sqrt(float(times))
+    assert at_most <= 2 * worst.limit
+    assert at_most == pytest.approx(2 * worst.limit, rel=0.05)
+    hopeless = compare(weak, base, tolerating("ce_degradation=0"))
+    assert [s.rsplit(": ")[-1] for s in hopeless.too_few_tokens] == ["tolerate more"]
+    assert compare(weak, base, tolerating("ce_degradation=+500%")).too_few_tokens == []
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, 0.6, float("nan")])
+def test_an_error_rate_that_is_none_is_refused(alpha: float) -> None:
+    with pytest.raises(UsageError, match="--alpha"):
+        Options(alpha=alpha)
 
 
 def test_what_is_sure_to_be_caught_is_caught_in_95_of_100_cases() -> None:
@@ -217,7 +247,9 @@ def test_missing_runs_fail_and_new_ones_are_named() -> None:
     assert found.verdict == "incomparable"
     assert "--prune" in (row_of(found, "prolu/0.1", None).remedy or "")
     assert found.new_runs == ["prolu/0.5"]
+    assert found.missing_runs == ["prolu/0.1"]
     assert compare(now, base, Options(only=["*/0.2"])).verdict == "pass"
+    assert compare(now, base, Options(only="*/0.2")).verdict == "pass"
 
 
 def renamed(runs: list[Result], prefix: str) -> list[Result]:
@@ -261,8 +293,9 @@ def test_moving_along_the_frontier_is_no_regression() -> None:
     found = compare(now, sweep())
     assert found.verdict == "pass"
     assert row_of(found, "prolu/0.5", "ce_degradation").verdict == "moved"
-    without = compare(now, sweep(), Options(frontier=None))
-    assert row_of(without, "prolu/0.5", "ce_degradation").verdict == "regression"
+    for none in (None, "none"):
+        without = compare(now, sweep(), Options(frontier=none))
+        assert row_of(without, "prolu/0.5", "ce_degradation").verdict == "regression"
 
 
 def test_a_run_that_falls_behind_its_former_place_is_newly_dominated() -> None:
@@ -300,7 +333,7 @@ def test_a_hypervolume_needs_both_axes() -> None:
         compare(sweep(), sweep(), tolerating("l0=1,hypervolume=-1%"))
 
 
-@pytest.mark.parametrize("axes", ["l0", "l0,l2_ratio", "l0,nothing", "l0,mse,kl"])
+@pytest.mark.parametrize("axes", ["l0", "l0,l0", "l0,l2_ratio", "l0,nothing", "l0,mse,kl"])
 def test_axes_that_make_no_sense(axes: str) -> None:
     with pytest.raises(UsageError, match="--frontier"):
         compare(sweep(), sweep(), Options(frontier=axes))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
 from prolu_eval.statistics import estimate
-from tests.drawing import DEFAULTS, On, share_failing
+from tests.drawing import DEFAULTS, On, share_of
 from tests.synthetic import POOL, Sae, pool_sums, result
 
 RUNS = [Sae(variant, threshold) for variant in ("prolu", "relu") for threshold in (0.2, 0.35, 0.5)]
@@ -44,21 +44,21 @@ def true_change(damage: Sae, metric: str) -> float:
 
 
 def test_the_same_sequences_again_always_pass() -> None:
-    assert share_failing(on(), on(), DEFAULTS, pool=POOL, paired=True) == 0
+    assert share_of(on(), on(), DEFAULTS, pool=POOL, paired=True) == 0
 
 
 @pytest.mark.parametrize("tolerance", [DEFAULTS, "l0=0,ce_degradation=0,nmse=0,hypervolume=0"])
 def test_other_sequences_of_the_same_distribution_pass(tolerance: str) -> None:
-    assert share_failing(on(), on(), tolerance, pool=POOL, paired=False) <= 0.05
+    assert share_of(on(), on(), tolerance, pool=POOL, paired=False) <= 0.05
 
 
 @pytest.mark.parametrize(("damage", "metric"), DAMAGES.values(), ids=DAMAGES)
 def test_twice_the_tolerance_is_caught(damage: Sae, metric: str) -> None:
     tolerance = f"{metric}={true_change(damage, metric) / 2}"
-    assert share_failing(on(damage), on(), tolerance, pool=POOL, paired=True) >= 0.95
+    assert share_of(on(damage), on(), tolerance, pool=POOL, paired=True) >= 0.95
 
 
 @pytest.mark.parametrize(("damage", "metric"), DAMAGES.values(), ids=DAMAGES)
 def test_half_the_tolerance_does_not_fail(damage: Sae, metric: str) -> None:
     tolerance = f"{metric}={true_change(damage, metric) * 2}"
-    assert share_failing(on(damage), on(), tolerance, pool=POOL, paired=True) == 0
+    assert share_of(on(damage), on(), tolerance, pool=POOL, paired=True) == 0

@@ -37,14 +37,25 @@ def test_a_regression_fails_with_the_table_and_no_traceback(pytester: pytest.Pyt
     ran.stdout.no_fnmatch_line("*pytest_plugin.py*")
 
 
-def test_options_reach_the_comparison(pytester: pytest.Pytester) -> None:
-    options = "tolerance='ce_degradation=+500%,l0=+1', frontier=None, only=['prolu/*']"
+@pytest.mark.parametrize(
+    "options",
+    [
+        "tolerance='ce_degradation=+500%,l0=+1', frontier=None, only=['prolu/*']",
+        "tolerance=['ce_degradation=+500%', 'l0=+1'], frontier='none', only='prolu/*'",
+    ],
+)
+def test_options_reach_the_comparison(pytester: pytest.Pytester, options: str) -> None:
     gate(pytester, Sae(decoder_scale=0.8), options).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [("tolerance='loss=+1'", "*loss is no metric*"), ("match='('", "*is no regular expression*")],
+    [
+        ("tolerance='loss=+1'", "*loss is no metric*"),
+        ("match='('", "*is no regular expression*"),
+        ("alpha=7", "*--alpha: 7 is no error rate*"),
+        ("frontier='l0'", "*is no pair of metrics*"),
+    ],
 )
 def test_options_that_make_no_sense_fail_in_one_line(
     pytester: pytest.Pytester, options: str, message: str
@@ -52,6 +63,7 @@ def test_options_that_make_no_sense_fail_in_one_line(
     ran = gate(pytester, Sae(), options)
     ran.assert_outcomes(failed=1)
     ran.stdout.fnmatch_lines([message])
+    ran.stdout.no_fnmatch_line("During handling*")
 
 
 def test_missing_files_fail_in_one_line(pytester: pytest.Pytester, tmp_path: Path) -> None:

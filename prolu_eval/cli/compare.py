@@ -40,9 +40,7 @@ def compare(
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Compare results on different tokens too.")
     ] = False,
-    alpha: Annotated[
-        float, typer.Option(min=1e-6, max=0.5, help="Error rate of all tests together.")
-    ] = 0.05,
+    alpha: Annotated[float, typer.Option(help="Error rate of all tests together.")] = 0.05,
     markdown: Annotated[
         Path | None, typer.Option(help="Write GitHub-flavoured Markdown here.")
     ] = None,
@@ -64,7 +62,7 @@ def compare(
 
     chosen = comparing.Options(
         tolerances=comparing.parse_tolerances(tolerance or (comparing.DEFAULT,)),
-        frontier=None if frontier == "none" else frontier,
+        frontier=frontier,
         match=match,
         only=only or (),
         unpaired=unpaired,
@@ -77,7 +75,7 @@ def compare(
         warn=lambda sentence: remark(f"skipped: {sentence}"),
     )
     found = comparing.compare(current, stored, chosen)
-    found = found.with_update(_update_command(runs, baseline, only))
+    found = found.with_update(_update_command(found, runs, baseline, only))
     if as_json:
         typer.echo(json.dumps(found.document(), indent=1))
     elif not quiet:
@@ -89,8 +87,13 @@ def compare(
     raise typer.Exit(found.exit_code)
 
 
-def _update_command(runs: list[Path], baseline: Path, only: list[str] | None) -> str:
+def _update_command(
+    found: "Comparison", runs: list[Path], baseline: Path, only: list[str] | None
+) -> str:
+    """What makes the baseline that of these runs; names that are gone are dropped."""
     words = ["prolu-eval", "baseline", "update", *map(str, runs), "--baseline", str(baseline)]
+    if found.missing_runs or found.matched_by != "name":
+        words += ["--prune"]
     for pattern in only or ():
         words += ["--only", pattern]
     return shlex.join(words)

@@ -18,9 +18,12 @@ from prolu_eval.comparison.judging import Finding, judge, weigh_metric
 from prolu_eval.comparison.matching import Matched, configuration, match, obstacle
 from prolu_eval.comparison.rows import Comparison, Row
 from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, parse_tolerances
+from prolu_eval.errors import UsageError
 from prolu_eval.results import Result
 
 __all__ = ["DEFAULT", "Comparison", "Options", "compare", "parse_tolerances"]
+
+MOST_ALPHA = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Options:
 
     Attributes:
         tolerances: by metric; those metrics are judged, and `hypervolume`.
-        frontier: two metrics `x,y` whose frontier is judged if both have tolerances; None for none.
+        frontier: two metrics `x,y` whose frontier is judged if both have tolerances; None, or
+            `none`, for none.
         match: `name`, `configuration`, or a regular expression whose groups identify a run.
-        only: shell patterns of run names; what matches none is left out on both sides.
+        only: a shell pattern of run names, or several; what matches none is left out on both
+            sides.
         unpaired: compare results on different tokens as independent samples.
         alpha: the error rate of the whole family of tests.
     """
@@ -39,9 +44,15 @@ class Options:
     tolerances: dict[str, Tolerance] = field(default_factory=parse_tolerances)
     frontier: str | None = "l0,ce_degradation"
     match: str = "name"
-    only: Sequence[str] = ()
+    only: str | Sequence[str] = ()
     unpaired: bool = False
     alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse an error rate that is none."""
+        if not 0 < self.alpha <= MOST_ALPHA:
+            remedy = f"choose one above 0, of at most {MOST_ALPHA}"
+            raise UsageError("--alpha", f"{self.alpha:g} is no error rate", remedy)
 
 
 def compare(
@@ -83,6 +94,7 @@ def compare(
         runs=rows + runs,
         frontiers=frontiers,
         new_runs=[run.run.name for run in matched.new],
+        missing_runs=[run.run.name for run in matched.missing],
         matched_by=options.match,
         method=_method(len(judged), pairs, options),
         points=points_to_draw(pairs, matched.new, axes) if axes else (),
@@ -102,7 +114,9 @@ def _missing(run: Result, matched: Matched) -> Row:
 
 def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: Options) -> str:
     counts = sorted({now.setting.n_sequences for now, _ in pairs})
-    sequences = "-".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "no"
+    if not counts:
+        return "Nothing could be tested."
+    sequences = "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     return (
         f"One-sided t tests on {sequences} sequences, paired by sequence where the tokens are the "
         f"same and by Welch otherwise, clustered standard errors of ratios and of hypervolumes by "

@@ -225,10 +225,10 @@ def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[Place]:
 
 def frontier_axes(names: str | None, tolerances: dict[str, Tolerance]) -> Axes | None:
     """The axes to judge frontiers on; None where a tolerance for one of them is lacking."""
-    if names is None:
+    if names is None or names == "none":
         return None
     keys = [name.strip() for name in names.split(",")]
-    if len(keys) != 2 or any(key not in METRICS for key in keys):
+    if len(keys) != 2 or keys[0] == keys[1] or any(key not in METRICS for key in keys):
         raise UsageError("--frontier", f"{names!r} is no pair of metrics", "write x,y or none")
     if any(METRICS[key].direction == "none" for key in keys):
         raise UsageError("--frontier", f"{names!r} has an axis without direction", "name another")

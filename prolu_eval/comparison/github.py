@@ -40,7 +40,7 @@ def _append(variable: str, text: str, environment: Mapping[str, str]) -> None:
 def annotations(
     comparison: Comparison, baseline: Path, environment: Mapping[str, str]
 ) -> Iterator[str]:
-    """Workflow commands: an error for each failing run, at its lines of the baseline; notices."""
+    """Workflow commands: errors at failing runs' lines of the baseline, warnings, notices."""
     text = baseline.read_text(encoding="utf-8")
     place = _relative(baseline, environment)
     failing: dict[str, list[Row]] = {}
@@ -55,6 +55,9 @@ def annotations(
     if len(failing) > _MOST:
         more = f"{len(failing) - _MOST + 1} more runs fail; see the job's summary"
         yield _command("error", more, file=place, line=1, title=f"prolu-eval: {comparison.verdict}")
+    if few := comparison.too_few_tokens:
+        title = "prolu-eval: a regression could be missed"
+        yield _command("warning", "\n".join(few), file=place, line=1, title=title)
     better = sorted({row.run for row in comparison.rows if row.verdict == "improvement"})
     if better:
         said = f"{', '.join(better)}\nTo accept: {comparison.update}"

@@ -36,6 +36,8 @@ def render(comparison: Comparison) -> str:
     if passed:
         parts += ["<details>", f"<summary>{len(passed)} pass</summary>", "", *_table(passed)]
         parts += ["", "</details>", ""]
+    if few := comparison.too_few_tokens:
+        parts += [*(f"- {escape(sentence)}" for sentence in few), ""]
     if comparison.new_runs:
         names = ", ".join(map(escape, comparison.new_runs[:_MOST_ROWS]))
         parts += [f"Not in the baseline: {names}", ""]

@@ -24,7 +24,11 @@ class Matched:
 
 
 def match(
-    current: Sequence[Result], baseline: Sequence[Result], by: str, *, only: Sequence[str] = ()
+    current: Sequence[Result],
+    baseline: Sequence[Result],
+    by: str,
+    *,
+    only: str | Sequence[str] = (),
 ) -> Matched:
     """Match runs by `name`, by `configuration`, or by the groups of a regular expression on names.
 
@@ -49,9 +53,10 @@ def match(
     )
 
 
-def selected(name: str, only: Sequence[str]) -> bool:
-    """Whether a name matches one of some shell patterns, or there are none."""
-    return not only or any(fnmatchcase(name, pattern) for pattern in only)
+def selected(name: str, only: str | Sequence[str]) -> bool:
+    """Whether a name matches a shell pattern, or one of several, or there are none."""
+    patterns = [only] if isinstance(only, str) else only
+    return not only or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def configuration(run: RunSummary) -> tuple[object, ...]:

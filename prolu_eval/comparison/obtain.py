@@ -48,8 +48,8 @@ def obtain_results(
             old[result.run.name] = f"{file}: {why}; evaluate it again, or delete the file."
             continue
         name = result.run.name
-        if (other := homes.setdefault(name, file.parent.resolve())) != file.parent.resolve():
-            remedy = "compare them apart, or evaluate them in one call, which tells them apart"
+        if (other := homes.setdefault(name, file.parent)).resolve() != file.parent.resolve():
+            remedy = "evaluate them in one call, which tells them apart, or compare one of them"
             raise UsageError(other, f"and {file.parent} both hold results of a {name}", remedy)
         rank = _key(result.setting) in wanted, file.stat().st_mtime
         if name not in best or rank > best[name][0]:

@@ -1,6 +1,9 @@
 """What a comparison finds: one row for each thing that was judged."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import ceil, inf
 from typing import Any, Literal
 
 from prolu_eval.errors import CHECK_FAILED, DONE
@@ -9,6 +12,8 @@ Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
 # Said of what passes, and would at a worse value too.
 WEAK = "a regression of twice the tolerance could be missed"
+# Times as many tokens, beyond which asking for more is no help.
+_MOST_TIMES = 1000
 _PLURALS = {"regression": "regressions", "improvement": "improvements"}
 VERDICTS: dict[Verdict, str] = {
     "regression": "worse by more than the tolerance, and statistically so",
@@ -60,6 +65,15 @@ class Row:
         )
 
     @property
+    def shown_detectable(self) -> str:
+        """What is sure to be caught, as the tolerance is written: in percent, or in the unit."""
+        if self.detectable is None:
+            return ""
+        if (self.tolerance or "").endswith("%") and self.baseline:
+            return f"{100 * self.detectable / abs(self.baseline):.2g}%"
+        return f"{self.detectable:.3g}"
+
+    @property
     def explanation(self) -> str:
         """Why the verdict is what it is, in a sentence."""
         numbers = ""
@@ -92,6 +106,7 @@ class Comparison:
     new_runs: list[str]
     matched_by: str
     method: str
+    missing_runs: Sequence[str] = ()
     update: str | None = None
     points: "tuple[FrontierPoints, ...]" = ()
 
@@ -125,6 +140,18 @@ class Comparison:
             extra += f"; in {weak}, {WEAK}: evaluate on more tokens"
         return f"{self.verdict}: {shown}{extra}"
 
+    @property
+    def too_few_tokens(self) -> list[str]:
+        """By metric, what these tokens are sure to show where twice the tolerance could be missed.
+
+        A sentence for each metric, about its least certain run.
+        """
+        weak: dict[str | None, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            if row.could_miss:
+                weak[row.metric].append(row)
+        return [_shortfall(rows) for rows in weak.values()]
+
     def with_update(self, command: str) -> "Comparison":
         """The same, with the command that accepts what changed, if anything would change."""
         changed = self.new_runs or any(row.verdict != "pass" for row in self.rows)
@@ -137,10 +164,31 @@ class Comparison:
             "runs": [asdict(row) for row in self.runs],
             "frontiers": [asdict(row) for row in self.frontiers],
             "new_runs": self.new_runs,
+            "missing_runs": list(self.missing_runs),
+            "too_few_tokens": self.too_few_tokens,
             "matched_by": self.matched_by,
             "method": self.method,
             "update": self.update,
         }
+
+
+def _shortfall(rows: list[Row]) -> str:
+    """What is missing for certainty in rows of one metric that could miss a regression.
+
+    These are rows whose significance is the bottleneck, so that what they are sure to catch falls
+    with the root of the number of sequences.
+    """
+
+    def lack(row: Row) -> float:
+        return row.detectable / (2 * row.limit) if row.detectable and row.limit else inf
+
+    worst = max(rows, key=lack)
+    times = ceil(10 * lack(worst) ** 2) / 10 if lack(worst) < inf else inf
+    more = f"evaluate on {times:g} times as many" if times <= _MOST_TIMES else "tolerate more"
+    return (
+        f"{worst.metric}: these tokens are sure to show a worsening from {worst.shown_detectable} "
+        f"on ({worst.run}), more than twice the tolerance of {worst.tolerance}: {more}"
+    )
 
 
 Place = tuple[str, float, float]

@@ -48,7 +48,7 @@ def render(comparison: Comparison, *, everything: bool = False) -> str:
         lines.append(f"{hidden} pass; --all shows them")
     if comparison.new_runs:
         lines.append(f"not in the baseline: {', '.join(comparison.new_runs)}")
-    lines += [comparison.method, comparison.headline]
+    lines += [comparison.method, *comparison.too_few_tokens, comparison.headline]
     if comparison.update:
         lines.append(f"To accept: {comparison.update}")
     return "\n".join(lines) + "\n"
