@@ -7,11 +7,22 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
 from prolu_eval.baseline import save_baseline
-from prolu_eval.comparison import Comparison, Options, compare, github, junit, markdown, text
+from prolu_eval.comparison import (
+    Comparison,
+    Options,
+    compare,
+    github,
+    html,
+    junit,
+    markdown,
+    parse_tolerances,
+    text,
+)
 from prolu_eval.comparison.text import HEADER
 from prolu_eval.results import Result, write_result
 from tests.cli import Ran, run
@@ -194,6 +205,19 @@ def test_at_most_ten_annotations_of_a_kind(tmp_path: Path) -> None:
     lines = list(github.annotations(found, tmp_path / "b.json", {}))
     assert len(lines) == 10
     assert "21 more runs fail" in lines[-1]
+
+
+def test_what_the_tokens_are_too_few_for_is_said_in_every_output(tmp_path: Path) -> None:
+    base, now = [result(Sae(), np.arange(5))], [result(Sae(encoder_noise=0.01), np.arange(5))]
+    save_baseline(base, tmp_path / "b.json")
+    found = compare(now, base, Options(parse_tolerances(["ce_degradation=+3%"])))
+    (sentence,) = found.too_few_tokens
+    (warning,) = commands("\n".join(github.annotations(found, tmp_path / "b.json", {})))
+    assert (warning[0], warning[2]) == ("warning", sentence)
+    assert sentence in text.render(found)
+    assert markdown.escape(sentence) in markdown.render(found)
+    assert sentence in html.render(found)
+    assert found.document()["too_few_tokens"] == [sentence]
 
 
 def test_improvements_come_with_the_command_that_accepts_them(
