@@ -20,7 +20,7 @@ from prolu_eval.errors import UsageError
 from prolu_eval.report import answer_results, frontier_text, write_report
 from prolu_eval.report.features import features_document, history_file, packed_floats
 from prolu_eval.report.figures import VIEWS, styles
-from prolu_eval.report.page import embedded, group_document, importance, runs_document
+from prolu_eval.report.page import embedded, figure_views, group_document, importance, runs_document
 from prolu_eval.report.static import find_browser, write_figures
 from prolu_eval.report.stored import stored_results
 from prolu_eval.report.tables import run_frame, write_table
@@ -285,6 +285,60 @@ def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert run(capfd, "report", tmp_path / "nowhere").code == 2
     (tmp_path / "empty").mkdir()
     assert "holds no results" in run(capfd, "report", tmp_path / "empty").err
+
+
+def test_three_objectives_have_intervals_and_say_what_is_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    made = [drawn(f"{label}{i}", label, rng, 3**i, f / 3**i)
+            for label, f in (("a", 2), ("b", 3)) for i in range(3)]  # fmt: skip
+    write_sweep(tmp_path, made, logged=False)
+    ran = run(capfd, "report", tmp_path, "-z", "explained_variance", "--json")
+    found = ran.json()
+    assert (ran.code, ran.err, found["report"]) == (0, "", str(tmp_path / "report.html"))
+    assert found["keys"] == ["l0", "ce_degradation", "explained_variance"]
+    assert found["statement"].startswith("No lead or saving is stated over three objectives")
+    assert (found["savings"], found["leads"], found["surfaces"]) == ([], [], {})
+    for variant in found["variants"].values():
+        for key in ("hypervolume", "hypervolume_share", "exclusive_share"):
+            low, high = variant[f"{key}_ci95"]
+            assert low <= variant[key] <= high
+            assert low < high or variant[key] == 0
+    (there, _) = found["epsilons"]
+    low, high = there["additive"]["ci95"]
+    assert low < there["additive"]["value"] < high
+    assert there["multiplicative"]["value"] is None, "costs of explained variance are negative"
+    page = (tmp_path / "report.html").read_text()
+    assert "No lead or saving is stated over three objectives" in page
+    assert "Explained variance against CE degradation" in page
+    (group, _) = only(stored_results([tmp_path]))
+    pairs = [(v.x, v.y) for v in figure_views(group, ("l0", "l1", "mse"))]
+    assert pairs[:3] == [("l0", "l1"), ("l0", "mse"), ("l1", "mse")]
+    assert len(set(pairs)) == len(pairs), "each has an id of its own"
+
+
+def test_report_as_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_sweep(tmp_path, by_hand(), logged=False)
+    ran = run(capfd, "report", tmp_path, "--json", "--split", "l0=3", "-o", tmp_path / "r.html")
+    found = ran.json()
+    assert (ran.code, ran.err) == (0, "")
+    assert (found["x"], found["y"], found["report"]) == (*KEYS, str(tmp_path / "r.html"))
+    assert found["frontier"] == ["a1", "b1", "b2", "b3"]
+    assert found["variants"]["relu+l1"]["hypervolume"] == 2
+    assert found["stretches"]["l0 >= 3"]["frontier"] == ["a2", "b3"]
+    by_name = {entry["run"]: entry for entry in found["runs"]}
+    measured = by_name["a2"]["metrics"]["l0"]
+    assert (measured["value"], measured["ci95"]) == (3, pytest.approx([2.4, 3.6]))
+    assert (by_name["a2"]["status"], by_name["a2"]["path"]) == ("cached", "runs/a2")
+    assert by_name["a2"]["provenance"]["setting"]["model"] == "embedded"
+    (pair,) = (e for e in found["epsilons"] if (e["first"], e["second"]) == ("relu+l1", "alone"))
+    assert pair["multiplicative"]["value"] == pytest.approx(0.75)
+    assert pair["multiplicative"]["ci95"] == [None, None]
+    for other in ("--json", "--static"):
+        value = [] if other == "--json" else [tmp_path / "figures"]
+        ran = run(capfd, "report", tmp_path, "--watch", other, *value)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
 
 
 def test_watching_renders_when_results_arrive(

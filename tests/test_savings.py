@@ -2,10 +2,12 @@
 
 import math
 
+import moocore
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtri, stdtrit
 
 from prolu_eval.analysis import (
     Frontier,
@@ -16,9 +18,12 @@ from prolu_eval.analysis import (
     slack,
     statement,
 )
+from prolu_eval.analysis.attainment import _corners, attained, surfaces
+from prolu_eval.analysis.bootstrap import over_seeds, retrained
 from prolu_eval.analysis.curves import Lines
+from prolu_eval.analysis.epsilon import epsilons
 from prolu_eval.analysis.groups import Group
-from prolu_eval.analysis.pareto import epsilon, nondominated
+from prolu_eval.analysis.pareto import nondominated
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import PER_SEQUENCE, Result
@@ -134,18 +139,63 @@ points_ = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, 
 
 
 @given(points_, points_)
-def test_epsilon_equals_brute_force(
+def test_epsilon_equals_brute_force_and_moocore(
     first: list[tuple[int, int]], second: list[tuple[int, int]]
 ) -> None:
     a, b = np.array(first, float), np.array(second, float)
     span = np.ptp(np.concatenate([a, b]), axis=0)
     span[span == 0] = 1
-    multiplicative, additive = epsilon(a, b)
+    found, _ = epsilons({"a": a[None], "b": b[None]}, 0)
     ratios = [[max(p / q) for p in a] for q in b]
     gaps = [[max((p - q) / span) for p in a] for q in b]
-    assert multiplicative == pytest.approx(max(min(row) for row in ratios))
-    assert additive == pytest.approx(max(min(row) for row in gaps))
-    assert epsilon(a - 1, b)[0] is None or (a - 1 > 0).all()
+    assert found.multiplicative.value == pytest.approx(max(min(row) for row in ratios))
+    assert found.additive.value == pytest.approx(max(min(row) for row in gaps))
+    assert found.multiplicative.value == pytest.approx(moocore.epsilon_mult(a, ref=b))
+    assert found.additive.value == pytest.approx(moocore.epsilon_additive(a / span, ref=b / span))
+    assert found.additive.ci95 == (None, None)
+    shifted, _ = epsilons({"a": a[None] - 1, "b": b[None]}, 0)
+    assert (shifted.multiplicative.value is None) == ((a - 1 <= 0).any())
+
+
+def test_an_epsilon_interval_by_hand() -> None:
+    # Against (2, 2) and (1, 4), (3, 3) needs e^g = 1.5 and 3; (4, 4) decides nothing.
+    points = {"a": np.array([[[3.0, 3]]]), "b": np.array([[[2.0, 2], [1, 4], [4, 4]]])}
+    factors = np.exp(np.array([-0.1, 0, 0.1]))[:, None, None]
+    a = np.concatenate([points["a"], points["a"] * factors])
+    b = np.repeat(points["b"], 4, axis=0)
+    found, back = epsilons({"a": a, "b": b}, 1000)
+    # Only one gap may be the greatest, ln 3 with a standard error of 0.1.
+    assert found.multiplicative.value == pytest.approx(3)
+    low, high = found.multiplicative.ci95
+    quantile = stdtrit(1000, 0.975)  # of a normal deviate, widened for 1,000 degrees of freedom
+    assert high == pytest.approx(3 * math.exp(0.1 * quantile))
+    drawn = np.quantile([-1, 0, 1], 0.975) * quantile / ndtri(0.975)
+    assert low == pytest.approx(3 * math.exp(-0.1 * drawn))
+    # For (2, 2) and (1, 4) to dominate (3, 3): 2/3 and 4/3.
+    assert back.multiplicative.value == pytest.approx(2 / 3)
+
+
+def test_an_epsilon_that_several_gaps_may_decide_is_bounded_by_all() -> None:
+    rng = np.random.default_rng(0)
+    marks = np.stack([2.0 ** np.arange(8), 2.0 ** -np.arange(8)], 1)
+    noise = np.exp(rng.normal(0, 0.1, (20_001, 8, 1)))
+    noise[0] = 1
+    found, _ = epsilons({"a": marks * noise, "b": np.tile(marks, (20_001, 1, 1))}, 10**6)
+    low, high = found.multiplicative.ci95
+    assert found.multiplicative.value == 1
+    # The greatest of eight deviates is below 2.73 in 97.5 % of cases, one below 1.96.
+    assert math.log(low or 0) == pytest.approx(-0.273, abs=0.01)
+    assert math.log(high or 0) == pytest.approx(0.196, abs=0.01)
+
+
+def test_what_varies_in_no_replicate_has_no_spread() -> None:
+    points = {"a": np.ones((4, 1, 2)), "b": np.full((4, 1, 2), 2.0)}
+    found, _ = epsilons(points, 9)
+    assert found.multiplicative.ci95 == pytest.approx((0.5, 0.5))
+    points["a"][2, 0, 0] = math.nan
+    assert epsilons(points, 9)[0].additive.ci95 == (None, None)
+    points["a"][:] = math.nan
+    assert epsilons(points, 9)[0].additive.value is None
 
 
 def test_stretches_are_analysed_apart() -> None:
@@ -187,11 +237,64 @@ def test_seeds_count_once_by_their_mean() -> None:
     assert (found.hypervolume, found.variants[0].runs) == ((6 - 3) * (6 - 3), 2)
     assert found.frontier == ["a-s0", "a-s1"], "members are single runs"
     surfaces = found.surfaces["a"]
-    assert surfaces["best"] == [(2, 4), (4, 2)]
-    assert surfaces["worst"] == [(4, 4)]
+    assert surfaces["best"].corners == [(2, 4), (4, 2)]
+    assert surfaces["worst"].corners == [(4, 4)]
+    assert surfaces["best"].better == [], "nothing to resample"
     assert "b" not in found.surfaces
     twice = group_of(repeated("a", (2, 4, 0)), repeated("a", (4, 2, 0)))
     assert len(twice.configurations) == 2, "the same seed again is no repetition"
+
+
+def test_bands_of_surfaces_by_hand() -> None:
+    # Two seeds at (1, e) and (e, 1): in logarithms (0, 1) and (1, 0). Along the middle diagonal
+    # the best surface is crossed at (1, 1), as the worst; at the ends the best at the points.
+    group = group_of(repeated("a", (1, math.e, 0), (math.e, 1, 1)))
+    (runs,) = group.configurations
+    costs = group.table[list(KEYS)].to_numpy(float)[runs]
+    factors = np.exp(np.array([-0.1, 0, 0.1]))[:, None, None]
+    found = surfaces(group, KEYS, costs * factors, 1)["a"]
+    half = 0.1 * stdtrit(1, 0.975)
+    for name in ("best", "median", "worst"):
+        assert found[name].better[32] == pytest.approx([math.exp(1 - half)] * 2)
+        assert found[name].worse[32] == pytest.approx([math.exp(1 + half)] * 2)
+    assert found["best"].better[0] == pytest.approx((math.exp(-half), math.exp(1 - half)))
+    assert found["best"].worse[-1] == pytest.approx((math.exp(1 + half), math.exp(half)))
+    assert found["worst"].worse[0] == pytest.approx((math.exp(1 + half), math.exp(2 + half)))
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=4, max_size=12))
+def test_surfaces_are_crossed_at_their_corners(points: list[tuple[int, int]]) -> None:
+    made = np.array(points, float)
+    sets = np.arange(len(points)) % 4
+    for k, level in ((1, 25.0), (2, 50.0), (4, 100.0)):
+        corners = _corners(made, sets, level)
+        np.testing.assert_array_equal(attained(made[None], sets, corners)[k - 1], 0)
+
+
+def test_a_surface_is_of_seeds_whatever_the_order_of_runs() -> None:
+    # Seed 0 reaches (1, 4) and (4, 1), seed 1 (2, 2) and (5, 5): the runs' order mixes them.
+    made = []
+    for i, (zero, one) in enumerate([((1, 4), (2, 2)), ((4, 1), (5, 5))]):
+        for r in repeated(f"c{i}", (*zero, 0), (*one, 1)):
+            changes = {"label": "a", "coefficient": 0.1 * (i + 1)}
+            made.append(r.model_copy(update={"run": r.run.model_copy(update=changes)}))
+    found = surfaces(group_of(made), KEYS)["a"]
+    assert found["best"].corners == [(1, 4), (2, 2), (4, 1)]
+    assert found["worst"].corners == [(2, 4), (4, 2)]
+
+
+def test_other_seeds_keep_means_and_spread() -> None:
+    made = [repeated(label, *[(m + d, 2 * m - d, s) for s, d in enumerate((-1, 0, 1))])
+            for label, m in (("a", 10), ("b", 40))]  # fmt: skip
+    group = group_of(*made, runs("c", (3, 3)))
+    values = np.tile(group.table[list(KEYS)].to_numpy(float), (20_000, 1, 1))
+    again = retrained(group, values, np.random.default_rng(0))
+    np.testing.assert_array_equal(again[:, 6], values[:, 6])
+    # Deviations -1, 0, 1 have a standard deviation of 1; those drawn are as large.
+    np.testing.assert_allclose(again[:, :3].mean(0), [[10, 20]] * 3, atol=0.05)
+    np.testing.assert_allclose(again[:, :6].std(0), 1, atol=0.05)
+    over = over_seeds(group, values, np.random.default_rng(0))
+    np.testing.assert_allclose(over[:, 0], again[:, :3].mean(1))
 
 
 def test_replicates_are_metrics_of_resampled_sequences() -> None:
@@ -263,7 +366,8 @@ def test_the_sentence_refuses_what_the_data_does_not_support() -> None:
     text = statement(frontier(noisy, *KEYS, replicates=resample(noisy, KEYS, 200)))
     assert "does not tell" in text or "share no range" in text
     assert "dominates" not in text
-    assert "three objectives" in statement(frontier(bare, "l0", "ce_degradation", "mse"))
+    three = statement(frontier(bare, "l0", "ce_degradation", "mse"))
+    assert three.startswith("No lead or saving is stated over three objectives: both are read")
 
 
 def test_a_metric_at_equal_values_of_another_by_hand() -> None:

@@ -1,7 +1,9 @@
 """From stored results to answers: comparable groups and Pareto frontiers; no torch, no model."""
 
+from prolu_eval.analysis.attainment import Surface
 from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, resample
-from prolu_eval.analysis.frontiers import Epsilon, Frontier, VariantFrontier, frontier
+from prolu_eval.analysis.epsilon import Epsilon
+from prolu_eval.analysis.frontiers import Frontier, VariantFrontier, frontier
 from prolu_eval.analysis.groups import Group, comparable
 from prolu_eval.analysis.pareto import (
     PRESETS,
@@ -27,6 +29,7 @@ __all__ = [
     "Replicates",
     "Saving",
     "Slack",
+    "Surface",
     "VariantFrontier",
     "comparable",
     "frontier",

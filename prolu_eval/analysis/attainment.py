@@ -1,21 +1,56 @@
 """Attainment surfaces: what frontiers of repeated trainings reach, at best, in median, at worst."""
 
+from dataclasses import dataclass, field
+
 import moocore
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.analysis.bootstrap import Array, interval
+from prolu_eval.analysis.curves import Scale
 from prolu_eval.analysis.groups import Group
-from prolu_eval.analysis.pareto import Costs, costs, signs
+from prolu_eval.analysis.pareto import Costs, costs, reach, signs
 
-Surface = list[tuple[float, float]]
+Point = tuple[float, float]
+# Lines of slope 1, in units of the points' ranges, along which a band is computed.
+_DIAGONALS = 65
 
 
-def surfaces(group: Group, keys: tuple[str, str]) -> dict[str, dict[str, Surface]]:
+@dataclass(frozen=True)
+class Surface:
+    """The border of what frontiers of some share of seeds dominate.
+
+    Attributes:
+        corners: in order of the first metric.
+        better, worse: borders of its 95 % band, where there are replicates. The band is pointwise,
+            of the place where a line crosses the surface that goes up at equal rates in both
+            metrics, each as :class:`~prolu_eval.analysis.curves.Scale` places it, in units of its
+            range. It is of what as many seeds attain in expectation.
+    """
+
+    corners: list[Point]
+    better: list[Point] = field(default_factory=list)
+    worse: list[Point] = field(default_factory=list)
+
+
+def surfaces(
+    group: Group,
+    keys: tuple[str, str],
+    replicated: Array | None = None,
+    degrees_of_freedom: int = 0,
+) -> dict[str, dict[str, Surface]]:
     """By variant with several seeds, the surfaces that ``best``, ``median`` and ``worst`` name.
 
     A surface is the border of what the frontiers of at least one seed, of half of them, or of all
-    dominate (Fonseca and Fleming, 1996), given by its corners in order of the first metric. Only
-    configurations that were trained with several seeds count.
+    dominate (Fonseca and Fleming, 1996). Only configurations that were trained with several seeds
+    count.
+
+    Args:
+        group: the runs.
+        keys: two metrics.
+        replicated: the runs' costs as other sequences and seeds could have given them, for bands.
+            [n_replicates, n_runs, 2]
+        degrees_of_freedom: of bands.
     """
     points, seeds = costs(group.table, keys), group.table["seed"].to_numpy(float)
     labels = group.table["label"].to_numpy()
@@ -26,17 +61,78 @@ def surfaces(group: Group, keys: tuple[str, str]) -> dict[str, dict[str, Surface
         rows = np.intersect1d(np.concatenate([*repeated, np.empty(0, np.int64)]), finite)
         sets = np.unique(seeds[rows], return_inverse=True)[1]
         if len(rows) and sets.max() > 0:
+            bands = _Bands(points[rows], sets, keys, replicated, rows)
             n = int(sets.max()) + 1
             levels = {"best": 100 / n, "median": 50.0, "worst": 100.0}
             found[label] = {
-                name: [(float(x), float(y)) for x, y in _surface(points[rows], sets, level)
-                       * signs(keys)]
+                name: Surface(
+                    [(float(x), float(y)) for x, y in _corners(points[rows], sets, level)
+                     * signs(keys)],
+                    *bands.around(level, degrees_of_freedom),
+                )
                 for name, level in levels.items()
             }  # fmt: skip
     return found
 
 
-def _surface(points: Costs, sets: NDArray[np.int64], level: float) -> Costs:
+def _corners(points: Costs, sets: NDArray[np.int64], level: float) -> Costs:
     """Corners of the surface that a percentage of sets attains, in order of the first column."""
-    corners = moocore.eaf(points, sets, percentiles=[level])[:, :-1]
+    grouped = np.argsort(sets, kind="stable")  # moocore takes sets to follow one another
+    corners = moocore.eaf(points[grouped], sets[grouped], percentiles=[level])[:, :-1]
     return np.asarray(corners[np.lexsort(corners.T[::-1])])
+
+
+def attained(points: Array, sets: NDArray[np.int64], marks: Array) -> Array:
+    """How far every seed's points are from dominating marks, nearest first.
+
+    The surface that k seeds attain crosses the line of slope 1 through a mark so far from it.
+    [n_replicates, n, 2], [n], [n_marks, 2] -> [n_seeds, n_replicates, n_marks]
+    """
+    gaps = [reach(points[:, sets == s], marks[None]) for s in range(int(sets.max()) + 1)]
+    return np.sort(gaps, axis=0)
+
+
+class _Bands:
+    """Where surfaces of a variant cross diagonals, measured and replicated."""
+
+    def __init__(
+        self,
+        points: Costs,
+        sets: NDArray[np.int64],
+        keys: tuple[str, str],
+        replicated: Array | None,
+        rows: NDArray[np.int64],
+    ) -> None:
+        self.scales = Scale(keys[0]), Scale(keys[1])
+        self.gaps: Array | None = None
+        places = self._placed(points)
+        if replicated is None or not np.isfinite(places).all():
+            return
+        low, self.unit = places.min(0), np.ptp(places, axis=0)
+        self.unit[self.unit == 0] = 1
+        every = np.concatenate([places[None], self._placed(replicated[:, rows])])
+        self.marks = low / self.unit + np.linspace([-1, 0], [1, 0], _DIAGONALS)
+        self.gaps = attained(every / self.unit, sets, self.marks)
+
+    def _placed(self, points: Array) -> Array:
+        return np.stack([s.place(points[..., i]) for i, s in enumerate(self.scales)], -1)
+
+    def around(self, level: float, freedom: int) -> tuple[list[Point], list[Point]]:
+        """Borders of the band of the surface that a percentage of seeds attains."""
+        if self.gaps is None:
+            return [], []
+        gaps = self.gaps[int(np.ceil(round(level * len(self.gaps) / 100, 9))) - 1]
+        ends = [
+            interval(float(gap), replicates, freedom).ci95
+            for gap, replicates in zip(gaps[0], gaps[1:].T, strict=True)
+        ]
+        borders = [
+            [self._point(mark + end) for mark, end in zip(self.marks, side, strict=True)
+             if end is not None]
+            for side in zip(*ends, strict=True)
+        ]  # fmt: skip
+        return borders[0], borders[1]
+
+    def _point(self, place: Array) -> Point:
+        x, y = (s.value(float(p)) for s, p in zip(self.scales, place * self.unit, strict=True))
+        return x, y

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 from prolu_eval.analysis.groups import Group
 from prolu_eval.metrics import METRICS
@@ -109,38 +110,49 @@ def _is_defined(result: Result, key: str) -> bool:
 def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> Array:
     """Runs' values as their configurations' means over seeds, which ``rng`` resamples.
 
-    Seeds are few, so what training varies is pooled: residuals from the configurations' means, in
-    proportion to them where all are positive, of all configurations of a variant. A replicate adds
-    the mean of as many residuals as a configuration has seeds.
-
     Args:
         group: the runs.
         values: [n_replicates, n_runs, n_keys]
-        rng: for the residuals; None adds none.
+        rng: for :func:`retrained`; None for the seeds as they are.
 
     Returns:
         [n_replicates, n_configurations, n_keys]
     """
-    means = np.stack([values[:, runs].mean(1) for runs in group.configurations], 1)
-    if rng is None or not group.has_seeds:
-        return means
-    labels = np.array([group.table["label"][runs[0]] for runs in group.configurations])
+    values = values if rng is None else retrained(group, values, rng)
+    return np.stack([values[:, runs].mean(1) for runs in group.configurations], 1)
+
+
+def retrained(group: Group, values: Array, rng: np.random.Generator) -> Array:
+    """Runs' values as other seeds could have given them, where a training was repeated.
+
+    Seeds are few, so what training varies is pooled: residuals from the configurations' means, in
+    proportion to them where all are positive, of all configurations of a variant. A run of a
+    repeated configuration becomes the configuration's mean and a residual drawn for it.
+
+    Args:
+        group: the runs.
+        values: [n_replicates, n_runs, n_keys]
+        rng: for the residuals.
+
+    Returns:
+        [n_replicates, n_runs, n_keys]
+    """
+    again = values.copy()
+    centre = values.mean(0)
+    labels = group.table["label"].to_numpy()
     for label in group.labels:
-        own = np.flatnonzero(labels == label)
-        repeated = [i for i in own if len(group.configurations[i]) > 1]
+        repeated = [r for r in group.configurations if len(r) > 1 and labels[r[0]] == label]
         if not repeated:
             continue
-        centre = values.mean(0)
-        positive = all((centre[group.configurations[i]] > 0).all() for i in repeated)
-        scales = {i: centre[group.configurations[i]].mean(0) if positive else 1 for i in repeated}
+        positive = all((centre[runs] > 0).all() for runs in repeated)
+        scales = [centre[runs].mean(0) if positive else 1 for runs in repeated]
         residuals = np.concatenate(
-            [_residuals(centre[group.configurations[i]]) / scales[i] for i in repeated]
+            [_residuals(centre[runs]) / scale for runs, scale in zip(repeated, scales, strict=True)]
         )
-        for i in repeated:
-            n = len(group.configurations[i])
-            drawn = residuals[rng.integers(len(residuals), size=(len(values), n))].mean(1)
-            means[:, i] += drawn * scales[i]
-    return means
+        for runs, scale in zip(repeated, scales, strict=True):
+            drawn = residuals[rng.integers(len(residuals), size=(len(values), len(runs)))]
+            again[:, runs] = values[:, runs].mean(1, keepdims=True) + drawn * scale
+    return again
 
 
 def _residuals(values: Array) -> Array:
@@ -159,3 +171,18 @@ def interval(value: float, replicates: Array | None, freedom: int) -> Scalar:
     known = replicates is not None and len(replicates) > 1 and np.isfinite(replicates).all()
     spread = float(replicates.std(ddof=1)) if known and replicates is not None else np.nan
     return with_interval(value, spread, freedom)
+
+
+def widened(quantile: float, freedom: int) -> float:
+    """What a normal deviate's quantile is to be multiplied by where spreads are estimated."""
+    return float(stdtrit(freedom, quantile) / ndtri(quantile)) if freedom > 0 else np.nan
+
+
+def exponential(gap: Scalar) -> Scalar:
+    """A gap of logarithms as a ratio."""
+    if gap.value is None:
+        return gap
+    low, high = (None if end is None else float(np.exp(end)) for end in gap.ci95)
+    value = float(np.exp(gap.value))
+    error = None if gap.standard_error is None else value * gap.standard_error
+    return Scalar(value=value, standard_error=error, ci95=(low, high))

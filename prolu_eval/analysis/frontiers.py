@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prolu_eval.analysis.attainment import Surface, surfaces
-from prolu_eval.analysis.bootstrap import Replicates, degrees_of_freedom, interval, over_seeds
+from prolu_eval.analysis.bootstrap import (
+    Replicates,
+    degrees_of_freedom,
+    interval,
+    over_seeds,
+    retrained,
+)
+from prolu_eval.analysis.epsilon import Epsilon, epsilons
 from prolu_eval.analysis.groups import Group, stretched
 from prolu_eval.analysis.pareto import (
     costs,
-    epsilon,
     nondominated,
     signs,
     volume,
@@ -50,16 +55,6 @@ class VariantFrontier:
 
 
 @dataclass(frozen=True)
-class Epsilon:
-    """Epsilon indicators of one variant against another (:func:`pareto.epsilon`)."""
-
-    first: str
-    second: str
-    multiplicative: float | None
-    additive: float | None
-
-
-@dataclass(frozen=True)
 class Frontier:
     """The Pareto frontier of a group over two or three metrics: of all runs, of each variant.
 
@@ -73,7 +68,7 @@ class Frontier:
         savings, leads: of pairs of variants; empty for three metrics.
         epsilons: of ordered pairs of variants.
         surfaces: by variant with several seeds, its best, median and worst attainment surface over
-            seeds, as points of the first two metrics; empty for three metrics.
+            seeds; empty for three metrics.
         stretches: the frontiers of parts of the group, by what they hold.
         n_replicates: resampled sets of sequences that intervals rest on; 0 without any.
         seeds_resampled: whether they also rest on several seeds.
@@ -168,13 +163,15 @@ class _Computation:
         first = [rows[0] for rows in group.configurations]
         self.labels = group.table["label"].to_numpy()[first]
         self.replicated_runs: Array | None = None
+        self.retrained: Array | None = None
         self.replicated: Array | None = None
         self.freedom = 0
         if replicates is not None:
             self.freedom = degrees_of_freedom(group, replicates.n_sequences)
             self.replicated_runs = replicates.costs(keys, self.signs)
             rng = np.random.default_rng(replicates.seed)
-            self.replicated = over_seeds(group, self.replicated_runs, rng)
+            self.retrained = retrained(group, self.replicated_runs, rng)
+            self.replicated = over_seeds(group, self.retrained, None)
 
     def frontier(self) -> Frontier:
         names = self.group.table["name"].to_numpy()
@@ -186,8 +183,8 @@ class _Computation:
         ]
         variants.sort(key=lambda variant: (-variant.hypervolume, variant.label))
         two = len(self.keys) == 2
-        curves = self._curves() if two else None
-        labels = [variant.label for variant in variants]
+        by_label = self._by_label([variant.label for variant in variants])
+        curves = Curves(by_label, (self.keys[0], self.keys[1]), self.freedom) if two else None
         return Frontier(
             keys=self.keys,
             reference=tuple(float(v) for v in self.reference * self.signs),
@@ -196,10 +193,10 @@ class _Computation:
             frontier=[str(names[i]) for i in order if on[i]],
             variants=variants,
             membership=self._membership(),
-            savings=curves.savings(labels) if curves else [],
-            leads=curves.leads(labels) if curves else [],
-            epsilons=[self._epsilon(*pair) for pair in permutations(labels, 2)],
-            surfaces=surfaces(self.group, (self.keys[0], self.keys[1])) if two else {},
+            savings=curves.savings() if curves else [],
+            leads=curves.leads() if curves else [],
+            epsilons=epsilons(by_label, self.freedom),
+            surfaces=self._surfaces() if two else {},
             n_replicates=0 if self.replicated is None else len(self.replicated),
             seeds_resampled=self.replicated is not None and self.group.has_seeds,
         )
@@ -246,15 +243,15 @@ class _Computation:
         share = np.mean([nondominated(points) for points in self.replicated_runs], axis=0)
         return dict(zip(self.group.table["name"], share.tolist(), strict=True))
 
-    def _by_label(self, points: Array) -> dict[str, Array]:
-        return {label: points[..., self.labels == label, :] for label in self.group.labels}
-
-    def _curves(self) -> Curves:
+    def _by_label(self, labels: Sequence[str]) -> dict[str, Array]:
+        """Configurations' costs by variant, the measured ones first, then replicates."""
         points = self.points[None]
         if self.replicated is not None:
             points = np.concatenate([points, self.replicated])
-        return Curves(self._by_label(points), (self.keys[0], self.keys[1]), self.freedom)
+        return {label: points[:, self.labels == label] for label in labels}
 
-    def _epsilon(self, first: str, second: str) -> Epsilon:
-        points = self._by_label(self.points)
-        return Epsilon(first, second, *epsilon(points[first], points[second]))
+    def _surfaces(self) -> dict[str, dict[str, Surface]]:
+        keys = self.keys[0], self.keys[1]
+        if not self.group.has_seeds:
+            return {}
+        return surfaces(self.group, keys, self.retrained, self.freedom)

@@ -127,21 +127,20 @@ def hypervolume(frame: pd.DataFrame, *keys: str, reference: Sequence[float]) -> 
     return volume(costs(frame, keys), np.asarray(reference, float) * signs(keys))
 
 
-def epsilon(first: Costs, second: Costs) -> tuple[float | None, float | None]:
-    """Epsilon indicators, multiplicative and additive; None where undefined.
+def reach(sets: Costs, marks: Costs) -> NDArray[np.float64]:
+    """How far each of several sets of points is from weakly dominating marks.
 
-    The least factor by which all costs of the second set must be multiplied (defined for positive
-    costs), and the least amount to be added to them, each column in units of both sets' range, for
-    the first set to weakly dominate it. At most 1, and 0, if it does already. Zitzler et al., IEEE
-    Transactions on Evolutionary Computation 7 (2003).
+    The least amount that must be added to all costs of a mark for a point of the set to dominate
+    it, an achievement scalarizing function (Wierzbicki, 1980); negative if one does with room to
+    spare. A point that is not finite reaches nothing.
+
+    Args:
+        sets: [n_sets, n, n_keys]
+        marks: of each set, or the same of all. [n_sets or 1, n_marks, n_keys]
+
+    Returns:
+        [n_sets, n_marks]
     """
-    first, second = (part[np.isfinite(part).all(1)] for part in (first, second))
-    if not len(first) or not len(second):
-        return None, None
-    both = np.concatenate([first, second])
-    span = np.ptp(both, axis=0)
-    span[span == 0] = 1
-    additive = float(moocore.epsilon_additive(first / span, ref=second / span))
-    if (both <= 0).any():
-        return None, additive
-    return float(moocore.epsilon_mult(first, ref=second)), additive
+    sets = np.where(np.isfinite(sets), sets, np.inf)
+    gaps = [(sets - marks[:, None, i]).max(-1).min(-1) for i in range(marks.shape[1])]
+    return np.stack(gaps, -1)

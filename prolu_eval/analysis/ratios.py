@@ -9,6 +9,7 @@ from prolu_eval.analysis.bootstrap import (
     Array,
     Replicates,
     degrees_of_freedom,
+    exponential,
     interval,
     over_seeds,
 )
@@ -73,7 +74,7 @@ def ratios(
         if shared is not None:
             span, gaps = shared
             around = interval(float(gaps[0]), gaps[1:], freedom)
-            found.append(Ratio(first, second, metric, at, _exponential(around), span))
+            found.append(Ratio(first, second, metric, at, exponential(around), span))
     return found
 
 
@@ -96,10 +97,3 @@ def _gaps(first: Array, second: Array) -> tuple[tuple[float, float], Array] | No
 def _along(places: Array, levels: Array) -> Array:
     ordered = places[np.argsort(places[:, 0])]
     return np.interp(levels, ordered[:, 0], ordered[:, 1])
-
-
-def _exponential(gap: Scalar) -> Scalar:
-    low, high = (None if end is None else float(np.exp(end)) for end in gap.ci95)
-    value = float(np.exp(gap.value if gap.value is not None else np.nan))
-    error = None if gap.standard_error is None else value * gap.standard_error
-    return Scalar(value=value, standard_error=error, ci95=(low, high))

@@ -12,9 +12,8 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
-from prolu_eval.analysis.bootstrap import interval
+from prolu_eval.analysis.bootstrap import interval, widened
 from prolu_eval.analysis.curves import Array, Lines, Scale, mean_over, shared_levels
 from prolu_eval.results import Scalar
 from prolu_eval.statistics import CONFIDENCE
@@ -71,11 +70,21 @@ class _Gap:
         return np.where(spread > 0, spread, np.nan)
 
 
+def _gap(one: Lines, two: Lines) -> _Gap | None:
+    """The gap between two lines; None where they share no range."""
+    levels = shared_levels(one, two)
+    if not len(levels):
+        return None
+    measured, *replicated = one.at(levels) - two.at(levels)
+    return _Gap(levels, measured, np.array(replicated).reshape(-1, len(levels)))
+
+
 class Curves:
     """The frontiers of variants over two metrics, measured and replicated.
 
     Args:
-        points: costs by variant, the measured ones first, then replicates. [n_lines, n, 2] each
+        points: costs by variant, in the order of pairs; the measured ones first, then replicates.
+            [n_lines, n, 2] each
         keys: the two metrics.
         degrees_of_freedom: of intervals.
     """
@@ -92,25 +101,20 @@ class Curves:
             )
             for label, part in points.items()
         }
-        self.lines = over_x, {label: lines.turned for label, lines in over_x.items()}
+        over_y = {label: lines.turned for label, lines in over_x.items()}
+        # By pair, the gaps over the first and over the second metric.
+        self._gaps = {
+            (first, second): [_gap(over[first], over[second]) for over in (over_x, over_y)]
+            for first, second in combinations(points, 2)
+        }
 
-    def _gap(self, first: str, second: str, over: int) -> _Gap | None:
-        """The gap over metric number ``over``; None where the two lines share no range."""
-        one, two = self.lines[over][first], self.lines[over][second]
-        levels = shared_levels(one, two)
-        if not len(levels):
-            return None
-        measured, *replicated = one.at(levels) - two.at(levels)
-        return _Gap(levels, measured, np.array(replicated).reshape(-1, len(levels)))
-
-    def savings(self, labels: Sequence[str]) -> list[Saving]:
+    def savings(self) -> list[Saving]:
         """Savings of every variant against every other, in both metrics."""
         found = []
-        for first, second in combinations(labels, 2):
+        for (first, second), gaps in self._gaps.items():
             for over in (1, 0):
-                gap = self._gap(first, second, over)
-                found.append(self._saving(first, second, over, gap, 1))
-                found.append(self._saving(second, first, over, gap, -1))
+                found.append(self._saving(first, second, over, gaps[over], 1))
+                found.append(self._saving(second, first, over, gaps[over], -1))
         return found
 
     def _saving(self, first: str, second: str, over: int, gap: _Gap | None, sign: int) -> Saving:
@@ -133,14 +137,14 @@ class Curves:
         span = self.scales[over].values(gap.levels[0], gap.levels[-1])
         return Saving(first, second, *keys, amount, span)
 
-    def leads(self, labels: Sequence[str]) -> list[Lead]:
+    def leads(self) -> list[Lead]:
         """For every pair of variants, where one is ahead, by simultaneous bands.
 
         The bands' half width is a multiple of each gap's standard error, chosen so that in 97.5 %
         of replicates no gap, of any pair at any level, leaves its band. The margin is for what the
         bootstrap gets wrong: in at most 5 % of evaluations is any lead claimed that is not there.
         """
-        gaps = {pair: self._gap(*pair, over=0) for pair in combinations(labels, 2)}
+        gaps = {pair: over_x for pair, (over_x, _) in self._gaps.items()}
         factor = self._factor([gap for gap in gaps.values() if gap])
         return [self._lead(pair, gap, factor) for pair, gap in gaps.items()]
 
@@ -154,8 +158,9 @@ class Curves:
         if not widest:
             return np.inf
         quantile = (1 + CONFIDENCE) / 2
-        few = stdtrit(self._freedom, quantile) / ndtri(quantile)
-        return float(few * np.quantile(np.max(widest, axis=0), quantile))
+        return widened(quantile, self._freedom) * float(
+            np.quantile(np.max(widest, axis=0), quantile)
+        )
 
     def _lead(self, pair: tuple[str, str], gap: _Gap | None, factor: float) -> Lead:
         if gap is None:

@@ -5,6 +5,11 @@ from prolu_eval.analysis.savings import Lead, Saving
 from prolu_eval.metrics import METRICS
 
 _RIVALS = 3
+_THREE = (
+    "No lead or saving is stated over three objectives: both are read along the line that joins "
+    "neighbouring runs of a frontier, as are attainment surfaces; over three metrics a frontier is "
+    "no line. Hypervolumes, their shares, members and epsilon indicators are there."
+)
 
 
 def statement(answer: Frontier) -> str:
@@ -17,7 +22,7 @@ def statement(answer: Frontier) -> str:
     if len(variants) < 2:
         return f"{variants[0]} is the only variant here: there is nothing to compare it with."
     if len(answer.keys) > 2:
-        return "No lead is stated over three objectives: the table has hypervolumes and members."
+        return _THREE
     if not answer.n_replicates:
         return (
             f"No lead of any variant is stated: these results hold no sums over sequences of "

@@ -1,7 +1,7 @@
 """`prolu-eval evaluate`: measure runs and store the results."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -26,7 +26,9 @@ def evaluate(
 
     outcomes = evaluate_runs(runs, chosen, progress=not quiet)
     if as_json:
-        typer.echo(json.dumps({"runs": [describe(outcome) for outcome in outcomes]}, indent=1))
+        from prolu_eval.cli.documents import outcome_document
+
+        typer.echo(json.dumps({"runs": [outcome_document(o) for o in outcomes]}, indent=1))
     else:
         _print(outcomes)
     if not quiet:
@@ -59,30 +61,6 @@ def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:
                 f"{len(missed)} of {len(errors)} runs do not reach a standard error of "
                 f"{target:g} in {key} on {chosen.n_tokens:,} tokens; raise --n-tokens."
             )
-
-
-def describe(outcome: "Outcome") -> dict[str, Any]:
-    """An outcome as the JSON output has it."""
-    result = outcome.result
-    return {
-        "run": outcome.name,
-        "path": str(outcome.path),
-        "variant": outcome.variant,
-        "format": outcome.format,
-        "status": outcome.status,
-        "error": outcome.error,
-        "metrics": {}
-        if result is None
-        else {key: value.model_dump(mode="json") for key, value in result.metrics.items()},
-        "provenance": {}
-        if result is None
-        else {
-            "fingerprint": result.fingerprint,
-            "setting": result.setting.model_dump(mode="json"),
-            "environment": result.environment,
-            **result.run.provenance,
-        },
-    }
 
 
 def _print(outcomes: "list[Outcome]") -> None:

@@ -1,18 +1,17 @@
 """`prolu-eval frontier`: evaluate what is missing, print the frontier, write the report."""
 
 import json
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prolu_eval.cli import app, options, say
-from prolu_eval.cli.evaluate import describe, exit_code, report_failures
+from prolu_eval.cli.evaluate import exit_code, report_failures
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis import Frontier, Group
+    from prolu_eval.analysis import Group
     from prolu_eval.evaluation import Options, Outcome
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
@@ -114,6 +113,7 @@ def answer(
     quiet: bool = False,
 ) -> int:
     """Evaluate, print and report; the exit code."""
+    from prolu_eval.cli.documents import frontier_document
     from prolu_eval.evaluation import evaluate
     from prolu_eval.report import answer_results, frontier_text, write_report
     from prolu_eval.report.tables import write_table
@@ -136,52 +136,20 @@ def answer(
         if table is not None:
             write_table(groups, table, parquet=table is parquet)
     if as_json:
-        document = _plain(_document(groups, question, outcomes, path))
+        document = frontier_document(
+            groups, question.keys, path, lambda group: _runs(group, outcomes)
+        )
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
         say(f"Report: {path}")
     return exit_code(outcomes)
 
 
-def _document(
-    groups: "list[tuple[Group, Frontier]]",
-    question: Question,
-    outcomes: "list[Outcome]",
-    path: Path,
-) -> dict[str, Any]:
-    """What --json prints: one group, the usual case, is the document itself."""
-    from prolu_eval.analysis import statement
-
-    parts = [
-        {
-            "group": group.title,
-            **asdict(found),
-            "variants": {v.label: asdict(v) for v in found.variants},
-            "statement": statement(found),
-            "runs": _runs(group, outcomes),
-        }
-        for group, found in groups
-    ]
-    content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
-    return {"x": question.keys[0], "y": question.keys[1], **content, "report": str(path)}
-
-
-def _plain(part: Any) -> Any:
-    """A part of a document as JSON has it, with null for what is undefined."""
-    from prolu_eval.results import Scalar
-
-    if isinstance(part, float):
-        return part if math.isfinite(part) else None
-    if isinstance(part, dict):
-        return {key: _plain(value) for key, value in part.items()}
-    if isinstance(part, list | tuple):
-        return [_plain(value) for value in part]
-    return part.model_dump() if isinstance(part, Scalar) else part
-
-
 def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+    from prolu_eval.cli.documents import outcome_document
+
     names = {result.run.name for result in group.results}
-    return [describe(outcome) for outcome in outcomes if outcome.name in names]
+    return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 
 
 def default_report(runs: list[Path]) -> Path:

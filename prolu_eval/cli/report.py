@@ -1,8 +1,9 @@
 """`prolu-eval report`: the HTML page of stored results, without a model."""
 
+import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,10 @@ from prolu_eval.cli.frontier import (
     command_line,
     default_report,
 )
+from prolu_eval.errors import UsageError
+
+if TYPE_CHECKING:
+    from prolu_eval.analysis import Frontier, Group
 
 Output = Annotated[
     Path | None,
@@ -46,6 +51,7 @@ def report(
     static: Static = None,
     kind: Format = "svg",
     watch: Watch = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write the report of results that are stored already; needs neither model nor torch.
 
@@ -54,21 +60,49 @@ def report(
     question = Question.asked(x, y, z, split_at, reference)
     path = output or default_report(runs)
     if watch:
+        if as_json or static is not None:
+            other = "--json" if as_json else "--static"
+            raise UsageError(
+                "--watch", f"has no end, and so goes not with {other}", "leave one out"
+            )
         _watch(runs, path, question, title)
         return
-    render(runs, path, question, title)
+    answers = render(runs, path, question, title)
+    figures = None if static is None else _figures(path, static, kind)
+    if as_json:
+        _print_json(answers, question, path, figures)
+        return
     say(f"Report: {path}")
-    if static is not None:
-        from prolu_eval.report.static import write_figures
+    if figures is not None:
+        say(f"Figures: {len(figures)} in {static}")
 
-        files = write_figures(path, static, kind)
-        say(f"Figures: {len(files)} in {static}")
+
+def _figures(page: Path, folder: Path, kind: str) -> list[Path]:
+    from prolu_eval.report.static import write_figures
+
+    return write_figures(page, folder, kind)
+
+
+def _print_json(
+    answers: "list[tuple[Group, Frontier]]",
+    question: Question,
+    path: Path,
+    figures: list[Path] | None,
+) -> None:
+    from prolu_eval.cli.documents import frontier_document, result_document
+
+    document = frontier_document(
+        answers, question.keys, path, lambda group: [result_document(r) for r in group.results]
+    )
+    if figures is not None:
+        document["figures"] = [str(figure) for figure in figures]
+    typer.echo(json.dumps(document, indent=1, allow_nan=False))
 
 
 def render(
     runs: list[Path], path: Path, question: Question, title: str, refresh: int | None = None
-) -> int:
-    """Write the page of folders of runs; how many results it is of.
+) -> "list[tuple[Group, Frontier]]":
+    """Write the page of folders of runs; what it answers.
 
     Raises:
         ResultsError: if there is none.
@@ -86,7 +120,7 @@ def render(
     write_report(
         answers, path, title=title, command=command_line("report", runs, question), refresh=refresh
     )
-    return len(results)
+    return answers
 
 
 def _watch(runs: list[Path], path: Path, question: Question, title: str) -> None:
@@ -100,7 +134,8 @@ def _watch(runs: list[Path], path: Path, question: Question, title: str) -> None
             found = {file: file.stat().st_mtime for file in result_files(runs)}
             if found and found != seen:
                 seen = found
-                n = render(runs, path, question, title, refresh=_REFRESH)
+                answers = render(runs, path, question, title, refresh=_REFRESH)
+                n = sum(len(group.results) for group, _ in answers)
                 typer.echo(f"{time.strftime('%H:%M:%S')}  {n} results")
             time.sleep(_POLL)
     except KeyboardInterrupt:

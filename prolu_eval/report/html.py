@@ -24,7 +24,7 @@ from prolu_eval.metrics import METRICS
 from prolu_eval.report.features import ARRAYS
 from prolu_eval.report.figures import TOPICS, VIEWS, styles
 from prolu_eval.report.page import TABLE, embedded, environments, group_document, has_all
-from prolu_eval.report.text import percent, saving_table
+from prolu_eval.report.text import percent, saving_table, scalar
 from prolu_eval.results import Result, write_atomically
 
 _KEYS = ("l0", "ce_degradation")
@@ -89,7 +89,7 @@ def write_report(
         loader=PackageLoader("prolu_eval.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["sig"] = "{:.4g}".format
+    environment.filters |= {"sig": "{:.4g}".format, "scalar": scalar}
     looks = styles([label for group, _ in answers for label in group.labels])
     parts = [_part(group, answer, looks, i) for i, (group, answer) in enumerate(answers)]
     data = {

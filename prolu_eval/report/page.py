@@ -2,13 +2,15 @@
 
 import json
 import math
+from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from prolu_eval.analysis import Frontier, Group, is_nondominated
+from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
 from prolu_eval.report.features import features_document
 from prolu_eval.report.figures import VIEWS, View, axis_title
@@ -46,10 +48,14 @@ def group_document(
 
 
 def figure_views(group: Group, keys: tuple[str, ...]) -> list[View]:
-    """The figures that a group has numbers for; that of the objectives asked for comes first."""
-    asked = View(keys[0], keys[1], "frontiers", "The objectives asked for.", frontier=True)
-    known = next((view for view in VIEWS if (view.x, view.y) == keys[:2] and view.frontier), asked)
-    views = [known, *(view for view in VIEWS if view != known)]
+    """The figures that a group has numbers for; those of the objectives asked for come first."""
+    reading = "The objectives asked for."
+    if len(keys) > 2:
+        reading = "Two of the objectives asked for; lines and rings are of these two alone."
+    known = {(view.x, view.y): view for view in VIEWS if view.frontier}
+    asked = {pair: known.get(pair) or View(*pair, "frontiers", reading, frontier=True)
+             for pair in combinations(keys, 2)}  # fmt: skip
+    views = [*asked.values(), *(view for view in VIEWS if (view.x, view.y) not in asked)]
     return [view for view in views if has_all(group, view.x, view.y)]
 
 
@@ -128,8 +134,22 @@ def view_document(group: Group, view: View, answer: Frontier | None) -> dict[str
         "logarithmic": view.logarithmic,
         "lines": lines,
         "front": [int(row) for row in table.index[on]],
-        "surfaces": answer.surfaces if answer else {},
+        "surfaces": surfaces_document(answer.surfaces) if answer else {},
         "definitions": [key for key in (view.x, view.y) if key in METRICS],
+    }
+
+
+def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str, Any]:
+    """Attainment surfaces by variant and name: points of their corners and of their bands."""
+    return {
+        label: {
+            name: {
+                part: [[rounded(x), rounded(y)] for x, y in points]
+                for part, points in vars(surface).items()
+            }
+            for name, surface in named.items()
+        }
+        for label, named in surfaces.items()
     }
 
 

@@ -9,6 +9,7 @@ from prolu_eval.analysis.statement import amount
 from prolu_eval.metrics import METRICS
 from prolu_eval.plain_text import aligned
 from prolu_eval.report.plot import plot
+from prolu_eval.results import Scalar
 
 _SHOWN = ("l0", "ce_degradation", "explained_variance", "dead_fraction")
 Table = tuple[Sequence[str], list[list[str]]]
@@ -24,6 +25,15 @@ def number(value: float | None, error: float | None = None) -> str:
     if value is None or pd.isna(value):
         return "-"
     return f"{value:.4g} ±{error:.1g}" if error and not pd.isna(error) else f"{value:.4g}"
+
+
+def scalar(value: Scalar) -> str:
+    """A value with its interval: ``1.31 [1.28, 1.35]``."""
+    if value.value is None:
+        return "–"
+    low, high = value.ci95
+    known = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+    return f"{value.value:.4g}{known}"
 
 
 def percent(value: float | None, interval: tuple[float | None, float | None]) -> str:

@@ -30,6 +30,29 @@ const Figures = (() => {
     };
   }
 
+  // A variant's attainment surfaces, with their bands if intervals are shown.
+  function surfaces(own, colour, common, state) {
+    return [["best", "dot"], ["median", "solid"], ["worst", "dash"]].flatMap(([name, dash]) => {
+      const { corners, better, worse } = own[name];
+      const line = (points) => ({ x: points.map((p) => p[0]), y: points.map((p) => p[1]) });
+      const band = {
+        ...common, ...line([...better, ...worse.toReversed()]), mode: "lines", line: { width: 0 }, fill: "toself",
+        fillcolor: colour, opacity: 0.15 * common.opacity, showlegend: false, hoverinfo: "skip",
+      };
+      return [...(state.bars && better.length ? [band] : []), {
+        ...common, ...line(corners), mode: "lines", line: { color: colour, width: 1, shape: "hv", dash },
+        showlegend: false, hovertemplate: `${common.name}: ${name} over seeds<extra></extra>`,
+      }];
+    });
+  }
+
+  function surfacesCsv(view) {
+    const rows = Object.entries(view.surfaces).flatMap(([label, named]) =>
+      Object.entries(named).flatMap(([name, parts]) =>
+        Object.entries(parts).flatMap(([part, points]) => points.map(([x, y]) => [label, name, part, x, y]))));
+    return [["variant", "surface", "part", view.x, view.y], ...rows];
+  }
+
   // `state`: { label, run, bars, surfaces, log: {xaxis, yaxis} }
   function scatter(group, view, state) {
     const x = columnOf(group, view.x);
@@ -51,16 +74,7 @@ const Figures = (() => {
         ...(state.bars ? { error_x: errorBars(group, view.x, rows, colour), error_y: errorBars(group, view.y, rows, colour) } : {}),
         text: rows.map((row) => hover(group, view, row)), hovertemplate: "%{text}<extra></extra>",
       });
-      if (state.surfaces && view.surfaces[label]) {
-        for (const [name, dash] of [["best", "dot"], ["median", "solid"], ["worst", "dash"]]) {
-          const points = view.surfaces[label][name];
-          data.push({
-            ...common, mode: "lines", x: points.map((p) => p[0]), y: points.map((p) => p[1]),
-            line: { color: colour, width: 1, shape: "hv", dash }, showlegend: false,
-            hovertemplate: `${escaped(label)}: ${name} seed<extra></extra>`,
-          });
-        }
-      }
+      if (state.surfaces && view.surfaces[label]) data.push(...surfaces(view.surfaces[label], colour, common, state));
     }
     if (view.frontier) {
       data.push({
@@ -95,5 +109,5 @@ const Figures = (() => {
     ])];
   }
 
-  return { scatter, scatterCsv, short };
+  return { scatter, scatterCsv, surfacesCsv, short };
 })();

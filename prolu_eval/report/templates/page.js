@@ -30,6 +30,8 @@
       });
       controls.querySelector("[data-figure-csv]").addEventListener("click", () =>
         saveCsv(`${view.id}.csv`, Figures.scatterCsv(group, view)));
+      controls.querySelector("[data-surfaces-csv]")?.addEventListener("click", () =>
+        saveCsv(`${view.id}-attainment.csv`, Figures.surfacesCsv(view)));
       plot(id, () => Figures.scatter(group, view, now()), (row) => {
         if (row !== undefined) openRun(group, row);
       });

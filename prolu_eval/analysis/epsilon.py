@@ -1,0 +1,124 @@
+"""Epsilon indicators between variants: how far one is from dominating another."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from scipy.special import ndtri
+
+from prolu_eval.analysis.bootstrap import Array, exponential, widened
+from prolu_eval.analysis.pareto import nondominated
+from prolu_eval.results import Scalar
+from prolu_eval.statistics import CONFIDENCE
+
+_QUANTILE = (1 + CONFIDENCE) / 2
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """How much the second variant has to give up for the first to weakly dominate it.
+
+    ``multiplicative`` is the least factor on all its costs (None unless all costs are positive),
+    ``additive`` the least amount added to them, each metric in units of both variants' measured
+    range. At most 1, and 0, if the first dominates already. Zitzler et al., IEEE Transactions on
+    Evolutionary Computation 7 (2003).
+    """
+
+    first: str
+    second: str
+    multiplicative: Scalar
+    additive: Scalar
+
+
+def epsilons(points: Mapping[str, Array], degrees_of_freedom: int) -> list[Epsilon]:
+    """The indicators of all ordered pairs of variants.
+
+    Args:
+        points: costs by variant, the measured ones first, then replicates. [n_sets, n, n_keys] each
+        degrees_of_freedom: of intervals.
+    """
+    kept = {label: _deciding(part) for label, part in points.items()}
+    ends = {label: _ends(part[0]) for label, part in points.items()}
+    found = []
+    for first, second in permutations(points, 2):
+        both = np.stack([ends[first], ends[second]])
+        span = both[:, 1].max(0) - both[:, 0].min(0)
+        pair = kept[first], kept[second]
+        found.append(Epsilon(first, second, *_both(*pair, span, degrees_of_freedom)))
+    return found
+
+
+def _ends(points: Array) -> Array:
+    """The least and the largest cost in every column; infinite where there is none. [2, n_keys]"""
+    finite = points[np.isfinite(points).all(1)]
+    return np.stack([finite.min(0, initial=np.inf), finite.max(0, initial=-np.inf)])
+
+
+def _deciding(points: Array) -> Array:
+    """The points that are nondominated in some set; no others decide what dominates."""
+    on = np.any([nondominated(part) for part in points], axis=0)
+    return np.asarray(points[:, on & np.isfinite(points[0]).all(-1)])
+
+
+def _both(first: Array, second: Array, span: Array, freedom: int) -> tuple[Scalar, Scalar]:
+    """The multiplicative and the additive indicator, the latter in units of a range."""
+    if not first.shape[1] or not second.shape[1]:
+        return Scalar(value=None), Scalar(value=None)
+    span = np.where(span > 0, span, 1)
+    additive = _indicator(first / span, second / span, freedom)
+    if min(first[0].min(), second[0].min()) <= 0:
+        return Scalar(value=None), additive
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gap = _indicator(np.log(first), np.log(second), freedom)
+    return exponential(gap), additive
+
+
+def _indicator(first: Array, second: Array, freedom: int) -> Scalar:
+    """The least amount to be added to the second's places, with an interval.
+
+    It is the greatest of gaps, over points of the second and metrics, to the nearest point of the
+    first. The greatest of estimates that are about as large is too large, and its replicates are so
+    by as much again: an interval around it would miss. The lower end here is what all gaps that may
+    be the greatest exceed at once, the upper end the highest that any reaches by itself
+    (Chernozhukov, Lee and Rosen, Intersection bounds, Econometrica 81, 2013).
+
+    Args:
+        first: places, the measured ones first, then replicates. [n_sets, n, n_keys]
+        second: as many sets. [n_sets, m, n_keys]
+        freedom: degrees of freedom.
+    """
+    gaps = first[0] - second[0][:, None]
+    value = _minmax(gaps)
+    if (
+        len(first) < 3
+        or freedom < 1
+        or not (np.isfinite(first).all() and np.isfinite(second).all())
+    ):
+        return Scalar(value=value)
+    spread = _spread(first[1:], second[1:])
+    nearest = gaps.max(-1).argmin(1)
+    rows = np.arange(len(nearest))
+    gap, own = gaps[rows, nearest], spread[rows, nearest]
+    replicated = first[1:, nearest] - second[1:]
+    deviations = (replicated - gap) / np.where(own > 0, own, np.inf)
+    few = widened(_QUANTILE, freedom)
+    every = few * np.quantile(deviations.max((1, 2)), _QUANTILE)
+    near = gap + 2 * every * own >= (gap - every * own).max()
+    factor = few * np.quantile(deviations[:, near].max(1), _QUANTILE)
+    low, high = _minmax(gaps - factor * spread), _minmax(gaps + few * ndtri(_QUANTILE) * spread)
+    return Scalar(value=value, ci95=(low, high))
+
+
+def _minmax(gaps: Array) -> float:
+    """The indicator of gaps [n_second, n_first, n_keys]."""
+    return float(gaps.max(-1).min(1).max())
+
+
+def _spread(first: Array, second: Array) -> Array:
+    """Standard deviations of the differences of points. [n_second, n_first, n_keys]"""
+    first, second = (part - part.mean(0) for part in (first, second))
+    n = len(first) - 1
+    both = np.einsum("rik,rjk->jik", first, second) / n
+    variances = np.square(first).sum(0) / n + np.square(second).sum(0)[:, None] / n - 2 * both
+    return np.asarray(np.sqrt(np.maximum(variances, 0)))

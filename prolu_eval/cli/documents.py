@@ -1,0 +1,96 @@
+"""What --json prints of runs and of frontiers."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prolu_eval.results import Result, Scalar
+
+if TYPE_CHECKING:
+    from prolu_eval.analysis import Frontier, Group
+    from prolu_eval.evaluation import Outcome
+
+
+def outcome_document(outcome: "Outcome") -> dict[str, Any]:
+    """What became of a run in an evaluation."""
+    return {
+        "run": outcome.name,
+        "path": str(outcome.path),
+        "variant": outcome.variant,
+        "format": outcome.format,
+        "status": outcome.status,
+        "error": outcome.error,
+        **_measured(outcome.result),
+    }
+
+
+def result_document(result: Result) -> dict[str, Any]:
+    """A run whose result was stored already, as an evaluation that finds it would have it."""
+    run = result.run
+    return {
+        "run": run.name,
+        "path": run.path,
+        "variant": run.variant,
+        "format": run.format,
+        "status": "cached",
+        "error": None,
+        **_measured(result),
+    }
+
+
+def _measured(result: Result | None) -> dict[str, Any]:
+    if result is None:
+        return {"metrics": {}, "provenance": {}}
+    return {
+        "metrics": {k: value.model_dump(mode="json") for k, value in result.metrics.items()},
+        "provenance": {
+            "fingerprint": result.fingerprint,
+            "setting": result.setting.model_dump(mode="json"),
+            "environment": result.environment,
+            **result.run.provenance,
+        },
+    }
+
+
+def frontier_document(
+    groups: "Sequence[tuple[Group, Frontier]]",
+    keys: Sequence[str],
+    report: Path,
+    runs: "Callable[[Group], list[dict[str, Any]]]",
+) -> dict[str, Any]:
+    """Frontiers of groups; one group, the usual case, is the document itself.
+
+    Args:
+        groups: and their frontiers.
+        keys: the objectives.
+        report: the page that was written.
+        runs: what there is to say of a group's runs.
+    """
+    from prolu_eval.analysis import statement
+
+    parts = [
+        {
+            "group": group.title,
+            **asdict(found),
+            "variants": {v.label: asdict(v) for v in found.variants},
+            "statement": statement(found),
+            "runs": runs(group),
+        }
+        for group, found in groups
+    ]
+    content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
+    document = {"x": keys[0], "y": keys[1], **content, "report": str(report)}
+    return {key: _plain(part) for key, part in document.items()}
+
+
+def _plain(part: Any) -> Any:
+    """A part of a document as JSON has it, with null for what is undefined."""
+    if isinstance(part, float):
+        return part if math.isfinite(part) else None
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_plain(value) for value in part]
+    return part.model_dump() if isinstance(part, Scalar) else part
