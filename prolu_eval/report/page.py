@@ -167,5 +167,6 @@ def environments(group: Group) -> list[str]:
         {
             ", ".join(f"{k} {v}" for k, v in result.environment.items() if v is not None)
             for result in group.results
+            if result.environment
         }
     )
