@@ -149,30 +149,32 @@ def true_change(now: Result, then: Result, metric: str) -> float:
     return new - old
 
 
-@pytest.mark.parametrize(("damage", "metric"), HELD_TO)
-def test_twice_the_tolerance_is_caught_and_half_of_it_does_not_fail(
+@pytest.fixture
+def worsened(
+    request: pytest.FixtureRequest,
     whole: dict[str, Result],
     damaged: dict[str, Result],
-    damage: Callable[[SparseAutoencoder], None],
     metric: str,
+) -> tuple[float, On]:
+    """By how much a damage worsens a metric, and the results of all runs with one so damaged."""
+    worse = damaged[request.param.__name__]
+    return true_change(worse, whole[DAMAGED], metric), on(whole | {DAMAGED: worse})
+
+
+@pytest.mark.parametrize(("worsened", "metric"), HELD_TO, indirect=["worsened"])
+def test_twice_the_tolerance_is_caught_and_half_of_it_does_not_fail(
+    whole: dict[str, Result], worsened: tuple[float, On], metric: str
 ) -> None:
-    worse = damaged[damage.__name__]
-    change = true_change(worse, whole[DAMAGED], metric)
-    results = on(whole | {DAMAGED: worse})
+    change, results = worsened
     assert share(results, on(whole), f"{metric}={change / 2}", paired=True) >= 0.95
     assert share(results, on(whole), f"{metric}={change * 2}", paired=True) == 0
 
 
-@pytest.mark.parametrize(("damage", "metric"), TOO_SMALL)
+@pytest.mark.parametrize(("worsened", "metric"), TOO_SMALL, indirect=["worsened"])
 def test_twice_the_tolerance_that_is_too_small_to_catch_is_said_to_be(
-    whole: dict[str, Result],
-    damaged: dict[str, Result],
-    damage: Callable[[SparseAutoencoder], None],
-    metric: str,
+    whole: dict[str, Result], worsened: tuple[float, On], metric: str
 ) -> None:
-    worse = damaged[damage.__name__]
-    change = true_change(worse, whole[DAMAGED], metric)
-    results = on(whole | {DAMAGED: worse})
+    change, results = worsened
     tolerance = f"{metric}={change / 2}"
     failing = share(results, on(whole), tolerance, paired=True)
     assert failing < 0.95
