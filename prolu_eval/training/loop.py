@@ -133,7 +133,7 @@ class Training:
         logging = last or step % max(1, shared.n_steps // _LOGS) == 0
         resampling = shared.resamples_at(step)
         for stack, history in zip(self.stacks, self.histories, strict=True):
-            losses = stack.step(x)
+            losses = stack.step(x, sizes=logging)
             history.observe(losses)
             if logging:
                 history.log(step, x, losses)

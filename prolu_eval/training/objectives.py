@@ -71,9 +71,13 @@ class Objective:
             return torch.gt(m, threshold)
         return torch.from_numpy(np.greater(m.numpy(), threshold.numpy()))  # three times as fast
 
-    def codes(self, sae: SparseAutoencoder, m: Tensor) -> Tensor:
+    def codes(self, sae: SparseAutoencoder, m: Tensor, active: Active) -> Tensor:
         """Codes of the selected entries, from their pre-activations. values -> values"""
         return sae.activate(m)
+
+    def magnitudes(self, codes: Tensor) -> Tensor:
+        """|a_i|, whose derivative at zero is one where codes cannot be negative."""
+        return codes
 
     def reconstructions(self, done: Pass) -> list[Tensor]:
         """Those whose mean error is the loss, the autoencoder's own last. [n, batch, d_in] each"""
@@ -81,7 +85,7 @@ class Objective:
 
     def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
         """The penalty of each entry; ``norms`` of decoder rows weigh it. values -> values"""
-        return PENALTIES[name](_weighed(done.codes, norms))
+        return PENALTIES[name](_weighed(self.magnitudes(done.codes), norms))
 
     def auxiliary(self, done: Pass) -> Tensor | None:
         """A further squared error, summed over the batch; None for none. [n]"""
@@ -137,8 +141,11 @@ class SelectingObjective(Objective):
             ]
         )
 
-    def codes(self, sae: SparseAutoencoder, m: Tensor) -> Tensor:
-        return m + sae.b_enc
+    def codes(self, sae: SparseAutoencoder, m: Tensor, active: Active) -> Tensor:
+        return active.chosen(m + sae.b_enc)
+
+    def magnitudes(self, codes: Tensor) -> Tensor:
+        return codes.abs()
 
 
 class BatchTopKObjective(SelectingObjective):
@@ -165,6 +172,9 @@ class SignedObjective(Objective):
         self, alone: Sequence[SparseAutoencoder], whole: SparseAutoencoder, m: Tensor
     ) -> Tensor:
         return whole.activate(m) != 0
+
+    def magnitudes(self, codes: Tensor) -> Tensor:
+        return codes.abs()
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -209,7 +219,7 @@ def reconstruct_dead(done: Pass, error: Tensor, dead: Tensor, k_aux: int) -> Ten
         mask = torch.zeros_like(z, dtype=torch.bool).scatter_(-1, top, True) & (z > 0)
     active = type(done.active)(mask)
     m = active.pre_activations(done.m, done.x, whole.W_enc, whole.b_dec)
-    codes = m + active.per_feature(whole.b_enc)
+    codes = active.chosen(m + active.per_feature(whole.b_enc))
     e_hat = active.decode(codes, whole.W_dec, torch.zeros_like(whole.b_dec))
     return (error - e_hat).square().sum((1, 2)) * dead.any(1)
 

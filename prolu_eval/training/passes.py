@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
-from prolu_eval.training.active import Dense, Sparse
+from prolu_eval.training.active import Active, Dense
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.objectives import OBJECTIVES, Pass, reconstruct_dead, squared_error
-from prolu_eval.training.penalties import l1
+from prolu_eval.training.products import Full, Gathered
 
-# Codes computed at a time on a CPU: few enough for its last cache, enough to be worth a call.
-_CODES_AT_ONCE = 1 << 22
+# Codes computed at a time on a CPU: few enough for its caches, enough to be worth a call.
+_CODES_AT_ONCE: dict[type[Active], int] = {Dense: 1 << 22, Full: 1 << 20, Gathered: 1 << 23}
+# The share of active entries above which whole products are faster than gathered ones.
+_GATHERED_BELOW = 0.25
 # On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
 _DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 
@@ -22,17 +25,40 @@ _DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 class Losses(NamedTuple):
     """What one step measured, per autoencoder. [n] each, fired [n, d_sae] bool
 
-    All but ``auxiliary`` are means over the batch; l0, l1 and sqrt_l1 are of the codes.
+    All but ``auxiliary`` are means over the batch. ``sizes`` are the codes' l0, l1 and sqrt_l1, [n,
+    3], or [n, 0] where they were not asked for; ``share`` is the fraction of entries that took
+    part.
     """
 
     loss: Tensor
     squared_error: Tensor
     penalty: Tensor
     auxiliary: Tensor
-    l0: Tensor
-    l1: Tensor
-    sqrt_l1: Tensor
     fired: Tensor
+    share: Tensor
+    sizes: Tensor
+
+    @property
+    def l0(self) -> Tensor:
+        """Active features per token. [n]"""
+        return self.sizes[:, 0]
+
+    @property
+    def l1(self) -> Tensor:
+        """Sum of the codes' magnitudes per token. [n]"""
+        return self.sizes[:, 1]
+
+    @property
+    def sqrt_l1(self) -> Tensor:
+        """Sum of the square roots of the codes' magnitudes per token. [n]"""
+        return self.sizes[:, 2]
+
+
+class Chunk(NamedTuple):
+    """Autoencoders of a stack that pass together, and how."""
+
+    which: slice
+    layout: type[Active]
 
 
 class Passes:
@@ -42,7 +68,7 @@ class Passes:
         plans: the runs; they share their sweep.
         saes: the autoencoders one by one, whose options may differ in ``k``.
         shared: the settings of all sweeps.
-        layout: whether passes work on gathered entries or on whole tensors.
+        layout: how passes work; None for what suits the device and the share of active entries.
         device: where the parameters are.
     """
 
@@ -51,30 +77,46 @@ class Passes:
         plans: Sequence[Plan],
         saes: Sequence[SparseAutoencoder],
         shared: Shared,
-        layout: type[Dense | Sparse],
+        layout: type[Active] | None,
         device: torch.device,
     ) -> None:
         self.objective = OBJECTIVES[plans[0].sweep.variant]
         self.coefficients = torch.tensor([p.coefficient or 0.0 for p in plans], device=device)
         self._penalty = plans[0].sweep.penalty
-        self._saes, self._shared, self._layout = saes, shared, layout
+        on_device = None if device.type == "cpu" else Dense
+        self._saes, self._shared, self._fixed = saes, shared, layout or on_device
         self._d_sae = saes[0].d_sae
         self._memory = self.coefficients.new_empty(0)
 
-    def chunks(self, batch: int) -> Iterator[slice]:
-        """Slices of the stack that pass together."""
-        n, codes = len(self._saes), batch * self._d_sae
+    def chunks(self, batch: int, share: Tensor) -> Iterator[Chunk]:
+        """The stack in parts.
+
+        Args:
+            batch: activations that will pass.
+            share: about how many entries will take part, as :class:`Losses` has it. [n]
+        """
+        start = 0
+        for layout, group in groupby(self._layouts(share)):
+            end = start + len(list(group))
+            at_once = max(1, self._codes_at_once(layout) // (batch * self._d_sae))
+            for first in range(start, end, at_once):
+                yield Chunk(slice(first, min(end, first + at_once)), layout)
+            start = end
+
+    def _layouts(self, share: Tensor) -> list[type[Active]]:
+        if self._fixed is not None:
+            return [self._fixed] * len(share)  # without waiting for a GPU to tell the share
+        return [Gathered if part < _GATHERED_BELOW else Full for part in share.tolist()]
+
+    def _codes_at_once(self, layout: type[Active]) -> int:
         if self.coefficients.is_cuda:
             free, _ = torch.cuda.mem_get_info(self.coefficients.device)
-            at_once = int(_MEMORY_SHARE * free) // (4 * _DENSE_TENSORS * codes)
-        else:
-            at_once = _CODES_AT_ONCE // codes
-        at_once = max(1, at_once)
-        return (slice(start, min(n, start + at_once)) for start in range(0, n, at_once))
+            return int(_MEMORY_SHARE * free) // (4 * _DENSE_TENSORS)
+        return _CODES_AT_ONCE[layout]
 
     def run(
         self,
-        chunk: slice,
+        chunk: Chunk,
         x: Tensor,
         leaves: dict[str, Tensor],
         options: VariantOptions | None = None,
@@ -87,13 +129,13 @@ class Passes:
             leaves: their stacked tensors, as :attr:`Stack.parameters` has them.
             options: instead of the sweep's.
         """
-        alone = self._saes[chunk]
+        alone = self._saes[chunk.which]
         leaves = {"W_enc": leaves["W_dec"], **leaves}
         whole = alone[0].with_tensors(leaves)
         whole.options = options or whole.options
-        m = self._layout.product(x, whole.W_enc, whole.b_dec, self._room)
+        m = chunk.layout.product(x, whole.W_enc, whole.b_dec, self._room)
         constant = whole.with_tensors({name: leaf.detach() for name, leaf in leaves.items()})
-        active = self._layout(self.objective.select(alone, constant, m.detach()))
+        active = chunk.layout(self.objective.select(alone, constant, m.detach()))
         values = {
             name: active.per_feature(leaf.expand(-1, self._d_sae))
             for name, leaf in leaves.items()
@@ -101,9 +143,10 @@ class Passes:
         }
         sae = whole.with_tensors(values)
         active_m = active.pre_activations(m, x, whole.W_enc, whole.b_dec)
-        return Pass(x, m, whole, active, sae, active_m, self.objective.codes(sae, active_m))
+        codes = self.objective.codes(sae, active_m, active)
+        return Pass(x, m, whole, active, sae, active_m, codes)
 
-    def losses(self, chunk: slice, done: Pass, dead: Tensor, n_done: int) -> Losses:
+    def losses(self, chunk: Chunk, done: Pass, dead: Tensor, n_done: int, *, sizes: bool) -> Losses:
         """What a pass of some of the autoencoders costs.
 
         Args:
@@ -111,11 +154,12 @@ class Passes:
             done: the pass.
             dead: which of their features are dead. [n, d_sae] bool
             n_done: steps done before, which decide the coefficients' warm-up.
+            sizes: whether to measure the codes' sizes, which costs passes over them.
         """
         batch, objective = len(done.x), self.objective
         parts = objective.reconstructions(done)
         errors = [squared_error(done.x, x_hat) for x_hat in parts]
-        zero = torch.zeros_like(self.coefficients[chunk])
+        zero = torch.zeros_like(self.coefficients[chunk.which])
         penalty = auxiliary = zero
         if self._penalty is not None:
             values = objective.penalty(self._penalty, done, self._norms(done))
@@ -126,16 +170,19 @@ class Passes:
             auxiliary = auxiliary + self._auxk(done, parts[-1].detach(), dead)
         shared = self._shared
         warmed = rate_factor(n_done, shared.n_steps, shared.coefficient_warmup, 0)
-        coefficients = self.coefficients[chunk] * warmed
+        coefficients = self.coefficients[chunk.which] * warmed
         loss = torch.stack(errors).mean(0) / batch + coefficients * penalty + auxiliary
         with torch.no_grad():
-            size = l1(done.codes.detach())
-            l0, total, root = (
-                done.active.total(values) / batch
-                for values in ((size > 0).to(size.dtype), size, size.sqrt())
-            )
-            fired = done.active.fired(size)
-        return Losses(loss, errors[-1] / batch, penalty, auxiliary, l0, total, root, fired)
+            size = objective.magnitudes(done.codes.detach())
+            fired, share = done.active.fired(size), done.active.share()
+            measured = self._sizes(done, size) if sizes else loss.new_empty(len(loss), 0)
+        return Losses(loss, errors[-1] / batch, penalty, auxiliary, fired, share, measured)
+
+    def _sizes(self, done: Pass, size: Tensor) -> Tensor:
+        # The root of zero itself takes a CPU twenty times as long.
+        root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()
+        totals = [done.active.total(values) for values in (size.sign(), size, root)]
+        return torch.stack(totals, dim=1) / len(done.x)
 
     def _norms(self, done: Pass) -> Tensor | None:
         if self._shared.decoder_norm == "unit":

@@ -1,4 +1,4 @@
-"""Sparsity penalties by name: functions of feature activations, to be summed over features."""
+"""Sparsity penalties by name: functions of |a_i|, to be summed over features."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,26 @@ _SQRT_EPSILON = 1e-4
 _TANH_SCALE = 4.0
 
 
-def l1(codes: Tensor) -> Tensor:
-    """|a_i|. Its derivative at zero is one: codes that cannot be negative have P(a) = sum a_i."""
-    return codes * torch.ones_like(codes).copysign(codes.detach())
+def l1(size: Tensor) -> Tensor:
+    """|a_i| itself."""
+    return size
 
 
-def sqrt_l1(codes: Tensor) -> Tensor:
+def sqrt_l1(size: Tensor) -> Tensor:
     """sqrt(|a_i| + eps) - sqrt(eps), eps = 1e-4.
 
     The square root of the write-up, P(a) = ||a||_{1/2}^{1/2}, with a finite gradient at zero.
     """
     root: float = _SQRT_EPSILON**0.5
-    return (l1(codes) + _SQRT_EPSILON).sqrt() - root
+    return (size + _SQRT_EPSILON).sqrt() - root
 
 
-def tanh(codes: Tensor) -> Tensor:
+def tanh(size: Tensor) -> Tensor:
     """A smooth count of the active features: the hyperbolic tangent of 4 |a_i|.
 
     Anthropic, Circuits Updates of January 2025 (there with decoder norms, which are one here).
     """
-    return torch.tanh(_TANH_SCALE * l1(codes))
+    return torch.tanh(_TANH_SCALE * size)
 
 
 # Each is elementwise: [...] -> [...].

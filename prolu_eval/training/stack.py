@@ -4,7 +4,7 @@ Each autoencoder's loss depends on its own slice of the parameters alone, so the
 of losses is each one's own gradient, and training them together equals training each alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.saes.trec import TrecOptions
-from prolu_eval.training.active import Dense, Sparse
+from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.initial import Statistics, initialise
 from prolu_eval.training.objectives import Pass
-from prolu_eval.training.passes import Losses, Passes, rate_factor
+from prolu_eval.training.passes import Chunk, Losses, Passes, rate_factor
 
 
 class Stack:
@@ -29,7 +29,7 @@ class Stack:
         plans: the runs; they share their sweep and learning rate.
         shared: the settings of all sweeps.
         statistics: of the activations, in training units.
-        dense: whether passes work on whole tensors; None for what suits the device.
+        layout: how passes work; None for what suits the device and the share of active entries.
 
     Attributes:
         parameters: stacked: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], a row per feature, ``b_dec``
@@ -44,7 +44,7 @@ class Stack:
         shared: Shared,
         statistics: Statistics,
         *,
-        dense: bool | None = None,
+        layout: type[Active] | None = None,
     ) -> None:
         self.plans, self.shared = plans, shared
         self.n_done = 0
@@ -65,11 +65,11 @@ class Stack:
         }
         # Per-feature tensors begin alike in every feature; a restarted one begins so again.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
-        whole = device.type != "cpu" if dense is None else dense
-        self._passes = Passes(plans, self._saes, shared, Dense if whole else Sparse, device)
+        self._passes = Passes(plans, self._saes, shared, layout, device)
         if self._passes.objective.learns_threshold:
             self.parameters["threshold"].requires_grad_(False)
         self.silent = torch.zeros(len(plans), self.d_sae, dtype=torch.int64, device=device)
+        self._share = torch.ones(len(plans), device=device)
         self._optimiser = torch.optim.Adam(
             self.trained.values(),
             lr=plans[0].learning_rate,
@@ -92,9 +92,12 @@ class Stack:
         """The parameters that the optimiser moves."""
         return {name: p for name, p in self.parameters.items() if p.requires_grad}
 
-    def step(self, x: Tensor) -> Losses:
-        """Train on a batch of activations in training units. [batch, d_in]"""
-        losses = [self._descend(chunk, x) for chunk in self._passes.chunks(len(x))]
+    def step(self, x: Tensor, *, sizes: bool = True) -> Losses:
+        """Train on a batch of activations in training units. [batch, d_in]
+
+        ``sizes``: whether to measure l0, l1 and sqrt_l1 too.
+        """
+        losses = [self._descend(chunk, x, sizes=sizes) for chunk in self._chunks(x)]
         measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
         self._keep_radial_part_out()
         shared, rate = self.shared, self.plans[0].learning_rate
@@ -104,6 +107,7 @@ class Stack:
         self._constrain()
         self.silent += len(x)
         self.silent[measured.fired] = 0
+        self._share = measured.share
         self.n_done += 1
         return measured
 
@@ -118,44 +122,52 @@ class Stack:
 
         ``options`` replace those of the sweep, to see what another synthetic gradient would do.
         """
-        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._passes.chunks(len(x))]
+        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._chunks(x)]
         return {name: torch.cat([part[name] for part in parts]) for name in self.trained}
 
+    def _chunks(self, x: Tensor) -> Iterator[Chunk]:
+        return self._passes.chunks(len(x), self._share)
+
     def _differentiate(
-        self, chunk: slice, x: Tensor, options: VariantOptions | None = None
+        self,
+        chunk: Chunk,
+        x: Tensor,
+        options: VariantOptions | None = None,
+        *,
+        sizes: bool = False,
     ) -> tuple[dict[str, Tensor], Losses, Pass]:
-        leaves = {name: p.detach()[chunk] for name, p in self.parameters.items()}
+        leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
         wanted = {name: leaves[name].requires_grad_() for name in self.trained}
         mixed = self.shared.precision == "mixed" and x.is_cuda
         with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
             done = self._passes.run(chunk, x, leaves, options)
-            dead = self.silent[chunk] >= self.shared.dead_after
-            losses = self._passes.losses(chunk, done, dead, self.n_done)
+            dead = self.silent[chunk.which] >= self.shared.dead_after
+            losses = self._passes.losses(chunk, done, dead, self.n_done, sizes=sizes)
         gradients = torch.autograd.grad(
             losses.loss.sum(), list(wanted.values()), materialize_grads=True
         )
         measured = Losses(*(value.detach() for value in losses))
         return dict(zip(wanted, gradients, strict=True)), measured, done
 
-    def _descend(self, chunk: slice, x: Tensor) -> Losses:
+    def _descend(self, chunk: Chunk, x: Tensor, *, sizes: bool) -> Losses:
         """Put a chunk's gradients where the optimiser finds them."""
-        gradients, losses, done = self._differentiate(chunk, x)
+        gradients, losses, done = self._differentiate(chunk, x, sizes=sizes)
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad[chunk] = gradient
+            parameter.grad[chunk.which] = gradient
         if self._passes.objective.learns_threshold:
             self._follow_threshold(chunk, done)
         return losses
 
     @torch.no_grad()
-    def _follow_threshold(self, chunk: slice, done: Pass) -> None:
+    def _follow_threshold(self, chunk: Chunk, done: Pass) -> None:
         """Move an exponential average, corrected for its start, to the smallest code kept."""
         keep = self.shared.threshold_ema
         weight = (1 - keep) / (1 - keep ** (self.n_done + 1))
         smallest = done.active.smallest(done.codes)[:, None]
-        threshold = self.parameters["threshold"][chunk]
+        threshold = self.parameters["threshold"][chunk.which]
         threshold += torch.where(smallest.isfinite(), weight * (smallest - threshold), 0)
 
     @torch.no_grad()
@@ -179,8 +191,8 @@ class Stack:
         """x_hat of a batch, of each autoencoder. [batch, d_in] -> [n, batch, d_in]"""
         leaves = {name: p.detach() for name, p in self.parameters.items()}
         parts = []
-        for chunk in self._passes.chunks(len(x)):
-            own = {name: leaf[chunk] for name, leaf in leaves.items()}
+        for chunk in self._chunks(x):
+            own = {name: leaf[chunk.which] for name, leaf in leaves.items()}
             done = self._passes.run(chunk, x, own)
             parts.append(self._passes.objective.reconstructions(done)[-1])
         return torch.cat(parts)
@@ -213,14 +225,17 @@ class Stack:
             for name, parameter in self.trained.items()
             for moment, tensor in self._optimiser.state[parameter].items()
         }
-        done = torch.tensor(self.n_done)
-        return {**self.parameters, **moments, "silent": self.silent, "n_done": done}
+        progress = {
+            "silent": self.silent, "share": self._share, "n_done": torch.tensor(self.n_done)
+        }  # fmt: skip
+        return {**self.parameters, **moments, **progress}
 
     @torch.no_grad()
     def resume(self, state: dict[str, Tensor]) -> None:
         """Go on from where another stack of the same arguments was."""
         self.n_done = int(state["n_done"])
         self.silent.copy_(state["silent"])
+        self._share.copy_(state["share"])
         for name, parameter in self.parameters.items():
             parameter.copy_(state[name])
             if parameter.requires_grad and self.n_done:
