@@ -12,7 +12,8 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 SLOW = (
     "tests/test_fuzz.py", "tests/test_faults.py", "tests/simulations.py",
-    "tests/analysis_simulations.py", "tests/trained.py", "--hypothesis-seed=0",
+    "tests/analysis_simulations.py", "tests/trained.py", "tests/reproduced.py",
+    "--hypothesis-seed=0",
 )  # fmt: skip
 FIXED = Path("reports/baseline")
 BASELINE = FIXED.with_suffix(".json")

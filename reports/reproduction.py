@@ -31,7 +31,7 @@ from prolu_eval.analysis.pareto import signs
 from prolu_eval.metrics import METRICS
 
 HERE = Path(__file__).parent
-RESULTS, FIGURES = HERE / "results", HERE / "figures"
+RESULTS = HERE / "results"
 MAIN = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 LEVELS = (5.0, 10.0, 15.0, 25.0, 40.0, 60.0)
 SPLIT = 25.0
@@ -310,9 +310,9 @@ def logged_gradients_table(data: Collected, labels: Sequence[str]) -> str:
                   "norm, synthetic over exact"], rows)  # fmt: skip
 
 
-def draw(data: Collected, labels: Sequence[str], suffix: str = "") -> None:
+def draw(data: Collected, labels: Sequence[str], folder: Path, suffix: str = "") -> None:
     """The figures of some variants."""
-    FIGURES.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for x, y in PLOTS:
         series = {}
         for label in labels:
@@ -326,7 +326,7 @@ def draw(data: Collected, labels: Sequence[str], suffix: str = "") -> None:
             series[label] = (points, line)
         title, other = METRICS[x], METRICS[y]
         figure = svg(series, title.title, f"{other.title} ({other.unit})")
-        (FIGURES / f"{data.name}-{x}-{y}{suffix}.svg").write_text(figure)
+        (folder / f"{data.name}-{x}-{y}{suffix}.svg").write_text(figure)
 
 
 def sections(data: Collected) -> Iterator[tuple[str, str]]:
@@ -363,8 +363,8 @@ def sections(data: Collected) -> Iterator[tuple[str, str]]:
         yield "Direction of the gradients, differences", gradient_difference_table(path)
 
 
-def write_tables(name: str) -> None:
-    """Write a model's tables and figures."""
+def write_tables(name: str, out: Path) -> None:
+    """Write a model's tables and figures into a folder."""
     data = Collected.read(name)
     setting = data.group.results[0].setting
     head = (
@@ -374,9 +374,9 @@ def write_tables(name: str) -> None:
         "evaluated sequences and, for variants with several, training seeds.\n"
     )
     body = "".join(f"\n## {title}\n\n{content}" for title, content in sections(data))
-    (HERE / f"tables-{name}.md").write_text(head + body)
-    draw(data, MAIN)
-    draw(data, data.group.labels, "-all")
+    draw(data, MAIN, out / "figures")
+    draw(data, data.group.labels, out / "figures", "-all")
+    (out / f"tables-{name}.md").write_text(head + body)
 
 
 def main() -> None:
@@ -390,13 +390,14 @@ def main() -> None:
     collecting.add_argument("--tokens", required=True, help="what to call the tokens")
     writing = commands.add_parser("tables")
     writing.add_argument("names", nargs="+")
+    writing.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     options = parser.parse_args()
     if options.command == "collect":
         source = {"model": options.model, "tokens": options.tokens}
         collect(options.runs, RESULTS / options.name, source)
     else:
         for name in options.names:
-            write_tables(name)
+            write_tables(name, options.out)
 
 
 if __name__ == "__main__":
