@@ -119,6 +119,6 @@ def _spread(first: Array, second: Array) -> Array:
     """Standard deviations of the differences of points. [n_second, n_first, n_keys]"""
     first, second = (part - part.mean(0) for part in (first, second))
     n = len(first) - 1
-    both = np.einsum("rik,rjk->jik", first, second) / n
+    both = np.moveaxis(second.T @ first.transpose(2, 0, 1), 0, -1) / n
     variances = np.square(first).sum(0) / n + np.square(second).sum(0)[:, None] / n - 2 * both
     return np.asarray(np.sqrt(np.maximum(variances, 0)))
