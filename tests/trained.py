@@ -129,9 +129,9 @@ def test_seeds_agree_within_their_intervals() -> None:
 
     The interval is a t interval in logarithms: the mean of the n others, plus or minus t times the
     root of s^2 (1 + 1 / n). s is the spread between the others at one coefficient or k, pooled over
-    the sweep's values. All seeds are measured on the same tokens, whose own error is the smaller
-    part and contained in s; an interval from it alone would miss most other seeds. About 95 % of
-    the intervals must hold, and they must be narrow, or agreement would say nothing.
+    the sweep's values. All seeds are measured on the same tokens, whose error is contained in s. Of
+    the intervals, which are 95 % ones if spreads are alike, nine in ten must hold, and they must be
+    narrow, or agreement would say nothing.
     """
     logs = np.log([[[measured(sae) for sae in saes] for saes in trained(name)] for name in SWEEPS])
     n_values, n_others = logs.shape[1], len(SEEDS) - 1
