@@ -301,3 +301,41 @@ def test_a_folder_that_cannot_be_listed_is_said_and_the_rest_done(
     assert ran.code == 1
     assert "good" in ran.out
     assert f"{closed}: cannot be listed (Permission denied)" in ran.out + ran.err
+
+
+def test_folders_of_one_name_are_told_apart(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("x", "y"):
+        shutil.copytree(runs, tmp_path / place / "runs")
+    put_nan(tmp_path / "y" / "runs" / "good")
+    folders = tmp_path / "x" / "runs", tmp_path / "y" / "runs", f"{tmp_path}/x/../x/runs/"
+    ran = evaluate(capfd, folders[0], *folders[1:], "--results", tmp_path / "kept")
+    found = {run["run"]: run["status"] for run in ran.json()["runs"]}
+    assert found == {"x/runs/good": "ok", "y/runs/good": "failed"}
+    assert len(list((tmp_path / "kept" / "x" / "runs" / "good").glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("empty.npy", "cannot be read"), ("dangling", "is a link to what is not there")],
+)
+def test_tokens_that_are_none_are_told_once(
+    runs: Path, tmp_path: Path, name: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.npy").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for i in range(3):
+        shutil.copytree(runs / "good", runs / f"copy{i}")
+    arguments = ("--device", "cpu", "-q", "--context-length", 32, "--tokens", tmp_path / name)
+    ran = run(capfd, "evaluate", runs, *arguments)
+    assert_refused(ran, name, reason, "copy0 and 3 more skipped")
+
+
+def test_sequences_too_short_for_pairs_are_measured(
+    runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (found,) = evaluate(capfd, runs, "--context-length", 2).json()["runs"]
+    assert found["status"] == "ok"
+    assert found["metrics"]["l0"]["value"] > 0
+    assert found["metrics"]["scale_consistency_additivity"]["value"] is None

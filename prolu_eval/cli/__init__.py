@@ -106,6 +106,8 @@ def _drop_output() -> None:
 def entry_point() -> None:
     """The console script. Being terminated ends it as Ctrl-C does: what is measured stays."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for library in ("HF_HUB", "DATASETS"):  # what fails is said once, by us
+        os.environ.setdefault(f"{library}_VERBOSITY", "critical")
     sys.exit(main())
 
 

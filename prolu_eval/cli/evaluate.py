@@ -45,10 +45,13 @@ def exit_code(outcomes: "list[Outcome]") -> int:
 
 
 def report_failures(outcomes: "list[Outcome]") -> None:
-    """One line on stderr for each run that could not be evaluated."""
+    """One line on stderr for each reason that runs could not be evaluated for."""
+    reasons: dict[str | None, list[str]] = {}
     for outcome in outcomes:
         if outcome.status == "failed":
-            remark(f"{outcome.name} skipped: {outcome.error}")
+            reasons.setdefault(outcome.error, []).append(outcome.name)
+    for reason, (first, *others) in reasons.items():
+        remark(f"{first}{f' and {len(others)} more' if others else ''} skipped: {reason}")
 
 
 def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:

@@ -13,6 +13,7 @@ from prolu_eval.errors import ProluEvalError, ResultsError
 from prolu_eval.evaluation.grouping import grouped
 from prolu_eval.evaluation.options import Options, Outcome, check
 from prolu_eval.evaluation.session import Session, failed
+from prolu_eval.plain_text import printable
 from prolu_eval.runs import Broken, Run
 
 
@@ -73,10 +74,21 @@ def evaluate(
 
 
 def _discover(roots: list[Path]) -> list[Run | Broken]:
-    if len(roots) == 1:
+    """What lies in folders; of several, each one's runs bear as much of its path as tells it."""
+    distinct = {root.resolve(): root for root in reversed(roots)}
+    if len(distinct) == 1:
         return discover(roots[0])
+    places = list(dict.fromkeys(root.resolve() for root in roots))
+    deepest = max(len(place.parts) for place in places)
+    titles = next(
+        found
+        for n in range(1, deepest + 1)
+        if len(found := {"/".join(place.parts[1:][-n:]): place for place in places}) == len(places)
+    )
     return [
-        replace(item, name=f"{root.name}/{item.name}") for root in roots for item in discover(root)
+        replace(item, name=f"{printable(title)}/{item.name}")
+        for title, place in titles.items()
+        for item in discover(distinct[place])
     ]
 
 

@@ -74,9 +74,8 @@ def sample(model: LanguageModel, hook: str, tokens: TokenRows) -> Sample:
     """Activations of :func:`draw_pairs` at a hook point, in float32."""
     row, position = draw_pairs(tokens)
     parts = [torch.empty(0, 2, model.width(hook), device=model.device)]
-    for rows, positions in zip(
-        row.split(_ROWS_AT_ONCE), position.split(_ROWS_AT_ONCE), strict=True
-    ):
+    for start in range(0, len(row), _ROWS_AT_ONCE):
+        rows, positions = (part[start : start + _ROWS_AT_ONCE] for part in (row, position))
         found = model.activations(tokens.ids[rows].to(model.device), hook)
         parts.append(found[torch.arange(len(rows))[:, None], positions].float())
     first, second = torch.cat(parts).unbind(1)
@@ -189,7 +188,7 @@ def response_curves(sae: SparseAutoencoder, x: Tensor) -> ResponseCurves:
     order = torch.argsort(count, stable=True)[int((count == 0).sum()) :].flip(0)
     n = min(N_CURVES, len(order))
     features = order[torch.arange(n, device=order.device) * len(order) // max(n, 1)]
-    chosen = v[codes[:, features].argmax(0)]
+    chosen = v[codes[:, features].argmax(0)] if n else v[:0]  # without x, none fires
     scales = torch.tensor(CURVE_SCALES, device=v.device, dtype=v.dtype)
     responses = [_respond(sae, k * chosen).gather(1, features[:, None]) for k in scales]
     plain = sae.pre_activation(chosen + sae.b_dec if sae.apply_b_dec_to_input else chosen)

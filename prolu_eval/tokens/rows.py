@@ -96,8 +96,8 @@ def load_tokens(
     if len(rows) == 0:
         raise TokensError(
             source,
-            f"has less than one row of {context_length} tokens in its {split} documents",
-            "give more text or a smaller context length",
+            f"has less than one row of {context_length} tokens in its documents ({split})",
+            "give more text, a smaller context length, or all documents (--split-tokens all)",
         )
     if rows.min() < 0 or rows.max() >= model.vocab_size:
         raise TokensError(

@@ -48,6 +48,8 @@ def documents(source: str, split: Split) -> Iterator[Document]:
 
 def _all_documents(source: str) -> Iterator[Document]:
     path = Path(source)
+    if path.is_symlink() and not path.exists():
+        raise TokensError(source, "is a link to what is not there", "mend it")
     if path.is_file() and path.suffix in (".npy", ".safetensors"):
         yield _read_ids(path)
     elif path.is_file() and path.suffix != ".parquet":
@@ -98,7 +100,7 @@ def _read_ids(path: Path) -> NDArray[np.int64]:
         else:
             arrays = load_file(path)
             ids = arrays["tokens"] if "tokens" in arrays else next(iter(arrays.values()))
-    except (OSError, ValueError, StopIteration, SafetensorError) as error:
+    except (OSError, EOFError, ValueError, StopIteration, SafetensorError) as error:
         raise TokensError(path, f"cannot be read ({error})", "write the file again") from None
     if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
         raise TokensError(
