@@ -171,7 +171,7 @@ def test_without_a_trunk_of_its_own_a_network_is_run_whole(
     tokens = torch.arange(1, 13).view(2, 6)
     hook = "blocks.1.hook_resid_post"
     usual = LanguageModel.load(folder, device="cpu")
-    monkeypatch.setattr("prolu_eval.lm.model._same", lambda *_: False)
+    monkeypatch.setattr("prolu_eval.lm.read_out._same", lambda *_: False)
     plain = LanguageModel.load(folder, device="cpu")
     assert plain._read_out is None
     found = []

@@ -1,7 +1,6 @@
 """Passes of a language model up to, through, and from a hook point."""
 
 import contextlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from prolu_eval.errors import ModelError
 from prolu_eval.lm.hooks import forwarding, hooked, into, removing
 from prolu_eval.lm.loading import load_network, official_name
+from prolu_eval.lm.read_out import find_read_out
 from prolu_eval.lm.sites import Port, Site, hook_sites
 
 
@@ -58,7 +58,7 @@ class LanguageModel:
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self._trunk = self._network.base_model
-        self._read_out = self._find_read_out()
+        self._read_out = find_read_out(self._network, self._trunk, self.vocab_size)
 
     @classmethod
     def load(
@@ -203,31 +203,6 @@ class LanguageModel:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    @torch.inference_mode()
-    def _find_read_out(self) -> Callable[[Tensor], Tensor] | None:
-        """What turns the trunk's hidden states into the network's logits, by trial.
-
-        The output embedding alone, or else the network's own forward with its trunk's output given,
-        which has its soft caps and scales; None if neither gives the logits of a whole pass.
-        """
-        if self._trunk is self._network:
-            return None
-        tokens = torch.arange(min(4, self.vocab_size), device=self.device)[None]
-        expected: Tensor = self._network(input_ids=tokens, use_cache=False).logits
-        output = self._trunk(input_ids=tokens, use_cache=False, return_dict=True)
-        hidden, head = output.last_hidden_state, self._network.get_output_embeddings()
-
-        def after_trunk(hidden: Tensor) -> Tensor:
-            given = type(output)(last_hidden_state=hidden.reshape(1, -1, hidden.shape[-1]))
-            with forwarding(self._trunk, lambda *_, **__: given):
-                logits: Tensor = self._network(input_ids=tokens[:, :0], use_cache=False).logits
-            return logits.reshape(*hidden.shape[:-1], -1)
-
-        for read_out in (head, after_trunk):
-            if read_out is not None and _same(read_out(hidden), expected):
-                return read_out
-        return None
-
     def _entry(self, block: int) -> Port:
         """Where the residual stream that enters a block can be had."""
         if block < self.n_blocks:
@@ -259,9 +234,3 @@ class LanguageModel:
 
     def _hooked(self, port: Port, function: Any) -> contextlib.AbstractContextManager[None]:
         return hooked(self._network.get_submodule(port.module), port.side, function)
-
-
-def _same(found: Tensor, expected: Tensor) -> bool:
-    return found.shape == expected.shape and torch.allclose(
-        found.float(), expected.float(), rtol=1e-4, atol=1e-5, equal_nan=True
-    )

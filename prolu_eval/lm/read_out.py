@@ -1,0 +1,44 @@
+"""From final hidden states to logits, whatever a network does on that way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prolu_eval.lm.hooks import forwarding
+
+
+@torch.inference_mode()
+def find_read_out(
+    network: Any, trunk: nn.Module, vocab_size: int
+) -> Callable[[Tensor], Tensor] | None:
+    """What turns the trunk's hidden states into the network's logits, by trial.
+
+    The output embedding alone, or else the network's own forward with its trunk's output given,
+    which has its soft caps and scales; None if neither gives the logits of a whole pass.
+    """
+    if trunk is network:
+        return None
+    device = next(network.parameters()).device
+    tokens = torch.arange(min(4, vocab_size), device=device)[None]
+    expected: Tensor = network(input_ids=tokens, use_cache=False).logits
+    output = trunk(input_ids=tokens, use_cache=False, return_dict=True)
+    hidden, head = output.last_hidden_state, network.get_output_embeddings()
+
+    def after_trunk(hidden: Tensor) -> Tensor:
+        given = type(output)(last_hidden_state=hidden.reshape(1, -1, hidden.shape[-1]))
+        with forwarding(trunk, lambda *_, **__: given):
+            logits: Tensor = network(input_ids=tokens[:, :0], use_cache=False).logits
+        return logits.reshape(*hidden.shape[:-1], -1)
+
+    for read_out in (head, after_trunk):
+        if read_out is not None and _same(read_out(hidden), expected):
+            return read_out
+    return None
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(
+        found.float(), expected.float(), rtol=1e-4, atol=1e-5, equal_nan=True
+    )

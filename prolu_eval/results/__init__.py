@@ -1,0 +1,53 @@
+"""Stored results: plain data that evaluation writes and analysis reads. No torch, no model.
+
+A result is two files named by its fingerprint: ``<fingerprint>.json`` (scalars, and where they come
+from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays). They lie in
+``evaluation/`` beside the run, or under a results folder in one folder per run.
+"""
+
+from prolu_eval.results.documents import (
+    PER_FEATURE,
+    PER_SEQUENCE,
+    RESPONSE,
+    SCHEMA_VERSION,
+    Array,
+    Result,
+    RunSummary,
+    Scalar,
+    Setting,
+    StoredArrays,
+)
+from prolu_eval.results.files import check_writable, file_digests, write_atomically
+from prolu_eval.results.store import (
+    FOLDER,
+    outdated,
+    read_result,
+    result_files,
+    write_result,
+    write_scalars,
+)
+from prolu_eval.results.table import frame, load_results
+
+__all__ = [
+    "FOLDER",
+    "PER_FEATURE",
+    "PER_SEQUENCE",
+    "RESPONSE",
+    "SCHEMA_VERSION",
+    "Array",
+    "Result",
+    "RunSummary",
+    "Scalar",
+    "Setting",
+    "StoredArrays",
+    "check_writable",
+    "file_digests",
+    "frame",
+    "load_results",
+    "outdated",
+    "read_result",
+    "result_files",
+    "write_atomically",
+    "write_result",
+    "write_scalars",
+]

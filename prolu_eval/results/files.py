@@ -1,0 +1,58 @@
+"""Writing files whole or not at all, and telling one content from another."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from prolu_eval.errors import ResultsError
+
+
+def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file, or why it cannot be read, by its path from a folder."""
+    digests = {}
+    for path in files:
+        name = Path(os.path.relpath(path, folder)).as_posix()
+        try:
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            digests[name] = str(error.strerror)
+    return digests
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        ResultsError: if the folder cannot be made or written to, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ResultsError(
+            path, f"cannot be written ({error.strerror})", "name a writable folder with free space"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Find out early whether results can be written to a folder, which is made if need be.
+
+    Raises:
+        ResultsError: if they cannot.
+    """
+    probe = folder / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)
