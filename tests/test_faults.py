@@ -141,6 +141,33 @@ def test_a_killed_evaluation_continues_where_it_was(
     assert_nothing_twice(log)
 
 
+@pytest.mark.parametrize("where", ["results", "cache"])
+def test_a_kill_between_the_whole_and_the_removal_of_its_parts_leaves_none(
+    where: str,
+    work: Path,
+    undisturbed: dict[str, Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remove = Parts.remove
+
+    def killed(self: Parts) -> None:
+        if tmp_path / where in self._folder.parents:
+            raise KeyboardInterrupt
+        remove(self)
+
+    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
+    options = options_of(work, tmp_path / "results")
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(work / "runs", options)
+    assert any((tmp_path / where).rglob("*.parts"))
+    evaluate(work / "runs", options)
+    assert_same(tmp_path / "results", undisturbed)
+    assert not any(tmp_path.rglob("*.parts"))
+
+
 def lines(log: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 

@@ -45,12 +45,11 @@ def reference(engine: Engine, setting: Setting, shards: Sequence[range]) -> Sums
 
 def _remembered(engine: Engine, path: Path, shards: Sequence[range]) -> Sums:
     parts = Parts(path.with_suffix(".parts"))
-    if (found := _read(path)) is not None:
-        return found
-    with parts.whole():
-        if (found := _read(path)) is None:
-            found = _measured(engine, shards, parts)
-            write_atomically(path, save(dict(found)))
+    if (found := _read(path)) is None:
+        with parts.whole():
+            if (found := _read(path)) is None:
+                found = _measured(engine, shards, parts)
+                write_atomically(path, save(dict(found)))
     parts.remove()
     return found
 

@@ -92,6 +92,7 @@ class Session:
         missing = []
         for home in homes:
             if (result := home.result(n)) is not None:
+                home.parts.remove()  # whoever stored the result may have been killed before that
                 self._settle(_outcome(home.run, "cached", result))
             else:
                 missing.append(home)
