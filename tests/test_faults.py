@@ -96,11 +96,13 @@ def assert_same(results: Path, undisturbed: dict[str, Result]) -> None:
             np.testing.assert_allclose(found.arrays[key], array, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-def assert_nothing_twice(log: Path) -> None:
+def assert_nothing_twice(log: Path, *, killed: bool = False) -> None:
+    """No part was measured twice; and each was noted, unless a kill came before its note."""
     lines = log.read_text().splitlines()
     assert len(lines) == len(set(lines)), "a part was measured twice"
-    assert sum(" mean-" in line for line in lines) == N_SHARDS
-    assert sum(" ablations-" in line for line in lines) == N_SHARDS
+    for kind in (" mean-", " ablations-"):
+        noted = sum(kind in line for line in lines)
+        assert 0 < noted <= N_SHARDS if killed else noted == N_SHARDS
 
 
 @pytest.mark.parametrize("how", SIGNALS)
@@ -138,7 +140,7 @@ def test_a_killed_evaluation_continues_where_it_was(
     assert len(statuses) == N_RUNS
     assert set(statuses) <= {"ok", "cached"}, "cached where the last kill came between two results"
     assert_same(results, undisturbed)
-    assert_nothing_twice(log)
+    assert_nothing_twice(log, killed=True)
 
 
 @pytest.mark.parametrize("where", ["results", "cache"])
@@ -199,7 +201,7 @@ def test_what_a_killed_process_held_is_free(
     _, err = second.communicate()
     assert second.returncode == 0, err
     assert_same(results, undisturbed)
-    assert_nothing_twice(log)
+    assert_nothing_twice(log, killed=True)
 
 
 def test_shares_add_up(work: Path, undisturbed: dict[str, Result], tmp_path: Path) -> None:
