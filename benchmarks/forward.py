@@ -15,6 +15,7 @@ from engine import made_sae, seconds
 from torch import Tensor
 
 from prolu_eval.evaluation.autoencoding import Activations, Autoencoding, Sizes
+from prolu_eval.evaluation.features import FOLDS
 from prolu_eval.saes import VARIANTS, SparseAutoencoder
 
 ROW = 128
@@ -69,7 +70,7 @@ def main() -> None:
     base = made_sae(x, options.d_sae, options.l0, 0).to(device)
     x = x.to(device)
     starts = torch.arange(0, len(x) + 1, ROW, device=device)
-    given = Activations(x, starts, torch.arange(len(x), device=device) // ROW % 20)
+    given = Activations(x, starts, torch.arange(len(x), device=device) // ROW % FOLDS)
     passes = {
         name: Autoencoding(made(name, chosen, base), len(starts) - 1, device)
         for name, chosen in variants(options.l0).items()

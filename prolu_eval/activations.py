@@ -64,7 +64,7 @@ class _ProLU(torch.autograd.Function):
     @staticmethod
     def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
         m, b = torch.broadcast_tensors(m.to(torch.promote_types(m.dtype, b.dtype)), b)
-        return gate(m, m - (-b).clamp(min=0))  # m > 0 and m + b > 0, in one pass over m
+        return gate(m, m - (-b).clamp(min=0))  # m > 0 and m + b > 0 at once
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
