@@ -10,11 +10,6 @@ import nox
 TORCH = "torch==2.13.0"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
-SLOW = (
-    "tests/test_fuzz.py", "tests/test_faults.py", "tests/simulations.py",
-    "tests/analysis_simulations.py", "tests/trained.py", "tests/reproduced.py",
-    "--hypothesis-seed=0",
-)  # fmt: skip
 FIXED = Path("reports/baseline")
 BASELINE = FIXED.with_suffix(".json")
 # The fixed autoencoders on the fixed tokens: what changes is the measurement, either way.
@@ -70,11 +65,12 @@ def slow(session: nox.Session) -> None:
     """What takes minutes: damaged checkpoints, killed evaluations, simulations, trained variants.
 
     10,000 damaged checkpoints for each loader and 50 kills, where the default tests have 200 and 2.
-    `-- FILE` runs one of them.
+    `-- FILE` runs those of one file.
     """
     install(session, "-e", ".[test]")
     session.run(
-        "pytest", "-n", "2", "--dist", "worksteal", "-rP", *(session.posargs or SLOW),
+        "pytest", "-n", "2", "--dist", "worksteal", "-rP", "--hypothesis-seed=0",
+        "-m", "slow or deep", *session.posargs,
         env={"PROLU_EVAL_FUZZ_EXAMPLES": "10000", "PROLU_EVAL_KILLS": "50"},
     )  # fmt: skip
 
@@ -112,7 +108,7 @@ def interop(session: nox.Session) -> None:
     """
     _install_peers(session)
     session.run(
-        "pytest", "-n", "2", "tests/interop", "tests/test_lm.py", "tests/test_evaluation.py"
+        "pytest", "-n", "2", "tests/interop", "tests/lm", "tests/evaluation/test_evaluation.py"
     )
 
 

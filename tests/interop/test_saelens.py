@@ -15,8 +15,8 @@ from prolu_eval.checkpoints import discover, load_sae
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.cli import main
 from prolu_eval.runs import Broken, Run, RunConfig
+from tests.helpers.random_saes import OPTIONS, random_sae
 from tests.interop.agreement import D_IN, D_SAE, TOLERANCE, assert_same, inputs, randomise
-from tests.random_saes import OPTIONS, random_sae
 
 REFUSED = ("temporal", "transcoder", "skip_transcoder", "jumprelu_transcoder",
            "jumprelu_skip_transcoder")  # fmt: skip

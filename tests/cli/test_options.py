@@ -1,0 +1,70 @@
+"""Every option of an evaluation reaches it, from each command that evaluates."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prolu_eval.evaluation import Options
+from tests.helpers.cli import run
+
+CASES: dict[str, tuple[list[str], object]] = {
+    "model": (["--model", "m"], "m"),
+    "hook": (["--hook", "h"], "h"),
+    "tokens": (["--tokens", "t"], "t"),
+    "split": (["--split-tokens", "train"], "train"),
+    "n_tokens": (["--n-tokens", "77"], 77),
+    "context_length": (["--context-length", "9"], 9),
+    "prepend_bos": (["--no-prepend-bos"], False),
+    "packing": (["--packing", "separate"], "separate"),
+    "special_tokens": (["--special-tokens", "include"], "include"),
+    "weight_processing": (["--weight-processing", "processed"], "processed"),
+    "batch_size": (["--batch-size", "3"], 3),
+    "device": (["--device", "cpu"], "cpu"),
+    "device_map": (["--device-map", "auto"], "auto"),
+    "dtype": (["--dtype", "tf32"], "tf32"),
+    "compile": (["--compile"], True),
+    "target_se": (["--target-se", "l0=0.5", "--target-se", "kl=0.1"], {"l0": 0.5, "kl": 0.1}),
+    "shard": (["--shard", "1/4"], (1, 4)),
+    "shard_tokens": (["--shard-tokens", "64"], 64),
+    "results": (["--results", "r"], Path("r")),
+}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "frontier"])
+@pytest.mark.parametrize("name", CASES)
+def test_an_option_reaches_the_evaluation(
+    command: str,
+    name: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    given: list[Options] = []
+
+    def evaluate(paths: Any, options: Options, **_: Any) -> list[Any]:
+        given.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", evaluate)
+    arguments, value = CASES[name]
+    assert run(capfd, command, tmp_path, *arguments).code == 130
+    assert given == [Options(**{name: value})]  # type: ignore[arg-type]
+
+
+def test_every_option_has_a_case() -> None:
+    assert CASES.keys() == Options.__dataclass_fields__.keys()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--shard", "4"], ["--shard", "4/4"], ["--target-se", "l0"], ["--target-se", "zero=1"],
+     ["--target-se", "l0=1", "--shard", "0/2"]],
+)  # fmt: skip
+def test_options_that_make_no_sense(
+    arguments: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ran = run(capfd, "evaluate", tmp_path, *arguments)
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert arguments[0] in ran.err or arguments[-2] in ran.err

@@ -1,0 +1,100 @@
+"""Who may import whom, and what the quick commands do not import."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent.parent / "prolu_eval"
+
+# Each package or module, and those of ours that it may import (beside its own parts).
+_PLAIN = {"errors", "plain_text", "metrics", "runs", "results", "statistics", "hub"}
+ALLOWED = {
+    "plain_text": set(),
+    "errors": {"plain_text"},
+    "metrics": set(),
+    "runs": set(),
+    "hub": {"errors", "cache"},
+    "results": {"errors", "hub", "plain_text"},
+    "statistics": {"metrics", "results"},
+    "embedded": set(),
+    "activations": set(),
+    "saes": {"activations"},
+    "checkpoints": _PLAIN | {"saes"},
+    "lm": {"errors", "runs", "embedded"},
+    "tokens": {"errors", "runs", "results", "embedded", "lm", "cache"},
+    "cache": set(),
+    "evaluation": _PLAIN | {"saes", "checkpoints", "lm", "tokens", "cache"},
+    "training": _PLAIN | {"activations", "saes", "checkpoints", "lm", "tokens"},
+    "analysis": _PLAIN,
+    "report": _PLAIN | {"analysis"},
+    "json_text": set(),
+    "baseline": _PLAIN | {"json_text"},
+    "comparison": _PLAIN | {"json_text", "analysis", "report"},
+    "pytest_plugin": {"errors", "baseline", "comparison"},
+}
+TORCHLESS = (
+    "metrics", "runs", "hub", "results", "statistics", "analysis", "report", "baseline",
+    "comparison", "comparison.html", "pytest_plugin",
+)  # fmt: skip
+_OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it."""
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def unit(path: Path) -> str:
+    """The module or package of ours that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_only_what_it_may(path: Path) -> None:
+    own = unit(path)
+    modules = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
+    for name in imports(path):
+        first, *rest = name.split(".")
+        if first == "prolu_eval" and rest and rest[0] in modules - {own}:
+            assert rest[0] != "cli" or own == "__main__", "nothing imports the command line"
+            assert own not in ALLOWED or rest[0] in ALLOWED[own], f"{own} imports {name}"
+        if first in _OUTSIDE_ONLY_IN:
+            assert own in _OUTSIDE_ONLY_IN[first], f"{own} imports {name}"
+
+
+def test_every_unit_has_a_rule() -> None:
+    free = {"__init__", "__main__", "cli"}
+    assert {unit(path) for path in FILES} - free <= ALLOWED.keys()
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after a statement."""
+    code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_the_command_line_answers_without_heavy_imports() -> None:
+    loaded = loaded_after("from prolu_eval.cli import main\nmain(['--help'])")
+    assert loaded.isdisjoint({"torch", "transformer_lens", "pandas", "plotly", "numpy"})
+    assert loaded_after("import prolu_eval").isdisjoint({"torch", "pandas"})
+
+
+@pytest.mark.parametrize("name", [n for n in TORCHLESS if (PACKAGE / n).exists()
+                                  or (PACKAGE / f"{n.replace('.', '/')}.py").exists()])  # fmt: skip
+def test_results_are_read_without_torch(name: str) -> None:
+    loaded = loaded_after(f"import prolu_eval.{name}")
+    assert loaded.isdisjoint({"torch", "transformer_lens", "transformers"})

@@ -1,0 +1,72 @@
+"""The numbers with intervals in reports/README.md are those of the tables beside it.
+
+That the tables follow from the stored results is shown in ``reproduced.py``.
+"""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+REPORTS = Path(__file__).parent.parent.parent / "reports"
+MODELS = ("stories260k", "embedded")  # in the order of README's columns
+_NUMBER = r"[-+]?[0-9]+(?:[.][0-9]+)?"
+_INTERVAL = re.compile(rf"({_NUMBER}) \[({_NUMBER}), ({_NUMBER})\]")
+
+Interval = tuple[Decimal, ...]
+
+
+def intervals(text: str) -> list[Interval]:
+    """Each value of a text that has an interval: value, low, high."""
+    return [tuple(map(Decimal, match.groups())) for match in _INTERVAL.finditer(text)]
+
+
+def quoted(readme: str) -> list[tuple[str, Interval]]:
+    """The models and values with intervals that README tells."""
+    lines = readme.splitlines()
+    text = " ".join(line for line in lines if not line.startswith("|"))
+    found = [(" ".join(MODELS), interval) for interval in intervals(text)]
+    for line in lines:
+        if line.startswith("| "):
+            _, *cells = line.strip("| ").split(" | ")
+            for model, cell in zip(MODELS, cells, strict=True):
+                found += [(model, interval) for interval in intervals(cell)]
+    return found
+
+
+def rounded_alike(quoted: Interval, measured: Interval) -> bool:
+    """Whether one is the other with fewer digits, as a saving or as a cost."""
+
+    def same(one: Interval, other: Interval) -> bool:
+        half = [Decimal(5).scaleb(int(a.as_tuple().exponent) - 1) for a in one]
+        return all(abs(a - b) <= h for a, b, h in zip(one, other, half, strict=True))
+
+    value, low, high = measured
+    return same(quoted, measured) or same(quoted, (-value, -high, -low))
+
+
+def missing(readme: str) -> list[tuple[str, Interval]]:
+    """What a README tells that stands in no table of its model."""
+    tables = {m: intervals((REPORTS / f"tables-{m}.md").read_text()) for m in MODELS}
+    return [
+        (models, told)
+        for models, told in quoted(readme)
+        if not any(rounded_alike(told, row) for m in models.split() for row in tables[m])
+    ]
+
+
+def test_every_interval_told_stands_in_a_table() -> None:
+    readme = (REPORTS / "README.md").read_text()
+    assert len(quoted(readme)) > 20
+    assert not missing(readme)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("23.3 [21.5", "23.4 [21.5"), ("[14.4, 26.6]", "[14.4, 26.7]"),
+                     ("25.1 [22.1", "25.0 [22.1"), ("[0.148, 0.188]", "[0.148, 0.189]")]
+)  # fmt: skip
+def test_an_edited_number_is_seen(old: str, new: str) -> None:
+    readme = (REPORTS / "README.md").read_text()
+    assert old in readme
+    assert len(missing(readme.replace(old, new))) == 1

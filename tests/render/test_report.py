@@ -1,0 +1,425 @@
+"""Every number of the report, from stored results made by hand; what it does with bad ones."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prolu_eval.analysis import Frontier, Group, frontier
+from prolu_eval.errors import UsageError
+from prolu_eval.report import answer_results, frontier_text, write_report
+from prolu_eval.report.features import features_document, history_file, packed_floats
+from prolu_eval.report.figures import VIEWS, styles
+from prolu_eval.report.page import embedded, figure_views, group_document, importance, runs_document
+from prolu_eval.report.static import find_browser, write_figures
+from prolu_eval.report.stored import stored_results
+from prolu_eval.report.tables import run_frame, write_table
+from prolu_eval.results import Result, read_result, result_files, write_result
+from tests.helpers.cli import run
+from tests.helpers.made_results import drawn, result, setting, with_features, write_sweep
+
+KEYS = ("l0", "ce_degradation")
+
+
+def by_hand() -> list[Result]:
+    """Ties, duplicates, a single run, missing metrics and NaN, on two objectives and the proxy.
+
+    On L0 and CE degradation the frontier is a1 (1, 4), b1 and its duplicate b2 (2, 2), b3 (5, 1).
+    """
+    values: dict[str, tuple[str, dict[str, float | None]]] = {
+        "a1": ("relu+l1", {"l0": 1, "ce_degradation": 4, "l1": 9, "mse": 9}),
+        "a2": ("relu+l1", {"l0": 3, "ce_degradation": 3, "l1": 1, "mse": 5}),
+        "a3": ("relu+l1", {"l0": 2, "ce_degradation": 4, "l1": 5, "mse": 1}),
+        "b1": ("prolu/ste+l1", {"l0": 2, "ce_degradation": 2, "l1": 6, "mse": 6}),
+        "b2": ("prolu/ste+l1", {"l0": 2, "ce_degradation": 2, "l1": 2, "mse": 2}),
+        "b3": ("prolu/ste+l1", {"l0": 5, "ce_degradation": 1, "l1": 7, "mse": None}),
+        "c": ("alone", {"l0": 5, "ce_degradation": 4}),
+        "d": ("unmeasured", {"l0": 5, "ce_degradation": None}),
+    }
+    return [result(name, label, metrics) for name, (label, metrics) in values.items()]
+
+
+def only(results: list[Result]) -> tuple[Group, Frontier]:
+    (answer,) = answer_results(results)
+    return answer
+
+
+def document(results: list[Result], **extra: Any) -> dict[str, Any]:
+    group, answer = only(results)
+    found = group_document(group, answer, {}, "g0") | extra
+    return json.loads(str(embedded(found)))  # type: ignore[no-any-return]
+
+
+def test_the_table_of_runs_holds_what_was_stored() -> None:
+    runs = document(by_hand())["runs"]
+    rows = {name: i for i, name in enumerate(runs["name"])}
+    assert runs["label"][rows["b1"]] == "prolu/ste+l1"
+    assert {n for n, on in zip(runs["name"], runs["on_frontier"], strict=True) if on} == {
+        "a1", "b1", "b2", "b3",
+    }  # fmt: skip
+    l0, ce = runs["metrics"]["l0"], runs["metrics"]["ce_degradation"]
+    assert (l0["value"][rows["a2"]], l0["low"][rows["a2"]], l0["high"][rows["a2"]]) == (3, 2.4, 3.6)
+    assert ce["value"][rows["d"]] is ce["low"][rows["d"]] is None
+    assert runs["membership"] == [None] * 8, "nothing to resample"
+
+
+def test_figures_join_what_is_nondominated() -> None:
+    found = document(by_hand())
+    names = found["runs"]["name"]
+    views = {view["id"]: view for view in found["views"]}
+    main = views["l0-ce_degradation"]
+    assert found["views"][0] is main
+    lines = {label: [names[row] for row in rows] for label, rows in main["lines"].items()}
+    assert lines == {
+        "relu+l1": ["a1", "a2"], "prolu/ste+l1": ["b1", "b2", "b3"], "alone": ["c"],
+        "unmeasured": [],
+    }  # fmt: skip
+    assert [names[row] for row in main["front"]] == ["a1", "b1", "b2", "b3"]
+    proxy = views["l1-mse"]
+    assert [names[row] for row in proxy["front"]] == ["a2", "b2", "a3"]
+    sweep = views["l0-l1"]
+    assert [names[row] for row in sweep["lines"]["relu+l1"]] == ["a1", "a3", "a2"]
+    assert sweep["front"] == []
+    assert "sqrt_l1-mse" not in views, "no run has it"
+
+
+def test_variants_and_slack_on_the_page(tmp_path: Path) -> None:
+    path = write_report([only(by_hand())], tmp_path / "r.html")
+    text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
+    cells = " ".join(unescape(text).split())
+    # Up to (5, 4) all dominate 6 and prolu/ste all of it: b1 alone 3 x 2; relu has 2 x 1 by a2.
+    assert "prolu/ste+l1 3 3 6 100.0 % 66.7 %" in cells
+    assert "relu+l1 3 1 2 33.3 % 0.0 %" in cells
+    assert "alone 1 0 0 0.0 % 0.0 %" in cells
+    assert "up to (5, 4)" in cells
+    # relu's (1, 4), (2, 4), (3, 3) against prolu's (2, 2), (5, 1): a2 needs (3, 3) <= 3 (5, 1).
+    assert "relu+l1 prolu/ste+l1 3 0.6667" in cells
+    assert "On the target's frontier alone: b1, b3, a1" in cells
+    assert "On the proxy's alone: a2, a3" in cells
+    assert "On both: b2" in cells
+    assert "No lead of any variant is stated" in cells
+
+
+def test_other_tokens_stand_apart(tmp_path: Path) -> None:
+    other = setting(tokens_fingerprint="u" * 32, tokens="other text")
+    extra = result("x", "relu+l1", {"l0": 0.1, "ce_degradation": 0.1}, at=other)
+    answers = answer_results([*by_hand(), extra])
+    assert [found.frontier for _, found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
+    titles = [group.title for group, _ in answers]
+    assert "tokens embedded" in titles[0]
+    assert "tokens other text" in titles[1]
+    page = write_report(answers, tmp_path / "r.html").read_text()
+    assert page.count("plotly.js v") == 1
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    relu = {tuple(group["styles"]["relu+l1"]) for group in data["groups"]}
+    assert len(relu) == 1, "a variant looks the same everywhere"
+
+
+def test_histograms_count_features() -> None:
+    group, _ = only(
+        [
+            result("a", "x", {"l0": 1}, bias=[-1.0, -1.0, 0.5, math.nan]),
+            result("b", "y", {"l0": 1}, bias=[0.0, 0.25, 0.25, 1.0]),
+        ]
+    )
+    found = features_document(group, [1, 0])["histograms"]["bias"]
+    edges, counts = np.array(found["edges"]), found["counts"]
+    assert (edges[0], edges[-1], len(edges)) == (-1, 1, 49)
+    assert (counts[0][0], sum(counts[0]), found["left_out"]) == (2, 3, [1, 0])
+    assert counts[1][np.searchsorted(edges, 0.25, side="right") - 1] == 2
+    assert counts[1][-1] == 1
+
+
+def test_histograms_of_rates_are_logarithmic_and_leave_the_dead_out() -> None:
+    made = result("a", "x", {"l0": 1})
+    rates = np.array([0, 0, 0.001, 0.1], "f4")
+    arrays = {**made.arrays, "per_feature/firing_rate": rates}
+    group, _ = only([made.model_copy(update={"arrays": arrays})])
+    document_ = features_document(group, [0])
+    found = document_["histograms"]["firing_rate"]
+    assert found["edges"][0] == pytest.approx(-3)
+    assert found["edges"][-1] == pytest.approx(-1)
+    assert (found["left_out"], sum(found["counts"][0])) == ([2], 2)
+    assert document_["tables"][0]["firing_rate"] == packed_floats(rates)
+
+
+def test_details_go_to_the_frontier_first_and_stay_within_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group, answer = only(by_hand())
+    names = [group.table["name"][row] for row in importance(group, answer)]
+    assert names[:4] == ["a1", "b1", "b3", "b2"] or set(names[:4]) == {"a1", "b1", "b2", "b3"}
+    assert set(names[4:6]) == {"a2", "c"}, "those on their own variant's frontier"
+    monkeypatch.setattr("prolu_eval.report.features.TABLE_BUDGET", 9)
+    found = features_document(group, importance(group, answer))["tables"]
+    assert len(found) == 2, "four biases each"
+
+
+def test_curves_and_histories(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = [with_features(drawn("a", "relu+l1", rng, 3, 1), rng)]
+    write_sweep(tmp_path, made)
+    (stored,) = stored_results([tmp_path])
+    assert history_file(stored) == tmp_path / "run0" / "history.safetensors"
+    found = features_document(only([stored])[0], [0])
+    curves = found["curves"][0]
+    assert curves["features"] == [3, 7]
+    at_one = curves["scales"].index(1.0)
+    assert [own[at_one] for own in curves["responses"]] == pytest.approx([0.75, 0.75])
+    logged = found["histories"][0]
+    assert (logged["steps"][0], logged["steps"][-1], len(logged["steps"])) == (0, 49 * 40, 25)
+    assert all(sum(counts) == 512 for counts in logged["counts"])
+    (tmp_path / "run0" / "history.safetensors").write_bytes(b"broken")
+    assert features_document(only([stored])[0], [0])["histories"] == {}
+
+
+def test_a_feature_that_fires_on_its_bias_alone_has_no_curve() -> None:
+    rng = np.random.default_rng(0)
+    made = with_features(drawn("a", "relu+l1", rng, 3, 1), rng)
+    for plain, features in (([2.0, -1.0], [3]), ([-1.0, 0.0], None)):
+        arrays = {**made.arrays, "response/pre_activations": np.array(plain, "f4")}
+        group, answer = only([made.model_copy(update={"arrays": arrays})])
+        found = json.loads(str(embedded(group_document(group, answer, {}, "g0"))))
+        curves = found["features"]["curves"].get("0")
+        assert (curves and curves["features"]) == features
+
+
+def test_what_is_embedded_cannot_end_its_element() -> None:
+    text = str(embedded({"name": "</script><script>alert(1)</script>", "amp": "&\u2028"}))
+    assert "<" not in text
+    assert json.loads(text)["name"].startswith("</script>")
+    with pytest.raises(ValueError, match="JSON"):
+        embedded({"value": math.nan})
+
+
+def test_variants_look_alike_everywhere_and_unlike_each_other() -> None:
+    labels = [f"v{i}" for i in range(56)]
+    looks = styles(labels)
+    assert len(set(looks.values())) == 56
+    assert styles(["v0", "v1"])["v1"] == styles(["v1", "v0"])["v1"]
+    assert len({(view.x, view.y) for view in VIEWS}) == len(VIEWS)
+
+
+def test_text_and_markdown() -> None:
+    group, answer = only(by_hand())
+    text = frontier_text(group, answer)
+    assert re.search(r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1 ±0\.1\s+4 ±0\.4", text, re.MULTILINE)
+    assert re.search(r"prolu/ste\+l1\s+3\s+3\s+6\s+100\.0 %\s+66\.7 %", text)
+    assert "capitals are on the frontier" in text
+    hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
+    lines = frontier_text(*only(hostile), as_markdown=True).splitlines()
+    row = next(line for line in lines if "a\\|b" in line)
+    assert "\\<script\\>" in row
+    assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
+
+
+def test_tables_as_files(tmp_path: Path) -> None:
+    answers = [only(by_hand())]
+    write_table(answers, tmp_path / "runs.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
+    assert {row["name"]: row["on_frontier"] for row in rows}["b2"] == "True"
+    assert {row["name"]: row["ce_degradation"] for row in rows}["d"] == ""
+    pytest.importorskip("pyarrow")
+    write_table(answers, tmp_path / "runs.parquet", parquet=True)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "runs.parquet"), run_frame(answers), check_dtype=False
+    )
+
+
+def stored_sweep(folder: Path, *l0: float, label: str = "relu+l1") -> None:
+    write_sweep(
+        folder,
+        [result(f"r{i}", label, {"l0": x, "ce_degradation": 9 / x}) for i, x in enumerate(l0)],
+        logged=False,
+    )
+
+
+def test_two_folders_are_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stored_sweep(tmp_path / "A", 2, 5)
+    stored_sweep(tmp_path / "B", 3)
+    results = stored_results([tmp_path / "A", tmp_path / "B"])
+    assert [(r.run.name, r.run.label) for r in results] == [
+        ("A/r0", "A: relu+l1"), ("A/r1", "A: relu+l1"), ("B/r0", "B: relu+l1"),
+    ]  # fmt: skip
+    ran = run(capfd, "report", tmp_path / "A", tmp_path / "B", "-o", tmp_path / "ab.html")
+    assert (ran.code, ran.err) == (0, "")
+    assert "A: relu+l1" in (tmp_path / "ab.html").read_text()
+
+
+def test_the_newest_result_of_a_run_counts_and_broken_ones_are_named(tmp_path: Path) -> None:
+    stored_sweep(tmp_path, 2, 5)
+    (first, second) = result_files([tmp_path])
+    again = read_result(first).model_copy(update={"fingerprint": "e" * 32})
+    newer = write_result(again, first.parent)
+    os.utime(newer, (2e9, 2e9))
+    second.write_text("{")
+    said: list[str] = []
+    (kept,) = stored_results([tmp_path], said.append)
+    assert kept.fingerprint == "e" * 32
+    assert str(second) in said[0]
+
+
+def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stored_sweep(tmp_path, 2, 5)
+    ran = run(capfd, "report", tmp_path, "--split", "l0=3", "--reference", "l0=10")
+    assert (ran.code, ran.err) == (0, "")
+    page = (tmp_path / "report.html").read_text()
+    assert "src=" not in page.split("plotly.js v")[0]
+    assert "Runs with l0 &lt; 3" in page
+    assert "up to (10, 4.5)" in page
+    assert "--split=l0=3 --reference=l0=10" in page
+    for wrong in (("-y", "ce_clean"), ("--split", "l0=x"), ("--split", "speed=1"), ("-z", "l0"),
+                  ("--reference", "mse=1")):  # fmt: skip
+        ran = run(capfd, "report", tmp_path, *wrong)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert run(capfd, "report", tmp_path / "nowhere").code == 2
+    (tmp_path / "empty").mkdir()
+    assert "holds no results" in run(capfd, "report", tmp_path / "empty").err
+
+
+def test_three_objectives_have_intervals_and_say_what_is_left_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    made = [drawn(f"{label}{i}", label, rng, 3**i, f / 3**i)
+            for label, f in (("a", 2), ("b", 3)) for i in range(3)]  # fmt: skip
+    write_sweep(tmp_path, made, logged=False)
+    ran = run(capfd, "report", tmp_path, "-z", "explained_variance", "--json")
+    found = ran.json()
+    assert (ran.code, ran.err, found["report"]) == (0, "", str(tmp_path / "report.html"))
+    assert found["keys"] == ["l0", "ce_degradation", "explained_variance"]
+    assert found["statement"].startswith("No lead or saving is stated over three objectives")
+    assert (found["savings"], found["leads"], found["surfaces"]) == ([], [], {})
+    for variant in found["variants"].values():
+        for key in ("hypervolume", "hypervolume_share", "exclusive_share"):
+            low, high = variant[f"{key}_ci95"]
+            assert low <= variant[key] <= high
+            assert low < high or variant[key] == 0
+    (there, _) = found["epsilons"]
+    low, high = there["additive"]["ci95"]
+    assert low < there["additive"]["value"] < high
+    assert there["multiplicative"]["value"] is None, "costs of explained variance are negative"
+    page = (tmp_path / "report.html").read_text()
+    assert "No lead or saving is stated over three objectives" in page
+    assert "Explained variance against CE degradation" in page
+    (group, _) = only(stored_results([tmp_path]))
+    pairs = [(v.x, v.y) for v in figure_views(group, ("l0", "l1", "mse"))]
+    assert pairs[:3] == [("l0", "l1"), ("l0", "mse"), ("l1", "mse")]
+    assert len(set(pairs)) == len(pairs), "each has an id of its own"
+
+
+def test_report_as_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_sweep(tmp_path, by_hand(), logged=False)
+    ran = run(capfd, "report", tmp_path, "--json", "--split", "l0=3", "-o", tmp_path / "r.html")
+    found = ran.json()
+    assert (ran.code, ran.err) == (0, "")
+    assert (found["x"], found["y"], found["report"]) == (*KEYS, str(tmp_path / "r.html"))
+    assert found["frontier"] == ["a1", "b1", "b2", "b3"]
+    assert found["variants"]["relu+l1"]["hypervolume"] == 2
+    assert found["stretches"]["l0 >= 3"]["frontier"] == ["a2", "b3"]
+    by_name = {entry["run"]: entry for entry in found["runs"]}
+    measured = by_name["a2"]["metrics"]["l0"]
+    assert (measured["value"], measured["ci95"]) == (3, pytest.approx([2.4, 3.6]))
+    assert (by_name["a2"]["status"], by_name["a2"]["path"]) == ("cached", "runs/a2")
+    assert by_name["a2"]["provenance"]["setting"]["model"] == "embedded"
+    (pair,) = (e for e in found["epsilons"] if (e["first"], e["second"]) == ("relu+l1", "alone"))
+    assert pair["multiplicative"]["value"] == pytest.approx(0.75)
+    assert pair["multiplicative"]["ci95"] == [None, None]
+    for other in ("--json", "--static"):
+        value = [] if other == "--json" else [tmp_path / "figures"]
+        ran = run(capfd, "report", tmp_path, "--watch", other, *value)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+
+
+def test_watching_renders_when_results_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arriving = iter([(2,), (), (2, 5)])
+
+    def sleep(_: float) -> None:
+        l0 = next(arriving, None)
+        if l0 is None:
+            raise KeyboardInterrupt
+        stored_sweep(tmp_path, *l0)
+
+    monkeypatch.setattr("prolu_eval.cli.report.time.sleep", sleep)
+    ran = run(capfd, "report", tmp_path, "--watch")
+    assert (ran.code, ran.err) == (0, "")
+    assert [line.split()[-2] for line in ran.out.splitlines()[1:]] == ["1", "2"]
+    assert 'http-equiv="refresh"' in (tmp_path / "report.html").read_text()
+
+
+def test_figures_for_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report([only(by_hand())], tmp_path / "r.html")
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium")
+    files = write_figures(page, tmp_path / "svg")
+    main = (tmp_path / "svg" / "g0-l0-ce_degradation.svg").read_text()
+    assert main.startswith("<svg")
+    assert "CE degradation" in main
+    assert len(re.findall('class="point[ "]', main)) == 7 + 4, "runs, and rings around the frontier"
+    assert len(files) >= 4
+    png = write_figures(page, tmp_path / "png", "png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in png)
+    with pytest.raises(UsageError, match="svg or png"):
+        write_figures(page, tmp_path, "gif")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="install chromium"):
+        find_browser()
+
+
+def test_large_numbers_of_points_are_quick() -> None:
+    import time
+
+    rng = np.random.default_rng(0)
+    made = [result("a", "x", {"l0": 1, "ce_degradation": 1})]
+    group, _ = only(made)
+    table = pd.DataFrame({"l0": rng.random(100_000), "ce_degradation": rng.random(100_000)})
+    from prolu_eval.analysis import is_nondominated
+
+    start = time.perf_counter()
+    assert is_nondominated(table, *KEYS).sum() < 100
+    assert time.perf_counter() - start < 1
+    assert frontier(group, *KEYS).frontier == ["a"]
+    assert runs_document(group, frontier(group, *KEYS))["name"] == ["a"]
+
+
+def test_frontier_command_prints_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prolu_eval.evaluation import Outcome
+
+    outcomes = [
+        Outcome(r.run.name, tmp_path / r.run.name, "cached", r.run.variant, "native", r)
+        for r in by_hand()
+    ]
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: outcomes)
+    asked = ("frontier", tmp_path, "--split", "l0=3", "--csv", tmp_path / "runs.csv", "--quiet")
+    found = json.loads(run(capfd, *asked, "--json").out)
+    assert (found["x"], found["y"], found["reference"]) == ("l0", "ce_degradation", [5, 4])
+    assert found["frontier"] == ["a1", "b1", "b2", "b3"]
+    assert found["variants"]["relu+l1"]["hypervolume"] == 2
+    assert found["variants"]["relu+l1"]["hypervolume_ci95"] == [None, None]
+    assert found["stretches"]["l0 >= 3"]["frontier"] == ["a2", "b3"]
+    by_pair = {(s["first"], s["second"], s["metric"]): s for s in found["savings"]}
+    saved = by_pair["prolu/ste+l1", "relu+l1", "l0"]
+    assert saved["range"] is None, "CE degradation 1 to 2 against 3 to 4"
+    assert {run["run"] for run in found["runs"]} == {r.run.name for r in by_hand()}
+    assert Path(found["report"]).exists()
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 9
+    ran = run(capfd, *asked, "--markdown")
+    assert (ran.code, ran.err) == (0, "")
+    assert "| prolu/ste+l1 | 3 | 3 | 6 |" in ran.out
+    three = json.loads(run(capfd, "frontier", tmp_path, "-z", "mse", "--json", "--quiet").out)
+    assert three["keys"] == ["l0", "ce_degradation", "mse"]
+    assert three["frontier"] == ["a1", "b2", "a3"]

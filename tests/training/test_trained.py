@@ -1,0 +1,150 @@
+"""What training achieves, for every variant: ``nox -s slow``. Minutes, so not among the tests.
+
+Activations are sparse combinations of known directions, in training units.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import t
+from torch import Tensor
+
+from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.training.config import Plan, Shared, Sweep
+from prolu_eval.training.initial import measure
+from prolu_eval.training.objectives import OBJECTIVES
+from prolu_eval.training.stack import Stack
+
+pytestmark = pytest.mark.slow
+
+D_IN, D_SAE, BATCH, STEPS = 64, 192, 256, 400
+SEEDS = (0, 1, 2)
+SWEEPS = {
+    "relu+l1": Sweep(variant="relu", coefficients=[0.3, 1, 3]),
+    "relu+sqrt_l1": Sweep(variant="relu", penalty="sqrt_l1", coefficients=[0.2, 0.6, 1.8]),
+    "prolu/relu": Sweep(
+        variant="prolu", options={"gradient": "relu"}, coefficients=[0.1, 0.5, 2.5]
+    ),
+    "prolu/ste": Sweep(variant="prolu", coefficients=[0.1, 0.5, 2.5]),
+    "prolu/rectangle": Sweep(
+        variant="prolu", options={"estimator": "rectangle"}, coefficients=[0.1, 0.4, 1.6]
+    ),
+    "prolu_relu_hybrid": Sweep(variant="prolu_relu_hybrid", coefficients=[0.1, 0.5, 2.5]),
+    "trec": Sweep(variant="trec", options={"theta": 0.5}, coefficients=[0.05, 0.5, 2.5]),
+    "tlin": Sweep(variant="tlin", options={"theta": 0.5}, coefficients=[0.05, 0.5, 2.5]),
+    "gated": Sweep(variant="gated", coefficients=[0.5, 1.5, 4.5]),
+    "jumprelu+l0": Sweep(
+        variant="jumprelu", options={"bandwidth": 0.5}, coefficients=[0.05, 0.3, 1.8]
+    ),
+    "jumprelu+tanh": Sweep(
+        variant="jumprelu", penalty="tanh", options={"bandwidth": 0.5}, coefficients=[0.05, 0.3, 1]
+    ),
+    **{
+        name: Sweep(variant=name, options=options, k=[8, 4, 2])
+        for name, options in (
+            ("topk", {}),
+            ("abstopk", {}),
+            ("batchtopk", {}),
+            ("matryoshka", {"group_sizes": [16, 48, 128]}),
+        )
+    },
+    "groupmax": Sweep(variant="groupmax", k=[16, 8, 4]),
+}
+of_every_sweep = pytest.mark.parametrize("name", SWEEPS)
+
+
+def test_every_variant_is_here() -> None:
+    assert {sweep.variant for sweep in SWEEPS.values()} == OBJECTIVES.keys()
+
+
+def made(seed: int, n: int) -> Tensor:
+    """Three of 144 directions at a time, with magnitudes that vary, in training units."""
+    directions = torch.randn(144, D_IN, generator=torch.Generator().manual_seed(99))
+    directions = directions / directions.norm(dim=1, keepdim=True)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(n, 144, generator=generator) < 3 / 144
+    x: Tensor = (chosen * (0.5 + torch.rand(n, 144, generator=generator))) @ directions
+    scale: float = 0.6 * math.sqrt(D_IN)
+    return x * scale
+
+
+@cache
+def trained(name: str) -> list[list[SparseAutoencoder]]:
+    """The sweep's autoencoders: by value, then by seed."""
+    settings = Shared(
+        hook="", n_tokens=BATCH * STEPS, d_sae=D_SAE, batch_size=BATCH, normalisation="none",
+        dead_after=20 * BATCH,
+    )  # fmt: skip
+    sweep = SWEEPS[name]
+    values = sweep.k or sweep.coefficients
+    plans = [Plan(sweep, value, 5e-3, seed) for value in values for seed in SEEDS]
+    stack = Stack(plans, settings, measure(made(0, 4096), settings))
+    for step in range(STEPS):
+        stack.step(made(1000 + step, BATCH))
+    found = [stack.autoencoder(i, 1.0).requires_grad_(False).eval() for i in range(len(plans))]
+    return [found[i : i + len(SEEDS)] for i in range(0, len(found), len(SEEDS))]
+
+
+def measured(sae: SparseAutoencoder) -> tuple[float, float]:
+    """L0, and squared error over the activations' variance."""
+    x = made(1, 4096)
+    codes, x_hat, _ = sae.reconstruct(x)
+    error = (x - x_hat).square().sum() / (x - x.mean(0)).square().sum()
+    return (codes != 0).sum(1).float().mean().item(), error.item()
+
+
+def largest(rows: Tensor, centre: Tensor, l0: float) -> float:
+    """The error of unit rows as a dictionary: the l0 largest projections, at their best scale."""
+    x = made(1, 4096)
+    z = torch.relu((x - centre) @ rows.T)
+    kept = z * (z >= z.sort(1, descending=True).values[:, [max(0, round(l0) - 1)]])
+    part = kept @ rows
+    scale = ((x - centre) * part).sum() / part.square().sum()
+    left = (x - centre - scale * part).square().sum()
+    return (left / (x - x.mean(0)).square().sum()).item()
+
+
+@of_every_sweep
+def test_training_beats_the_first_weights_and_a_random_dictionary(name: str) -> None:
+    centre = made(0, 4096).mean(0)
+    for saes in trained(name):
+        for seed, sae in enumerate(saes):
+            l0, error = measured(sae)
+            first = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(seed))
+            other = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(100 + seed))
+            for rows in (first, other):
+                assert error < largest(rows / rows.norm(dim=1, keepdim=True), centre, l0)
+
+
+@of_every_sweep
+def test_l0_falls_along_the_sweep(name: str) -> None:
+    l0 = [np.mean([measured(sae)[0] for sae in saes]) for saes in trained(name)]
+    assert (np.diff(l0) < 0.02 * np.array(l0[:-1])).all(), l0
+    assert l0[-1] < 0.8 * l0[0]
+
+
+def test_seeds_agree_within_their_intervals() -> None:
+    """Each seed's L0 and error lie in the interval that the other seeds give for a further one.
+
+    The interval is a t interval in logarithms: the mean of the n others, plus or minus t times the
+    root of s^2 (1 + 1 / n). s is the spread between the others at one coefficient or k, pooled over
+    the sweep's values. All seeds are measured on the same tokens, whose error is contained in s. Of
+    the intervals, which are 95 % ones if spreads are alike, nine in ten must hold, and they must be
+    narrow, or agreement would say nothing.
+    """
+    logs = np.log([[[measured(sae) for sae in saes] for saes in trained(name)] for name in SWEEPS])
+    n_values, n_others = logs.shape[1], len(SEEDS) - 1
+    quantile = t.ppf(0.975, n_values * (n_others - 1))
+    held, widths = [], []
+    for seed in range(len(SEEDS)):
+        others = np.delete(logs, seed, axis=2)
+        variance = others.var(axis=2, ddof=1).mean(axis=1, keepdims=True)
+        half = quantile * np.sqrt(variance * (1 + 1 / n_others))
+        # Selecting variants have an L0 that no seed changes.
+        held.append(np.abs(logs[:, :, seed] - others.mean(axis=2)) <= half + 1e-6)
+        widths.append(half)
+    assert (np.mean(held, axis=(0, 1, 2)) > 0.9).all(), np.mean(held, axis=(0, 2))
+    assert (np.median(widths, axis=(0, 1, 2)) < 0.15).all(), np.median(widths, axis=(0, 2))
