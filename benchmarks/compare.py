@@ -17,17 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from prolu_eval.baseline import save_baseline
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import COLUMNS, METRIC_VERSION, METRICS
-from prolu_eval.results import (
-    PER_FEATURE,
-    PER_SEQUENCE,
-    Result,
-    RunSummary,
-    Scalar,
-    Setting,
-    write_result,
-)
-from prolu_eval.statistics import estimate
+from prolu_eval.results import PER_FEATURE, PER_SEQUENCE, Result, RunSummary, Setting, write_result
 
 
 def made_result(index: int, n_sequences: int, d_sae: int) -> Result:
@@ -52,7 +45,7 @@ def made_result(index: int, n_sequences: int, d_sae: int) -> Result:
             metric_version=METRIC_VERSION,
         ),
         metrics={
-            key: estimate(metric, sums) if metric.denominator else Scalar(value=0.0)
+            key: estimate(metric, sums) if metric.denominator else Estimate(value=0.0)
             for key, metric in METRICS.items()
         },
         arrays={PER_SEQUENCE + column: values for column, values in sums.items()}

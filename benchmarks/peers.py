@@ -19,10 +19,10 @@ import torch
 from engine import floor, made_sae, seconds, whole
 
 from prolu_eval.evaluation.engine import Engine
+from prolu_eval.intervals import estimate
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRICS
 from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.statistics import estimate
 from prolu_eval.tokens import TokenRows, load_tokens
 
 Evaluator = Callable[[int], Mapping[str, float]]

@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 
 from prolu_eval.analysis import is_nondominated
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import COLUMNS, METRICS
 from prolu_eval.results import (
     PER_FEATURE,
@@ -26,11 +28,9 @@ from prolu_eval.results import (
     RESPONSE,
     Result,
     RunSummary,
-    Scalar,
     Setting,
     write_result,
 )
-from prolu_eval.statistics import estimate
 
 LABELS = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 
@@ -46,7 +46,7 @@ def made(index: int, n_features: int, n_sequences: int) -> Result:
     damage = 120 * (3 - 0.3 * (index % 4)) / l0**0.8
     sums["ce_spliced"] = sums["ce_clean"] + damage * rng.gamma(50, 1 / 50, n_sequences)
     metrics = {
-        key: estimate(metric, sums) if metric.denominator else Scalar(value=float(rng.random()))
+        key: estimate(metric, sums) if metric.denominator else Estimate(value=float(rng.random()))
         for key, metric in METRICS.items()
     }
     names = ("firing_rate", "mean_when_active", "max", "bias", "effective_threshold", "alignment")

@@ -22,17 +22,11 @@ from safetensors.numpy import load, save
 
 from prolu_eval import __version__
 from prolu_eval.errors import BaselineError, UsageError
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import value_and_influence
 from prolu_eval.json_text import JsonTextError, dumps, line_of, loads
 from prolu_eval.metrics import METRIC_VERSION, METRICS
-from prolu_eval.results import (
-    PER_SEQUENCE,
-    Result,
-    RunSummary,
-    Scalar,
-    Setting,
-    write_atomically,
-)
-from prolu_eval.statistics import value_and_influence
+from prolu_eval.results import PER_SEQUENCE, Result, RunSummary, Setting, write_atomically
 
 SCHEMA_VERSION = 2
 # 2: sums that runs share are kept once (2026-11)
@@ -51,7 +45,7 @@ class _Entry(_Strict):
     fingerprint: str
     setting: str
     run: dict[str, Any]
-    metrics: dict[str, Scalar]
+    metrics: dict[str, Estimate]
 
 
 class _Sums(_Strict):

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from prolu_eval.results import Result, RunSummary, Scalar, Setting, read_result, result_files
+from prolu_eval.estimates import Estimate
+from prolu_eval.results import Result, RunSummary, Setting, read_result, result_files
 
 COLUMNS = ("n", "n_next", "l0", "l1", "sqrt_l1", "squared_error", "squared_deviation",
            "x_hat_squared", "x_hat_dot_x", "ce_clean", "ce_spliced")  # fmt: skip
@@ -88,7 +89,7 @@ def read(path: Path) -> tuple[list[Result], list[dict[str, Any]]]:
                 fingerprint=f"{index:032x}",
                 run=RunSummary(path=entry["name"], format="native", **summary),
                 setting=setting,
-                metrics={k: Scalar(value=v, standard_error=se)
+                metrics={k: Estimate(value=v, standard_error=se)
                          for k, (v, se) in entry["metrics"].items()},
                 arrays=_rows(sums, index),
             )

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from prolu_eval.analysis.groups import Group
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import combine, with_interval
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import Result, Scalar
-from prolu_eval.statistics import combine, with_interval
+from prolu_eval.results import Result
 
 Array = NDArray[np.float64]
 
@@ -166,7 +167,7 @@ def degrees_of_freedom(group: Group, n_sequences: int) -> int:
     return min(n_sequences - 1, repeats) if repeats else n_sequences - 1
 
 
-def interval(value: float, replicates: Array | None, freedom: int) -> Scalar:
+def interval(value: float, replicates: Array | None, freedom: int) -> Estimate:
     """A value with the standard error and t interval that its replicates [n] imply, if any."""
     known = replicates is not None and len(replicates) > 1 and np.isfinite(replicates).all()
     spread = float(replicates.std(ddof=1)) if known and replicates is not None else np.nan
@@ -178,11 +179,11 @@ def widened(quantile: float, freedom: int) -> float:
     return float(stdtrit(freedom, quantile) / ndtri(quantile)) if freedom > 0 else np.nan
 
 
-def exponential(gap: Scalar) -> Scalar:
+def exponential(gap: Estimate) -> Estimate:
     """A gap of logarithms as a ratio."""
     if gap.value is None:
         return gap
     low, high = (None if end is None else float(np.exp(end)) for end in gap.ci95)
     value = float(np.exp(gap.value))
     error = None if gap.standard_error is None else value * gap.standard_error
-    return Scalar(value=value, standard_error=error, ci95=(low, high))
+    return Estimate(value=value, standard_error=error, ci95=(low, high))

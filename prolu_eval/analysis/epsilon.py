@@ -9,8 +9,7 @@ from scipy.special import ndtri
 
 from prolu_eval.analysis.bootstrap import Array, exponential, widened
 from prolu_eval.analysis.pareto import nondominated
-from prolu_eval.results import Scalar
-from prolu_eval.statistics import CONFIDENCE
+from prolu_eval.estimates import CONFIDENCE, Estimate
 
 _QUANTILE = (1 + CONFIDENCE) / 2
 
@@ -27,8 +26,8 @@ class Epsilon:
 
     first: str
     second: str
-    multiplicative: Scalar
-    additive: Scalar
+    multiplicative: Estimate
+    additive: Estimate
 
 
 def epsilons(points: Mapping[str, Array], degrees_of_freedom: int) -> list[Epsilon]:
@@ -61,20 +60,20 @@ def _deciding(points: Array) -> Array:
     return np.asarray(points[:, on & np.isfinite(points[0]).all(-1)])
 
 
-def _both(first: Array, second: Array, span: Array, freedom: int) -> tuple[Scalar, Scalar]:
+def _both(first: Array, second: Array, span: Array, freedom: int) -> tuple[Estimate, Estimate]:
     """The multiplicative and the additive indicator, the latter in units of a range."""
     if not first.shape[1] or not second.shape[1]:
-        return Scalar(value=None), Scalar(value=None)
+        return Estimate(value=None), Estimate(value=None)
     span = np.where(span > 0, span, 1)
     additive = _indicator(first / span, second / span, freedom)
     if min(first[0].min(), second[0].min()) <= 0:
-        return Scalar(value=None), additive
+        return Estimate(value=None), additive
     with np.errstate(invalid="ignore", divide="ignore"):
         gap = _indicator(np.log(first), np.log(second), freedom)
     return exponential(gap), additive
 
 
-def _indicator(first: Array, second: Array, freedom: int) -> Scalar:
+def _indicator(first: Array, second: Array, freedom: int) -> Estimate:
     """The least amount to be added to the second's places, with an interval.
 
     It is the greatest of gaps, over points of the second and metrics, to the nearest point of the
@@ -95,7 +94,7 @@ def _indicator(first: Array, second: Array, freedom: int) -> Scalar:
         or freedom < 1
         or not (np.isfinite(first).all() and np.isfinite(second).all())
     ):
-        return Scalar(value=value)
+        return Estimate(value=value)
     spread = _spread(first[1:], second[1:])
     nearest = gaps.max(-1).argmin(1)
     rows = np.arange(len(nearest))
@@ -107,7 +106,7 @@ def _indicator(first: Array, second: Array, freedom: int) -> Scalar:
     near = gap + 2 * every * own >= (gap - every * own).max()
     factor = few * np.quantile(deviations[:, near].max(1), _QUANTILE)
     low, high = _minmax(gaps - factor * spread), _minmax(gaps + few * ndtri(_QUANTILE) * spread)
-    return Scalar(value=value, ci95=(low, high))
+    return Estimate(value=value, ci95=(low, high))
 
 
 def _minmax(gaps: Array) -> float:

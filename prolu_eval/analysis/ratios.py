@@ -15,8 +15,8 @@ from prolu_eval.analysis.bootstrap import (
 )
 from prolu_eval.analysis.curves import mean_over
 from prolu_eval.analysis.groups import Group
+from prolu_eval.estimates import Estimate
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import Scalar
 
 _LEVELS = 65
 
@@ -33,7 +33,7 @@ class Ratio:
     second: str
     metric: str
     at: str
-    ratio: Scalar
+    ratio: Estimate
     range: tuple[float, float]
 
     def __str__(self) -> str:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from prolu_eval.analysis.bootstrap import interval, widened
 from prolu_eval.analysis.curves import Array, Lines, Scale, mean_over, shared_levels
-from prolu_eval.results import Scalar
-from prolu_eval.statistics import CONFIDENCE
+from prolu_eval.estimates import CONFIDENCE, Estimate
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Saving:
     second: str
     metric: str
     at_equal: str
-    amount: Scalar
+    amount: Estimate
     range: tuple[float, float] | None
 
 
@@ -120,16 +119,16 @@ class Curves:
     def _saving(self, first: str, second: str, over: int, gap: _Gap | None, sign: int) -> Saving:
         keys = self.keys[1 - over], self.keys[over]
         if gap is None:
-            return Saving(first, second, *keys, Scalar(value=None), None)
+            return Saving(first, second, *keys, Estimate(value=None), None)
         scale = self.scales[1 - over]
         mean = sign * float(mean_over(gap.levels, gap.measured))
         means = sign * mean_over(gap.levels, gap.replicated)
-        amount = Scalar(value=scale.saved(mean))
+        amount = Estimate(value=scale.saved(mean))
         around = interval(mean, means, self._freedom)
         low, high = around.ci95
         if low is not None and high is not None and around.standard_error is not None:
             slope = float(np.exp(mean)) if scale.logarithmic else 1.0
-            amount = Scalar(
+            amount = Estimate(
                 value=amount.value,
                 standard_error=around.standard_error * slope,
                 ci95=(scale.saved(high), scale.saved(low)),

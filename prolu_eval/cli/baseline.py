@@ -11,7 +11,7 @@ from prolu_eval.errors import UsageError
 from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
-    from prolu_eval.results import Scalar
+    from prolu_eval.estimates import Estimate
 
 group = typer.Typer(no_args_is_help=True, help="Keep results to compare with, and change them.")
 app.add_typer(group, name="baseline")
@@ -69,7 +69,7 @@ def show(
         )
 
 
-def _shown(scalar: "Scalar | None") -> str:
+def _shown(scalar: "Estimate | None") -> str:
     if scalar is None or scalar.value is None:
         return "-"
     error = scalar.standard_error

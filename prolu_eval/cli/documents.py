@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prolu_eval.results import Result, Scalar
+from prolu_eval.estimates import Estimate
+from prolu_eval.results import Result
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Frontier, Group
@@ -93,4 +94,4 @@ def _plain(part: Any) -> Any:
         return {key: _plain(value) for key, value in part.items()}
     if isinstance(part, list | tuple):
         return [_plain(value) for value in part]
-    return part.model_dump() if isinstance(part, Scalar) else part
+    return part.model_dump() if isinstance(part, Estimate) else part

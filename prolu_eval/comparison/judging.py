@@ -9,9 +9,10 @@ from scipy.special import stdtrit
 
 from prolu_eval.comparison.rows import WEAK, Row, Verdict
 from prolu_eval.comparison.tolerance import Tolerance
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import contrast, holm, p_above_zero, value_and_influence
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import Result, Scalar
-from prolu_eval.statistics import contrast, holm, p_above_zero, value_and_influence
+from prolu_eval.results import Result
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def weigh(
             reason = "so few sequences give no standard error"
             return replace(row, reason=reason, remedy="evaluate on more tokens")
     elif paired:
-        scalar, freedom = Scalar(value=difference, standard_error=0.0), 1
+        scalar, freedom = Estimate(value=difference, standard_error=0.0), 1
         row = replace(row, reason="compared exactly: it has no standard error")
     else:
         reason = f"{tolerance.key} has no standard error, and the tokens differ"
@@ -104,9 +105,9 @@ def weigh(
     return Finding(row, worse, limit, p_worse, p_better, spread, freedom, sides)
 
 
-def _negated(scalar: Scalar) -> Scalar:
+def _negated(scalar: Estimate) -> Estimate:
     value = None if scalar.value is None else -scalar.value
-    return Scalar(value=value, standard_error=scalar.standard_error)
+    return Estimate(value=value, standard_error=scalar.standard_error)
 
 
 def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:

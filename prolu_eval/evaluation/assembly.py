@@ -14,6 +14,7 @@ from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.grouping import Group
 from prolu_eval.evaluation.options import Options
 from prolu_eval.evaluation.sums import Measurement, Sums
+from prolu_eval.intervals import estimate
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRIC_VERSION, METRICS
 from prolu_eval.results import (
@@ -26,7 +27,6 @@ from prolu_eval.results import (
 )
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.statistics import estimate
 from prolu_eval.tokens import TokenRows
 
 

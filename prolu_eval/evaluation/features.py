@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolu_eval.results import Scalar
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import with_interval
 from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.statistics import with_interval
 
 Statistic = Callable[[NDArray[np.float64]], float]
 
@@ -62,7 +62,7 @@ class FeatureSums:
         both.largest = torch.maximum(self.largest, other.largest)
         return both
 
-    def scalars(self) -> dict[str, Scalar]:
+    def scalars(self) -> dict[str, Estimate]:
         """Fractions of dead and of dense features, with jackknifed standard errors."""
         fired, tokens = self.fired.cpu().numpy(), self.tokens.cpu().numpy()
         used = tokens > 0
@@ -86,7 +86,9 @@ class FeatureSums:
         return {name: value.float().cpu().numpy() for name, value in values.items()}
 
 
-def _jackknife(fired: NDArray[np.int64], tokens: NDArray[np.int64], statistic: Statistic) -> Scalar:
+def _jackknife(
+    fired: NDArray[np.int64], tokens: NDArray[np.int64], statistic: Statistic
+) -> Estimate:
     """A statistic of firing rates with its delete-a-group jackknife standard error."""
     all_fired, all_tokens = fired.sum(0), tokens.sum()
     value = statistic(all_fired / all_tokens)
@@ -118,14 +120,14 @@ def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
     return {name: value.detach().float().cpu().numpy() for name, value in arrays.items()}
 
 
-def weight_scalars(sae: SparseAutoencoder) -> dict[str, Scalar]:
+def weight_scalars(sae: SparseAutoencoder) -> dict[str, Estimate]:
     """The fraction of negative encoder biases: known exactly, no sampling error."""
     bias = sae.encoder_bias()
     if bias is None:
-        return {"bias_negative_fraction": Scalar(value=None)}
+        return {"bias_negative_fraction": Estimate(value=None)}
     fraction = float((bias < 0).double().mean())
     return {
-        "bias_negative_fraction": Scalar(
+        "bias_negative_fraction": Estimate(
             value=fraction, standard_error=0.0, ci95=(fraction, fraction)
         )
     }

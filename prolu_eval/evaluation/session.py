@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from prolu_eval.checkpoints import load_run
 from prolu_eval.errors import CheckpointError, ProluEvalError
+from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.assembly import Identity, fingerprint, result_of, setting_of
 from prolu_eval.evaluation.engine import Engine
@@ -19,12 +20,12 @@ from prolu_eval.evaluation.options import Options, Outcome
 from prolu_eval.evaluation.parts import shards
 from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Sums
+from prolu_eval.intervals import estimate
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import FOLDER, Result, Scalar, Setting, file_digests
+from prolu_eval.results import FOLDER, Result, Setting, file_digests
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.statistics import estimate
 from prolu_eval.tokens import TokenRows, load_tokens
 
 Settle = Callable[[Outcome], None]
@@ -248,7 +249,7 @@ def _outcome(run: Run, status: Literal["ok", "cached"], result: Result) -> Outco
     return Outcome(run.name, run.path, status, run.variant, run.format, result)
 
 
-def excess(found: Mapping[str, Scalar], targets: Mapping[str, float]) -> float:
+def excess(found: Mapping[str, Estimate], targets: Mapping[str, float]) -> float:
     """The largest ratio of a standard error to what it is to be; infinite where there is none."""
     errors = {key: found[key].standard_error for key in targets}
     return max(inf if e is None else e / targets[key] for key, e in errors.items())

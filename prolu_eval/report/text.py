@@ -6,10 +6,10 @@ import pandas as pd
 
 from prolu_eval.analysis import Frontier, Group, statement
 from prolu_eval.analysis.statement import amount
+from prolu_eval.estimates import Estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.plain_text import aligned
 from prolu_eval.report.plot import plot
-from prolu_eval.results import Scalar
 
 _SHOWN = ("l0", "ce_degradation", "explained_variance", "dead_fraction")
 Table = tuple[Sequence[str], list[list[str]]]
@@ -27,7 +27,7 @@ def number(value: float | None, error: float | None = None) -> str:
     return f"{value:.4g} ±{error:.1g}" if error and not pd.isna(error) else f"{value:.4g}"
 
 
-def scalar(value: Scalar) -> str:
+def scalar(value: Estimate) -> str:
     """A value with its interval: ``1.31 [1.28, 1.35]``."""
     if value.value is None:
         return "–"

@@ -13,7 +13,6 @@ from prolu_eval.results.documents import (
     Array,
     Result,
     RunSummary,
-    Scalar,
     Setting,
     StoredArrays,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "Array",
     "Result",
     "RunSummary",
-    "Scalar",
     "Setting",
     "StoredArrays",
     "check_writable",

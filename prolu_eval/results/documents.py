@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation
 from safetensors import safe_open
 
+from prolu_eval.estimates import Estimate
 from prolu_eval.plain_text import printable
 
 SCHEMA_VERSION = 1
@@ -17,16 +18,6 @@ PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response
 
 Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
-
-
-class Scalar(BaseModel):
-    """A metric's value with its standard error and 95 % interval; None where undefined."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    value: float | None
-    standard_error: float | None = None
-    ci95: tuple[float | None, float | None] = (None, None)
 
 
 class RunSummary(BaseModel):
@@ -113,7 +104,7 @@ class Result(BaseModel):
     checkpoint: dict[str, str] = Field(default_factory=dict)
     run: RunSummary
     setting: Setting
-    metrics: dict[str, Scalar]
+    metrics: dict[str, Estimate]
     environment: dict[str, Any] = Field(default_factory=dict)
     arrays: SkipValidation[Mapping[str, Array]] = Field(default_factory=dict, exclude=True)
     file: Path | None = Field(default=None, exclude=True)

@@ -25,9 +25,9 @@ from prolu_eval.analysis.epsilon import epsilons
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import nondominated
 from prolu_eval.errors import UsageError
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import PER_SEQUENCE, Result
-from prolu_eval.statistics import estimate
 from tests.helpers.made_results import drawn, result
 
 KEYS = ("l0", "ce_degradation")

@@ -9,7 +9,8 @@ import pytest
 from prolu_eval.baseline import SCHEMA_VERSION, load_baseline, save_baseline, updated
 from prolu_eval.comparison import compare
 from prolu_eval.errors import BaselineError
-from prolu_eval.results import Result, Scalar
+from prolu_eval.estimates import Estimate
+from prolu_eval.results import Result
 from tests.helpers.synthetic import Sae, result, sweep
 
 NEWER = SCHEMA_VERSION + 1
@@ -185,7 +186,7 @@ def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_undefined_scalars_survive(tmp_path: Path) -> None:
     one: Result = result(Sae(), np.arange(1))
     assert one.metrics["l0"].standard_error is None
-    save_baseline([one.model_copy(update={"metrics": one.metrics | {"kl": Scalar(value=None)}})],
+    save_baseline([one.model_copy(update={"metrics": one.metrics | {"kl": Estimate(value=None)}})],
                   tmp_path / "b.json")  # fmt: skip
     kept = load_baseline(tmp_path / "b.json")[0]
     assert kept.metrics["l0"].standard_error is None

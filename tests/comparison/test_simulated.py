@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
-from prolu_eval.statistics import estimate
 from tests.helpers.drawing import DEFAULTS, On, share_of
 from tests.helpers.synthetic import POOL, Sae, pool_sums, result
 

@@ -22,11 +22,11 @@ from prolu_eval.checkpoints.native import save_run
 from prolu_eval.comparison import Comparison, compare, parse_tolerances
 from prolu_eval.comparison import Options as Comparing
 from prolu_eval.evaluation import Options
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import PER_SEQUENCE, Result
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes.base import SparseAutoencoder
-from prolu_eval.statistics import estimate
 from tests.conftest import ROOT
 from tests.helpers.drawing import DEFAULTS, On, share_of
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import COLUMNS, METRICS
 from prolu_eval.results import (
     PER_FEATURE,
@@ -14,11 +16,9 @@ from prolu_eval.results import (
     RESPONSE,
     Result,
     RunSummary,
-    Scalar,
     Setting,
     write_result,
 )
-from prolu_eval.statistics import estimate
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -43,10 +43,10 @@ def result(
     at: Setting | None = None,
 ) -> Result:
     """A result with given metric values; its standard errors are a tenth of them."""
-    metrics = {key: Scalar(value=None) for key in METRICS} | {
-        key: Scalar(value=None)
+    metrics = {key: Estimate(value=None) for key in METRICS} | {
+        key: Estimate(value=None)
         if value is None
-        else Scalar(value=value, standard_error=abs(value) / 10, ci95=(value * 0.8, value * 1.2))
+        else Estimate(value=value, standard_error=abs(value) / 10, ci95=(value * 0.8, value * 1.2))
         for key, value in values.items()
     }
     arrays = {} if bias is None else {PER_FEATURE + "bias": np.array(bias, "f4")}
@@ -72,7 +72,7 @@ def drawn(name: str, label: str, rng: np.random.Generator, l0: float, degradatio
     sums["ce_clean"] = 14 * rng.gamma(50, 1 / 25, n)
     sums["ce_spliced"] = sums["ce_clean"] + 14 * degradation * rng.gamma(50, 1 / 50, n)
     made = result(name, label, {"l0": 0.0})
-    metrics = {key: estimate(m, sums) if m.numerator else Scalar(value=0.0)
+    metrics = {key: estimate(m, sums) if m.numerator else Estimate(value=0.0)
                for key, m in METRICS.items()}  # fmt: skip
     arrays = {PER_SEQUENCE + key: value for key, value in sums.items()}
     return made.model_copy(update={"metrics": metrics, "arrays": {**made.arrays, **arrays}})
@@ -107,7 +107,7 @@ def with_features(
         RESPONSE + "pre_activations": plain.astype("f4"),
     }
     shares = {"bias_negative_fraction": b < 0, "dead_fraction": dead, "dense_fraction": rate > 0.1}
-    exact = {key: Scalar(value=float(on.mean())) for key, on in shares.items()}
+    exact = {key: Estimate(value=float(on.mean())) for key, on in shares.items()}
     metrics = {**made.metrics, **exact}
     return made.model_copy(update={"arrays": arrays, "metrics": metrics})
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRIC_VERSION, METRICS
-from prolu_eval.results import PER_FEATURE, PER_SEQUENCE, Result, RunSummary, Scalar, Setting
-from prolu_eval.statistics import estimate
+from prolu_eval.results import PER_FEATURE, PER_SEQUENCE, Result, RunSummary, Setting
 
 Floats = NDArray[np.float64]
 
@@ -149,7 +150,7 @@ def result(
             }
             | (setting or {})
         ),
-        metrics=metrics | {"dead_fraction": Scalar(value=dead_fraction)},
+        metrics=metrics | {"dead_fraction": Estimate(value=dead_fraction)},
         arrays={PER_SEQUENCE + column: values for column, values in sums.items()}
         | {PER_FEATURE + "firing_rate": np.zeros(D_SAE)},
     )

@@ -10,15 +10,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent.parent / "prolu_eval"
 
 # Each package or module, and those of ours that it may import (beside its own parts).
-_PLAIN = {"errors", "plain_text", "metrics", "runs", "results", "statistics", "hub"}
+_PLAIN = {"errors", "estimates", "plain_text", "metrics", "runs", "results", "intervals", "hub"}
 ALLOWED = {
     "plain_text": set(),
     "errors": {"plain_text"},
+    "estimates": set(),
     "metrics": set(),
     "runs": set(),
     "hub": {"errors", "cache"},
-    "results": {"errors", "hub", "plain_text"},
-    "statistics": {"metrics", "results"},
+    "results": {"errors", "estimates", "hub", "plain_text"},
+    "intervals": {"metrics", "estimates"},
     "embedded": set(),
     "activations": set(),
     "saes": {"activations"},
@@ -36,7 +37,7 @@ ALLOWED = {
     "pytest_plugin": {"errors", "baseline", "comparison"},
 }
 TORCHLESS = (
-    "metrics", "runs", "hub", "results", "statistics", "analysis", "report", "baseline",
+    "metrics", "runs", "hub", "results", "intervals", "analysis", "report", "baseline",
     "comparison", "comparison.html", "pytest_plugin",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}

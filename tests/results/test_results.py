@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from prolu_eval.errors import ResultsError
+from prolu_eval.estimates import Estimate
 from prolu_eval.results import (
     Result,
     RunSummary,
-    Scalar,
     Setting,
     load_results,
     read_result,
@@ -32,7 +32,7 @@ def made(fingerprint: str = "0" * 32, **metrics: float | None) -> Result:
             context_length=8, n_counted=14, special_tokens="exclude", dtype="float32",
             metric_version=1,
         ),
-        metrics={key: Scalar(value=value) for key, value in metrics.items()},
+        metrics={key: Estimate(value=value) for key, value in metrics.items()},
         arrays={"per_sequence/n": np.array([7.0, 7.0]), "per_feature/bias": np.zeros(4, "f4")},
     )  # fmt: skip
 

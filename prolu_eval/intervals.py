@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from prolu_eval.estimates import CONFIDENCE, Estimate
 from prolu_eval.metrics import Metric, Terms
-from prolu_eval.results import Scalar
 
 Sums = Mapping[str, NDArray[np.float64]]
-CONFIDENCE = 0.95
 
 
 def combine(terms: Terms, sums: Sums) -> NDArray[np.float64]:
@@ -41,7 +40,7 @@ def value_and_influence(metric: Metric, sums: Sums) -> tuple[float, NDArray[np.f
     return float(metric.offset + metric.scale * ratio), influence
 
 
-def scalar(value: float, influence: NDArray[np.float64]) -> Scalar:
+def scalar(value: float, influence: NDArray[np.float64]) -> Estimate:
     """A value with the standard error and interval that its sequences' influences imply.
 
     With fewer than two sequences there is no standard error, and none is made up.
@@ -51,14 +50,14 @@ def scalar(value: float, influence: NDArray[np.float64]) -> Scalar:
     return with_interval(value, spread, n - 1)
 
 
-def with_interval(value: float, standard_error: float, degrees_of_freedom: int) -> Scalar:
+def with_interval(value: float, standard_error: float, degrees_of_freedom: int) -> Estimate:
     """A value and its standard error, with the t interval; None for what is not finite."""
     half = (
         standard_error * float(stdtrit(degrees_of_freedom, 0.5 + CONFIDENCE / 2))
         if degrees_of_freedom > 0
         else np.nan
     )
-    return Scalar(
+    return Estimate(
         value=_finite(value),
         standard_error=_finite(standard_error),
         ci95=(_finite(value - half), _finite(value + half)),
@@ -69,12 +68,12 @@ def _finite(number: Any) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def estimate(metric: Metric, sums: Sums) -> Scalar:
+def estimate(metric: Metric, sums: Sums) -> Estimate:
     """A metric over all sequences, from per-sequence sums. [n_sequences] per column"""
     return scalar(*value_and_influence(metric, sums))
 
 
-def difference(metric: Metric, first: Sums, second: Sums) -> Scalar:
+def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
     """How much larger a metric is in ``first`` than in ``second``, paired by sequence.
 
     Both must hold the same sequences of the same tokens in the same order; what varies from
@@ -87,7 +86,7 @@ def difference(metric: Metric, first: Sums, second: Sums) -> Scalar:
 
 def contrast(
     value: float, first: NDArray[np.float64], second: NDArray[np.float64], *, paired: bool
-) -> tuple[Scalar, int]:
+) -> tuple[Estimate, int]:
     """A difference of two values, and its degrees of freedom, from their sequences' influences.
 
     Paired influences belong to the same sequences; others are independent (Welch).
@@ -109,7 +108,7 @@ def _variance(influence: NDArray[np.float64]) -> float:
     return float(n / (n - 1) * np.square(influence).sum()) if n > 1 else np.nan
 
 
-def p_above_zero(difference: Scalar, degrees_of_freedom: int) -> float:
+def p_above_zero(difference: Estimate, degrees_of_freedom: int) -> float:
     """One-sided p-value of a difference being above zero, by Student's t; NaN where undefined."""
     if difference.value is None or difference.standard_error is None or degrees_of_freedom < 1:
         return np.nan

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from prolu_eval.metrics import COLUMNS, METRICS
-from prolu_eval.results import Scalar
-from prolu_eval.statistics import (
+from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import (
     contrast,
     difference,
     estimate,
@@ -20,6 +19,7 @@ from prolu_eval.statistics import (
     p_above_zero,
     with_interval,
 )
+from prolu_eval.metrics import COLUMNS, METRICS
 
 Draw = Callable[[np.random.Generator], dict[str, NDArray[np.float64]]]
 
@@ -196,12 +196,12 @@ def test_holm_by_hand() -> None:
 def test_one_sided_p_values_are_scipys() -> None:
     sample = np.random.default_rng(3).normal(0.3, 1, size=20)
     error = sample.std(ddof=1) / np.sqrt(20)
-    difference = Scalar(value=float(sample.mean()), standard_error=float(error))
+    difference = Estimate(value=float(sample.mean()), standard_error=float(error))
     expected = stats.ttest_1samp(sample, 0, alternative="greater").pvalue
     assert p_above_zero(difference, 19) == pytest.approx(expected)
-    assert p_above_zero(Scalar(value=0.0, standard_error=0.0), 5) == 1
-    assert p_above_zero(Scalar(value=1.0, standard_error=0.0), 5) == 0
-    assert np.isnan(p_above_zero(Scalar(value=1.0), 5))
+    assert p_above_zero(Estimate(value=0.0, standard_error=0.0), 5) == 1
+    assert p_above_zero(Estimate(value=1.0, standard_error=0.0), 5) == 0
+    assert np.isnan(p_above_zero(Estimate(value=1.0), 5))
 
 
 def test_contrasts_are_scipys_paired_and_welch_tests() -> None:

@@ -1,0 +1,115 @@
+"""A number with its uncertainty: what it is, how sure it is, and how it is written."""
+
+import math
+
+from pydantic import BaseModel, ConfigDict
+
+CONFIDENCE = 0.95
+# Digits of a number that has no interval to say how many of them mean anything.
+_SIGNIFICANT = 4
+# Numbers that need more decimals are written with an exponent.
+_MOST_DECIMALS = 7
+
+
+class Estimate(BaseModel):
+    """A value with its standard error and 95 % interval; None where one is undefined.
+
+    Formatting writes as many digits as the interval supports::
+
+        f"{estimate}"      1.31 [1.28, 1.35]
+        f"{estimate:%}"    31.2 % [29.8, 32.5], of a fraction
+        f"{estimate:se}"   1.31 ±0.02, where the ± is one standard error
+        f"{estimate:v}"    1.31
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float | None
+    standard_error: float | None = None
+    ci95: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the 95 % interval."""
+        return self.ci95[0]
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the 95 % interval."""
+        return self.ci95[1]
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval leaves no doubt of the sign."""
+        return self.low is not None and self.high is not None and self.low * self.high > 0
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The estimate in another unit; a negative factor turns the interval round."""
+        ends = [None if end is None else factor * end for end in self.ci95]
+        low, high = ends if factor >= 0 else reversed(ends)
+        return Estimate(
+            value=None if self.value is None else factor * self.value,
+            standard_error=(
+                None if self.standard_error is None else abs(factor) * self.standard_error
+            ),
+            ci95=(low, high),
+        )
+
+    def to_json(self) -> dict[str, float | list[float | None] | None]:
+        """The estimate as JSON documents have it: ``value``, ``standard_error``, ``ci95``."""
+        return {
+            "value": self.value,
+            "standard_error": self.standard_error,
+            "ci95": list(self.ci95),
+        }
+
+    def __format__(self, spec: str) -> str:
+        """Write the estimate as the class documents; an undefined one is a dash.
+
+        Raises:
+            ValueError: if the format is none of those.
+        """
+        if spec not in ("", "%", "se", "v"):
+            raise ValueError(f"unknown format {spec!r} of an estimate")
+        if spec == "%":
+            return self.scaled(100)._written(" %")
+        if spec == "v":
+            return number(self.value, self._half_width)
+        if spec == "se" and self.value is not None:
+            error = self.standard_error
+            known = f" ±{number(error, error)}" if error else ""
+            return f"{number(self.value, error)}{known}"
+        return self._written("")
+
+    @property
+    def _half_width(self) -> float | None:
+        if self.low is None or self.high is None:
+            return None
+        return (self.high - self.low) / 2
+
+    def _written(self, unit: str) -> str:
+        if self.value is None:
+            return number(None)
+        half = self._half_width
+        text = f"{number(self.value, half)}{unit}"
+        if half is None:
+            return text
+        return f"{text} [{number(self.low, half)}, {number(self.high, half)}]"
+
+
+def number(value: float | None, uncertainty: float | None = None) -> str:
+    """A number to two digits of its uncertainty, or to four significant digits without one.
+
+    The uncertainty is the half width of an interval, or a standard error. No number is ``-``.
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    if not math.isfinite(value):
+        return f"{value:g}"
+    if not uncertainty or not math.isfinite(uncertainty):
+        return f"{value:.{_SIGNIFICANT}g}"
+    decimals = 1 - math.floor(math.log10(uncertainty))
+    if decimals > _MOST_DECIMALS and value:
+        return f"{value:.{max(1, decimals + 1 + math.floor(math.log10(abs(value))))}g}"
+    decimals = min(decimals, _MOST_DECIMALS)
+    return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # no negative zero
