@@ -24,7 +24,7 @@ ALLOWED_MIB = 96
 def outcomes(root: Path) -> dict[str, Any]:
     """What came of each folder, all of them loaded in one process of their own."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.loading_peaks", str(root)],
+        [sys.executable, "-m", "tests.helpers.loading_peaks", str(root)],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
