@@ -1,8 +1,10 @@
 """Who may import whom, and what the quick commands do not import."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,16 @@ def test_the_command_line_answers_without_heavy_imports() -> None:
 def test_results_are_read_without_torch(name: str) -> None:
     loaded = loaded_after(f"import prolu_eval.{name}")
     assert loaded.isdisjoint({"torch", "transformer_lens", "transformers"})
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    asked = [
+        *project["dependencies"],
+        *(n for e in project["optional-dependencies"].values() for n in e),
+    ]
+    declared = {re.split(r"[^\w-]", name)[0].lower().replace("-", "_") for name in asked}
+    renamed = {"yaml": "pyyaml"}
+    found = {name.split(".")[0] for path in FILES for name in imports(path)}
+    outside = found - set(sys.stdlib_module_names) - {"prolu_eval"}
+    assert {renamed.get(name, name) for name in outside} <= declared
