@@ -73,8 +73,9 @@ def start(work: Path, results: Path, log: Path) -> subprocess.Popen[bytes]:
     """An evaluation in a process of its own, with a cache of its own beside the results."""
     return subprocess.Popen(
         [
-            sys.executable, "-m", "tests.helpers.faults", log, "evaluate", work / "runs", "--tokens",
-            work / "ids.npy", "--context-length", "32", "--device", "cpu", "--quiet", "--json",
+            sys.executable, "-m", "tests.helpers.faults", log, "evaluate", work / "runs",
+            "--tokens", work / "ids.npy", "--context-length", "32", "--device", "cpu", "--quiet",
+            "--json",
             "--shard-tokens", str(SHARD_TOKENS), "--results", results,
         ],
         cwd=ROOT,
