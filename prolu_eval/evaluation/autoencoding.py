@@ -13,12 +13,14 @@ from torch import Tensor
 
 from prolu_eval.evaluation.compiling import compiled_encoder
 from prolu_eval.evaluation.features import FeatureSums
+from prolu_eval.evaluation.sums import RowSums
 from prolu_eval.saes import SparseAutoencoder
 
-COLUMNS = (
-    "l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw", "squared_error", "cosine_similarity",
-    "norm_ratio", "x_hat_squared", "x_hat_dot_x",
+CODE_COLUMNS = ("l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw")
+RECONSTRUCTION_COLUMNS = (
+    "squared_error", "cosine_similarity", "norm_ratio", "x_hat_squared", "x_hat_dot_x",
 )  # fmt: skip
+COLUMNS = CODE_COLUMNS + RECONSTRUCTION_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Autoencoding:
     """Accumulates the sums of one autoencoder over batches of activations.
 
     Attributes:
-        sums: sums per row, by column of :data:`COLUMNS`. [n_columns, n_rows] float64, on the device
+        sums: sums per row, by column of :data:`COLUMNS`, on the device.
         features: per-feature sums.
     """
 
@@ -79,7 +81,7 @@ class Autoencoding:
         compiled: bool = False,
     ) -> None:
         self.sae = sae.to(device, dtype)
-        self.sums = torch.zeros(len(COLUMNS), n_rows, dtype=torch.float64, device=device)
+        self.sums = RowSums(COLUMNS, n_rows, device)
         self.features = FeatureSums(sae.d_sae, device)
         self._norms = sae.W_dec.float().norm(dim=1)
         self._sizes = sizes or Sizes.of(device)
@@ -95,7 +97,6 @@ class Autoencoding:
         sae = self.sae
         x = given.x.to(sae.W_dec.dtype)
         normalised = sae.normalise(x)
-        rows = self.sums[:, first_row : first_row + len(given.starts) - 1]
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
@@ -105,12 +106,13 @@ class Autoencoding:
             pending.append(active._replace(token=active.token + i * size))
             n_pending += len(active.value)
             if n_pending > self._sizes.active:
-                self._add_codes(_joined(pending), given, normalised.scale, rows)
+                self._add_codes(_joined(pending), given, normalised.scale, first_row)
                 pending, n_pending = [], 0
         if pending:
-            self._add_codes(_joined(pending), given, normalised.scale, rows)
+            self._add_codes(_joined(pending), given, normalised.scale, first_row)
         x_hat = normalised.restore(torch.cat(z_hat))
-        _add_reconstruction(x.float(), x_hat.float(), given.starts, rows)
+        columns = _reconstruction_columns(x.float(), x_hat.float())
+        self.sums.add(RECONSTRUCTION_COLUMNS, first_row, by_row(columns, given.starts))
         self.features.count_tokens(given.fold)
         return x_hat.to(given.x.dtype)
 
@@ -132,21 +134,21 @@ class Autoencoding:
         )
 
     def _add_codes(
-        self, active: _Active, given: Activations, scale: Tensor | None, rows: Tensor
+        self, active: _Active, given: Activations, scale: Tensor | None, first_row: int
     ) -> None:
         size = active.value.float().abs()
         weighted = size * self._norms.index_select(0, active.feature)
         if scale is not None:
             weighted = weighted * scale[:, 0].index_select(0, active.token)
         starts = torch.searchsorted(active.token, given.starts)
-        columns = (weighted, size, weighted.sqrt(), size.sqrt())
-        rows[0] += starts.diff()
-        rows[1:5] += by_row(torch.stack(columns, 1), starts)
+        norms = by_row(torch.stack((weighted, size, weighted.sqrt(), size.sqrt()), 1), starts)
+        self.sums.add(CODE_COLUMNS, first_row, torch.cat([starts.diff()[None].double(), norms]))
         fold = given.fold.index_select(0, active.token)
         self.features.add(active.feature, active.value, fold)
 
 
-def _add_reconstruction(x: Tensor, x_hat: Tensor, starts: Tensor, rows: Tensor) -> None:
+def _reconstruction_columns(x: Tensor, x_hat: Tensor) -> Tensor:
+    """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [N, n_columns]"""
     dot = torch.linalg.vecdot(x, x_hat)
     x_norm, x_hat_norm = x.norm(dim=1), x_hat.norm(dim=1)
     error = (x - x_hat).square().sum(1)
@@ -157,7 +159,7 @@ def _add_reconstruction(x: Tensor, x_hat: Tensor, starts: Tensor, rows: Tensor) 
         x_hat_norm.square(),
         dot,
     )
-    rows[5:] += by_row(torch.stack(columns, 1), starts)
+    return torch.stack(columns, 1)
 
 
 def by_row(columns: Tensor, starts: Tensor) -> Tensor:

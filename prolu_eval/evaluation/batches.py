@@ -50,10 +50,6 @@ class Batch:
             parts = [part.pin_memory() for part in parts]
         return cls(first, *(part.to(device, non_blocking=True) for part in parts))
 
-    def rows_of(self, sums: Tensor) -> Tensor:
-        """The part of sums over all rows that this batch's rows add to. [k, n_rows] -> [k, B]"""
-        return sums[:, self.first : self.first + len(self.ids)]
-
     def activations(self, clean: Pass) -> Activations:
         """The clean activations at the counted positions."""
         x = clean.activation.flatten(0, 1).index_select(0, self.position)

@@ -4,13 +4,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.results import Array
 
 Sums = Mapping[str, NDArray[np.float64]]
 _FEATURE = "feature/"
+
+
+class RowSums:
+    """Sums per row of tokens, by the names of their columns, while they are added up on a device.
+
+    Args:
+        columns: the names.
+        n_rows: the number of rows.
+        device: where the sums are.
+
+    Attributes:
+        values: the sums so far. [n_columns, n_rows] float64
+    """
+
+    def __init__(self, columns: tuple[str, ...], n_rows: int, device: torch.device) -> None:
+        self.columns = columns
+        self.values = torch.zeros(len(columns), n_rows, dtype=torch.float64, device=device)
+
+    def add(self, columns: tuple[str, ...], first_row: int, values: Tensor) -> None:
+        """Add to columns that follow one another, from a row on. [k, n_rows_here]"""
+        start = self.columns.index(columns[0])
+        if self.columns[start : start + len(columns)] != columns:
+            raise ValueError(f"{columns} do not follow one another in {self.columns}")
+        stop_row = first_row + values.shape[1]
+        self.values[start : start + len(columns), first_row:stop_row] += values
+
+    def by_column(self) -> dict[str, NDArray[np.float64]]:
+        """The sums, off the device. [n_rows] each"""
+        return dict(zip(self.columns, self.values.cpu().numpy(), strict=True))
 
 
 @dataclass(frozen=True)
