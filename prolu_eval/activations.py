@@ -11,7 +11,7 @@ putting a straight-through estimator ST in the place of Thresh's derivative:
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -56,6 +56,21 @@ def gate(value: Tensor, by: Tensor) -> Tensor:
     """
     result: Tensor = torch.ops.aten.threshold_backward(value, by, 0)
     return result
+
+
+class Thresholding(NamedTuple):
+    """An activation in the one form that all thresholding variants have, for kernels to evaluate.
+
+    With v = m scale + shift, a = v where v > bound and m > gate, else 0; with ``both_signs`` where
+    abs(v) > bound. A part that is None stands for scale 1, shift 0, bound 0, or no gate; no bound
+    is negative. [d_sae] each
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    bound: Tensor | None = None
+    gate: Tensor | None = None
+    both_signs: bool = False
 
 
 class _ProLU(torch.autograd.Function):

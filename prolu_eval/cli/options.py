@@ -74,7 +74,6 @@ WeightProcessing = Annotated[
         "[default: what the runs say, or none]"
     ),
 ]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the autoencoders' encoding.")]
 TargetSe = Annotated[
     list[str] | None,
     typer.Option(
@@ -117,7 +116,6 @@ _EVALUATION: dict[str, tuple[Any, Any]] = {
     "device": (Device, None),
     "device_map": (DeviceMap, None),
     "dtype": (Dtype, "float32"),
-    "compile": (Compile, False),
     "target_se": (TargetSe, None),
     "shard": (Shard, None),
     "shard_tokens": (ShardTokens, 16_384),

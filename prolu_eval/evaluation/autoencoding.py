@@ -1,26 +1,31 @@
 """One autoencoder over the activations of a batch: reconstructions, and every sum over its codes.
 
-Codes are almost all zero, so they are read once, densely, in chunks that stay in cache, to find the
-active ones; decoding and all statistics then work on those alone.
+Codes are almost all zero, so they are read once, densely, in chunks, to find the active ones;
+decoding and all statistics then work on those alone. Kernels do that where there are some that suit
+(:mod:`prolu_eval.kernels`), the eager code here everywhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prolu_eval.evaluation.compiling import compiled_encoder
+from prolu_eval import kernels
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.sums import RowSums
-from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.saes import Normalised, SparseAutoencoder, TopK
 
 CODE_COLUMNS = ("l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw")
 RECONSTRUCTION_COLUMNS = (
     "squared_error", "cosine_similarity", "norm_ratio", "x_hat_squared", "x_hat_dot_x",
 )  # fmt: skip
 COLUMNS = CODE_COLUMNS + RECONSTRUCTION_COLUMNS
+# Tokens by which slots for the active codes are dimensioned, and how many more there are of them
+# than any of these tokens needs. Tokens with more are read otherwise: right, but slower.
+_SAMPLE, _MARGIN = 512, 4
 
 
 @dataclass(frozen=True)
@@ -77,15 +82,14 @@ class Autoencoding:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         sizes: Sizes | None = None,
-        *,
-        compiled: bool = False,
     ) -> None:
         self.sae = sae.to(device, dtype)
         self.sums = RowSums(COLUMNS, n_rows, device)
         self.features = FeatureSums(sae.d_sae, device)
         self._norms = sae.W_dec.float().norm(dim=1)
         self._sizes = sizes or Sizes.of(device)
-        self._encode = compiled_encoder(self.sae) if compiled else self._encode_eagerly
+        self._thresholding = sae.thresholding()
+        self._capacity: int | None = None
 
     @torch.inference_mode()
     def reconstruct(self, given: Activations, first_row: int) -> Tensor:
@@ -94,13 +98,74 @@ class Autoencoding:
         Returns:
             x_hat, in the dtype of the activations. [N, d_in]
         """
+        x = given.x.to(self.sae.W_dec.dtype)
+        normalised = self.sae.normalise(x)
+        fused = kernels.suit(x.device, x.dtype)
+        z_hat = (self._fused if fused else self._eager)(normalised, given, first_row)
+        x_hat = normalised.restore(z_hat)
+        compared = by_row(_compared(x, x_hat), given.starts)
+        self.sums.add(RECONSTRUCTION_COLUMNS, first_row, compared)
+        self.features.count_tokens(given.fold)
+        return x_hat.to(given.x.dtype)
+
+    def _fused(self, normalised: Normalised, given: Activations, first_row: int) -> Tensor:
+        """Reconstructions of normalised activations, by kernels; the codes' sums are added up."""
+        from prolu_eval.kernels import codes as fused
+
+        if self._capacity is None:
+            size_slots([self], given)
+        sae, features = self.sae, self.features
+        size = max(1, self._sizes.codes // sae.d_sae)
+        scale = None if normalised.scale is None else normalised.scale[:, 0]
+        z_hat, columns = [], []
+        for start in range(0, len(normalised.z), size):
+            some = slice(start, start + size)
+            m = sae.pre_activation(normalised.z[some])
+            if not self._capacity:
+                codes = sae.activate(m)
+                slots = fused.dense(codes)
+                z_hat.append(sae.decode_normalised(codes))
+            else:
+                if self._thresholding is None:
+                    slots = fused.selected(m, *cast(TopK, sae).selected(m))
+                else:
+                    slots = fused.compact(m, self._thresholding, self._capacity)
+                z_hat.append(fused.decode(slots, sae.W_dec, sae.b_dec))
+            columns.append(
+                fused.add_codes(
+                    slots,
+                    self._norms,
+                    None if scale is None else scale[some],
+                    given.fold[some],
+                    features.fired,
+                    features.total,
+                    features.largest,
+                )
+            )
+        by_code = by_row(torch.cat(columns, 1), given.starts)
+        self.sums.add(CODE_COLUMNS, first_row, by_code)
+        return torch.cat(z_hat)
+
+    def n_active(self, given: Activations) -> Tensor:
+        """How many codes of some tokens are active, on average and at most. [2] float32"""
         sae = self.sae
-        x = given.x.to(sae.W_dec.dtype)
-        normalised = sae.normalise(x)
+        size = max(1, min(_SAMPLE, self._sizes.codes // sae.d_sae))
+        z = sae.normalise(given.x[:size].to(sae.W_dec.dtype)).z
+        count = (sae.activate(sae.pre_activation(z)) != 0).sum(1).float()
+        return torch.stack([count.mean(), count.max()])
+
+    def provide_slots(self, mean: float, most: float) -> None:
+        """Choose slots for the active codes of a token, none if they are better taken as dense."""
+        dense = mean > self._sizes.dense_above * self.sae.d_sae
+        self._capacity = 0 if dense else 1 << int(max(most, 4) * _MARGIN - 1).bit_length()
+
+    def _eager(self, normalised: Normalised, given: Activations, first_row: int) -> Tensor:
+        """What :meth:`_fused` does, without kernels."""
+        sae = self.sae
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
-            codes = self._encode(z)
+            codes = sae.activate(sae.pre_activation(z))
             active = _active(codes)
             z_hat.append(self._decode(codes, active))
             pending.append(active._replace(token=active.token + i * size))
@@ -110,14 +175,7 @@ class Autoencoding:
                 pending, n_pending = [], 0
         if pending:
             self._add_codes(_joined(pending), given, normalised.scale, first_row)
-        x_hat = normalised.restore(torch.cat(z_hat))
-        columns = _reconstruction_columns(x.float(), x_hat.float())
-        self.sums.add(RECONSTRUCTION_COLUMNS, first_row, by_row(columns, given.starts))
-        self.features.count_tokens(given.fold)
-        return x_hat.to(given.x.dtype)
-
-    def _encode_eagerly(self, z: Tensor) -> Tensor:
-        return self.sae.activate(self.sae.pre_activation(z))
+        return torch.cat(z_hat)
 
     def _decode(self, codes: Tensor, active: _Active) -> Tensor:
         """Codes [n, d_sae], given also as the active ones among them, decoded. [n, d_in]"""
@@ -141,14 +199,26 @@ class Autoencoding:
         if scale is not None:
             weighted = weighted * scale[:, 0].index_select(0, active.token)
         starts = torch.searchsorted(active.token, given.starts)
-        norms = by_row(torch.stack((weighted, size, weighted.sqrt(), size.sqrt()), 1), starts)
+        norms = by_row(torch.stack((weighted, size, weighted.sqrt(), size.sqrt())), starts)
         self.sums.add(CODE_COLUMNS, first_row, torch.cat([starts.diff()[None].double(), norms]))
         fold = given.fold.index_select(0, active.token)
         self.features.add(active.feature, active.value, fold)
 
 
-def _reconstruction_columns(x: Tensor, x_hat: Tensor) -> Tensor:
-    """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [N, n_columns]"""
+def size_slots(running: Sequence[Autoencoding], given: Activations) -> None:
+    """Provide slots for all autoencodings at once, by how many codes of some tokens are active."""
+    found = torch.stack([one.n_active(given) for one in running]).tolist()
+    for one, (mean, most) in zip(running, found, strict=True):
+        one.provide_slots(mean, most)
+
+
+def _compared(x: Tensor, x_hat: Tensor) -> Tensor:
+    """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [5, n] float32"""
+    if kernels.suit(x.device, x.dtype):
+        from prolu_eval.kernels.reconstructions import compare
+
+        return compare(x, x_hat)
+    x, x_hat = x.float(), x_hat.float()
     dot = torch.linalg.vecdot(x, x_hat)
     x_norm, x_hat_norm = x.norm(dim=1), x_hat.norm(dim=1)
     error = (x - x_hat).square().sum(1)
@@ -159,14 +229,29 @@ def _reconstruction_columns(x: Tensor, x_hat: Tensor) -> Tensor:
         x_hat_norm.square(),
         dot,
     )
-    return torch.stack(columns, 1)
+    return torch.stack(columns)
 
 
 def by_row(columns: Tensor, starts: Tensor) -> Tensor:
-    """Sums in float64 over consecutive stretches. [n, k], [n_rows + 1] -> [k, n_rows]"""
-    return torch.segment_reduce(
-        columns.double(), "sum", lengths=starts.diff(), axis=0, unsafe=True
-    ).T
+    """Sums in float64 over consecutive stretches, in one fixed order. -> [k, n_rows]
+
+    Args:
+        columns: [k, n]
+        starts: where each stretch begins, and where the last ends. [n_rows + 1]
+    """
+    if kernels.suit(columns.device, columns.dtype):
+        from prolu_eval.kernels.segments import sum_segments
+
+        return sum_segments(columns, starts)
+    if columns.device.type == "cpu":
+        return torch.segment_reduce(
+            columns.T.double(), "sum", lengths=starts.diff(), axis=0, unsafe=True
+        ).T
+    place = torch.arange(columns.shape[1], device=columns.device)
+    row = torch.searchsorted(starts, place, right=True) - 1
+    sums = columns.new_zeros(len(columns), len(starts) - 1, dtype=torch.float64)
+    column = torch.arange(len(columns), device=columns.device)[:, None]
+    return sums.index_put_((column, row), columns.double(), accumulate=True)
 
 
 def _over(numerator: Tensor, denominator: Tensor) -> Tensor:

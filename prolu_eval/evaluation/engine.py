@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval import kernels
 from prolu_eval.errors import EvaluationError
-from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row
+from prolu_eval.evaluation.autoencoding import COLUMNS, Autoencoding, Sizes, by_row, size_slots
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.memory import default_batch_size, is_out_of_memory, release
@@ -47,7 +48,6 @@ class Engine:
             the device runs out of memory, and so is the number of codes worked on at a time.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
             device.
-        compiled: whether the autoencoders' encoding is compiled.
         progress: called with the number of rows done since the last call, per pass over them.
     """
 
@@ -59,13 +59,12 @@ class Engine:
         *,
         batch_size: int | None = None,
         sizes: Sizes | None = None,
-        compiled: bool = False,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
         self._sizes = sizes or Sizes.of(model.device)
-        self._compiled, self._progress = compiled, progress
+        self._progress = progress
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
@@ -126,13 +125,14 @@ class Engine:
     ) -> dict[str, Measurement | EvaluationError]:
         model, n = self.model, len(rows)
         running = [
-            Autoencoding(sae, n, model.device, model.dtype, self._sizes, compiled=self._compiled)
-            for sae in saes.values()
+            Autoencoding(sae, n, model.device, model.dtype, self._sizes) for sae in saes.values()
         ]
         spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
         for batch in self._batches(rows):
             clean = model.clean(batch.ids, self.hook)
             given, wanted = batch.activations(clean), batch.next_of(clean.hidden)
+            if batch.first == 0 and running and kernels.suit(model.device, model.dtype):
+                size_slots(running, given)
             for some, sums in zip(_groups(running), _groups(spliced), strict=True):
                 hidden = [
                     self._resumed(batch, clean, autoencoding.reconstruct(given, batch.first))
@@ -142,21 +142,10 @@ class Engine:
                     model.logits, wanted, hidden, batch.targets, model.vocab_size
                 )
                 for into, pair in zip(sums, losses, strict=True):
-                    by_loss = by_row(torch.stack(pair, 1), batch.next_starts)
+                    by_loss = by_row(torch.stack(pair), batch.next_starts)
                     into.add(SPLICED_COLUMNS, batch.first, by_loss)
                 self._progress(len(batch.ids) * len(some))
-        return {
-            name: self._measurement(name, autoencoding, sums)
-            for name, autoencoding, sums in zip(saes, running, spliced, strict=True)
-        }
-
-    def _measurement(
-        self, name: str, autoencoding: Autoencoding, spliced: RowSums
-    ) -> Measurement | EvaluationError:
-        by_column = autoencoding.sums.by_column() | spliced.by_column()
-        if not all(np.isfinite(column).all() for column in by_column.values()):
-            return EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")
-        return Measurement(by_column, autoencoding.features)
+        return dict(zip(saes, _measurements(list(saes), running, spliced), strict=True))
 
     def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor) -> Tensor:
         """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""
@@ -202,10 +191,10 @@ class Engine:
             ]
             deviation = (x.double() - centre).square().sum(1)
             counts = torch.stack([batch.starts.diff(), batch.next_starts.diff()])
-            by_loss = by_row(torch.stack(losses, 1), batch.next_starts)
+            by_loss = by_row(torch.stack(losses), batch.next_starts)
             sums.add(COUNT_COLUMNS, batch.first, counts)
             sums.add(CLEAN_AND_ABLATED_COLUMNS, batch.first, by_loss)
-            sums.add(("squared_deviation",), batch.first, by_row(deviation[:, None], batch.starts))
+            sums.add(("squared_deviation",), batch.first, by_row(deviation[None], batch.starts))
             self._progress(len(batch.ids))
         return sums.by_column()
 
@@ -213,3 +202,17 @@ class Engine:
 def _groups(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), _READ_OUT_TOGETHER):
         yield items[start : start + _READ_OUT_TOGETHER]
+
+
+def _measurements(
+    names: Sequence[str], running: Sequence[Autoencoding], spliced: Sequence[RowSums]
+) -> Iterator[Measurement | EvaluationError]:
+    """What was measured of each autoencoder. The sums of all leave the device at once."""
+    sums = [torch.cat([a.sums.values, b.values]) for a, b in zip(running, spliced, strict=True)]
+    of_all = torch.stack(sums).cpu().numpy() if sums else ()
+    for name, autoencoding, values in zip(names, running, of_all, strict=True):
+        if np.isfinite(values).all():
+            by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), values, strict=True))
+            yield Measurement(by_column, autoencoding.features)
+        else:
+            yield EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")

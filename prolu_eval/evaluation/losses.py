@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from prolu_eval import kernels
+
 # Logits at a time: on a CPU so that they stay in cache, on a GPU so that they fit beside the rest.
 _LOGITS = {"cpu": 1 << 18, "cuda": 1 << 27}
 # Fewer positions would leave a large unembedding matrix to be read too often.
@@ -31,10 +33,18 @@ def cross_entropy(read_out: ReadOut, hidden: Tensor, targets: Tensor, vocab_size
     """
     return torch.cat(
         [
-            torch.nn.functional.cross_entropy(read_out(part).float(), wanted, reduction="none")
+            _cross_entropy(read_out(part), wanted)
             for part, wanted in _parts(vocab_size, hidden, targets)
         ]
     )
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    if kernels.suit(logits.device, logits.dtype):
+        from prolu_eval.kernels.losses import cross_entropy_and_kl
+
+        return cross_entropy_and_kl(None, logits, targets)[0]
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 
 
 def cross_entropies_and_kls(
@@ -56,13 +66,32 @@ def cross_entropies_and_kls(
     """
     found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in spliced]
     for wanted, clean_part, *parts in _parts(vocab_size, targets, clean, *spliced):
-        expected = torch.log_softmax(read_out(clean_part).float(), -1)
-        probability = expected.exp()
+        logits = read_out(clean_part)
+        compare = _comparison(logits, wanted)
         for (ce, kl), part in zip(found, parts, strict=True):
-            log_probability = torch.log_softmax(read_out(part).float(), -1)
-            ce.append(-log_probability.gather(1, wanted[:, None])[:, 0])
-            kl.append(torch.linalg.vecdot(probability, expected - log_probability))
+            of_part = compare(read_out(part))
+            ce.append(of_part[0])
+            kl.append(of_part[1])
     return [(torch.cat(ce), torch.cat(kl)) for ce, kl in found]
+
+
+def _comparison(clean: Tensor, targets: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """What gives the losses of spliced logits, for clean ones. [n, vocab] -> [n], [n]"""
+    if kernels.suit(clean.device, clean.dtype):
+        from prolu_eval.kernels.losses import cross_entropy_and_kl
+
+        return lambda spliced: cross_entropy_and_kl(clean, spliced, targets)
+    expected = torch.log_softmax(clean.float(), -1)
+    probability = expected.exp()
+
+    def losses(spliced: Tensor) -> tuple[Tensor, Tensor]:
+        log_probability = torch.log_softmax(spliced.float(), -1)
+        ce = -log_probability.gather(1, targets[:, None])[:, 0]
+        # A token of probability zero contributes nothing, whatever the spliced pass says.
+        gap = torch.where(probability == 0, 0, expected - log_probability)
+        return ce, torch.linalg.vecdot(probability, gap)
+
+    return losses
 
 
 def _parts(vocab_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -37,7 +37,6 @@ class Options:
         device_map: how to spread a model over several devices instead (``auto``).
         dtype: the precision that they run in; ``tf32`` is float32 with TF32 matrix products on
             CUDA, where ``float32`` has none.
-        compile: whether the autoencoders' pass is compiled.
         target_se: standard errors to reach, by metric; then tokens are added, up to ``n_tokens``,
             until every run has reached them.
         shard: (i, n) measures the i-th of n shares of the tokens only, i from 0; whoever measures
@@ -60,7 +59,6 @@ class Options:
     device: str | None = None
     device_map: str | None = None
     dtype: Literal["float32", "tf32", "bfloat16", "float16", "float64"] = "float32"
-    compile: bool = False
     target_se: Mapping[str, float] = field(default_factory=dict)
     shard: tuple[int, int] | None = None
     shard_tokens: int = 16_384

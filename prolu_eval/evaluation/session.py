@@ -77,7 +77,6 @@ class Session:
                 group.hook,
                 tokens,
                 batch_size=self._options.batch_size,
-                compiled=self._options.compile,
                 progress=bar.update,
             )
             work = _Work(group, engine, cut, settings)

@@ -46,6 +46,7 @@ def load_network(
             )
             if device_map is None:
                 network = network.to(device)
+            fuse_activations(network)
             tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
             bridge, modules = bridge_over(place, network, tokenizer)
     except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
@@ -56,6 +57,16 @@ def load_network(
         ) from None
     fingerprint = _fingerprint(Path(place) if local else None, place, revision, network)
     return network, bridge, modules, fingerprint
+
+
+def fuse_activations(network: nn.Module) -> None:
+    """Compute GPT-2's GELU in one pass; Transformers writes it as eight, equal up to rounding."""
+    from transformers.activations import NewGELUActivation
+
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def official_name(name: str) -> str:

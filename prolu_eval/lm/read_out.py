@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from prolu_eval.lm.hooks import forwarding
 
+# Matrix products with a number of rows that is no multiple of this run on slow kernels of CUDA's.
+_ROWS = 128
+
 
 @torch.inference_mode()
 def find_read_out(
@@ -34,8 +37,29 @@ def find_read_out(
 
     for read_out in (head, after_trunk):
         if read_out is not None and _same(read_out(hidden), expected):
-            return read_out
+            return _aligned(read_out)
     return None
+
+
+def _aligned(read_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same on CUDA with a number of rows that its fast matrix products take."""
+    if not isinstance(read_out, nn.Linear) or read_out.weight.device.type != "cuda":
+        return read_out
+    return aligned(read_out)
+
+
+def aligned(head: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A head's logits, by a product whose number of rows is a multiple of :data:`_ROWS`.
+
+    The rows added are zero, and what they give is cut off: its columns never count.
+    """
+    missing = -head.out_features % _ROWS
+    if not missing:
+        return head
+    n = head.out_features
+    weight = nn.functional.pad(head.weight.detach(), (0, 0, 0, missing))
+    bias = None if head.bias is None else nn.functional.pad(head.bias.detach(), (0, missing))
+    return lambda hidden: nn.functional.linear(hidden, weight, bias)[..., :n]
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

@@ -12,6 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from prolu_eval.activations import Thresholding
+
 Normalisation = Literal["none", "layer_norm", "constant_norm"]
 
 _LAYER_NORM_EPSILON = 1e-5
@@ -139,6 +141,10 @@ class SparseAutoencoder(nn.Module):
     def activate(self, m: Tensor) -> Tensor:
         """Feature activations of pre-activations without their bias. [..., d_sae]"""
         raise NotImplementedError
+
+    def thresholding(self) -> Thresholding | None:
+        """What :meth:`activate` does outside training, as a threshold; None if it is none."""
+        return None
 
     def effective_threshold(self) -> Tensor:
         """The value of m at or below which a feature is off; NaN where there is none. [d_sae]"""

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from prolu_eval.activations import gate
+from prolu_eval.activations import Thresholding, gate
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -40,6 +40,10 @@ class BatchTopK(SparseAutoencoder):
         if not self.training:
             return gate(z, z - self.threshold)
         return torch.where(z >= self.smallest_kept(z), z, 0)
+
+    def thresholding(self) -> Thresholding:
+        bound = self.threshold.clamp(min=0).expand(self.d_sae).contiguous()
+        return Thresholding(shift=self.b_enc, bound=bound)
 
     def smallest_kept(self, z: Tensor) -> Tensor:
         """The least of the k * batch largest activations of a batch. [..., d_sae] -> []"""

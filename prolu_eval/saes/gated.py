@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from prolu_eval.activations import gate
+from prolu_eval.activations import Thresholding, gate
 from prolu_eval.saes.base import SparseAutoencoder
 
 
@@ -20,6 +20,9 @@ class Gated(SparseAutoencoder):
     def activate(self, m: Tensor) -> Tensor:
         magnitude = torch.relu(m * self.r_mag.exp() + self.b_mag)
         return gate(magnitude, m + self.b_gate)
+
+    def thresholding(self) -> Thresholding:
+        return Thresholding(scale=self.r_mag.exp(), shift=self.b_mag, gate=-self.b_gate)
 
     def gate_activation(self, m: Tensor) -> Tensor:
         """ReLU(m + b_gate), on which the paper's sparsity and auxiliary losses act. [..., d_sae]"""

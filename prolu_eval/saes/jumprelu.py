@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from prolu_eval.activations import gate
+from prolu_eval.activations import Thresholding, gate
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -104,6 +104,9 @@ class JumpRelu(SparseAutoencoder):
 
     def activate(self, m: Tensor) -> Tensor:
         return jumprelu(m + self.b_enc, self.threshold, self._bandwidth)
+
+    def thresholding(self) -> Thresholding:
+        return Thresholding(shift=self.b_enc, bound=self.threshold.clamp(min=0))
 
     def fires(self, m: Tensor) -> Tensor:
         """1 where a feature is active, else 0, differentiable in the threshold. [..., d_sae]"""

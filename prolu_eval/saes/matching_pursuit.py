@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prolu_eval.activations import Thresholding
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -57,6 +58,9 @@ class MatchingPursuit(SparseAutoencoder):
 
     def activate(self, m: Tensor) -> Tensor:
         return m
+
+    def thresholding(self) -> Thresholding:
+        return Thresholding(both_signs=True)
 
     def effective_threshold(self) -> Tensor:
         return self.W_dec.new_full((self.d_sae,), torch.nan)

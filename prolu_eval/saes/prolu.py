@@ -4,7 +4,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from prolu_eval.activations import REACH, Estimator, Gradient, prolu
+from prolu_eval.activations import REACH, Estimator, Gradient, Thresholding, prolu
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -37,6 +37,9 @@ class Prolu(SparseAutoencoder):
             estimator=options.estimator,
             bandwidth=options.bandwidth,
         )
+
+    def thresholding(self) -> Thresholding:
+        return Thresholding(bound=(-self.b_enc).clamp(min=0))
 
     def effective_threshold(self) -> Tensor:
         return (-self.b_enc).clamp(min=0)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from prolu_eval.activations import Thresholding
 from prolu_eval.saes.prolu import Prolu
 
 
@@ -13,6 +14,9 @@ class ProluReluHybrid(Prolu):
 
     def activate(self, m: Tensor) -> Tensor:
         return torch.where(self.b_enc < 0, super().activate(m), torch.relu(m + self.b_enc))
+
+    def thresholding(self) -> Thresholding:
+        return Thresholding(shift=self.b_enc.clamp(min=0), bound=(-self.b_enc).clamp(min=0))
 
     def effective_threshold(self) -> Tensor:
         return -self.b_enc

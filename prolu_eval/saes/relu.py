@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from prolu_eval.activations import Thresholding
 from prolu_eval.saes.base import SparseAutoencoder
 
 
@@ -13,6 +14,9 @@ class Relu(SparseAutoencoder):
 
     def activate(self, m: Tensor) -> Tensor:
         return torch.relu(m + self.b_enc)
+
+    def thresholding(self) -> Thresholding:
+        return Thresholding(shift=self.b_enc)
 
     def effective_threshold(self) -> Tensor:
         return -self.b_enc

@@ -32,10 +32,16 @@ class TopK(SparseAutoencoder):
         return min(cast(TopKOptions, self.options).k, self.d_sae)
 
     def activate(self, m: Tensor) -> Tensor:
+        value, index = self.selected(m)
+        return value.new_zeros(m.shape).scatter(-1, index, value)
+
+    def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes that may be active, k of each token, and their features. [..., k] each"""
         z = m + self.b_enc
         if cast(TopKOptions, self.options).rectify:
             z = torch.relu(z)
-        return _keep(z, z.topk(self.k, dim=-1, sorted=False).indices)
+        value, index = z.topk(self.k, dim=-1, sorted=False)
+        return value, index
 
     def effective_threshold(self) -> Tensor:
         return self.W_dec.new_full((self.d_sae,), torch.nan)
@@ -46,9 +52,10 @@ class AbsTopK(TopK):
 
     variant = "abstopk"
 
-    def activate(self, m: Tensor) -> Tensor:
+    def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
         z = m + self.b_enc
-        return _keep(z, z.abs().topk(self.k, dim=-1, sorted=False).indices)
+        index = z.abs().topk(self.k, dim=-1, sorted=False).indices
+        return z.gather(-1, index), index
 
 
 class GroupMax(TopK):
@@ -65,11 +72,8 @@ class GroupMax(TopK):
         if k > d_sae or d_sae % k:
             raise ValueError(f"{k} groups do not divide {d_sae} features")
 
-    def activate(self, m: Tensor) -> Tensor:
+    def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.relu(m + self.b_enc)
-        grouped = z.reshape(*z.shape[:-1], self.k, -1)
-        return _keep(grouped, grouped.argmax(-1, keepdim=True)).flatten(-2)
-
-
-def _keep(z: Tensor, indices: Tensor) -> Tensor:
-    return torch.zeros_like(z).scatter(-1, indices, z.gather(-1, indices))
+        value, index = z.reshape(*z.shape[:-1], self.k, -1).max(-1)
+        size = self.d_sae // self.k
+        return value, index + torch.arange(0, self.d_sae, size, device=m.device)

@@ -5,7 +5,7 @@ from typing import ClassVar, cast
 from pydantic import Field
 from torch import Tensor
 
-from prolu_eval.activations import gate
+from prolu_eval.activations import Thresholding, gate
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
@@ -45,6 +45,9 @@ class Trec(SparseAutoencoder):
     def activate(self, m: Tensor) -> Tensor:
         return gate(m, m - self.theta)
 
+    def thresholding(self) -> Thresholding:
+        return Thresholding(bound=self.effective_threshold())
+
     def effective_threshold(self) -> Tensor:
         return self.W_dec.new_full((self.d_sae,), self.theta)
 
@@ -59,3 +62,6 @@ class Tlin(Trec):
 
     def activate(self, m: Tensor) -> Tensor:
         return gate(m, m.abs() - self.theta)
+
+    def thresholding(self) -> Thresholding:
+        return super().thresholding()._replace(both_signs=True)

@@ -23,7 +23,6 @@ CASES: dict[str, tuple[list[str], object]] = {
     "device": (["--device", "cpu"], "cpu"),
     "device_map": (["--device-map", "auto"], "auto"),
     "dtype": (["--dtype", "tf32"], "tf32"),
-    "compile": (["--compile"], True),
     "target_se": (["--target-se", "l0=0.5", "--target-se", "kl=0.1"], {"l0": 0.5, "kl": 0.1}),
     "shard": (["--shard", "1/4"], (1, 4)),
     "shard_tokens": (["--shard-tokens", "64"], 64),

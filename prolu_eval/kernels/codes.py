@@ -1,0 +1,294 @@
+"""From pre-activations to reconstructions and sums, by way of the active codes alone.
+
+The active codes of a token lie in slots, in the order of their features. A token that has more of
+them than there are slots is read from its pre-activations wherever its codes are needed: that is
+slower, but as right, and nobody waits for the device to say how many there are.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from prolu_eval.activations import Thresholding
+
+_TOKENS, _BLOCK = 4, 1024
+_SLOTS, _WIDTH, _FEATURES = 8, 1024, 32
+
+
+class Slots(NamedTuple):
+    """Active codes of tokens, ``capacity`` slots a token.
+
+    ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``count`` [n] slots of a
+    token those whose value is 0 are empty. Where ``count`` exceeds the capacity, what counts is
+    ``m`` [n, d_sae], the pre-activations that ``thresholding`` turns into codes.
+    """
+
+    feature: Tensor
+    value: Tensor
+    count: Tensor
+    m: Tensor
+    thresholding: Thresholding
+
+
+@triton.jit
+def _code(
+    m, feature, inside, scale, shift, bound, gate,
+    HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
+    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr,
+):  # fmt: skip
+    """The code at each place, and whether it is active; what is no number is."""
+    v = m
+    if HAS_SCALE:
+        v = v * tl.load(scale + feature, mask=inside, other=0.0).to(tl.float32)
+    if HAS_SHIFT:
+        v = v + tl.load(shift + feature, mask=inside, other=0.0).to(tl.float32)
+    size = tl.abs(v) if BOTH_SIGNS else v
+    if HAS_BOUND:
+        off = size <= tl.load(bound + feature, mask=inside, other=0.0).to(tl.float32)
+    else:
+        off = size <= 0.0
+    if HAS_GATE:
+        off = off | (m <= tl.load(gate + feature, mask=inside, other=0.0).to(tl.float32))
+    on = inside & (off == 0)
+    return tl.where(on, v, 0.0), on
+
+
+@triton.jit
+def _compact(
+    m, scale, shift, bound, gate, slot_feature, slot_value, count, n, d_sae, capacity, m_stride,
+    HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
+    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    there = token < n
+    first = token.to(tl.int64) * m_stride
+    first_slot = token.to(tl.int64) * capacity
+    found = tl.zeros([TOKENS], tl.int32)
+    for start in range(0, d_sae, BLOCK):
+        feature = (start + tl.arange(0, BLOCK))[None, :]
+        inside = there[:, None] & (feature < d_sae)
+        given = tl.load(m + first[:, None] + feature, mask=inside, other=0.0).to(tl.float32)
+        value, on = _code(
+            given, feature, feature < d_sae, scale, shift, bound, gate,
+            HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
+        )  # fmt: skip
+        ones = (on & inside).to(tl.int32)
+        slot = found[:, None] + tl.cumsum(ones, 1) - ones
+        kept = (ones != 0) & (slot < capacity)
+        place = first_slot[:, None] + slot
+        tl.store(slot_feature + place, feature + tl.zeros_like(slot), mask=kept)
+        tl.store(slot_value + place, value, mask=kept)
+        found += tl.sum(ones, 1)
+    tl.store(count + token, found, mask=there)
+
+
+@triton.jit
+def _decode(
+    m, scale, shift, bound, gate, slot_feature, slot_value, count, W_dec, b_dec, x_hat,
+    d_sae, d_in, capacity, m_stride, W_stride,
+    HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
+    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr,
+    SLOTS: tl.constexpr, FEATURES: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    inside = column < d_in
+    n_active = tl.load(count + token)
+    total = tl.load(b_dec + column, mask=inside, other=0.0).to(tl.float32)
+    if n_active <= capacity:
+        for start in range(0, n_active, SLOTS):
+            slot = start + tl.arange(0, SLOTS)
+            place = token * capacity + slot
+            value = tl.load(slot_value + place, mask=slot < n_active, other=0.0)
+            feature = tl.load(slot_feature + place, mask=slot < n_active, other=0).to(tl.int64)
+            # An empty slot adds nothing, not even where its row is infinite.
+            rows = tl.load(
+                W_dec + feature[:, None] * W_stride + column[None, :],
+                mask=(value != 0.0)[:, None] & inside[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            total += tl.sum(value[:, None] * rows, 0)
+    else:
+        for start in range(0, d_sae, FEATURES):
+            feature = start + tl.arange(0, FEATURES)
+            there = feature < d_sae
+            given = tl.load(m + token * m_stride + feature, mask=there, other=0.0).to(tl.float32)
+            value, on = _code(
+                given, feature, there, scale, shift, bound, gate,
+                HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
+            )  # fmt: skip
+            if tl.sum(on.to(tl.int32), 0) > 0:
+                rows = tl.load(
+                    W_dec + feature.to(tl.int64)[:, None] * W_stride + column[None, :],
+                    mask=on[:, None] & inside[None, :],
+                    other=0.0,
+                ).to(tl.float32)
+                total += tl.sum(value[:, None] * rows, 0)
+    tl.store(x_hat + token * d_in + column, total.to(x_hat.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _count(feature, value, on, factor, norms, fold, fired, total, largest, d_sae):
+    """Add active codes to the sums of their features; what they add to their token's sums."""
+    size = tl.where(on, tl.abs(value), 0.0)
+    weighted = size * tl.load(norms + feature, mask=on, other=0.0) * factor
+    tl.atomic_add(fired + fold * d_sae + feature, tl.full(feature.shape, 1, tl.int64), mask=on)
+    tl.atomic_add(total + feature, value.to(tl.float64), mask=on)
+    tl.atomic_max(largest + feature, value, mask=on)
+    return (
+        tl.sum(on.to(tl.float32), 0),
+        tl.sum(weighted, 0),
+        tl.sum(size, 0),
+        tl.sum(tl.sqrt(weighted), 0),
+        tl.sum(tl.sqrt(size), 0),
+    )
+
+
+@triton.jit
+def _sums(
+    m, scale, shift, bound, gate, slot_feature, slot_value, count, norms, factors, folds,
+    columns, fired, total, largest, n, d_sae, capacity, m_stride,
+    HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
+    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, HAS_FACTOR: tl.constexpr,
+    SLOTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    n_active = tl.load(count + token)
+    fold = tl.load(folds + token)
+    factor = 1.0
+    if HAS_FACTOR:
+        factor = tl.load(factors + token).to(tl.float32)
+    l0, l1, l1_raw, root, root_raw = 0.0, 0.0, 0.0, 0.0, 0.0
+    if n_active <= capacity:
+        for start in range(0, n_active, SLOTS):
+            slot = start + tl.arange(0, SLOTS)
+            there = slot < n_active
+            value = tl.load(slot_value + token * capacity + slot, mask=there, other=0.0)
+            feature = tl.load(slot_feature + token * capacity + slot, mask=there, other=0)
+            a, b, c, d, e = _count(
+                feature, value, value != 0.0, factor, norms, fold, fired, total, largest, d_sae
+            )
+            l0, l1, l1_raw, root, root_raw = l0 + a, l1 + b, l1_raw + c, root + d, root_raw + e
+    else:
+        for start in range(0, d_sae, BLOCK):
+            feature = start + tl.arange(0, BLOCK)
+            there = feature < d_sae
+            given = tl.load(m + token * m_stride + feature, mask=there, other=0.0).to(tl.float32)
+            value, on = _code(
+                given, feature, there, scale, shift, bound, gate,
+                HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
+            )  # fmt: skip
+            a, b, c, d, e = _count(
+                feature, value, on, factor, norms, fold, fired, total, largest, d_sae
+            )
+            l0, l1, l1_raw, root, root_raw = l0 + a, l1 + b, l1_raw + c, root + d, root_raw + e
+    tl.store(columns + token, l0)
+    tl.store(columns + n + token, l1)
+    tl.store(columns + 2 * n + token, l1_raw)
+    tl.store(columns + 3 * n + token, root)
+    tl.store(columns + 4 * n + token, root_raw)
+
+
+def compact(m: Tensor, thresholding: Thresholding, capacity: int) -> Slots:
+    """The active codes of pre-activations, read once. [n, d_sae]
+
+    With a capacity of 0 nothing is read yet: every token is read where its codes are needed.
+    """
+    n, d_sae = m.shape
+    feature = torch.empty(n, capacity, dtype=torch.int32, device=m.device)
+    value = torch.empty(n, capacity, dtype=torch.float32, device=m.device)
+    if not capacity:
+        count = torch.ones(n, dtype=torch.int32, device=m.device)
+        return Slots(feature, value, count, m, thresholding)
+    count = torch.empty(n, dtype=torch.int32, device=m.device)
+    if n:
+        _compact[(triton.cdiv(n, _TOKENS),)](
+            m, *_pointers(m, thresholding), feature, value, count, n, d_sae, capacity, m.stride(0),
+            **_flags(thresholding), TOKENS=_TOKENS, BLOCK=_BLOCK, num_warps=4,
+        )  # fmt: skip
+    return Slots(feature, value, count, m, thresholding)
+
+
+def dense(codes: Tensor) -> Slots:
+    """No slots: codes [n, d_sae] that are read as they are."""
+    return compact(codes, Thresholding(both_signs=True), 0)
+
+
+def selected(m: Tensor, value: Tensor, feature: Tensor) -> Slots:
+    """Slots of codes that are known, equally many of each token. [n, k] each; 0 for no code."""
+    count = torch.full((len(m),), value.shape[1], dtype=torch.int32, device=m.device)
+    slots = feature.int().contiguous(), value.float().contiguous()
+    return Slots(*slots, count, m, Thresholding())
+
+
+def decode(slots: Slots, W_dec: Tensor, b_dec: Tensor) -> Tensor:
+    """Reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
+    n, d_in = len(slots.count), W_dec.shape[1]
+    W_dec = W_dec if W_dec.stride(1) == 1 else W_dec.contiguous()
+    x_hat = torch.empty(n, d_in, dtype=W_dec.dtype, device=W_dec.device)
+    width = min(_WIDTH, triton.next_power_of_2(d_in))
+    if n:
+        _decode[(n, triton.cdiv(d_in, width))](
+            slots.m, *_pointers(slots.m, slots.thresholding), slots.feature, slots.value,
+            slots.count, W_dec, b_dec, x_hat, slots.m.shape[1], d_in, slots.feature.shape[1],
+            slots.m.stride(0), W_dec.stride(0), **_flags(slots.thresholding),
+            SLOTS=_SLOTS, FEATURES=_FEATURES, WIDTH=width, num_warps=4,
+        )  # fmt: skip
+    return x_hat
+
+
+def add_codes(
+    slots: Slots,
+    norms: Tensor,
+    scale: Tensor | None,
+    fold: Tensor,
+    fired: Tensor,
+    total: Tensor,
+    largest: Tensor,
+) -> Tensor:
+    """Add the active codes of tokens to the sums of their features.
+
+    Args:
+        slots: the active codes.
+        norms: of the decoder's rows. [d_sae] float32
+        scale: the factor from the codes' units to the model's; None for one. [n]
+        fold: of each token's sequence. [n] int64
+        fired: how often each feature was active, by fold. [n_folds, d_sae] int64
+        total: the sum of each feature's codes. [d_sae] float64
+        largest: the largest of them. [d_sae] float32
+
+    Returns:
+        Token by token: the number of active codes, the sum of their sizes in the model's units and
+        as they are, and the sums of the square roots of both. [5, n] float32
+    """
+    n, d_sae = slots.m.shape
+    columns = torch.empty(5, n, dtype=torch.float32, device=norms.device)
+    if n:
+        _sums[(n,)](
+            slots.m, *_pointers(slots.m, slots.thresholding), slots.feature, slots.value,
+            slots.count, norms, norms if scale is None else scale.contiguous(), fold, columns,
+            fired, total, largest, n, d_sae, slots.feature.shape[1], slots.m.stride(0),
+            **_flags(slots.thresholding), HAS_FACTOR=scale is not None,
+            SLOTS=64, BLOCK=_BLOCK, num_warps=2,
+        )  # fmt: skip
+    return columns
+
+
+def _pointers(m: Tensor, by: Thresholding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The parts of a thresholding; one that is not there stands for none and is never read."""
+    parts = (by.scale, by.shift, by.bound, by.gate)
+    first, second, third, fourth = (m if part is None else part for part in parts)
+    return first, second, third, fourth
+
+
+def _flags(by: Thresholding) -> dict[str, bool]:
+    return {
+        "HAS_SCALE": by.scale is not None,
+        "HAS_SHIFT": by.shift is not None,
+        "HAS_BOUND": by.bound is not None,
+        "HAS_GATE": by.gate is not None,
+        "BOTH_SIGNS": by.both_signs,
+    }
