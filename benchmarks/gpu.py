@@ -1,28 +1,43 @@
 """The engine on a GPU: ``python benchmarks/gpu.py``; ``--tiny --device cpu`` runs the same small.
 
-A GPT-2-small shape with random weights, autoencoders at blocks.8.hook_resid_pre. Printed for each
-precision: tokens per second and autoencoder, the share of the time that the autoencoder's two dense
-matrix products alone would take at the rate measured for them, and the peak memory; then the
-same for one autoencoder of a very large dictionary. ``--saelens`` measures SAELens's evaluation in
-float32 too, if sae-lens is installed.
+A GPT-2-small shape with random weights, autoencoders at blocks.8.hook_resid_pre. For each precision:
+tokens per second and autoencoder; the share of that time which the necessary work alone takes, at
+the rates measured for it on this device in this precision (the autoencoder's two dense matrix
+products, those of the blocks after the hook with their attention, and the unembedding); the peak
+memory; how often the host waits for the device per autoencoder. Then one autoencoder of a very
+large dictionary. ``--check`` first compares what is measured with the CPU (``gpu_check.py``),
+``--profile`` lists the kernels that the time goes to, ``--saelens`` measures SAELens's evaluation
+too, in float32 and with its autocast, if sae-lens is installed. ``--out`` names a folder for the
+tables.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import transformers
 from engine import whole
+from gpu_check import check
 from tokenizers import Tokenizer, models
+from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.lm import LanguageModel
 from prolu_eval.saes import Relu, SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
-HOOK = "blocks.8.hook_resid_pre"
+HOOK, BLOCK = "blocks.8.hook_resid_pre", 8
+PRECISIONS = ("float32", "tf32", "bfloat16")
+HEADING = (
+    "| dtype | SAEs | d_sae | tokens/s and SAE | ms per SAE | necessary ms | share "
+    "| peak GiB | waits per SAE | batch rows |\n|---|---|---|---|---|---|---|---|---|---|"
+)
 
 
 def random_model(folder: Path, *, tiny: bool) -> None:
@@ -42,7 +57,7 @@ def random_model(folder: Path, *, tiny: bool) -> None:
     ).save_pretrained(folder)
 
 
-def random_sae(d_in: int, d_sae: int, l0: float, x: torch.Tensor) -> SparseAutoencoder:
+def random_sae(d_in: int, d_sae: int, l0: float, x: Tensor) -> SparseAutoencoder:
     """Unit decoder rows, tied, with a bias that leaves about ``l0`` features active."""
     sae = Relu(d_in, d_sae)
     rows = torch.nn.functional.normalize(torch.randn(d_sae, d_in, device=x.device), dim=1)
@@ -54,18 +69,20 @@ def random_sae(d_in: int, d_sae: int, l0: float, x: torch.Tensor) -> SparseAutoe
 
 def timed(device: torch.device, work: Callable[[], object], repeats: int = 5) -> float:
     """Median seconds of some work, the device's queue emptied before and after."""
-    import time
-
     spent = []
     for _ in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(device)
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronise(device)
         spent.append(time.perf_counter() - start)
     return sorted(spent[1:])[repeats // 2]
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def random_rows(model: LanguageModel, options: argparse.Namespace) -> TokenRows:
@@ -76,13 +93,45 @@ def random_rows(model: LanguageModel, options: argparse.Namespace) -> TokenRows:
     return TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), "random")
 
 
-def measure(folder: Path, options: argparse.Namespace, dtype: str, n_saes: int, d_sae: int) -> None:
+@torch.inference_mode()
+def necessary(model: LanguageModel, rows: TokenRows, d_sae: int, repeats: int) -> float:
+    """Seconds of the work per autoencoder that cannot be avoided, each part measured alone."""
+    device, dtype = model.device, model.dtype
+    config = model._network.config
+    (n, length), d = rows.ids.shape, model.d_model
+    tokens = n * length
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, dtype=dtype)
+
+    def product(d_in: int, d_out: int) -> float:
+        some = min(tokens, max(256, (1 << 29) // d_out))
+        x, weight = random(some, d_in), random(d_out, d_in)
+        return timed(device, lambda: linear(x, weight), repeats) * tokens / some
+
+    q = random(n, config.n_head, length, d // config.n_head)
+    attention = timed(
+        device, lambda: scaled_dot_product_attention(q, q, q, is_causal=True), repeats
+    )
+    block = product(d, 3 * d) + product(d, d) + product(d, 4 * d) + product(4 * d, d) + attention
+    autoencoder = product(d, d_sae) + product(d_sae, d)
+    unembedding = product(d, -(-model.vocab_size // 128) * 128)
+    return autoencoder + (model.n_blocks - BLOCK) * block + unembedding
+
+
+def loaded(folder: Path, options: argparse.Namespace, precision: str) -> LanguageModel:
+    """The model in a precision."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    kind = torch.float32 if precision == "tf32" else getattr(torch, precision)
+    return LanguageModel.load(str(folder), device=options.device, dtype=kind)
+
+
+def measure(
+    folder: Path, options: argparse.Namespace, precision: str, n_saes: int, d_sae: int
+) -> str:
     """One line of the table."""
-    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
-    kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
-    model = LanguageModel.load(str(folder), device=options.device, dtype=kind)
-    device = model.device
-    rows = random_rows(model, options)
+    model = loaded(folder, options, precision)
+    device, rows = model.device, random_rows(model, options)
     x = model.activations(rows.ids[:1], HOOK)[0].float()
     saes = {str(i): random_sae(model.d_model, d_sae, 64, x) for i in range(n_saes)}
     engine = Engine(model, HOOK, rows)
@@ -90,51 +139,123 @@ def measure(folder: Path, options: argparse.Namespace, dtype: str, n_saes: int, 
         torch.cuda.reset_peak_memory_stats()
     spent = timed(device, lambda: whole(engine, saes), options.repeats) / n_saes
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    sae, flat = saes["0"].to(device, kind), x.to(kind)
-    n = rows.ids.numel() / len(flat)
-    products = n * timed(device, lambda: (flat @ sae.W_enc) @ sae.W_dec, options.repeats)
-    print(
-        f"| {dtype} | {n_saes} | {d_sae:,} | {rows.ids.numel() / spent:,.0f} "
-        f"| {products / spent:.2f} | {peak:.2f} | {engine.batch_size} |"
+    waited = waits(engine, saes)
+    if options.profile:
+        profile(engine, saes, options.out / f"profile-{precision}-{d_sae}.txt")
+    floor = necessary(model, rows, d_sae, options.repeats)
+    return (
+        f"| {precision} | {n_saes} | {d_sae:,} | {rows.ids.numel() / spent:,.0f} "
+        f"| {1e3 * spent:.2f} | {1e3 * floor:.2f} | {floor / spent:.2f} | {peak:.2f} "
+        f"| {waited:g} | {engine.batch_size} |"
     )
 
 
-def measure_saelens(folder: Path, options: argparse.Namespace, d_sae: int) -> None:
-    """SAELens's line of the table, from one autoencoder: it evaluates one at a time."""
+def waits(engine: Engine, saes: dict[str, SparseAutoencoder]) -> float:
+    """How often the host waits for the device, for each further autoencoder of a group."""
+    if engine.model.device.type != "cuda" or len(saes) < 2:
+        return float("nan")
+
+    def counted(names: list[str]) -> int:
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                engine.measure({name: saes[name] for name in names})
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in found)
+
+    few, many = list(saes)[:2], list(saes)[:6]
+    return (counted(many) - counted(few)) / max(1, len(many) - len(few))
+
+
+def profile(engine: Engine, saes: dict[str, SparseAutoencoder], path: Path) -> None:
+    """Write the kernels that measuring takes, the longest first."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    some = dict(list(saes.items())[:8])
+    engine.measure(some)
+    with torch.profiler.profile(activities=activities) as profiled:
+        engine.measure(some)
+        synchronise(engine.model.device)
+    on_gpu = engine.model.device.type == "cuda"
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    table = profiled.key_averages().table(sort_by=key, row_limit=45, max_name_column_width=90)
+    path.write_text(table)
+
+
+def measure_saelens(folder: Path, options: argparse.Namespace, d_sae: int) -> Iterator[str]:
+    """SAELens's lines of the table, from one autoencoder: it evaluates one at a time.
+
+    As many sequences at once as its memory takes.
+    """
     from peers import saelens
 
-    model = LanguageModel.load(str(folder), device=options.device)
+    model = loaded(folder, options, "float32")
     rows = random_rows(model, options)
     x = model.activations(rows.ids[:1], HOOK)[0].float()
     sae = random_sae(model.d_model, d_sae, 64, x)
-    del model
-    evaluate = saelens(str(folder), HOOK, rows, [sae], options.device)
-    spent = timed(x.device, lambda: evaluate(0), options.repeats)
-    print(f"| SAELens, float32 | 1 | {d_sae:,} | {rows.ids.numel() / spent:,.0f} | | | |")
+    for precision in ("float32", "tf32", "autocast"):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        n = options.sequences
+        while n:
+            some = TokenRows(rows.ids[:n], rows.counted[:n], "random")
+            try:
+                evaluate = saelens(str(folder), HOOK, some, [sae], options.device)
+                with torch.autocast(x.device.type, torch.bfloat16, precision == "autocast"):
+                    spent = timed(x.device, lambda: evaluate(0), options.repeats)  # noqa: B023
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                n //= 4
+                continue
+            rate = some.ids.numel() / spent
+            name = f"SAELens, {precision}, {n} rows"
+            yield f"| {name} | 1 | {d_sae:,} | {rate:,.0f} | {1e3 * spent:.2f} | | | | | |"
+            break
 
 
 def main() -> None:
-    """Parse the options, measure, print."""
+    """Parse the options, check, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--saes", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--check", action="store_true", help="compare with the CPU first")
+    parser.add_argument("--profile", action="store_true", help="write profiles to --out")
     parser.add_argument("--saelens", action="store_true", help="measure SAELens too")
+    parser.add_argument("--out", type=Path, help="a folder for the tables")
     options = parser.parse_args()
+    if options.profile and options.out is None:
+        parser.error("--profile needs --out")
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        lines.append(text)
+        if options.out is not None:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "gpu.md").write_text("\n".join(lines) + "\n")
+
     d_sae, largest = (64, 256) if options.tiny else (24_576, 1_048_576)
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
-    print(f"{name}, torch {torch.__version__}")
-    print("| dtype | SAEs | d_sae | tokens/s and SAE | products' share | peak GiB | batch rows |")
-    print("|---|---|---|---|---|---|---|")
+    say(f"{name}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
+        if options.check:
+            random_model(Path(folder), tiny=True)
+            for line in check(Path(folder), options.device, HOOK):
+                say(line)
         random_model(Path(folder), tiny=options.tiny)
-        for dtype in ("float32", "tf32", "bfloat16"):
-            measure(Path(folder), options, dtype, options.saes, d_sae)
-        measure(Path(folder), options, "bfloat16", 1, largest)
+        say(HEADING)
+        cases = [(precision, options.saes, d_sae) for precision in PRECISIONS]
+        for case in [*cases, ("bfloat16", 1, largest)]:
+            try:
+                say(measure(Path(folder), options, *case))
+            except Exception:  # noqa: BLE001 - what follows is measured all the same
+                say(f"| {case[0]} | failed | |\n{traceback.format_exc()}")
         if options.saelens:
-            measure_saelens(Path(folder), options, d_sae)
+            for line in measure_saelens(Path(folder), options, d_sae):
+                say(line)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from prolu_eval.activations import Thresholding
 
-_TOKENS, _BLOCK = 4, 1024
-_SLOTS, _WIDTH, _FEATURES = 8, 1024, 32
+_TOKENS, _BLOCK = 4, 512
+_SLOTS, _WIDTH, _FEATURES = 8, 1024, 8
 
 
 class Slots(NamedTuple):

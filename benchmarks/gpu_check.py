@@ -1,0 +1,163 @@
+"""What is measured on a device beside what the CPU measures in float64, line by line PASS or FAIL.
+
+Twenty kinds of autoencoder on a small model whose vocabulary is no multiple of anything; then every
+way that the engine may go: precisions, batch sizes, sizes of chunks, dense decoding, and the eager
+code in the place of the kernels.
+"""
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from prolu_eval import kernels
+from prolu_eval.errors import EvaluationError
+from prolu_eval.evaluation.autoencoding import Sizes
+from prolu_eval.evaluation.engine import Engine
+from prolu_eval.intervals import estimate
+from prolu_eval.lm import LanguageModel
+from prolu_eval.metrics import METRICS
+from prolu_eval.saes import VARIANTS, SparseAutoencoder
+from prolu_eval.tokens import TokenRows
+
+D_SAE = 120
+KINDS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("relu", {}, "none"), ("relu", {}, "layer_norm"), ("relu", {}, "constant_norm"),
+    ("prolu", {}, "none"), ("prolu", {"gradient": "relu"}, "layer_norm"),
+    ("prolu_relu_hybrid", {}, "none"), ("trec", {"theta": 0.75}, "none"),
+    ("trec", {"theta": 0.5, "tied": True}, "none"), ("tlin", {"theta": 0.75}, "none"),
+    ("tlin", {"theta": 0.5, "tied": True}, "none"), ("jumprelu", {}, "none"),
+    ("gated", {}, "none"), ("topk", {"k": 8}, "none"), ("topk", {"k": 60}, "none"),
+    ("topk", {"k": 12, "rectify": False}, "layer_norm"), ("abstopk", {"k": 6}, "none"),
+    ("groupmax", {"k": 8}, "none"), ("batchtopk", {"k": 6}, "none"),
+    ("matryoshka", {"k": 6, "group_sizes": (40, 80)}, "none"),
+    ("matching_pursuit", {"residual_threshold": 0.5, "max_iterations": 6}, "none"),
+)  # fmt: skip
+# Relative and absolute differences that are let pass: rounding alone, by precision. In a low
+# precision codes near a threshold, and the order of nearly equal ones, are others.
+LIMITS = {
+    "float64": (1e-6, 1e-7), "float32": (2e-4, 2e-5), "tf32": (2e-2, 2e-3),
+    "bfloat16": (1e-1, 3e-2), "float16": (2e-2, 4e-3),
+}  # fmt: skip
+WAYS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
+    ("one row at a time", "float32", {"batch_size": 1}, True),
+    ("small chunks", "float32", {"sizes": Sizes(codes=700, active=50)}, True),
+    ("dense decoding", "float32", {"sizes": Sizes(dense_above=0.0)}, True),
+    ("eager code", "float32", {}, False),
+    ("float64", "float64", {}, True),
+    ("tf32", "tf32", {}, True),
+    ("bfloat16", "bfloat16", {}, True),
+    ("bfloat16, eager code", "bfloat16", {}, False),
+    ("float16", "float16", {}, True),
+)
+
+
+def autoencoders(d_in: int, spread: float) -> dict[str, SparseAutoencoder]:
+    """One of each kind, with random weights, for activations of a spread."""
+    found = {}
+    for i, (variant, options, normalisation) in enumerate(KINDS):
+        cls = VARIANTS[variant]
+        sae = cls(
+            d_in, D_SAE, cls.Options.model_validate(options), normalisation=normalisation
+        )  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(i)
+        unit = spread if normalisation == "none" else 1.0
+        for name, parameter in sae.named_parameters():
+            values = torch.randn(parameter.shape, generator=generator)
+            if name == "W_dec":
+                values /= values.norm(dim=1, keepdim=True)
+            elif name == "W_enc":
+                values /= unit * d_in**0.5
+            else:
+                values *= 0.3
+            if name == "threshold":
+                values = 0.1 + values.abs()
+            parameter.data = values
+        name = "/".join([variant, *(f"{k}={v}" for k, v in options.items()), normalisation])
+        found[name] = sae.eval().requires_grad_(False)
+    return found
+
+
+def metrics(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> dict[str, dict[str, float]]:
+    """Every metric of every autoencoder that a pass over tokens gives."""
+    total, count = engine.sum_of_activations()
+    reference = engine.reference(total / count)
+    found = {}
+    for name, measured in engine.measure(saes).items():
+        if isinstance(measured, EvaluationError):
+            raise measured
+        sums = {**reference, **measured.by_row}
+        found[name] = {
+            key: estimate(metric, sums).value
+            for key, metric in METRICS.items()
+            if metric.numerator and set(metric.numerator) | set(metric.denominator) <= sums.keys()
+        }
+        scalars = measured.features.scalars()
+        found[name] |= {key: scalar.value for key, scalar in scalars.items()}
+    return found
+
+
+def check(folder: Path, device: str, hook: str) -> Iterator[str]:
+    """The lines of the check: one a kind, one for each way, and the largest difference by metric."""
+    ids = torch.randint(1, 300, (6, 16), generator=torch.Generator().manual_seed(1))
+    rows = TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), "random")
+    rows.counted[1, 3:9] = False
+
+    def model(place: str, precision: str) -> LanguageModel:
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        kind = torch.float32 if precision == "tf32" else getattr(torch, precision)
+        return LanguageModel.load(str(folder), device=place, dtype=kind)
+
+    reference = model("cpu", "float64")
+    x = reference.activations(rows.ids, hook)
+    spread = float(x.std())
+
+    def measured(place: str, precision: str, **chosen: Any) -> dict[str, dict[str, float]]:
+        saes = autoencoders(x.shape[-1], spread)
+        return metrics(Engine(model(place, precision), hook, rows, **chosen), saes)
+
+    expected = metrics(Engine(reference, hook, rows), autoencoders(x.shape[-1], spread))
+    largest: dict[str, float] = {}
+    for name, found in measured(device, "float32").items():
+        worst = _worst(found, expected[name], "float32", largest)
+        yield f"{_verdict(worst)} {name}: {worst[0]:.2f} of the limit in {worst[1]}"
+    for name, precision, chosen, fused in WAYS:
+        try:
+            with contextlib.ExitStack() as stack:
+                if not fused:
+                    stack.enter_context(mock.patch.object(kernels, "suit", lambda *_: False))
+                got = measured(device, precision, **chosen)
+            worst = max(_worst(got[kind], expected[kind], precision) for kind in got)
+            yield f"{_verdict(worst)} {name}: {worst[0]:.2f} of the limit in {worst[1]}"
+        except Exception:  # noqa: BLE001 - the next way is tried all the same
+            yield f"FAIL {name}\n{traceback.format_exc()}"
+    yield "largest relative differences in float32, by metric: " + ", ".join(
+        f"{key} {value:.1e}" for key, value in largest.items()
+    )
+
+
+def _verdict(worst: tuple[float, str, bool]) -> str:
+    return "PASS" if worst[2] else "FAIL"
+
+
+def _worst(
+    found: Mapping[str, float],
+    expected: Mapping[str, float],
+    precision: str,
+    largest: dict[str, float] | None = None,
+) -> tuple[float, str, bool]:
+    """The largest difference as a share of what is let pass, its metric, and whether all pass."""
+    relative, absolute = LIMITS[precision]
+    shares = {}
+    for key, value in expected.items():
+        difference = abs(found[key] - value)
+        shares[key] = difference / (absolute + relative * abs(value))
+        if largest is not None:
+            share = difference / max(abs(value), 1e-9)
+            largest[key] = max(largest.get(key, 0.0), share)
+    key = max(shares, key=lambda name: shares[name] if shares[name] == shares[name] else 1e9)
+    return shares[key], key, shares[key] <= 1
