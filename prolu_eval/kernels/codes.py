@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolu_eval.activations import Thresholding
 
-_TOKENS, _BLOCK = 4, 512
+_TOKENS, _WORDS, _BLOCK = 4, 32, 1024
 _SLOTS, _WIDTH, _FEATURES = 8, 1024, 8
 
 
@@ -57,32 +57,72 @@ def _code(
 
 
 @triton.jit
-def _compact(
-    m, scale, shift, bound, gate, slot_feature, slot_value, count, n, d_sae, capacity, m_stride,
+def _sieve(
+    m, scale, shift, bound, gate, words, n, d_sae, n_words, m_stride,
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
-    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, TOKENS: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, TOKENS: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
-    there = token < n
-    first = token.to(tl.int64) * m_stride
-    first_slot = token.to(tl.int64) * capacity
-    found = tl.zeros([TOKENS], tl.int32)
-    for start in range(0, d_sae, BLOCK):
-        feature = (start + tl.arange(0, BLOCK))[None, :]
-        inside = there[:, None] & (feature < d_sae)
-        given = tl.load(m + first[:, None] + feature, mask=inside, other=0.0).to(tl.float32)
-        value, on = _code(
-            given, feature, feature < d_sae, scale, shift, bound, gate,
-            HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
-        )  # fmt: skip
-        ones = (on & inside).to(tl.int32)
-        slot = found[:, None] + tl.cumsum(ones, 1) - ones
-        kept = (ones != 0) & (slot < capacity)
-        place = first_slot[:, None] + slot
-        tl.store(slot_feature + place, feature + tl.zeros_like(slot), mask=kept)
-        tl.store(slot_value + place, value, mask=kept)
-        found += tl.sum(ones, 1)
-    tl.store(count + token, found, mask=there)
+    """Which codes are active, 32 in a word."""
+    token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
+    word = tl.program_id(1) * WORDS + tl.arange(0, WORDS)
+    bit = tl.arange(0, 32)
+    feature = (word[:, None] * 32 + bit[None, :])[None, :, :]
+    there = (token < n)[:, None, None]
+    inside = there & (feature < d_sae)
+    place = m + token[:, None, None] * m_stride + feature
+    given = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    _, on = _code(
+        given, feature, feature < d_sae, scale, shift, bound, gate,
+        HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
+    )  # fmt: skip
+    set_bits = tl.where(on & inside, 1 << bit[None, None, :], 0)
+    tl.store(
+        words + token[:, None] * n_words + word[None, :],
+        tl.sum(set_bits, 2),
+        mask=(token < n)[:, None] & (word < n_words)[None, :],
+    )
+
+
+@triton.jit
+def _bits(word):
+    """How many bits of each word are set. uint32 -> int32"""
+    word = word - ((word >> 1) & 0x55555555)
+    word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
+    word = (word + (word >> 4)) & 0x0F0F0F0F
+    return ((word * 0x01010101) >> 24).to(tl.int32)
+
+
+@triton.jit
+def _fill(
+    m, scale, shift, bound, gate, words, slot_feature, slot_value, count,
+    n_words, capacity, m_stride,
+    HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
+    HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The active codes that words name, in order."""
+    token = tl.program_id(0).to(tl.int64)
+    found = 0
+    for start in range(0, n_words, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        word = tl.load(words + token * n_words + place, mask=place < n_words, other=0)
+        word = word.to(tl.uint32, bitcast=True)
+        n_set = _bits(word)
+        slot = found + tl.cumsum(n_set, 0) - n_set
+        found += tl.sum(n_set, 0)
+        for _ in range(0, tl.max(n_set, 0)):
+            left = word != 0
+            feature = place * 32 + _bits((word & (0 - word)) - 1)
+            given = tl.load(m + token * m_stride + feature, mask=left, other=0.0).to(tl.float32)
+            value, _on = _code(
+                given, feature, left, scale, shift, bound, gate,
+                HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
+            )  # fmt: skip
+            kept = left & (slot < capacity)
+            tl.store(slot_feature + token * capacity + slot, feature, mask=kept)
+            tl.store(slot_value + token * capacity + slot, value, mask=kept)
+            word = word & (word - 1)
+            slot += 1
+    tl.store(count + token, found)
 
 
 @triton.jit
@@ -205,9 +245,16 @@ def compact(m: Tensor, thresholding: Thresholding, capacity: int) -> Slots:
         return Slots(feature, value, count, m, thresholding)
     count = torch.empty(n, dtype=torch.int32, device=m.device)
     if n:
-        _compact[(triton.cdiv(n, _TOKENS),)](
-            m, *_pointers(m, thresholding), feature, value, count, n, d_sae, capacity, m.stride(0),
-            **_flags(thresholding), TOKENS=_TOKENS, BLOCK=_BLOCK, num_warps=4,
+        n_words = triton.cdiv(d_sae, 32)
+        words = torch.empty(n, n_words, dtype=torch.int32, device=m.device)
+        parts, flags = _pointers(m, thresholding), _flags(thresholding)
+        _sieve[(triton.cdiv(n, _TOKENS), triton.cdiv(n_words, _WORDS))](
+            m, *parts, words, n, d_sae, n_words, m.stride(0), **flags,
+            TOKENS=_TOKENS, WORDS=_WORDS, num_warps=4,
+        )  # fmt: skip
+        _fill[(n,)](
+            m, *parts, words, feature, value, count, n_words, capacity, m.stride(0), **flags,
+            BLOCK=min(_BLOCK, triton.next_power_of_2(n_words)), num_warps=4,
         )  # fmt: skip
     return Slots(feature, value, count, m, thresholding)
 

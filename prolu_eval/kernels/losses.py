@@ -11,47 +11,78 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 4096
+# A row is read by so many lanes, each of which keeps a maximum and sums of its own to the end.
+_LANES = 256
+# Bytes of a row that a lane reads at once.
+_BYTES = 16
+
+
+@triton.jit
+def _shift(highest):
+    """What to subtract before the exponential: before the first finite logit nothing."""
+    return tl.where(highest == float("-inf"), 0.0, highest)
+
+
+@triton.jit
+def _follow(s, s_max, s_sum):
+    highest = tl.maximum(s_max, tl.max(s, 1))
+    shift = _shift(highest)
+    s_sum = s_sum * tl.exp(s_max - shift) + tl.sum(tl.exp(s - shift[:, None]), 1)
+    return highest, s_sum
+
+
+@triton.jit
+def _compare(c, s, c_max, c_sum, weighted):
+    highest = tl.maximum(c_max, tl.max(c, 1))
+    shift = _shift(highest)
+    shrunk = tl.exp(c_max - shift)
+    p = tl.exp(c - shift[:, None])
+    # A token of probability zero contributes nothing, whatever the spliced pass says.
+    terms = tl.where(p == 0.0, 0.0, p * (c - s))
+    c_sum = c_sum * shrunk + tl.sum(p, 1)
+    weighted = tl.where(shrunk == 0.0, 0.0, weighted * shrunk) + tl.sum(terms, 1)
+    return highest, c_sum, weighted
 
 
 @triton.jit
 def _losses(
     clean, spliced, target, ce, kl, n_logits, clean_stride, spliced_stride,
-    WITH_KL: tl.constexpr, BLOCK: tl.constexpr,
+    WITH_KL: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     clean += row * clean_stride
     spliced += row * spliced_stride
-    within = tl.arange(0, BLOCK)
-    s_max = tl.full([], float("-inf"), tl.float32)
-    c_max = tl.full([], float("-inf"), tl.float32)
-    s_sum = tl.full([], 0.0, tl.float32)
-    c_sum = tl.full([], 0.0, tl.float32)
-    weighted = tl.full([], 0.0, tl.float32)
-    for start in range(0, n_logits, BLOCK):
-        inside = start + within < n_logits
-        s = tl.load(spliced + start + within, mask=inside, other=float("-inf")).to(tl.float32)
-        highest = tl.maximum(s_max, tl.max(s, 0))
-        # Before the first finite logit both are -inf, whose difference is no number.
-        shift = tl.where(highest == float("-inf"), 0.0, highest)
-        s_sum = s_sum * tl.exp(s_max - shift) + tl.sum(tl.exp(s - shift), 0)
-        s_max = highest
+    within = tl.arange(0, LANES)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    s_max = tl.full([LANES], float("-inf"), tl.float32)
+    s_sum = tl.zeros([LANES], tl.float32)
+    c_max = tl.full([LANES], float("-inf"), tl.float32)
+    c_sum = tl.zeros([LANES], tl.float32)
+    weighted = tl.zeros([LANES], tl.float32)
+    # Without a mask, a lane's logits are read at once; only the last ones need one.
+    whole = n_logits // (LANES * WIDTH) * (LANES * WIDTH)
+    for start in range(0, whole, LANES * WIDTH):
+        s = tl.load(spliced + start + within).to(tl.float32)
+        s_max, s_sum = _follow(s, s_max, s_sum)
         if WITH_KL:
-            c = tl.load(clean + start + within, mask=inside, other=float("-inf")).to(tl.float32)
-            highest = tl.maximum(c_max, tl.max(c, 0))
-            shift = tl.where(highest == float("-inf"), 0.0, highest)
-            shrunk = tl.exp(c_max - shift)
-            p = tl.exp(c - shift)
-            # A token of probability zero contributes nothing, whatever the spliced pass says.
-            terms = tl.where(p == 0.0, 0.0, p * (c - s))
-            c_sum = c_sum * shrunk + tl.sum(p, 0)
-            weighted = tl.where(shrunk == 0.0, 0.0, weighted * shrunk) + tl.sum(terms, 0)
-            c_max = highest
-    s_lse = s_max + tl.log(s_sum)
+            c = tl.load(clean + start + within).to(tl.float32)
+            c_max, c_sum, weighted = _compare(c, s, c_max, c_sum, weighted)
+    if whole < n_logits:
+        inside = whole + within < n_logits
+        s = tl.load(spliced + whole + within, mask=inside, other=float("-inf")).to(tl.float32)
+        s_max, s_sum = _follow(s, s_max, s_sum)
+        if WITH_KL:
+            c = tl.load(clean + whole + within, mask=inside, other=float("-inf")).to(tl.float32)
+            c_max, c_sum, weighted = _compare(c, s, c_max, c_sum, weighted)
+    highest = tl.max(s_max, 0)
+    s_lse = highest + tl.log(tl.sum(s_sum * tl.exp(s_max - highest), 0))
     wanted = tl.load(target + row)
     tl.store(ce + row, s_lse - tl.load(spliced + wanted).to(tl.float32))
     if WITH_KL:
-        tl.store(kl + row, weighted / c_sum - (c_max + tl.log(c_sum)) + s_lse)
+        highest = tl.max(c_max, 0)
+        share = tl.exp(c_max - highest)
+        total = tl.sum(c_sum * share, 0)
+        gap = tl.sum(tl.where(share == 0.0, 0.0, weighted * share), 0) / total
+        tl.store(kl + row, gap - (highest + tl.log(total)) + s_lse)
 
 
 def cross_entropy_and_kl(
@@ -74,6 +105,6 @@ def cross_entropy_and_kl(
     if n:
         _losses[(n,)](
             other, spliced, targets, ce, kl, n_logits, other.stride(0), spliced.stride(0),
-            WITH_KL=clean is not None, BLOCK=_BLOCK, num_warps=8,
+            WITH_KL=clean is not None, LANES=_LANES, WIDTH=_BYTES // spliced.element_size(), num_warps=8,
         )  # fmt: skip
     return ce, kl
