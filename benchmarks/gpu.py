@@ -48,7 +48,11 @@ def random_model(folder: Path, *, tiny: bool) -> None:
             vocab_size=300, n_embd=32, n_layer=10, n_head=4, bos_token_id=0, eos_token_id=0
         )
     torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    network = transformers.AutoModelForCausalLM.from_config(config)
+    if tiny:  # so that ablations matter
+        for parameter in network.parameters():
+            parameter.data *= 6 if parameter.ndim == 2 else 1
+    network.save_pretrained(folder)
     vocabulary = {"<|endoftext|>": 0, "a": 1}
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="a")),

@@ -213,12 +213,13 @@ def size_slots(running: Sequence[Autoencoding], given: Activations) -> None:
 
 
 def _compared(x: Tensor, x_hat: Tensor) -> Tensor:
-    """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [5, n] float32"""
+    """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [5, n]"""
     if kernels.suit(x.device, x.dtype):
         from prolu_eval.kernels.reconstructions import compare
 
         return compare(x, x_hat)
-    x, x_hat = x.float(), x_hat.float()
+    exact = torch.promote_types(x.dtype, torch.float32)
+    x, x_hat = x.to(exact), x_hat.to(exact)
     dot = torch.linalg.vecdot(x, x_hat)
     x_norm, x_hat_norm = x.norm(dim=1), x_hat.norm(dim=1)
     error = (x - x_hat).square().sum(1)

@@ -15,11 +15,13 @@ from prolu_eval.tokens import TokenRows
 class Batch:
     """Consecutive rows on the device: ids [B, T], and which positions count.
 
-    ``first`` is the index of the first row among those that were asked for. ``position`` [N] and
+    ``rows`` are they among all rows of the tokens, and ``first`` is the index of the first among
+    those that were asked for. ``position`` [N] and
     ``next_position`` [M] are the counted positions, and those that have a next token, in the
     flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
     """
 
+    rows: range
     first: int
     ids: Tensor
     position: Tensor
@@ -48,7 +50,7 @@ class Batch:
         ]
         if device.type == "cuda":
             parts = [part.pin_memory() for part in parts]
-        return cls(first, *(part.to(device, non_blocking=True) for part in parts))
+        return cls(rows, first, *(part.to(device, non_blocking=True) for part in parts))
 
     def activations(self, clean: Pass) -> Activations:
         """The clean activations at the counted positions."""

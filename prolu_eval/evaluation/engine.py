@@ -19,6 +19,7 @@ from prolu_eval import kernels
 from prolu_eval.errors import EvaluationError
 from prolu_eval.evaluation.autoencoding import COLUMNS, Autoencoding, Sizes, by_row, size_slots
 from prolu_eval.evaluation.batches import Batch
+from prolu_eval.evaluation.clean_passes import CleanPasses
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.memory import default_batch_size, is_out_of_memory, release
 from prolu_eval.evaluation.sums import Measurement, RowSums, Sums
@@ -65,6 +66,7 @@ class Engine:
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
         self._sizes = sizes or Sizes.of(model.device)
         self._progress = progress
+        self._passes = CleanPasses(model, hook)
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
@@ -111,6 +113,7 @@ class Engine:
                         "choose a smaller --context-length or --dtype, or another --device",
                     ) from None
             self.batch_size //= 2
+            self._passes.forget()
             self._sizes = replace(self._sizes, codes=self._sizes.codes // 2)
             release(self.model.device)
 
@@ -129,7 +132,7 @@ class Engine:
         ]
         spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
         for batch in self._batches(rows):
-            clean = model.clean(batch.ids, self.hook)
+            clean = self._passes.of(batch)
             given, wanted = batch.activations(clean), batch.next_of(clean.hidden)
             if batch.first == 0 and running and kernels.suit(model.device, model.dtype):
                 size_slots(running, given)
@@ -161,8 +164,11 @@ class Engine:
         total = torch.zeros(self.model.width(self.hook), dtype=torch.float64)
         total, n = total.to(self.model.device), 0
         for batch in self._batches(rows):
-            x = self.model.activations(batch.ids, self.hook).flatten(0, 1)
-            total += x.index_select(0, batch.position).double().sum(0)
+            if self._passes.has_room_for(batch):
+                x = self._passes.of(batch).activation
+            else:
+                x = self.model.activations(batch.ids, self.hook)
+            total += x.flatten(0, 1).index_select(0, batch.position).double().sum(0)
             n += len(batch.position)
             self._progress(len(batch.ids))
         if not torch.isfinite(total).all():
@@ -179,7 +185,7 @@ class Engine:
         centre = torch.from_numpy(mean).to(model.device)
         sums = RowSums(REFERENCE_COLUMNS, len(rows), model.device)
         for batch in self._batches(rows):
-            clean = model.clean(batch.ids, self.hook)
+            clean = self._passes.of(batch)
             x = batch.activations(clean).x
             passes = [batch.next_of(clean.hidden)] + [
                 self._resumed(batch, clean, constant.expand(len(x), -1))

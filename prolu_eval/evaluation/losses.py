@@ -29,7 +29,7 @@ def cross_entropy(read_out: ReadOut, hidden: Tensor, targets: Tensor, vocab_size
         vocab_size: the number of logits.
 
     Returns:
-        [N] float32.
+        [N], in float32 at least.
     """
     return torch.cat(
         [
@@ -44,7 +44,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         from prolu_eval.kernels.losses import cross_entropy_and_kl
 
         return cross_entropy_and_kl(None, logits, targets)[0]
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    return torch.nn.functional.cross_entropy(_exact(logits), targets, reduction="none")
 
 
 def cross_entropies_and_kls(
@@ -62,7 +62,7 @@ def cross_entropies_and_kls(
         vocab_size: the number of logits.
 
     Returns:
-        Both [N] float32, for each spliced pass.
+        Both [N], in float32 at least, for each spliced pass.
     """
     found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in spliced]
     for wanted, clean_part, *parts in _parts(vocab_size, targets, clean, *spliced):
@@ -81,17 +81,22 @@ def _comparison(clean: Tensor, targets: Tensor) -> Callable[[Tensor], tuple[Tens
         from prolu_eval.kernels.losses import cross_entropy_and_kl
 
         return lambda spliced: cross_entropy_and_kl(clean, spliced, targets)
-    expected = torch.log_softmax(clean.float(), -1)
+    expected = torch.log_softmax(_exact(clean), -1)
     probability = expected.exp()
 
     def losses(spliced: Tensor) -> tuple[Tensor, Tensor]:
-        log_probability = torch.log_softmax(spliced.float(), -1)
+        log_probability = torch.log_softmax(_exact(spliced), -1)
         ce = -log_probability.gather(1, targets[:, None])[:, 0]
         # A token of probability zero contributes nothing, whatever the spliced pass says.
         gap = torch.where(probability == 0, 0, expected - log_probability)
         return ce, torch.linalg.vecdot(probability, gap)
 
     return losses
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """Logits in float32, or in float64 if that is what they are in."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _parts(vocab_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

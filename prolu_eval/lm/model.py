@@ -11,6 +11,7 @@ from prolu_eval.lm.hooks import forwarding, hooked, into, removing
 from prolu_eval.lm.loading import load_network, official_name
 from prolu_eval.lm.read_out import find_read_out
 from prolu_eval.lm.sites import Port, Site, hook_sites
+from prolu_eval.lm.unpadded import never_packed, never_padded
 
 
 class Pass(NamedTuple):
@@ -58,6 +59,7 @@ class LanguageModel:
         self.device = next(network.parameters()).device
         self.dtype = next(network.parameters()).dtype
         self._trunk = self._network.base_model
+        never_padded(self._trunk)
         self._read_out = find_read_out(self._network, self._trunk, self.vocab_size)
 
     @classmethod
@@ -196,10 +198,11 @@ class LanguageModel:
     def _run(self, tokens: Tensor) -> Tensor:
         """Final hidden states; logits in their place if the head cannot be told from the trunk."""
         tokens = tokens.to(self.device, non_blocking=True)
-        if self._read_out is None:
-            logits: Tensor = self._network(input_ids=tokens, use_cache=False).logits
-            return logits
-        output = self._trunk(input_ids=tokens, use_cache=False, return_dict=True)
+        with never_packed():
+            if self._read_out is None:
+                logits: Tensor = self._network(input_ids=tokens, use_cache=False).logits
+                return logits
+            output = self._trunk(input_ids=tokens, use_cache=False, return_dict=True)
         hidden: Tensor = output.last_hidden_state
         return hidden
 

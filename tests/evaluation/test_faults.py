@@ -268,22 +268,22 @@ def test_a_cache_that_cannot_be_written_only_costs_time(
 def test_running_out_of_memory_halves_the_batch_and_keeps_what_is_done(
     work: Path, undisturbed: dict[str, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clean = LanguageModel.clean
+    resume = LanguageModel.resume
     sizes: list[int] = []
     written: list[tuple[Path, str]] = []
     write = Parts.write
 
-    def limited(self: LanguageModel, tokens: torch.Tensor, hook: str) -> object:
+    def limited(self: LanguageModel, tokens: torch.Tensor, *others: Any) -> object:
         sizes.append(len(tokens))
         if len(tokens) > 3 and len(written) > 20:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return clean(self, tokens, hook)
+        return resume(self, tokens, *others)
 
     def noting(self: Parts, name: str, arrays: dict[str, object]) -> None:
         write(self, name, arrays)  # type: ignore[arg-type]
         written.append((self._folder, name))
 
-    monkeypatch.setattr(LanguageModel, "clean", limited)
+    monkeypatch.setattr(LanguageModel, "resume", limited)
     monkeypatch.setattr(Parts, "write", noting)
     monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
     evaluate(work / "runs", replace(options_of(work, tmp_path / "results"), batch_size=8))

@@ -1,0 +1,46 @@
+"""Clean passes, kept while there is room for them: several measurements need the same."""
+
+import torch
+
+from prolu_eval.evaluation.batches import Batch
+from prolu_eval.lm import LanguageModel, Pass
+
+# What is kept at most: on a CPU, and on a GPU, where it is no more than a share of what is free.
+_CPU_BYTES, _GPU_BYTES, _SHARE = 1 << 27, 1 << 30, 16
+
+
+class CleanPasses:
+    """The clean passes of a model over batches of rows, at one hook point."""
+
+    def __init__(self, model: LanguageModel, hook: str) -> None:
+        self._model, self._hook = model, hook
+        self._kept: dict[range, Pass] = {}
+        self._left = _CPU_BYTES
+        if model.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(model.device)
+            self._left = min(_GPU_BYTES, free // _SHARE)
+
+    def of(self, batch: Batch) -> Pass:
+        """The clean pass over a batch."""
+        found = self._kept.get(batch.rows)
+        if found is None:
+            found = self._model.clean(batch.ids, self._hook)
+            size = self._bytes(batch)
+            if size <= self._left:
+                self._left -= size
+                self._kept[batch.rows] = found
+        return found
+
+    def has_room_for(self, batch: Batch) -> bool:
+        """Whether the clean pass over a batch is kept, or will be."""
+        return batch.rows in self._kept or self._bytes(batch) <= self._left
+
+    def forget(self) -> None:
+        """Give the memory back, and keep nothing more."""
+        self._kept.clear()
+        self._left = 0
+
+    def _bytes(self, batch: Batch) -> int:
+        model = self._model
+        widths = 2 * model.d_model + model.width(self._hook)
+        return batch.ids.numel() * widths * model.dtype.itemsize
