@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--check", action="store_true", help="compare with the CPU first")
     parser.add_argument("--profile", action="store_true", help="write profiles to --out")
+    parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--saelens", action="store_true", help="measure SAELens too")
     parser.add_argument("--out", type=Path, help="a folder for the tables")
     options = parser.parse_args()
@@ -251,8 +252,10 @@ def main() -> None:
                 say(line)
         random_model(Path(folder), tiny=options.tiny)
         say(HEADING)
-        cases = [(precision, options.saes, d_sae) for precision in PRECISIONS]
-        for case in [*cases, ("bfloat16", 1, largest)]:
+        cases = [(precision, options.saes, d_sae) for precision in options.precisions]
+        if "bfloat16" in options.precisions:
+            cases.append(("bfloat16", 1, largest))
+        for case in cases:
             try:
                 say(measure(Path(folder), options, *case))
             except Exception:  # noqa: BLE001 - what follows is measured all the same

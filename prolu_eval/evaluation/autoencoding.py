@@ -165,9 +165,8 @@ class Autoencoding:
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
-            codes = sae.activate(sae.pre_activation(z))
-            active = _active(codes)
-            z_hat.append(self._decode(codes, active))
+            active, codes = self._encode(z)
+            z_hat.append(self._decode(codes, active, z))
             pending.append(active._replace(token=active.token + i * size))
             n_pending += len(active.value)
             if n_pending > self._sizes.active:
@@ -177,12 +176,23 @@ class Autoencoding:
             self._add_codes(_joined(pending), given, normalised.scale, first_row)
         return torch.cat(z_hat)
 
-    def _decode(self, codes: Tensor, active: _Active) -> Tensor:
-        """Codes [n, d_sae], given also as the active ones among them, decoded. [n, d_in]"""
+    def _encode(self, z: Tensor) -> tuple[_Active, Tensor | None]:
+        """The active codes of normalised activations, and all [n, d_sae] if they were looked at."""
         sae = self.sae
-        if len(active.value) > self._sizes.dense_above * codes.numel():
+        m = sae.pre_activation(z)
+        sparse = isinstance(sae, TopK) and sae.k <= self._sizes.dense_above * sae.d_sae
+        if sparse and m.device.type == "cpu" and (found := sae.active(m)) is not None:
+            place, value = found
+            return _at(torch.from_numpy(place), value, sae.d_sae), None
+        codes = sae.activate(m)
+        return _active(codes), codes
+
+    def _decode(self, codes: Tensor | None, active: _Active, z: Tensor) -> Tensor:
+        """Active codes of normalised activations z, decoded; ``codes`` are all, if known. [n, d_in]"""
+        sae = self.sae
+        if codes is not None and len(active.value) > self._sizes.dense_above * codes.numel():
             return sae.decode_normalised(codes)
-        bags = torch.arange(len(codes), device=codes.device)
+        bags = torch.arange(len(z), device=z.device)
         return sae.b_dec + torch.nn.functional.embedding_bag(
             active.feature,
             sae.W_dec,
@@ -266,9 +276,14 @@ def _active(codes: Tensor) -> _Active:
     if codes.is_cuda:
         token, feature = fired.nonzero(as_tuple=True)
         return _Active(token, feature, codes[token, feature])
-    flat = torch.from_numpy(np.flatnonzero(fired.numpy()))
-    token = torch.div(flat, codes.shape[1], rounding_mode="floor")
-    return _Active(token, flat - token * codes.shape[1], codes.view(-1).index_select(0, flat))
+    place = torch.from_numpy(np.flatnonzero(fired.numpy()))
+    return _at(place, codes.view(-1).index_select(0, place), codes.shape[1])
+
+
+def _at(place: Tensor, value: Tensor, d_sae: int) -> _Active:
+    """Active codes by their places in the flattened codes."""
+    token = torch.div(place, d_sae, rounding_mode="floor")
+    return _Active(token, place - token * d_sae, value)
 
 
 def _joined(parts: list[_Active]) -> _Active:

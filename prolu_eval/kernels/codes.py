@@ -109,7 +109,7 @@ def _fill(
         n_set = _bits(word)
         slot = found + tl.cumsum(n_set, 0) - n_set
         found += tl.sum(n_set, 0)
-        for _ in range(0, tl.max(n_set, 0)):
+        for _ in range(tl.max(n_set, 0)):
             left = word != 0
             feature = place * 32 + _bits((word & (0 - word)) - 1)
             given = tl.load(m + token * m_stride + feature, mask=left, other=0.0).to(tl.float32)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.conftest import ROOT
 
@@ -10,6 +11,15 @@ def test_the_gpu_benchmark_runs_small_on_a_cpu() -> None:
     command = ["benchmarks/gpu.py", "--tiny", "--device", "cpu", "--sequences", "4", "--saes", "2",
                "--repeats", "1"]  # fmt: skip
     assert first_column(*command) == ["float32", "tf32", "bfloat16", "bfloat16"]
+
+
+def test_the_gpu_benchmark_checks_itself_on_a_cpu(tmp_path: Path) -> None:
+    command = ["benchmarks/gpu.py", "--tiny", "--device", "cpu", "--check", "--precisions",
+               "--out", str(tmp_path)]  # fmt: skip
+    subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
+    lines = (tmp_path / "gpu.md").read_text().splitlines()
+    verdicts = [line.split(" ")[0] for line in lines if line.startswith(("PASS", "FAIL"))]
+    assert verdicts == ["PASS"] * 29, lines
 
 
 def test_the_forward_benchmark_runs_small() -> None:

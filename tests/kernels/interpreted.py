@@ -1,0 +1,211 @@
+"""Every kernel, run by Triton's interpreter on the CPU, gives what the eager code gives."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prolu_eval import kernels
+from prolu_eval.evaluation.autoencoding import Activations, Autoencoding, Sizes, by_row
+from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
+from prolu_eval.evaluation.sums import Measurement
+from prolu_eval.lm import LanguageModel
+from prolu_eval.saes import Relu, SparseAutoencoder
+from prolu_eval.tokens import TokenRows
+from tests.helpers.random_saes import D_IN, OPTIONS, random_sae
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert not kernels.suit(CPU, torch.float32)
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))).to(dtype)
+
+
+def losses(clean: Tensor, spliced: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Of logits, which stand for hidden states that are read out as they are."""
+    (found,) = cross_entropies_and_kls(lambda x: x, clean, [spliced], targets, clean.shape[1])
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("n", "vocab"), [(1, 7), (5, 300), (3, 1024), (2, 5001)])
+def test_losses(monkeypatch: pytest.MonkeyPatch, n: int, vocab: int, dtype: torch.dtype) -> None:
+    clean, spliced = random(n, vocab, dtype=dtype), random(n, vocab + 1, dtype=dtype)[:, :vocab]
+    targets = torch.arange(n) * 2 % vocab
+    ce, kl = losses(clean, spliced, targets)
+    alone = cross_entropy(lambda x: x, spliced, targets, vocab)
+    eager(monkeypatch)
+    expected_ce, expected_kl = losses(clean, spliced, targets)
+    torch.testing.assert_close(ce, expected_ce, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(kl, expected_kl, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(alone, expected_ce, rtol=1e-5, atol=1e-5)
+    assert expected_kl.min() > 0.1
+
+
+def test_losses_where_logits_are_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, spliced = random(4, 600), random(4, 600) - 1
+    clean[0, 5:300] = spliced[0, 5:300] = -torch.inf  # tokens that neither pass allows
+    clean[1, 7] = -torch.inf
+    spliced[2, 7] = -torch.inf  # what the clean pass allows is forbidden
+    spliced[3, 7] = torch.nan
+    targets = torch.tensor([0, 1, 2, 3])
+    ce, kl = losses(clean, spliced, targets)
+    eager(monkeypatch)
+    expected_ce, expected_kl = losses(clean, spliced, targets)
+    torch.testing.assert_close(ce, expected_ce, rtol=1e-5, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(kl, expected_kl, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert kl[:2].isfinite().all()
+    assert kl[2] == torch.inf
+    assert ce[3].isnan()
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 0, 4], [0, 0], [2000, 1, 1025]])
+def test_sums_by_row(monkeypatch: pytest.MonkeyPatch, lengths: list[int]) -> None:
+    columns = random(3, sum(lengths)) if sum(lengths) else torch.empty(3, 0)
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    sums = by_row(columns, starts)
+    assert torch.equal(sums, by_row(columns, starts))
+    eager(monkeypatch)
+    torch.testing.assert_close(sums, by_row(columns, starts), rtol=1e-12, atol=1e-12)
+
+
+def given(lengths: list[int], dtype: torch.dtype = torch.float32) -> Activations:
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    x = torch.randn(sum(lengths), D_IN, generator=torch.Generator().manual_seed(5)).to(dtype)
+    fold = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    return Activations(x, starts, fold)
+
+
+def measured(
+    sae: SparseAutoencoder,
+    activations: Activations,
+    *,
+    capacity: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """The reconstructions and all sums, from slots for so many codes of a token."""
+    running = Autoencoding(sae, len(activations.starts) - 1, CPU, dtype, Sizes(codes=150))
+    running._capacity = capacity
+    x_hat = running.reconstruct(activations, 0)
+    features = running.features
+    return [x_hat, running.sums.values, features.fired, features.total, features.largest,
+            features.tokens]  # fmt: skip
+
+
+def assert_same(got: list[Tensor], expected: list[Tensor], tolerance: float = 1e-5) -> None:
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("capacity", [None, 0, 1])
+@pytest.mark.parametrize("lengths", [[1], [10, 0, 21]])
+@pytest.mark.parametrize(("variant", "options"), OPTIONS)
+def test_autoencodings(
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str,
+    options: dict[str, Any],
+    lengths: list[int],
+    capacity: int | None,
+) -> None:
+    sae = random_sae(
+        variant, options, 3, normalisation="layer_norm" if len(lengths) > 1 else "none"
+    )
+    got = measured(sae, given(lengths), capacity=capacity)
+    eager(monkeypatch)
+    expected = measured(sae, given(lengths))
+    assert expected[1][0].sum() > 0, "codes are active"
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("capacity", [0, 4, 64])
+@pytest.mark.parametrize("bias", [-100.0, 100.0])
+def test_no_code_active_and_all_of_many(
+    monkeypatch: pytest.MonkeyPatch, bias: float, capacity: int
+) -> None:
+    sae = Relu(D_IN, 77).requires_grad_(False)
+    for parameter in (sae.W_enc, sae.W_dec, sae.b_dec):
+        parameter.data = random(*parameter.shape) / 10
+    sae.b_enc.data.fill_(bias)
+    got = measured(sae, given([4, 3]), capacity=capacity)
+    eager(monkeypatch)
+    assert_same(got, measured(sae, given([4, 3])))
+    assert got[1][0].sum() == (0 if bias < 0 else 7 * 77)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    sae = random_sae("relu", {}, 0)
+    activations = given([3])
+    activations.x[1] = torch.nan
+    x_hat, sums, *_ = measured(sae, activations)
+    assert x_hat[1].isnan().all()
+    assert x_hat[[0, 2]].isfinite().all()
+    assert not sums.isfinite().all()
+
+
+@pytest.mark.parametrize("variant", ["relu", "gated", "topk"])
+def test_low_precision_is_near_float32(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
+    options = {"k": 3} if variant == "topk" else {}
+    low = measured(random_sae(variant, options, 1), given([9, 9], torch.bfloat16),
+                   dtype=torch.bfloat16)  # fmt: skip
+    eager(monkeypatch)
+    exact = measured(random_sae(variant, options, 1), given([9, 9]))
+    torch.testing.assert_close(low[0].float(), exact[0], rtol=0.1, atol=0.2)
+    torch.testing.assert_close(low[1], exact[1], rtol=0.1, atol=0.5)
+
+
+def test_the_engine_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LanguageModel.load("embedded", device="cpu")
+    ids = torch.randint(1, model.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
+    counted = torch.ones_like(ids, dtype=torch.bool)
+    counted[1, 2:6] = False
+    hook = "blocks.4.hook_resid_post"
+
+    def found() -> dict[str, Any]:
+        engine = Engine(model, hook, TokenRows(ids, counted, "random"), batch_size=2)
+        total, count = engine.sum_of_activations()
+        saes = {variant: sae_of(model.width(hook), variant) for variant in ("prolu", "topk")}
+        reference = engine.reference(total / count)
+        return {"reference": reference, **engine.measure(saes)}
+
+    got = found()
+    eager(monkeypatch)
+    for name, expected in found().items():
+        sums = got[name].by_row if isinstance(expected, Measurement) else got[name]
+        wanted = expected.by_row if isinstance(expected, Measurement) else expected
+        for column, values in wanted.items():
+            assert sums[column] == pytest.approx(values, rel=1e-5, abs=1e-5), (name, column)
+
+
+def sae_of(d_in: int, variant: str) -> SparseAutoencoder:
+    from prolu_eval.saes import VARIANTS
+
+    cls = VARIANTS[variant]
+    sae = cls(d_in, 50, cls.Options.model_validate({"k": 7} if variant == "topk" else {}))
+    for parameter in sae.parameters():
+        parameter.data = random(*parameter.shape) / d_in**0.5
+    return sae.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "suits"),
+    [("cuda", torch.float32, True), ("cuda", torch.float64, False), ("cpu", torch.float32, False)],
+)
+def test_where_kernels_run(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, suits: bool
+) -> None:
+    eager(monkeypatch)
+    assert kernels.suit(torch.device(device), dtype) == suits
