@@ -105,7 +105,7 @@ def metrics(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> dict[str, 
 
 
 def check(folder: Path, device: str, hook: str) -> Iterator[str]:
-    """The lines of the check: one a kind, one for each way, and the largest difference by metric."""
+    """The lines of the check: one a kind, one for each way, and the largest differences."""
     ids = torch.randint(1, 300, (6, 16), generator=torch.Generator().manual_seed(1))
     rows = TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), "random")
     rows.counted[1, 3:9] = False
@@ -132,7 +132,7 @@ def check(folder: Path, device: str, hook: str) -> Iterator[str]:
         try:
             with contextlib.ExitStack() as stack:
                 if not fused:
-                    stack.enter_context(mock.patch.object(kernels, "suit", lambda *_: False))
+                    stack.enter_context(mock.patch.object(kernels, "suit", return_value=False))
                 got = measured(device, precision, **chosen)
             worst = max(_worst(got[kind], expected[kind], precision) for kind in got)
             yield f"{_verdict(worst)} {name}: {worst[0]:.2f} of the limit in {worst[1]}"

@@ -43,4 +43,5 @@ class CleanPasses:
     def _bytes(self, batch: Batch) -> int:
         model = self._model
         widths = 2 * model.d_model + model.width(self._hook)
-        return batch.ids.numel() * widths * model.dtype.itemsize
+        itemsize: int = model.dtype.itemsize
+        return batch.ids.numel() * widths * itemsize

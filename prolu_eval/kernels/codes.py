@@ -21,14 +21,14 @@ _SLOTS, _WIDTH, _FEATURES = 8, 1024, 8
 class Slots(NamedTuple):
     """Active codes of tokens, ``capacity`` slots a token.
 
-    ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``count`` [n] slots of a
-    token those whose value is 0 are empty. Where ``count`` exceeds the capacity, what counts is
+    ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``n_active`` [n] slots of a
+    token those whose value is 0 are empty. Where ``n_active`` exceeds the capacity, what counts is
     ``m`` [n, d_sae], the pre-activations that ``thresholding`` turns into codes.
     """
 
     feature: Tensor
     value: Tensor
-    count: Tensor
+    n_active: Tensor
     m: Tensor
     thresholding: Thresholding
 
@@ -273,14 +273,14 @@ def selected(m: Tensor, value: Tensor, feature: Tensor) -> Slots:
 
 def decode(slots: Slots, W_dec: Tensor, b_dec: Tensor) -> Tensor:
     """Reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
-    n, d_in = len(slots.count), W_dec.shape[1]
+    n, d_in = len(slots.n_active), W_dec.shape[1]
     W_dec = W_dec if W_dec.stride(1) == 1 else W_dec.contiguous()
     x_hat = torch.empty(n, d_in, dtype=W_dec.dtype, device=W_dec.device)
     width = min(_WIDTH, triton.next_power_of_2(d_in))
     if n:
         _decode[(n, triton.cdiv(d_in, width))](
             slots.m, *_pointers(slots.m, slots.thresholding), slots.feature, slots.value,
-            slots.count, W_dec, b_dec, x_hat, slots.m.shape[1], d_in, slots.feature.shape[1],
+            slots.n_active, W_dec, b_dec, x_hat, slots.m.shape[1], d_in, slots.feature.shape[1],
             slots.m.stride(0), W_dec.stride(0), **_flags(slots.thresholding),
             SLOTS=_SLOTS, FEATURES=_FEATURES, WIDTH=width, num_warps=4,
         )  # fmt: skip
@@ -316,7 +316,7 @@ def add_codes(
     if n:
         _sums[(n,)](
             slots.m, *_pointers(slots.m, slots.thresholding), slots.feature, slots.value,
-            slots.count, norms, norms if scale is None else scale.contiguous(), fold, columns,
+            slots.n_active, norms, norms if scale is None else scale.contiguous(), fold, columns,
             fired, total, largest, n, d_sae, slots.feature.shape[1], slots.m.stride(0),
             **_flags(slots.thresholding), HAS_FACTOR=scale is not None,
             SLOTS=64, BLOCK=_BLOCK, num_warps=2,

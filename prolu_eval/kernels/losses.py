@@ -105,6 +105,7 @@ def cross_entropy_and_kl(
     if n:
         _losses[(n,)](
             other, spliced, targets, ce, kl, n_logits, other.stride(0), spliced.stride(0),
-            WITH_KL=clean is not None, LANES=_LANES, WIDTH=_BYTES // spliced.element_size(), num_warps=8,
+            WITH_KL=clean is not None, LANES=_LANES, WIDTH=_BYTES // spliced.element_size(),
+            num_warps=8,
         )  # fmt: skip
     return ce, kl

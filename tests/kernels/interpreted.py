@@ -1,4 +1,4 @@
-"""Every kernel, run by Triton's interpreter on the CPU, gives what the eager code gives."""
+"""Run by ``test_kernels.py``: every kernel, by Triton's interpreter on the CPU, gives what the eager code gives."""
 
 from typing import Any
 
@@ -12,18 +12,12 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.lm import LanguageModel
-from prolu_eval.saes import Relu, SparseAutoencoder
+from prolu_eval.saes import VARIANTS, Relu, SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from tests.helpers.random_saes import D_IN, OPTIONS, random_sae
 
-pytest.importorskip("triton")
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,8 +105,7 @@ def assert_same(got: list[Tensor], expected: list[Tensor], tolerance: float = 1e
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("capacity", [None, 0, 1])
-@pytest.mark.parametrize("lengths", [[1], [10, 0, 21]])
+@pytest.mark.parametrize(("capacity", "lengths"), [(None, [10, 0, 21]), (0, [1]), (1, [9])])
 @pytest.mark.parametrize(("variant", "options"), OPTIONS)
 def test_autoencodings(
     monkeypatch: pytest.MonkeyPatch,
@@ -191,8 +184,6 @@ def test_the_engine_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sae_of(d_in: int, variant: str) -> SparseAutoencoder:
-    from prolu_eval.saes import VARIANTS
-
     cls = VARIANTS[variant]
     sae = cls(d_in, 50, cls.Options.model_validate({"k": 7} if variant == "topk" else {}))
     for parameter in sae.parameters():

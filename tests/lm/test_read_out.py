@@ -1,5 +1,7 @@
 """A head whose rows are padded for the device's sake gives the same logits."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -23,7 +25,9 @@ def test_padded_rows_never_count(vocab: int, bias: bool) -> None:
 def test_no_pass_looks_for_packed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     model = LanguageModel.load("embedded", device="cpu")
     looked: list[object] = []
-    search = masking_utils.find_packed_sequence_indices
+    search: Callable[[torch.Tensor], torch.Tensor | None] = (
+        masking_utils.find_packed_sequence_indices
+    )
 
     def noting(position_ids: torch.Tensor) -> torch.Tensor | None:
         looked.append(position_ids)
