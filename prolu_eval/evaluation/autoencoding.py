@@ -188,7 +188,7 @@ class Autoencoding:
         return _active(codes), codes
 
     def _decode(self, codes: Tensor | None, active: _Active, z: Tensor) -> Tensor:
-        """Active codes of normalised activations z, decoded; ``codes`` are all of them. [n, d_in]"""
+        """Active codes of normalised activations z, decoded; ``codes`` are all. [n, d_in]"""
         sae = self.sae
         if codes is not None and len(active.value) > self._sizes.dense_above * codes.numel():
             return sae.decode_normalised(codes)

@@ -1,4 +1,4 @@
-"""Run by ``test_kernels.py``: every kernel, by Triton's interpreter on the CPU, gives what the eager code gives."""
+"""Run by ``test_kernels.py``: every kernel, interpreted on the CPU, gives what eager code does."""
 
 from typing import Any
 

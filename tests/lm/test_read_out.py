@@ -10,6 +10,8 @@ from transformers import masking_utils
 from prolu_eval.lm import LanguageModel
 from prolu_eval.lm.read_out import aligned
 
+Search = Callable[[torch.Tensor], torch.Tensor | None]
+
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("vocab", [1, 300, 384])
