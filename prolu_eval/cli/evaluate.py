@@ -1,11 +1,10 @@
 """`prolu-eval evaluate`: measure runs and store the results."""
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark
+from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 from prolu_eval.plain_text import aligned
 
@@ -26,14 +25,22 @@ def evaluate(
 
     outcomes = evaluate_runs(runs, chosen, progress=not quiet)
     if as_json:
-        from prolu_eval.cli.documents import outcome_document
-
-        typer.echo(json.dumps({"runs": [outcome_document(o) for o in outcomes]}, indent=1))
+        say_document({"runs": [outcome_document(o) for o in outcomes]})
     else:
         _print(outcomes)
     if not quiet:
         _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
+
+
+def outcome_document(outcome: "Outcome") -> "dict[str, Any]":
+    """What became of a run in an evaluation."""
+    from prolu_eval.render.documents import run_document
+
+    return run_document(
+        outcome.name, str(outcome.path), outcome.variant, outcome.format, outcome.result,
+        status=outcome.status, error=outcome.error,
+    )  # fmt: skip
 
 
 def exit_code(outcomes: "list[Outcome]") -> int:

@@ -1,14 +1,13 @@
 """`prolu-eval frontier`: evaluate what is missing, print the frontier, write the report."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, say
-from prolu_eval.cli.evaluate import exit_code, report_failures
+from prolu_eval.cli import app, options, say, say_document
+from prolu_eval.cli.evaluate import exit_code, outcome_document, report_failures
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Group
@@ -113,10 +112,13 @@ def answer(
     quiet: bool = False,
 ) -> int:
     """Evaluate, print and report; the exit code."""
-    from prolu_eval.cli.documents import frontier_document
+    from prolu_eval.analysis import answer_results
     from prolu_eval.evaluation import evaluate
-    from prolu_eval.report import answer_results, frontier_text, write_report
-    from prolu_eval.report.tables import write_table
+    from prolu_eval.render.documents import frontier_document
+    from prolu_eval.render.markdown import frontier_markdown
+    from prolu_eval.render.page import write_report
+    from prolu_eval.render.table_files import write_table
+    from prolu_eval.render.terminal import frontier_text
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
     report_failures(outcomes)
@@ -126,7 +128,8 @@ def answer(
     groups = answer_results(measured, question.keys, question.splits, question.reference)
     if not as_json:  # before files are written: a full disk hides no answer
         for group, found in groups:
-            typer.echo(frontier_text(group, found, as_markdown=as_markdown) + "\n")
+            shown = frontier_markdown if as_markdown else frontier_text
+            typer.echo(shown(group, found) + "\n")
     path = write_report(
         groups,
         report or default_report(runs),
@@ -139,15 +142,13 @@ def answer(
         document = frontier_document(
             groups, question.keys, path, lambda group: _runs(group, outcomes)
         )
-        typer.echo(json.dumps(document, indent=1, allow_nan=False))
+        say_document(document)
     else:
         say(f"Report: {path}")
     return exit_code(outcomes)
 
 
 def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    from prolu_eval.cli.documents import outcome_document
-
     names = {result.run.name for result in group.results}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 

@@ -1,6 +1,5 @@
 """`prolu-eval sweep`: train a grid of autoencoders."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say
+from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def train_and_print(
 
     trained = train(grid, out, settings)
     if as_json:
-        typer.echo(json.dumps({"runs": [_describe(t) for t in trained]}, indent=1))
+        say_document({"runs": [_describe(t) for t in trained]})
     elif not quiet:
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
@@ -140,7 +139,7 @@ def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool)
             "runs": [{"run": plan.name, "path": str(out / plan.name)} for plan in plans],
             "cost": asdict(cost),
         }
-        typer.echo(json.dumps(document, indent=1))
+        say_document(document)
         return
     typer.echo(
         f"{shared.hook} of {shared.model}, d_in {d_in}, d_sae {shared.dictionary_size(d_in)}, "

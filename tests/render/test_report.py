@@ -15,16 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prolu_eval.analysis import Frontier, Group, frontier
+from prolu_eval.analysis import Frontier, Group, answer_results, frontier
 from prolu_eval.errors import UsageError
-from prolu_eval.report import answer_results, frontier_text, write_report
-from prolu_eval.report.features import features_document, history_file, packed_floats
-from prolu_eval.report.figures import VIEWS, styles
-from prolu_eval.report.page import embedded, figure_views, group_document, importance, runs_document
-from prolu_eval.report.static import find_browser, write_figures
-from prolu_eval.report.stored import stored_results
-from prolu_eval.report.tables import run_frame, write_table
+from prolu_eval.render.environment import embedded
+from prolu_eval.render.features import features_document, history_file, packed_floats
+from prolu_eval.render.figures import VIEWS, styles
+from prolu_eval.render.markdown import frontier_markdown
+from prolu_eval.render.page import write_report
+from prolu_eval.render.page_document import figure_views, group_document, importance, runs_document
+from prolu_eval.render.static import find_browser, write_figures
+from prolu_eval.render.table_files import run_frame, write_table
+from prolu_eval.render.terminal import frontier_text
 from prolu_eval.results import Result, read_result, result_files, write_result
+from prolu_eval.results.stored import stored_results
 from tests.helpers.cli import run
 from tests.helpers.made_results import drawn, result, setting, with_features, write_sweep
 
@@ -98,9 +101,9 @@ def test_variants_and_slack_on_the_page(tmp_path: Path) -> None:
     text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
     cells = " ".join(unescape(text).split())
     # Up to (5, 4) all dominate 6 and prolu/ste all of it: b1 alone 3 x 2; relu has 2 x 1 by a2.
-    assert "prolu/ste+l1 3 3 6 100.0 % 66.7 %" in cells
-    assert "relu+l1 3 1 2 33.3 % 0.0 %" in cells
-    assert "alone 1 0 0 0.0 % 0.0 %" in cells
+    assert "prolu/ste+l1 3 3 6 100 % 66.67 %" in cells
+    assert "relu+l1 3 1 2 33.33 % 0 %" in cells
+    assert "alone 1 0 0 0 % 0 %" in cells
     assert "up to (5, 4)" in cells
     # relu's (1, 4), (2, 4), (3, 3) against prolu's (2, 2), (5, 1): a2 needs (3, 3) <= 3 (5, 1).
     assert "relu+l1 prolu/ste+l1 3 0.6667" in cells
@@ -160,7 +163,7 @@ def test_details_go_to_the_frontier_first_and_stay_within_budget(
     names = [group.table["name"][row] for row in importance(group, answer)]
     assert names[:4] == ["a1", "b1", "b3", "b2"] or set(names[:4]) == {"a1", "b1", "b2", "b3"}
     assert set(names[4:6]) == {"a2", "c"}, "those on their own variant's frontier"
-    monkeypatch.setattr("prolu_eval.report.features.TABLE_BUDGET", 9)
+    monkeypatch.setattr("prolu_eval.render.features.TABLE_BUDGET", 9)
     found = features_document(group, importance(group, answer))["tables"]
     assert len(found) == 2, "four biases each"
 
@@ -213,11 +216,11 @@ def test_variants_look_alike_everywhere_and_unlike_each_other() -> None:
 def test_text_and_markdown() -> None:
     group, answer = only(by_hand())
     text = frontier_text(group, answer)
-    assert re.search(r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1 ±0\.1\s+4 ±0\.4", text, re.MULTILINE)
-    assert re.search(r"prolu/ste\+l1\s+3\s+3\s+6\s+100\.0 %\s+66\.7 %", text)
+    assert re.search(r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1\.00 ±0\.10\s+4\.00 ±0\.40", text, re.MULTILINE)
+    assert re.search(r"prolu/ste\+l1\s+3\s+3\s+6\s+100 %\s+66\.67 %", text)
     assert "capitals are on the frontier" in text
     hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
-    lines = frontier_text(*only(hostile), as_markdown=True).splitlines()
+    lines = frontier_markdown(*only(hostile)).splitlines()
     row = next(line for line in lines if "a\\|b" in line)
     assert "\\<script\\>" in row
     assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
@@ -419,7 +422,7 @@ def test_frontier_command_prints_and_writes(
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 9
     ran = run(capfd, *asked, "--markdown")
     assert (ran.code, ran.err) == (0, "")
-    assert "| prolu/ste+l1 | 3 | 3 | 6 |" in ran.out
+    assert r"| prolu/ste\+l1 | 3 | 3 | 6 |" in ran.out
     three = json.loads(run(capfd, "frontier", tmp_path, "-z", "mse", "--json", "--quiet").out)
     assert three["keys"] == ["l0", "ce_degradation", "mse"]
     assert three["frontier"] == ["a1", "b2", "a3"]
