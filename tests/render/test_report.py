@@ -222,7 +222,7 @@ def test_text_and_markdown() -> None:
     hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
     lines = frontier_markdown(*only(hostile)).splitlines()
     row = next(line for line in lines if "a\\|b" in line)
-    assert "\\<script\\>" in row
+    assert "x&lt;script&gt;" in row
     assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
 
 
