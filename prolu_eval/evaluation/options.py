@@ -79,14 +79,12 @@ def _targets(value: object) -> object:
     if isinstance(value, Sequence):
         value = dict(metric_value(option, str(text)) for text in value)
     if isinstance(value, Mapping):
-        for key, target in value.items():
+        for key in value:
             if key not in METRICS or not METRICS[key].numerator:
                 reason = f"{key!r} has no standard error to wait for"
                 raise UsageError(
                     option, reason, "name a metric that is a mean or a ratio over tokens"
                 )
-            if isinstance(target, int | float) and not target > 0:
-                raise UsageError(option, f"{target:g} is not above zero", f"give e.g. {key}=0.002")
     return value
 
 
@@ -249,6 +247,10 @@ class EvaluationOptions:
             options: EvaluationOptions = handler(values)
         except ValidationError as error:
             raise _refusal(error) from None
+        for key, target in options.target_se.items():
+            if not target > 0:
+                reason = f"{target:g} is not above zero"
+                raise UsageError("--target-se", reason, f"give e.g. {key}=0.002")
         if options.shard is not None and options.target_se:
             raise UsageError("--shard", "cannot be told when --target-se is reached", "give one")
         return options

@@ -20,9 +20,9 @@ from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.conditions import Conditions, conditions_of
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.options import EvaluationOptions
-from prolu_eval.evaluation.precision import Round, next_round
 from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.evaluation.records import Record, results_folder
+from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.plain_text import printable
 from prolu_eval.progress import Progress
 from prolu_eval.results import Result

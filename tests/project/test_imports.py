@@ -34,7 +34,7 @@ ALLOWED = {
     "progress": set(),
     "evaluation": _PLAIN
     | {"choices", "devices", "progress", "saes", "checkpoints", "lm", "tokens", "cache"},
-    "training": _PLAIN | {"activations", "saes", "checkpoints", "lm", "tokens"},
+    "training": _PLAIN | {"activations", "progress", "saes", "checkpoints", "lm", "tokens"},
     "analysis": _PLAIN,
     "report": _PLAIN | {"analysis"},
     "json_text": set(),
