@@ -8,6 +8,7 @@ import torch
 
 from prolu_eval import __version__
 from prolu_eval.evaluation import scale_consistency
+from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.measuring import Measured
 from prolu_eval.evaluation.preparation import Prepared
@@ -15,7 +16,7 @@ from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import PER_FEATURE, PER_SEQUENCE, RESPONSE, Result, RunSummary
+from prolu_eval.results import EXAMPLE, PER_FEATURE, PER_SEQUENCE, RESPONSE, Result, RunSummary
 
 
 class Assembly:
@@ -31,12 +32,12 @@ class Assembly:
 
     def __init__(self, prepared: Prepared, n_shards: int) -> None:
         engine = prepared.engine
+        self._engine, self._rows = engine, engine.tokens.first(prepared.shards[n_shards - 1].stop)
         self._conditions, self._n_shards = prepared.conditions, n_shards
         self._setting = prepared.settings[n_shards]
         self._shards = prepared.shards[:n_shards]
         self._reference = reference(engine, self._setting, self._shards)
-        rows = engine.tokens.first(self._shards[-1].stop)
-        self._pairs = scale_consistency.sample(engine.model, engine.hook, rows)
+        self._pairs = scale_consistency.sample(engine.model, engine.hook, self._rows)
 
     def result(self, measured: Measured) -> Result | None:
         """A run's stored result; None while others have not measured all of their shares of it.
@@ -63,6 +64,10 @@ class Assembly:
         violations, curves = scale_consistency.sums_and_curves(
             sae, self._pairs, self._setting.n_sequences
         )
+        examples = {}
+        if measurement.examples is not None:
+            tokenizer = self._engine.model.tokenizer
+            examples = in_context(measurement.examples, self._rows, tokenizer)
         sums = {**self._reference, **measurement.by_row, **violations}
         return Result(
             fingerprint=record.fingerprints[self._n_shards],
@@ -90,7 +95,8 @@ class Assembly:
             environment=environment(),
             arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
             | {PER_FEATURE + name: values for name, values in arrays.items()}
-            | {RESPONSE + name: values for name, values in curves.items()},
+            | {RESPONSE + name: values for name, values in curves.items()}
+            | {EXAMPLE + name: values for name, values in examples.items()},
         )
 
 

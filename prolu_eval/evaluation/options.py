@@ -143,6 +143,16 @@ class EvaluationOptions:
         Panel.WHAT,
     ] = "exclude"
 
+    examples: Annotated[
+        Count,
+        Field(
+            ge=0,
+            description="Keep so many of the strongest activating examples of each feature, tokens "
+            "in their context, beside the result [default: none]",
+        ),
+        Panel.WHAT,
+    ] = 0
+
     tokens: Annotated[
         Name | None,
         Field(

@@ -71,7 +71,12 @@ class Preparation:
             n: self._setting(conditions, model, tokens.first(cut[n - 1].stop)) for n in asked
         }
         engine = Engine(
-            model, conditions.hook, tokens, batch_size=options.batch_size, progress=progress
+            model,
+            conditions.hook,
+            tokens,
+            batch_size=options.batch_size,
+            n_examples=options.examples,
+            progress=progress,
         )
         return Prepared(conditions, engine, cut, settings)
 

@@ -179,9 +179,7 @@ def _of_one_group(
     """What comes of each of the runs that are measured under the same conditions."""
     with Progress(conditions.hook, "row", shown=progress) as shown:
         prepared = preparation.prepare(conditions, shown.update)
-        records = [
-            Record.of(run, conditions.hook, prepared.settings, options.results) for run in runs
-        ]
+        records = [Record.of(run, conditions.hook, prepared.settings, options) for run in runs]
         shown.total = len(prepared.engine.tokens) * (len(records) + 2)
         now: Round | None = None
         while now is None or not now.last:

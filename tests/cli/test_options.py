@@ -16,6 +16,7 @@ CASES: dict[str, tuple[list[str], object]] = {
     "n_tokens": (["--n-tokens", "77"], 77),
     "context_length": (["--context-length", "9"], 9),
     "prepend_bos": (["--no-prepend-bos"], False),
+    "examples": (["--examples", "5"], 5),
     "packing": (["--packing", "separate"], "separate"),
     "special_tokens": (["--special-tokens", "include"], "include"),
     "weight_processing": (["--weight-processing", "processed"], "processed"),
