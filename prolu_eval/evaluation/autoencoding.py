@@ -152,8 +152,7 @@ class Autoencoding:
         fold = given.fold.index_select(0, active.token)
         self.features.add(active.feature, active.value, fold)
         if self.examples is not None and given.place is not None:
-            place = given.place.index_select(0, active.token)
-            self.examples.add(active.feature, active.value, place)
+            self.examples.add(active.feature, active.value, active.token, given.place)
 
 
 def _reconstruction_columns(x: Tensor, x_hat: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def held(examples: StrongestExamples) -> list[list[tuple[float, int]]]:
 
 def take(examples: StrongestExamples, codes: torch.Tensor, first: int) -> None:
     place, feature = codes.nonzero(as_tuple=True)
-    examples.add(feature, codes[place, feature], place + first)
+    examples.add(feature, codes[place, feature], place, torch.arange(len(codes)) + first)
 
 
 @given(st.integers(0, 1 << 30), st.integers(1, 4), st.lists(st.integers(0, 9), max_size=5))
