@@ -9,20 +9,20 @@ from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
-    from prolu_eval.evaluation import Options, Outcome
+    from prolu_eval.evaluation import EvaluationOptions, Outcome
 
 
-@app.command()
-@options.with_evaluation
+@app.command(cls=options.EvaluatingCommand)
 def evaluate(
+    context: typer.Context,
     runs: options.Runs,
-    chosen: "Options",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure every run found and store its result; what is stored is not measured again."""
     from prolu_eval.evaluation import evaluate as evaluate_runs
 
+    chosen = options.chosen(context)
     outcomes = evaluate_runs(runs, chosen, progress=not quiet)
     if as_json:
         say_document({"runs": [outcome_document(o) for o in outcomes]})
@@ -61,7 +61,7 @@ def report_failures(outcomes: "list[Outcome]") -> None:
         remark(f"{first}{f' and {len(others)} more' if others else ''} skipped: {reason}")
 
 
-def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:
+def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
     """One line on stderr for each standard error that the tokens did not do for."""
     for key, target in chosen.target_se.items():
         errors = [o.result.metrics[key].standard_error for o in outcomes if o.result is not None]

@@ -11,7 +11,7 @@ from prolu_eval.cli.evaluate import exit_code, outcome_document, report_failures
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Group
-    from prolu_eval.evaluation import Options, Outcome
+    from prolu_eval.evaluation import EvaluationOptions, Outcome
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
 Y = Annotated[str, typer.Option("-y", "--y", help="Second objective.")]
@@ -72,11 +72,10 @@ class Question:
         return letters + splits + [f"--reference={k}={v:g}" for k, v in self.reference.items()]
 
 
-@app.command()
-@options.with_evaluation
+@app.command(cls=options.EvaluatingCommand)
 def frontier(
+    context: typer.Context,
     runs: options.Runs,
-    chosen: "Options",
     x: X = "l0",
     y: Y = "ce_degradation",
     z: Z = None,
@@ -93,7 +92,7 @@ def frontier(
     question = Question.asked(x, y, z, split_at, reference)
     raise typer.Exit(
         answer(
-            runs, chosen, question, report=report, csv=csv, parquet=parquet,
+            runs, options.chosen(context), question, report=report, csv=csv, parquet=parquet,
             as_markdown=markdown, as_json=as_json, quiet=quiet,
         )
     )  # fmt: skip
@@ -101,7 +100,7 @@ def frontier(
 
 def answer(
     runs: list[Path],
-    chosen: "Options",
+    chosen: "EvaluationOptions",
     question: Question,
     *,
     report: Path | None = None,

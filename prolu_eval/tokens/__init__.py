@@ -11,8 +11,7 @@ share one source. Rows of a local source are made once and kept in the cache fol
 (:mod:`prolu_eval.cache`), named by the source's content, the tokenizer and the options.
 """
 
-from prolu_eval.tokens.packing import Packing
+from prolu_eval.choices import Packing, Split
 from prolu_eval.tokens.rows import TokenRows, load_tokens
-from prolu_eval.tokens.sources import Split
 
 __all__ = ["Packing", "Split", "TokenRows", "load_tokens"]

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.choices import Packing
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.sources import Document
-
-Packing = Literal["concatenate", "separate"]
 
 _ENCODED_AT_ONCE = 256
 

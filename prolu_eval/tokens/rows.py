@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval.choices import Packing, Split
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.cache import remembered
-from prolu_eval.tokens.packing import Packing, encode, pack
-from prolu_eval.tokens.sources import Split, documents, ready_rows
+from prolu_eval.tokens.packing import encode, pack
+from prolu_eval.tokens.sources import documents, ready_rows
 
 
 @dataclass(frozen=True)

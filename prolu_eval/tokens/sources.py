@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from prolu_eval import embedded
+from prolu_eval.choices import Split
 from prolu_eval.errors import TokensError
 from prolu_eval.runs import EMBEDDED_MODEL
 
-Split = Literal["train", "heldout", "all"]
 Document = str | NDArray[np.int64]
 
 BOUNDARY = "<|endoftext|>"
