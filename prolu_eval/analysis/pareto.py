@@ -105,14 +105,22 @@ def pareto_frontier(
     """The nondominated rows of a table of results, in order of ``x``.
 
     Args:
-        frame: as :func:`prolu_eval.load_results` gives; rows must have been measured alike.
+        frame: as :func:`prolu_eval.load_results` gives. Its rows must be comparable: of one
+            ``comparison_key`` where it has that column.
         x: a metric; which direction is better is its own (``prolu-eval metrics``).
         y: another.
         z: a third, or None.
 
     Raises:
-        UsageError: as :func:`costs`.
+        UsageError: as :func:`costs`, or if the rows are not comparable.
     """
+    if "comparison_key" in frame and frame["comparison_key"].nunique(dropna=False) > 1:
+        raise UsageError(
+            "the table of results",
+            f"mixes {frame['comparison_key'].nunique(dropna=False)} evaluations that cannot be "
+            "compared (other tokens, models, hooks or options)",
+            "choose one, as load_results(..., tokens=...) does, or one comparison_key",
+        )
     keys = [x, y] if z is None else [x, y, z]
     return frame[is_nondominated(frame, *keys)].sort_values(keys, kind="stable")
 

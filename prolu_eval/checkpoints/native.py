@@ -112,7 +112,8 @@ def _describe(folder: Path) -> list[Run]:
         raise CheckpointError(
             folder / WEIGHTS_FILE, "is missing", "restore it, or remove the run's folder"
         )
-    label = _build(config, folder / CONFIG_FILE).label
+    sae = _build(config, folder / CONFIG_FILE)
+    label = sae.label
     return [
         Run(
             name=folder.name,
@@ -134,6 +135,7 @@ def _describe(folder: Path) -> list[Run]:
             coefficient=config.coefficient,
             learning_rate=config.learning_rate,
             seed=config.seed,
+            options=sae.options.model_dump(mode="json"),
             provenance={"library": "prolu-eval", "config": config.model_dump(mode="json")},
         )
     ]

@@ -35,7 +35,7 @@ def save(
 
     if not force:
         refuse_overwriting(output)
-    results = obtain_results(runs, warn=_warn)
+    results = obtain_results(runs, warn=remark)
     chosen = [result for result in results if selected(result.run.name, only or ())]
     if not chosen:
         raise UsageError("--only", "leaves no run", "name patterns that runs' names match")
@@ -90,7 +90,7 @@ def update(
     from prolu_eval.comparison.obtain import obtain_results
 
     old = load_baseline(baseline)
-    results = obtain_results(runs, settings={result.setting for result in old}, warn=_warn)
+    results = obtain_results(runs, settings={result.setting for result in old}, warn=remark)
     new = [result for result in results if selected(result.run.name, only or ())]
     before, now = {r.run.name: r for r in old}, {r.run.name for r in results}
     gone = [n for n in before if prune and selected(n, only or ()) and n not in now]
@@ -109,7 +109,3 @@ def update(
         f"{len(merged) - changed - added} kept",
         err=True,
     )
-
-
-def _warn(sentence: str) -> None:
-    remark(f"skipped: {sentence}")

@@ -71,7 +71,7 @@ def compare(
     current = obtain_results(
         runs,
         settings={result.setting for result in stored},
-        warn=lambda sentence: remark(f"skipped: {sentence}"),
+        warn=remark,
     )
     found = comparing.compare(current, stored, chosen)
     found = found.with_update(_update_command(found, runs, baseline, only))

@@ -85,6 +85,7 @@ class Assembly:
                 coefficient=run.coefficient,
                 learning_rate=run.learning_rate,
                 seed=run.seed,
+                options=run.options,
                 provenance=run.provenance,
             ),
             setting=self._setting,
