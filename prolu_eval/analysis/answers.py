@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from prolu_eval.analysis.advice import Gap, advised
-from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, resample
+from prolu_eval.analysis.answering import n_replicates
+from prolu_eval.analysis.bootstrap import Replicates, resample
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier
 from prolu_eval.analysis.groups import Group, comparable, stretched
@@ -182,15 +183,23 @@ class Answer:
 
 
 def answer(
-    results: Sequence[Result], question: Question, n_replicates: int = N_REPLICATES, seed: int = 0
+    results: Sequence[Result], question: Question, replicates: int | None = None, seed: int = 0
 ) -> list[Answer]:
     """Answer a question for every group of comparable results, the largest group first.
+
+    Args:
+        results: of runs.
+        question: what is asked.
+        replicates: how often sequences are resampled; less often for many runs if None.
+        seed: of the random numbers.
 
     Raises:
         UsageError: if an objective is unknown, has no better direction, or was not measured.
     """
     return [
-        answer_group(group, question, resample(group, question.keys, n_replicates, seed))
+        answer_group(
+            group, question, resample(group, question.keys, replicates or n_replicates(group), seed)
+        )
         for group in comparable(results)
     ]
 
