@@ -25,15 +25,22 @@ Hook = Annotated[str | None, typer.Option(help="Hook point [default: what the ru
 Tokens = Annotated[
     str | None,
     typer.Option(
-        help="Text file or folder, dataset folder or name, .npy or .safetensors of token ids "
+        help="Text or JSON lines, JSON, CSV, TSV, Parquet (or packed: .gz, .zst), a folder of "
+        "these, a dataset's folder or name, .npy or .safetensors of token ids "
         "[default: the held-out part of the runs' own dataset]"
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the text or the token ids [default: input_ids, tokens, text or content]"
     ),
 ]
 SplitOption = Annotated[
     str | None,
     typer.Option(
         "--split-tokens",
-        help="train, heldout or all documents of the tokens "
+        help="train, heldout or all of the tokens "
         "[default: all of --tokens, heldout of a run's own dataset]",
     ),
 ]
@@ -106,6 +113,7 @@ _EVALUATION: dict[str, tuple[Any, Any]] = {
     "model": (Model, None),
     "hook": (Hook, None),
     "tokens": (Tokens, None),
+    "text_column": (TextColumn, None),
     "split": (SplitOption, None),
     "n_tokens": (NTokens, 131_072),
     "context_length": (ContextLength, None),

@@ -23,7 +23,8 @@ class Options:
         model: overrides the runs' model.
         hook: overrides the runs' hook point.
         tokens: a source of :func:`prolu_eval.tokens.load_tokens`; overrides the runs' dataset.
-        split: which documents of the source; None for the held-out ones of a run's own dataset,
+        text_column: the column of the text or the token ids in ``tokens``.
+        split: which part of the source; None for the held-out tenth of a run's own dataset,
             and all of a source that was named.
         n_tokens: how many tokens to evaluate on, at most.
         context_length: length of a sequence.
@@ -49,6 +50,7 @@ class Options:
     model: str | None = None
     hook: str | None = None
     tokens: str | None = None
+    text_column: str | None = None
     split: Split | None = None
     n_tokens: int = DEFAULT_TOKENS
     context_length: int | None = None

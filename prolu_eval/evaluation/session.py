@@ -26,7 +26,7 @@ from prolu_eval.metrics import METRICS
 from prolu_eval.results import FOLDER, Result, Setting, file_digests
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.tokens import TokenRows, load_tokens
+from prolu_eval.tokens import TokenRows, check_source, load_tokens, warn_of_foreign_ids
 
 Settle = Callable[[Outcome], None]
 # Shards that the search for enough tokens begins with, and by how much it overshoots its estimate.
@@ -60,6 +60,7 @@ class Session:
 
     def evaluate(self, group: Group, runs: Sequence[Run]) -> None:
         """Evaluate the runs of a group, and settle each."""
+        check_source(group.tokens, group.text_column or None, "name text with --tokens")
         model = self._load_model(group)
         model.site(group.hook)
         tokens = self._load_tokens(group, model)
@@ -101,6 +102,9 @@ class Session:
             sums = reference(work.engine, work.settings[n], work.shards[:n])
             engine = work.engine
             rows = engine.tokens.first(work.shards[n - 1].stop)
+            if n_targets := sums["n_next"].sum():
+                ce_clean = sums["ce_clean"].sum() / n_targets
+                warn_of_foreign_ids(rows, engine.model.name, ce_clean)
             pairs = scale_consistency.sample(engine.model, engine.hook, rows)
 
             def conclude(home: Home, sae: SparseAutoencoder) -> None:
@@ -231,6 +235,7 @@ class Session:
             prepend_bos=group.prepend_bos,
             packing=self._options.packing,
             include_special=self._options.special_tokens == "include",
+            text_column=group.text_column or None,
         )
 
 
