@@ -15,6 +15,7 @@ from prolu_eval.evaluation.options import Options, Outcome, check
 from prolu_eval.evaluation.session import Session, failed
 from prolu_eval.plain_text import printable
 from prolu_eval.runs import Broken, Run
+from prolu_eval.tokens import check_source
 
 
 def evaluate(
@@ -38,12 +39,15 @@ def evaluate(
 
     Raises:
         CheckpointError: if a path holds no checkpoint at all.
-        ModelError, TokensError, EvaluationError: if every run failed for that reason.
+        TokensError: if tokens were named that are not there, or cannot be read.
+        ModelError, EvaluationError: if every run failed for that reason.
         ResultsError: if results cannot be written.
         UsageError: if the options contradict one another.
     """
     options = options or Options()
     check(options)
+    if options.tokens is not None:
+        check_source(options.tokens, options.text_column, "name other text with --tokens")
     roots = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
     found = _discover(roots)
     outcomes: dict[str, Outcome] = {}

@@ -10,10 +10,10 @@ on what was held out:
 
 - In a source of more than 2 Mi characters a piece (of at most 8,192 characters) is held out if the
   first byte of its SHA-256 is divisible by ten.
-- A smaller source is known as a whole. Its pieces are at most a twentieth of it (512 to 8,192
+- A smaller source is known as a whole. Its pieces are at most a twentieth of it (128 to 8,192
   characters), and are held out in the order of their hashes until these make a tenth of the source
   and 3,072 characters, but never more than half of it.
-- Pieces of equal content fall on one side. Where that leaves one side without any, as in a text
+- Pieces of equal content fall on one side. Where too little could then be held out, as of a text
   that repeats one sentence, the place of a piece in the source takes part in its hash.
 
 Neighbouring pieces of a document on the same side are one text again. Where the side changes a
@@ -38,7 +38,7 @@ SPLIT_VERSION = 2
 
 BOUNDARY = "<|endoftext|>"
 LARGEST = 8192
-_SMALLEST = 512
+_SMALLEST = 128
 _ID_SIZE = 4
 _HELDOUT_ONE_IN = 10
 _LEAST_HELDOUT = 3072
@@ -114,15 +114,18 @@ def _sided(pieces: Iterator[Piece], *, rows: bool) -> Iterator[tuple[Piece, bool
 
 def _heldout_of_whole(pieces: list[Piece]) -> list[bool]:
     digests = [_digest(piece.content) for piece in pieces]
-    chosen = _chosen(pieces, digests)
-    if not chosen:
+    chosen, enough = _chosen(pieces, digests)
+    if not enough:
         digests = [_digest_at(digest, index) for index, digest in enumerate(digests)]
-        chosen = _chosen(pieces, digests)
+        chosen, _ = _chosen(pieces, digests)
     return [digest in chosen for digest in digests]
 
 
-def _chosen(pieces: list[Piece], digests: list[bytes]) -> set[bytes]:
-    """Contents to hold out, in the order of their hashes: enough, and at most half of all."""
+def _chosen(pieces: list[Piece], digests: list[bytes]) -> tuple[set[bytes], bool]:
+    """Contents to hold out, in the order of their hashes, and whether they are enough.
+
+    They are never more than half of all.
+    """
     sizes: dict[bytes, int] = defaultdict(int)
     for piece, digest in zip(pieces, digests, strict=True):
         sizes[digest] += _size(piece.content)
@@ -131,10 +134,10 @@ def _chosen(pieces: list[Piece], digests: list[bytes]) -> set[bytes]:
     chosen: set[bytes] = set()
     held = 0
     for digest in sorted(sizes):
-        if held < wanted and held + sizes[digest] <= max(whole / 2, wanted):
+        if held < wanted and held + sizes[digest] <= whole / 2:
             chosen.add(digest)
             held += sizes[digest]
-    return chosen
+    return chosen, held >= wanted
 
 
 def _falls_out(digest: bytes) -> bool:

@@ -8,7 +8,7 @@ says which of them are no padding.
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ JSON_LINES, JSON, TABLES = (".jsonl", ".ndjson"), (".json",), {".csv": ",", ".ts
 MASK = "attention_mask"
 _ID_COLUMNS = ("input_ids", "tokens")
 _COLUMNS = (*_ID_COLUMNS, "text", "content")
+# Columns that an error lists, and letters of each.
+_SHOWN = 24
 _FIELD_LIMIT = (1 << 31) - 1
 
 
@@ -46,7 +48,7 @@ def values(source: str | Path, open_records: Open, column: str | None) -> Iterat
 
 
 def _column(source: str | Path, first: Record, named: str | None) -> str:
-    has = ", ".join(map(repr, first)) or "no column"
+    has = ", ".join(repr(name[:_SHOWN]) for name in islice(first, _SHOWN)) or "no column"
     if named is not None:
         if named in first:
             return named
@@ -67,7 +69,7 @@ def _column(source: str | Path, first: Record, named: str | None) -> str:
 def _are_ids(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(type(item) is int for item in value)
-    return getattr(getattr(value, "dtype", None), "kind", "") in "iu" and value.ndim == 1
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.ndim == 1
 
 
 def _value(source: str | Path, row: int, column: str, record: Record) -> Value:

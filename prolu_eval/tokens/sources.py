@@ -27,8 +27,6 @@ from prolu_eval.tokens.records import (
 _TEXTS = (".txt", ".md", ".py")
 _PARQUET = ".parquet"
 _RECORDS = (*JSON_LINES, *JSON, *TABLES, _PARQUET)
-# Descriptions that lie beside a dataset's files, no text of it.
-_NO_DATA = re.compile(r"(readme|license|licence|changelog|contributing)\b.*", re.IGNORECASE)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 # Records that are looked at to tell rows of one length from documents.
 _HEAD = 64
@@ -65,13 +63,15 @@ def check_source(source: str, text_column: str | None, remedy: str) -> None:
         TokensError: if not, or if it is not there and cannot be a dataset's name on the hub; the
             remedy is for that.
     """
-    path = Path(source)
     if source == EMBEDDED_MODEL:
         return
+    path = Path(source)
+    if path.is_symlink() and not path.exists():
+        raise TokensError(source, "is a link to what is not there", f"mend it, or {remedy}")
     if not path.exists():
         name = source.partition(":")[0]
         as_file = _kind(path) in (*_TEXTS, *_RECORDS, *IDS) or path.suffix in reading.PACKED
-        if path.is_symlink() or as_file or not _HUB_NAME.fullmatch(source) or "--" in name:
+        if as_file or not _HUB_NAME.fullmatch(source) or "--" in name:
             raise TokensError(source, "is no file and no folder here", remedy)
         return
     if next(content(source, "all", text_column).pieces, None) is None:
@@ -80,8 +80,6 @@ def check_source(source: str, text_column: str | None, remedy: str) -> None:
 
 def _whole(source: str, text_column: str | None) -> Content:
     path = Path(source)
-    if path.is_symlink() and not path.exists():
-        raise TokensError(source, "is a link to what is not there", "mend it")
     if path.is_file():
         if path.suffix in IDS:
             ids, mask = given_ids(path)
@@ -95,18 +93,19 @@ def _whole(source: str, text_column: str | None) -> Content:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder that hold its text: Parquet, else other records, else texts."""
+    """The files of a folder that hold its text: of the kind that most of its bytes are in."""
     visible = sorted(
         path
         for path in folder.rglob("*")
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
-    for kinds in ((_PARQUET,), (*JSON_LINES, *TABLES), _TEXTS, JSON):
-        found = [path for path in visible if _kind(path) in kinds]
-        if kinds == _TEXTS:
-            found = [path for path in found if not _NO_DATA.fullmatch(path.name)] or found
-        if found:
-            return found
+    by_kind = [
+        [path for path in visible if _kind(path) in kinds]
+        for kinds in (_TEXTS, JSON_LINES, JSON, tuple(TABLES), (_PARQUET,))
+    ]
+    found = max(by_kind, key=lambda paths: sum(path.stat().st_size for path in paths))
+    if found:
+        return found
     raise TokensError(
         folder,
         "holds no .txt, .md, .py, .jsonl, .json, .csv, .tsv or .parquet file",
@@ -186,7 +185,7 @@ def _open_dataset(source: str) -> Any:
     import datasets
 
     if Path(source).is_dir():
-        data: Any = datasets.load_from_disk(source)
+        data: Any = datasets.load_from_disk(source).with_format(None)  # as plain lists
         if isinstance(data, datasets.Dataset):
             return data
         return data["train"] if "train" in data else next(iter(data.values()))
