@@ -107,8 +107,11 @@ def test_the_demo_evaluates_as_evaluate_does(
 ) -> None:
     given: list[Options] = []
     monkeypatch.setattr("prolu_eval.cli.sweep.train_and_print", lambda *_, **__: 0)
-    monkeypatch.setattr(
-        "prolu_eval.cli.frontier.answer", lambda _, chosen, *__, **___: given.append(chosen) or 0
-    )
+
+    def answer(_: object, chosen: Options, *__: object, **___: object) -> int:
+        given.append(chosen)
+        return 0
+
+    monkeypatch.setattr("prolu_eval.cli.frontier.answer", answer)
     assert run(capfd, "demo", "--out", tmp_path, "--device", "cpu", "-q").code == 0
     assert given == [Options(device="cpu")]
