@@ -1,5 +1,6 @@
 """From stored results to answers: comparable groups and Pareto frontiers; no torch, no model."""
 
+from prolu_eval.analysis.answering import answer_results, n_replicates
 from prolu_eval.analysis.attainment import Surface
 from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, resample
 from prolu_eval.analysis.epsilon import Epsilon
@@ -31,11 +32,13 @@ __all__ = [
     "Slack",
     "Surface",
     "VariantFrontier",
+    "answer_results",
     "comparable",
     "frontier",
     "hypervolume",
     "is_nondominated",
     "maximised",
+    "n_replicates",
     "pareto_frontier",
     "ratios",
     "reference_point",

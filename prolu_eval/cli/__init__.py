@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -31,6 +32,13 @@ app = typer.Typer(
 def say(sentence: str) -> None:
     """Print a line on stdout."""
     typer.echo(printable(sentence))
+
+
+def say_document(document: Any) -> None:
+    """Print a JSON document on stdout, one that any parser takes: it holds no NaN."""
+    from prolu_eval.json_text import dumps
+
+    typer.echo(dumps(document))
 
 
 def remark(sentence: str) -> None:

@@ -1,12 +1,11 @@
 """`prolu-eval baseline`: keep results to compare with."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark
+from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import UsageError
 from prolu_eval.plain_text import aligned
 
@@ -55,7 +54,7 @@ def show(
     results = load_baseline(baseline)
     if as_json:
         runs = [result.model_dump(mode="json") for result in results]
-        typer.echo(json.dumps({"baseline": str(baseline), "runs": runs}, indent=1))
+        say_document({"baseline": str(baseline), "runs": runs})
         return
     keys = ("l0", "ce_degradation", "nmse")
     rows = [(r.run.name, *(_shown(r.metrics.get(key)) for key in keys)) for r in results]

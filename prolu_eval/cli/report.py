@@ -1,13 +1,12 @@
 """`prolu-eval report`: the HTML page of stored results, without a model."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say
+from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.cli.frontier import (
     Question,
     Reference,
@@ -78,7 +77,7 @@ def report(
 
 
 def _figures(page: Path, folder: Path, kind: str) -> list[Path]:
-    from prolu_eval.report.static import write_figures
+    from prolu_eval.render.static import write_figures
 
     return write_figures(page, folder, kind)
 
@@ -89,14 +88,14 @@ def _print_json(
     path: Path,
     figures: list[Path] | None,
 ) -> None:
-    from prolu_eval.cli.documents import frontier_document, result_document
+    from prolu_eval.render.documents import frontier_document, result_document
 
     document = frontier_document(
         answers, question.keys, path, lambda group: [result_document(r) for r in group.results]
     )
     if figures is not None:
         document["figures"] = [str(figure) for figure in figures]
-    typer.echo(json.dumps(document, indent=1, allow_nan=False))
+    say_document(document)
 
 
 def render(
@@ -107,9 +106,10 @@ def render(
     Raises:
         ResultsError: if there is none.
     """
+    from prolu_eval.analysis import answer_results
     from prolu_eval.errors import ResultsError
-    from prolu_eval.report import answer_results, write_report
-    from prolu_eval.report.stored import stored_results
+    from prolu_eval.render.page import write_report
+    from prolu_eval.results.stored import stored_results
 
     results = stored_results(runs, remark)
     if not results:

@@ -1,6 +1,5 @@
 """`prolu-eval sweep`: train a grid of autoencoders."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say
+from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
@@ -84,13 +83,14 @@ def sweep(
     Options replace what the file says is shared among all sweeps. A sweep that was interrupted goes
     on from its last checkpoint when it is called again.
     """
+    from prolu_eval.devices import check_device
     from prolu_eval.training import EXAMPLE, FOUR_SWEEPS, Settings, read_sweep_file
     from prolu_eval.training.loggers import Logger, TensorBoard, WeightsAndBiases
 
     if example:
         typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
         return
-    options.check_device(device)
+    check_device(device)
     grid = read_sweep_file(
         file or FOUR_SWEEPS,
         model=model,
@@ -125,7 +125,7 @@ def train_and_print(
 
     trained = train(grid, out, settings)
     if as_json:
-        typer.echo(json.dumps({"runs": [_describe(t) for t in trained]}, indent=1))
+        say_document({"runs": [_describe(t) for t in trained]})
     elif not quiet:
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
@@ -161,7 +161,7 @@ def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool)
             "runs": [{"run": plan.name, "path": str(out / plan.name)} for plan in plans],
             "cost": asdict(cost),
         }
-        typer.echo(json.dumps(document, indent=1))
+        say_document(document)
         return
     typer.echo(
         f"{shared.hook} of {shared.model}, d_in {d_in}, d_sae {shared.dictionary_size(d_in)}, "

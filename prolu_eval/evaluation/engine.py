@@ -47,6 +47,7 @@ class Engine:
             the device runs out of memory, and so is the number of codes worked on at a time.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
             device.
+        n_examples: how many of the strongest activations of each feature are kept.
         compiled: whether the autoencoders' encoding is compiled.
         progress: called with the number of rows done since the last call, per pass over them.
     """
@@ -59,12 +60,14 @@ class Engine:
         *,
         batch_size: int | None = None,
         sizes: Sizes | None = None,
+        n_examples: int = 0,
         compiled: bool = False,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
         self._sizes = sizes or Sizes.of(model.device)
+        self._n_examples = n_examples
         self._compiled, self._progress = compiled, progress
 
     def measure(
@@ -126,7 +129,15 @@ class Engine:
     ) -> dict[str, Measurement | EvaluationError]:
         model, n = self.model, len(rows)
         running = [
-            Autoencoding(sae, n, model.device, model.dtype, self._sizes, compiled=self._compiled)
+            Autoencoding(
+                sae,
+                n,
+                model.device,
+                model.dtype,
+                self._sizes,
+                compiled=self._compiled,
+                n_examples=self._n_examples,
+            )
             for sae in saes.values()
         ]
         spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
@@ -156,7 +167,7 @@ class Engine:
         by_column = autoencoding.sums.by_column() | spliced.by_column()
         if not all(np.isfinite(column).all() for column in by_column.values()):
             return EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")
-        return Measurement(by_column, autoencoding.features)
+        return Measurement(by_column, autoencoding.features, autoencoding.examples)
 
     def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor) -> Tensor:
         """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""

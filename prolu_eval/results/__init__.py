@@ -6,6 +6,7 @@ from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays).
 """
 
 from prolu_eval.results.documents import (
+    EXAMPLE,
     PER_FEATURE,
     PER_SEQUENCE,
     RESPONSE,
@@ -16,6 +17,7 @@ from prolu_eval.results.documents import (
     Setting,
     StoredArrays,
 )
+from prolu_eval.results.examples import Example, Examples
 from prolu_eval.results.files import check_writable, file_digests, write_atomically
 from prolu_eval.results.store import (
     FOLDER,
@@ -28,12 +30,15 @@ from prolu_eval.results.store import (
 from prolu_eval.results.table import frame, load_results
 
 __all__ = [
+    "EXAMPLE",
     "FOLDER",
     "PER_FEATURE",
     "PER_SEQUENCE",
     "RESPONSE",
     "SCHEMA_VERSION",
     "Array",
+    "Example",
+    "Examples",
     "Result",
     "RunSummary",
     "Setting",

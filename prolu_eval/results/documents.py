@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 # 1: first version (2026-11)
 
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
+EXAMPLE = "example/"
 
 Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
@@ -120,6 +121,10 @@ class Result(BaseModel):
     def response(self) -> dict[str, Array]:
         """Response curves of some features (:mod:`prolu_eval.evaluation.scale_consistency`)."""
         return _under(self.arrays, RESPONSE)
+
+    def examples(self) -> dict[str, Array]:
+        """The arrays that :class:`prolu_eval.results.Examples` reads; none without examples."""
+        return _under(self.arrays, EXAMPLE)
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -22,8 +22,7 @@ that are packed from a local source are made once and kept in the cache folder
 (:mod:`prolu_eval.cache`), named by the source's content, the tokenizer and the options.
 """
 
-from prolu_eval.tokens.packing import Packing
-from prolu_eval.tokens.pieces import Split
+from prolu_eval.choices import Packing, Split
 from prolu_eval.tokens.rows import TokenRows, load_tokens
 from prolu_eval.tokens.sources import check_source
 from prolu_eval.tokens.vocabulary import check_vocabulary, warn_of_foreign_ids

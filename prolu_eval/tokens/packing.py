@@ -1,16 +1,15 @@
 """Documents to token ids, and these to rows of equal length."""
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.choices import Packing
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.pieces import Piece
-
-Packing = Literal["concatenate", "separate"]
 
 # Characters given to the tokenizer at once: few at first, for who asks for few tokens.
 _FIRST_BATCH, _LARGEST_BATCH = 1 << 14, 1 << 20

@@ -24,12 +24,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Split = Literal["train", "heldout", "all"]
+from prolu_eval.choices import Split
+
 Content = str | NDArray[np.integer]
 
 SPLIT_VERSION = 2

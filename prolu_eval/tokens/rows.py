@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval.choices import Packing, Split
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.cache import remembered
 from prolu_eval.tokens.given import rows_of
-from prolu_eval.tokens.packing import Packing, encode, pack
-from prolu_eval.tokens.pieces import SPLIT_VERSION, Piece, Split
+from prolu_eval.tokens.packing import encode, pack
+from prolu_eval.tokens.pieces import SPLIT_VERSION, Piece
 from prolu_eval.tokens.sources import content
 
 # How positions are counted and padding is left out; part of every fingerprint.

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolu_eval import embedded
+from prolu_eval.choices import Split
 from prolu_eval.errors import TokensError
 from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.tokens import reading
 from prolu_eval.tokens.given import IDS, given_ids, row_pieces
-from prolu_eval.tokens.pieces import Piece, Split, id_pieces, split_pieces, text_pieces
+from prolu_eval.tokens.pieces import Piece, id_pieces, split_pieces, text_pieces
 from prolu_eval.tokens.records import (
     JSON,
     JSON_LINES,

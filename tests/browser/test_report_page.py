@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prolu_eval.report import answer_results, write_report
-from prolu_eval.report.figures import VIEWS
-from prolu_eval.report.stored import stored_results
+from prolu_eval.analysis import answer_results
+from prolu_eval.render.figures import VIEWS
+from prolu_eval.render.page import write_report
 from prolu_eval.results import Result
+from prolu_eval.results.stored import stored_results
 from tests.helpers.browser import EVERYWHERE, has_asked_colours, opened_page, violations
 from tests.helpers.made_results import drawn, result, setting, with_features, write_sweep
 

@@ -13,7 +13,7 @@ import torch
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.embedded import MODEL_PATH
 from prolu_eval.errors import UsageError
-from prolu_eval.evaluation import Options, Outcome, evaluate
+from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
 from prolu_eval.evaluation.autoencoding import Sizes
 from prolu_eval.evaluation.scale_consistency import draw_pairs
 from prolu_eval.lm import LanguageModel
@@ -25,7 +25,7 @@ from prolu_eval.tokens import TokenRows, load_tokens
 from tests.helpers import reference
 
 HOOK = "blocks.1.hook_resid_post"
-OPTIONS = Options(n_tokens=2048, context_length=64, device="cpu", split="heldout")
+OPTIONS = EvaluationOptions(n_tokens=2048, context_length=64, device="cpu", split="heldout")
 
 
 def random_sae(cls: type[SparseAutoencoder], x: torch.Tensor, bias: float) -> SparseAutoencoder:

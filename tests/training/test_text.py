@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prolu_eval.evaluation import Options
+from prolu_eval.evaluation import EvaluationOptions
 from prolu_eval.lm import LanguageModel
 from prolu_eval.training import FOUR_SWEEPS, read_sweep_file
 from tests.helpers.cli import run
@@ -105,13 +105,13 @@ def test_the_column_of_the_text_is_kept_for_the_evaluation(
 def test_the_demo_evaluates_as_evaluate_does(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    given: list[Options] = []
+    given: list[EvaluationOptions] = []
     monkeypatch.setattr("prolu_eval.cli.sweep.train_and_print", lambda *_, **__: 0)
 
-    def answer(_: object, chosen: Options, *__: object, **___: object) -> int:
+    def answer(_: object, chosen: EvaluationOptions, *__: object, **___: object) -> int:
         given.append(chosen)
         return 0
 
     monkeypatch.setattr("prolu_eval.cli.frontier.answer", answer)
     assert run(capfd, "demo", "--out", tmp_path, "--device", "cpu", "-q").code == 0
-    assert given == [Options(device="cpu")]
+    assert given == [EvaluationOptions(device="cpu")]

@@ -1,11 +1,21 @@
-"""A comparison as GitHub-flavoured Markdown."""
+"""Answers and comparisons as GitHub-flavoured Markdown."""
 
 import html
 import re
 from collections.abc import Sequence
 
+from prolu_eval.analysis import Frontier, Group, statement
 from prolu_eval.comparison.rows import Comparison, Row
-from prolu_eval.comparison.text import HEADER, cells, remarks
+from prolu_eval.render.tables import (
+    HEADER,
+    Table,
+    cells,
+    remarks,
+    run_table,
+    saving_table,
+    variant_table,
+)
+from prolu_eval.render.terminal import about_hypervolumes
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@:^$-])")
 _MARK = {
@@ -24,17 +34,42 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def render(comparison: Comparison) -> str:
+def table(content: Table) -> list[str]:
+    """Lines of a table whose cells show as they are."""
+    head, rows = content
+    return [_line(head), "|" + " --- |" * len(head), *(_line(list(map(escape, r))) for r in rows)]
+
+
+def frontier_markdown(group: Group, answer: Frontier) -> str:
+    """A group's frontier."""
+    parts = [
+        f"## {escape(group.title)}",
+        escape(statement(answer)),
+        "\n".join(table(run_table(group, answer))),
+        "\\* on the frontier of all runs; ± is one standard error, clustered by sequence",
+        "\n".join(table(variant_table(answer))),
+        escape(about_hypervolumes(answer)),
+    ]
+    savings = saving_table(answer)
+    if savings[1]:
+        parts.append("\n".join(table(savings)))
+    for title, part in answer.stretches.items():
+        parts += [f"### {escape(title)}: {escape(statement(part))}",
+                  "\n".join(table(variant_table(part)))]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
     """A heading with the verdict, what stands out in a table, and the rest folded away."""
     notable = [row for row in comparison.rows if row.verdict != "pass"]
     passed = [row for row in comparison.rows if row.verdict == "pass"]
     parts = [f"## {_MARK[comparison.verdict]} prolu-eval: {escape(comparison.headline)}", ""]
     if notable:
-        parts += [*_table(notable), ""]
+        parts += [*_judgements(notable), ""]
         parts += [f"- {escape(r.title)}: {escape(w)}" for r in notable if (w := remarks(r))]
         parts += [""]
     if passed:
-        parts += ["<details>", f"<summary>{len(passed)} pass</summary>", "", *_table(passed)]
+        parts += ["<details>", f"<summary>{len(passed)} pass</summary>", "", *_judgements(passed)]
         parts += ["", "</details>", ""]
     if few := comparison.too_few_tokens:
         parts += [*(f"- {escape(sentence)}" for sentence in few), ""]
@@ -47,7 +82,7 @@ def render(comparison: Comparison) -> str:
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _judgements(rows: Sequence[Row]) -> list[str]:
     lines = [_line(HEADER), "|" + " --- |" * len(HEADER)]
     for row in rows[:_MOST_ROWS]:
         verdict, *rest = map(escape, cells(row))

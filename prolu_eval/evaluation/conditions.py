@@ -1,15 +1,14 @@
-"""Which runs can be measured together: those of one model, one hook point, and the same tokens."""
+"""The conditions under which a run is measured: runs that share them are measured together."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
+from prolu_eval.choices import Split
 from prolu_eval.errors import UsageError
-from prolu_eval.evaluation.options import DEFAULT_CONTEXT, Options
+from prolu_eval.evaluation.options import DEFAULT_CONTEXT, EvaluationOptions
 from prolu_eval.lm import official_name
 from prolu_eval.runs import Run, WeightProcessing
-from prolu_eval.tokens import Split
 
 # Weights of autoencoders that are held at once, and their number; more runs than that share further
 # clean passes, which by then cost next to nothing beside them.
@@ -17,8 +16,8 @@ _WEIGHT_BYTES, _MOST_RUNS = 1 << 30, 64
 
 
 @dataclass(frozen=True, order=True)
-class Group:
-    """What runs must share to be measured together."""
+class Conditions:
+    """A model, a hook point, and the text that they are measured on."""
 
     model: str
     revision: str
@@ -31,22 +30,12 @@ class Group:
     hook: str
 
 
-def grouped(
-    runs: Iterable[Run], options: Options, refuse: Callable[[Run, UsageError], None]
-) -> Iterator[tuple[Group, list[Run]]]:
-    """Runs by group; those that do not say where they belong are refused."""
-    placed: list[tuple[Group, Run]] = []
-    for run in runs:
-        try:
-            placed.append((_group_of(run, options), run))
-        except UsageError as error:
-            refuse(run, error)
-    placed.sort(key=lambda pair: pair[0])
-    for group, members in groupby(placed, key=lambda pair: pair[0]):
-        yield group, [run for _, run in members]
+def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
+    """The conditions that options, or else the run's own configuration, ask for.
 
-
-def _group_of(run: Run, options: Options) -> Group:
+    Raises:
+        UsageError: if neither says the model, the hook point or the text.
+    """
     needs = {
         "model": options.model or run.model,
         "hook": options.hook or run.hook,
@@ -61,7 +50,7 @@ def _group_of(run: Run, options: Options) -> Group:
             reason = f"its {what} can be no name of one ({error.strerror})"
             raise UsageError(run.path, reason, f"pass --{what}") from None
     prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
-    return Group(
+    return Conditions(
         model=official_name(str(needs["model"])),
         revision=(None if options.model else run.model_revision) or "",
         weight_processing=options.weight_processing or run.weight_processing or "none",

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from prolu_eval.comparison import markdown
 from prolu_eval.comparison.rows import Comparison, Row
 from prolu_eval.errors import ResultsError
 from prolu_eval.json_text import line_of
+from prolu_eval.render.markdown import comparison_markdown
 
 # GitHub shows no more of a kind per step.
 _MOST = 10
@@ -23,7 +23,7 @@ def tell(comparison: Comparison, environment: Mapping[str, str]) -> None:
     Raises:
         ResultsError: if a file that the environment names cannot be written.
     """
-    _append("GITHUB_STEP_SUMMARY", markdown.render(comparison), environment)
+    _append("GITHUB_STEP_SUMMARY", comparison_markdown(comparison), environment)
     _append("GITHUB_OUTPUT", f"verdict={comparison.verdict}\n", environment)
 
 

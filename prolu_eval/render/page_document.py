@@ -1,6 +1,5 @@
 """What the page holds, as data: every run's metrics, every figure's points, every statement."""
 
-import json
 import math
 from collections.abc import Mapping
 from itertools import combinations
@@ -8,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
-from prolu_eval.report.features import features_document
-from prolu_eval.report.figures import VIEWS, View, axis_title
+from prolu_eval.render.features import features_document
+from prolu_eval.render.figures import VIEWS, View, axis_title
 
 _COLUMNS = ("name", "label", "coefficient", "seed", "format", "path", "fingerprint")
 # Metrics of the table of runs; the details of a run have them all.
@@ -151,14 +149,6 @@ def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str
         }
         for label, named in surfaces.items()
     }
-
-
-def embedded(document: Any) -> Markup:
-    """A document as JSON that stands safely inside a script element."""
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False, default=lambda o: vars(o))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704
 
 
 def environments(group: Group) -> list[str]:

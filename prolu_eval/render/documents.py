@@ -11,34 +11,34 @@ from prolu_eval.results import Result
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Frontier, Group
-    from prolu_eval.evaluation import Outcome
 
 
-def outcome_document(outcome: "Outcome") -> dict[str, Any]:
-    """What became of a run in an evaluation."""
+def run_document(
+    name: str,
+    path: str,
+    variant: str | None,
+    kind: str | None,
+    result: Result | None,
+    *,
+    status: str = "cached",
+    error: str | None = None,
+) -> dict[str, Any]:
+    """A run: what it is, what became of it, and what was measured."""
     return {
-        "run": outcome.name,
-        "path": str(outcome.path),
-        "variant": outcome.variant,
-        "format": outcome.format,
-        "status": outcome.status,
-        "error": outcome.error,
-        **_measured(outcome.result),
+        "run": name,
+        "path": path,
+        "variant": variant,
+        "format": kind,
+        "status": status,
+        "error": error,
+        **_measured(result),
     }
 
 
 def result_document(result: Result) -> dict[str, Any]:
     """A run whose result was stored already, as an evaluation that finds it would have it."""
     run = result.run
-    return {
-        "run": run.name,
-        "path": run.path,
-        "variant": run.variant,
-        "format": run.format,
-        "status": "cached",
-        "error": None,
-        **_measured(result),
-    }
+    return run_document(run.name, run.path, run.variant, run.format, result)
 
 
 def _measured(result: Result | None) -> dict[str, Any]:

@@ -4,32 +4,28 @@ from html import escape
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from prolu_eval.analysis import pareto_frontier
 from prolu_eval.comparison.rows import VERDICTS, Comparison, FrontierPoints, Place
-from prolu_eval.comparison.text import HEADER, cells, remarks
-from prolu_eval.report.figures import axis_title, styles
+from prolu_eval.render.environment import plotly_library, rendered
+from prolu_eval.render.figures import axis_title, styles
+from prolu_eval.render.tables import HEADER, N_TEXTS, cells, remarks
 
 
-def render(comparison: Comparison) -> str:
+def comparison_page(comparison: Comparison) -> str:
     """The page. Everything that comes from files is escaped."""
-    environment = Environment(
-        loader=PackageLoader("prolu_eval.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("comparison.html.j2").render(
+    return rendered(
+        "comparison_page.html.j2",
         comparison=comparison,
         figure=figure(comparison) if comparison.points else None,
         header=HEADER,
-        n_texts=HEADER.index("baseline"),
+        n_texts=N_TEXTS,
         cells=cells,
         remarks=remarks,
         notable=[row for row in comparison.rows if row.verdict != "pass"],
         passed=[row for row in comparison.rows if row.verdict == "pass"],
         meanings=VERDICTS,
-        plotly=get_plotlyjs() if comparison.points else "",
+        plotly=plotly_library() if comparison.points else "",
     )
 
 

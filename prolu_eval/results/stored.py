@@ -1,11 +1,12 @@
-"""Stored results for a report: one a run and setting, from one folder or several."""
+"""Which stored results count: one a run and setting, from one folder or several."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.hub import is_hub_name
-from prolu_eval.results import Result, outdated, read_result, result_files
+from prolu_eval.results.documents import Result
+from prolu_eval.results.store import outdated, read_result, result_files
 
 
 def stored_results(

@@ -10,13 +10,13 @@ import torch
 
 from prolu_eval.analysis import comparable
 from prolu_eval.checkpoints.native import save_run
-from prolu_eval.evaluation import Options, evaluate
+from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.lm import loading, official_name
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import Relu
 
-OPTIONS = Options(device="cpu", split="all", context_length=32)
+OPTIONS = EvaluationOptions(device="cpu", split="all", context_length=32)
 
 
 @pytest.fixture

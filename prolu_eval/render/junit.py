@@ -8,7 +8,7 @@ from prolu_eval.comparison.rows import Comparison
 _INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(comparison: Comparison) -> bytes:
+def comparison_junit(comparison: Comparison) -> bytes:
     """A regression is a failure, what cannot be compared an error; all else passes."""
     rows = comparison.rows
     counts: dict[str, str] = {

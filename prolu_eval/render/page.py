@@ -5,15 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from prolu_eval import __version__
 from prolu_eval.analysis import (
-    N_REPLICATES,
     Frontier,
     Group,
-    comparable,
     frontier,
+    n_replicates,
     ratios,
     resample,
     slack,
@@ -21,48 +18,15 @@ from prolu_eval.analysis import (
 )
 from prolu_eval.analysis.slack import PROXY, TARGET
 from prolu_eval.metrics import METRICS
-from prolu_eval.report.features import ARRAYS
-from prolu_eval.report.figures import TOPICS, VIEWS, styles
-from prolu_eval.report.page import TABLE, embedded, environments, group_document, has_all
-from prolu_eval.report.text import percent, saving_table, scalar
-from prolu_eval.results import Result, write_atomically
+from prolu_eval.render.environment import plotly_library, rendered
+from prolu_eval.render.features import ARRAYS
+from prolu_eval.render.figures import TOPICS, VIEWS, styles
+from prolu_eval.render.page_document import TABLE, environments, group_document, has_all
+from prolu_eval.render.tables import saving_table, variant_table
+from prolu_eval.results import write_atomically
 
-_KEYS = ("l0", "ce_degradation")
 # Variants whose L1 at equal L0 is stated, the first against the others.
 _COMPARED = 4
-# Groups of more runs are resampled less often, in proportion.
-_RUNS_RESAMPLED_IN_FULL = 200
-
-
-def answer_results(
-    results: Sequence[Result],
-    keys: tuple[str, ...] = _KEYS,
-    splits: Mapping[str, Sequence[float]] | None = None,
-    reference: Mapping[str, float] | None = None,
-) -> list[tuple[Group, Frontier]]:
-    """Results in groups that can be compared, each with its frontier.
-
-    Raises:
-        UsageError: if a key is no objective.
-    """
-    return [
-        (
-            group,
-            frontier(
-                group,
-                *keys,
-                replicates=resample(group, keys, _replicates(group)),
-                reference=reference,
-                splits=splits,
-            ),
-        )
-        for group in comparable(results)
-    ]
-
-
-def _replicates(group: Group) -> int:
-    runs = max(len(group.results), _RUNS_RESAMPLED_IN_FULL)
-    return N_REPLICATES * _RUNS_RESAMPLED_IN_FULL // runs
 
 
 def write_report(
@@ -85,11 +49,6 @@ def write_report(
     Raises:
         ResultsError: if the file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("prolu_eval.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"sig": "{:.4g}".format, "scalar": scalar}
     looks = styles([label for group, _ in answers for label in group.labels])
     parts = [_part(group, answer, looks, i) for i, (group, answer) in enumerate(answers)]
     data = {
@@ -97,27 +56,22 @@ def write_report(
         "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
         "table": TABLE,
     }
-    page = environment.get_template("report.html.j2").render(
+    page = rendered(
+        "page.html.j2",
         title=title,
         command=command,
         refresh=refresh,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         groups=parts,
-        data=embedded(data),
+        data=data,
         metrics=METRICS,
         topic_titles=TOPICS,
         arrays=ARRAYS,
-        plotly=_plotly(),
+        plotly=plotly_library(),
     )
     write_atomically(path, page.encode())
     return path
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs())
 
 
 def _part(
@@ -129,7 +83,7 @@ def _part(
     measured = [keys for keys in sorted(views) if has_all(group, *keys)]
     suppressed = [key for key in ("l1", "sqrt_l1") if has_all(group, "l0", key)]
     columns = ["l0", *suppressed, *(key for keys in measured for key in keys)]
-    replicates = resample(group, columns, _replicates(group))
+    replicates = resample(group, columns, n_replicates(group))
     others = {keys: frontier(group, *keys, replicates=replicates) for keys in measured}
     labels = [variant.label for variant in answer.variants][:_COMPARED]
     document = group_document(group, answer, others, f"g{index}")
@@ -149,10 +103,10 @@ def _part(
             f"l0-{key}": " ".join(map(str, ratios(group, key, "l0", labels, replicates)))
             for key in suppressed
         },
-        "variants": variant_rows(answer),
+        "variants": variant_table(answer),
         "savings": saving_table(answer),
         "stretches": [
-            (title, statement(stretch), variant_rows(stretch))
+            (title, statement(stretch), variant_table(stretch))
             for title, stretch in answer.stretches.items()
         ],
         "slack": slack(group) if has_all(group, *TARGET, *PROXY) else None,
@@ -164,18 +118,3 @@ def _part(
         "environments": environments(group),
         "document": document,
     }
-
-
-def variant_rows(answer: Frontier) -> list[dict[str, Any]]:
-    """The table of variants: numbers as the page writes them."""
-    return [
-        {
-            "label": v.label,
-            "runs": v.runs,
-            "on_frontier": v.on_frontier,
-            "hypervolume": f"{v.hypervolume:.4g}",
-            "share": percent(v.hypervolume_share, v.hypervolume_share_ci95),
-            "exclusive": percent(v.exclusive_share, v.exclusive_share_ci95),
-        }
-        for v in answer.variants
-    ]
