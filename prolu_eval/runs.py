@@ -37,6 +37,7 @@ class RunConfig(BaseModel):
     model_revision: str | None = None
     hook: str | None = None
     dataset: str | None = None
+    text_column: str | None = Field(None, description="of the dataset, where it was named")
     context_length: int | None = None
     prepend_bos: bool = True
     weight_processing: WeightProcessing | None = "none"
@@ -78,6 +79,7 @@ class Run:
     model: str | None = None
     model_revision: str | None = None
     dataset: str | None = None
+    text_column: str | None = None
     context_length: int | None = None
     prepend_bos: bool = True
     weight_processing: WeightProcessing | None = None

@@ -9,8 +9,6 @@ from prolu_eval.cli import app, options
 
 Out = Annotated[Path, typer.Option(help="Folder for the runs and the report.")]
 
-_EVALUATION_TOKENS = 65_536
-
 
 @app.command()
 def demo(
@@ -33,6 +31,6 @@ def demo(
         typer.echo(f"Training {runs} autoencoders on the embedded model, a few minutes on a CPU.")
     settings = Settings(device, progress=not quiet)
     trained = train_and_print(grid, out, settings, as_json=False, quiet=quiet)
-    chosen = EvaluationOptions(n_tokens=_EVALUATION_TOKENS, device=device)
+    chosen = EvaluationOptions(device=device)
     answered = answer([out], chosen, Question(), quiet=quiet)
     raise typer.Exit(trained if answered == DONE else answered)

@@ -16,24 +16,11 @@ Runs = Annotated[
     list[Path],
     typer.Argument(help="Folders of runs, single checkpoints, or hub:owner/name[/folder]."),
 ]
-# What is trained on; an evaluation's options are described in EvaluationOptions.
-Model = Annotated[
+TextColumn = Annotated[
     str | None,
     typer.Option(
-        help="'embedded', a local folder or a hub name [default: what the sweep file says]"
+        help="Column of the text or the token ids [default: input_ids, tokens, text or content]"
     ),
-]
-Hook = Annotated[str | None, typer.Option(help="Hook point [default: what the sweep file says]")]
-Tokens = Annotated[
-    str | None,
-    typer.Option(
-        help="Text file or folder, dataset folder or name, .npy or .safetensors of token ids "
-        "[default: what the sweep file says]"
-    ),
-]
-ContextLength = Annotated[
-    int | None,
-    typer.Option(min=2, help="Tokens per sequence [default: what the sweep file says]"),
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")

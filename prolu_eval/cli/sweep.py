@@ -18,6 +18,25 @@ File = Annotated[
     typer.Argument(help="A sweep file [default: the write-up's four sweeps, which come along]"),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the runs, one folder each.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="'embedded', a local folder or a hub name [default: the file's, or 'embedded']"
+    ),
+]
+Hook = Annotated[str | None, typer.Option(help="Hook point [default: the file's]")]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="What to train on, and to hold a tenth of out: text or JSON lines, JSON, CSV, TSV, "
+        "Parquet (or packed: .gz, .zst), a folder of these, a dataset's folder or name, .npy or "
+        ".safetensors of token ids; 'embedded' for Python's standard library [default: the "
+        "file's; none for a model of your own]"
+    ),
+]
+ContextLength = Annotated[
+    int | None, typer.Option(min=2, help="Tokens per sequence [default: the file's, or 128]")
+]
 TrainTokens = Annotated[int | None, typer.Option(min=1, help="Activations to train on.")]
 DSae = Annotated[int | None, typer.Option(min=1, help="Dictionary size.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps activations for later sweeps.")]
@@ -42,11 +61,12 @@ ShowExample = Annotated[
 def sweep(
     file: File = None,
     out: Out = Path("runs"),
-    model: options.Model = None,
-    hook: options.Hook = None,
-    tokens: options.Tokens = None,
+    model: Model = None,
+    hook: Hook = None,
+    tokens: Tokens = None,
+    text_column: options.TextColumn = None,
     n_tokens: TrainTokens = None,
-    context_length: options.ContextLength = None,
+    context_length: ContextLength = None,
     d_sae: DSae = None,
     device: options.Device = None,
     cache: Cache = None,
@@ -76,6 +96,7 @@ def sweep(
         model=model,
         hook=hook,
         dataset=tokens,
+        text_column=text_column,
         n_tokens=n_tokens,
         context_length=context_length,
         d_sae=d_sae,

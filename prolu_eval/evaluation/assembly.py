@@ -17,6 +17,7 @@ from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import EXAMPLE, PER_FEATURE, PER_SEQUENCE, RESPONSE, Result, RunSummary
+from prolu_eval.tokens import warn_of_foreign_ids
 
 
 class Assembly:
@@ -37,6 +38,9 @@ class Assembly:
         self._setting = prepared.settings[n_shards]
         self._shards = prepared.shards[:n_shards]
         self._reference = reference(engine, self._setting, self._shards)
+        if n_targets := self._reference["n_next"].sum():
+            ce_clean = self._reference["ce_clean"].sum() / n_targets
+            warn_of_foreign_ids(self._rows, engine.model.name, ce_clean)
         self._pairs = scale_consistency.sample(engine.model, engine.hook, self._rows)
 
     def result(self, measured: Measured) -> Result | None:

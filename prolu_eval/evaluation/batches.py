@@ -17,7 +17,7 @@ class Batch:
 
     ``first`` is the index of the first row among those that were asked for, ``first_place`` that of
     its first position among those of all rows. ``position`` [N] and
-    ``next_position`` [M] are the counted positions, and those that have a next token, in the
+    ``next_position`` [M] are the counted positions, and those whose next token counts too, in the
     flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
     """
 
@@ -35,8 +35,7 @@ class Batch:
     def of(cls, tokens: TokenRows, rows: range, first: int, device: torch.device) -> "Batch":
         """The batch of some rows, copied to the device without waiting for it."""
         ids, counted = tokens.ids[rows.start : rows.stop], tokens.counted[rows.start : rows.stop]
-        with_next = counted.clone()
-        with_next[:, -1] = False
+        with_next = torch.nn.functional.pad(counted[:, :-1] & counted[:, 1:], (0, 1))
         position = counted.flatten().nonzero()[:, 0]
         next_position = with_next.flatten().nonzero()[:, 0]
         parts = [
@@ -62,7 +61,7 @@ class Batch:
         return Activations(x, self.starts, self.fold, self.position + self.first_place)
 
     def next_of(self, hidden: Tensor) -> Tensor:
-        """Hidden states at the counted positions that have a next token. [B, T, d] -> [M, d]"""
+        """Hidden states at the counted positions whose next one counts. [B, T, d] -> [M, d]"""
         return hidden.flatten(0, 1).index_select(0, self.next_position)
 
 

@@ -23,6 +23,7 @@ class Conditions:
     revision: str
     weight_processing: WeightProcessing
     tokens: str
+    text_column: str
     split: Split
     context_length: int
     prepend_bos: bool
@@ -54,6 +55,7 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
         revision=(None if options.model else run.model_revision) or "",
         weight_processing=options.weight_processing or run.weight_processing or "none",
         tokens=str(needs["tokens"]),
+        text_column=options.text_column or (None if options.tokens else run.text_column) or "",
         split=options.split or ("all" if options.tokens else "heldout"),
         context_length=options.context_length or run.context_length or DEFAULT_CONTEXT,
         prepend_bos=prepend_bos,

@@ -156,15 +156,24 @@ class EvaluationOptions:
     tokens: Annotated[
         Name | None,
         Field(
-            description="Text file or folder, dataset folder or name, .npy or .safetensors of "
-            "token ids [default: the held-out part of the runs' own dataset]"
+            description="Text or JSON lines, JSON, CSV, TSV, Parquet (or packed: .gz, .zst), a "
+            "folder of these, a dataset's folder or name, .npy or .safetensors of token ids "
+            "[default: the held-out part of the runs' own dataset]"
+        ),
+        Panel.TEXT,
+    ] = None
+    text_column: Annotated[
+        str | None,
+        Field(
+            description="Column of the text or the token ids in --tokens [default: input_ids, "
+            "tokens, text or content]"
         ),
         Panel.TEXT,
     ] = None
     split: Annotated[
         Split | None,
         Field(
-            description="Which documents of the tokens [default: all of --tokens, heldout of a "
+            description="Which part of the tokens [default: all of --tokens, heldout of a "
             "run's own dataset]"
         ),
         Panel.TEXT,

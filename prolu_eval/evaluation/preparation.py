@@ -13,7 +13,7 @@ from prolu_eval.evaluation.parts import shards
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
-from prolu_eval.tokens import TokenRows, load_tokens
+from prolu_eval.tokens import TokenRows, check_source, load_tokens
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Preparation:
             TokensError: if the tokens cannot be read or do not suit the model.
         """
         options = self._options
+        column = conditions.text_column or None
+        check_source(conditions.tokens, column, "name text with --tokens")
         model = self._load_model(conditions)
         model.site(conditions.hook)
         tokens = load_tokens(
@@ -64,6 +66,7 @@ class Preparation:
             prepend_bos=conditions.prepend_bos,
             packing=options.packing,
             include_special=options.special_tokens == "include",
+            text_column=column,
         )
         cut = shards(len(tokens), options.shard_tokens // tokens.ids.shape[1])
         asked = range(1, len(cut) + 1) if options.target_se else [len(cut)]

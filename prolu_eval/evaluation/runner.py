@@ -27,11 +27,7 @@ from prolu_eval.plain_text import printable
 from prolu_eval.progress import Progress
 from prolu_eval.results import Result
 from prolu_eval.runs import Broken, Run
-
-# What ends so is a file, where it could be the name of a dataset on the hub as well.
-_FILE_ENDINGS = {
-    "txt", "md", "py", "npy", "safetensors", "parquet", "json", "jsonl", "csv", "tsv", "gz", "zst",
-}  # fmt: skip
+from prolu_eval.tokens import check_source
 
 
 @dataclass(frozen=True)
@@ -74,12 +70,14 @@ def evaluate(
     Raises:
         CheckpointError: if a path holds no checkpoint at all.
         ResultsError: if results cannot be written.
-        UsageError: if the device is not there, or the tokens asked for are no file.
+        TokensError: if the tokens asked for are no file, or cannot be read.
+        UsageError: if the device is not there.
     """
     options = options or EvaluationOptions()
     check_device(options.device)
     found = _discover([Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
-    _check_tokens(options.tokens)
+    if options.tokens is not None:
+        check_source(options.tokens, options.text_column, "name other text with --tokens")
     _check_writable([item for item in found if isinstance(item, Run)], options.results)
     outcomes: dict[str, Outcome] = {}
     for outcome in _outcomes(found, options, progress):
@@ -105,20 +103,6 @@ def _discover(roots: list[Path]) -> list[Run | Broken]:
         for title, place in titles.items()
         for item in discover(distinct[place])
     ]
-
-
-def _check_tokens(tokens: str | None) -> None:
-    """See, before a model is loaded, that tokens which can only be a file are there.
-
-    Raises:
-        UsageError: if they are not.
-    """
-    if tokens is None:
-        return
-    path = Path(tokens)
-    is_hub_name = tokens.count("/") <= 1 and not path.is_absolute() and tokens[0] not in ".~"
-    if (path.suffix[1:] in _FILE_ENDINGS or not is_hub_name) and not os.path.lexists(path):
-        raise UsageError("--tokens", f"{tokens} is no file", "name a file, folder or dataset")
 
 
 def _check_writable(runs: Sequence[Run], results: Path | None) -> None:

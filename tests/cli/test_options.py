@@ -12,6 +12,7 @@ CASES: dict[str, tuple[list[str], object]] = {
     "model": (["--model", "m"], "m"),
     "hook": (["--hook", "h"], "h"),
     "tokens": (["--tokens", "t"], "t"),
+    "text_column": (["--text-column", "body"], "body"),
     "split": (["--split-tokens", "train"], "train"),
     "n_tokens": (["--n-tokens", "77"], 77),
     "context_length": (["--context-length", "9"], 9),

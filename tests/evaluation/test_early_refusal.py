@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prolu_eval.errors import ResultsError, UsageError
+from prolu_eval.errors import ResultsError, TokensError, UsageError
 from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.lm import LanguageModel
 from prolu_eval.runs import RunConfig
@@ -37,7 +37,7 @@ def test_a_device_that_is_not_there(runs: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nofile.txt", "./nothing", "/no/such/folder", "a/b/c", "x.npy"])
 def test_tokens_that_are_no_file(runs: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(TokensError, match="is no file"):
         evaluate(runs, EvaluationOptions(tokens=name))
     for command in ("evaluate", "frontier"):
         ran = run(capfd, command, runs, "--tokens", name)
