@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval import kernels
+from prolu_eval.evaluation.examples import StrongestExamples
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.sums import RowSums
 from prolu_eval.saes import Normalised, SparseAutoencoder, TopK
@@ -51,12 +52,14 @@ class Activations(NamedTuple):
     """Activations at the counted positions of consecutive rows. ``x`` [N, d_in]
 
     ``starts`` [n_rows + 1] says where in ``x`` each row begins, and where the last ends; ``fold``
-    [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows.
+    [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows;
+    ``place`` [N] is the index of each position among those of all rows, where examples are kept.
     """
 
     x: Tensor
     starts: Tensor
     fold: Tensor
+    place: Tensor | None = None
 
 
 class _Active(NamedTuple):
@@ -73,6 +76,7 @@ class Autoencoding:
     Attributes:
         sums: sums per row, by column of :data:`COLUMNS`, on the device.
         features: per-feature sums.
+        examples: the strongest activations of each feature, if they are asked for.
     """
 
     def __init__(
@@ -82,10 +86,13 @@ class Autoencoding:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         sizes: Sizes | None = None,
+        *,
+        n_examples: int = 0,
     ) -> None:
         self.sae = sae.to(device, dtype)
         self.sums = RowSums(COLUMNS, n_rows, device)
         self.features = FeatureSums(sae.d_sae, device)
+        self.examples = StrongestExamples(sae.d_sae, n_examples, device) if n_examples else None
         self._norms = sae.W_dec.float().norm(dim=1)
         self._sizes = sizes or Sizes.of(device)
         self._thresholding = sae.thresholding()
@@ -100,7 +107,8 @@ class Autoencoding:
         """
         x = given.x.to(self.sae.W_dec.dtype)
         normalised = self.sae.normalise(x)
-        fused = kernels.suit(x.device, x.dtype)
+        # The strongest examples need the active codes as lists.
+        fused = kernels.suit(x.device, x.dtype) and self.examples is None
         z_hat = (self._fused if fused else self._eager)(normalised, given, first_row)
         x_hat = normalised.restore(z_hat)
         compared = by_row(_compared(x, x_hat), given.starts)
@@ -213,6 +221,8 @@ class Autoencoding:
         self.sums.add(CODE_COLUMNS, first_row, torch.cat([starts.diff()[None].double(), norms]))
         fold = given.fold.index_select(0, active.token)
         self.features.add(active.feature, active.value, fold)
+        if self.examples is not None and given.place is not None:
+            self.examples.add(active.feature, active.value, active.token, given.place)
 
 
 def size_slots(running: Sequence[Autoencoding], given: Activations) -> None:

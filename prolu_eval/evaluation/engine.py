@@ -49,6 +49,7 @@ class Engine:
             the device runs out of memory, and so is the number of codes worked on at a time.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
             device.
+        n_examples: how many of the strongest activations of each feature are kept.
         progress: called with the number of rows done since the last call, per pass over them.
     """
 
@@ -60,12 +61,13 @@ class Engine:
         *,
         batch_size: int | None = None,
         sizes: Sizes | None = None,
+        n_examples: int = 0,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
         self._sizes = sizes or Sizes.of(model.device)
-        self._progress = progress
+        self._n_examples, self._progress = n_examples, progress
         self._passes = CleanPasses(model, hook)
 
     def measure(
@@ -128,7 +130,10 @@ class Engine:
     ) -> dict[str, Measurement | EvaluationError]:
         model, n = self.model, len(rows)
         running = [
-            Autoencoding(sae, n, model.device, model.dtype, self._sizes) for sae in saes.values()
+            Autoencoding(
+                sae, n, model.device, model.dtype, self._sizes, n_examples=self._n_examples
+            )
+            for sae in saes.values()
         ]
         spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
         for batch in self._batches(rows):
@@ -219,6 +224,6 @@ def _measurements(
     for name, autoencoding, values in zip(names, running, of_all, strict=True):
         if np.isfinite(values).all():
             by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), values, strict=True))
-            yield Measurement(by_column, autoencoding.features)
+            yield Measurement(by_column, autoencoding.features, autoencoding.examples)
         else:
             yield EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")

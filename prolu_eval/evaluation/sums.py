@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval.evaluation.examples import StrongestExamples
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.results import Array
 
 Sums = Mapping[str, NDArray[np.float64]]
-_FEATURE = "feature/"
+_FEATURE, _EXAMPLE = "feature/", "example/"
 
 
 class RowSums:
@@ -51,19 +52,26 @@ class Measurement:
     Attributes:
         by_row: sums per row, by column. [n_rows] each
         features: sums per feature.
+        examples: the strongest activations of each feature, if they were asked for.
     """
 
     by_row: Sums
     features: FeatureSums
+    examples: StrongestExamples | None = None
 
     def __add__(self, other: "Measurement") -> "Measurement":
         by_row = joined(self.by_row, other.by_row)
-        return Measurement(by_row, self.features + other.features)
+        examples = None
+        if self.examples is not None and other.examples is not None:
+            examples = self.examples + other.examples
+        return Measurement(by_row, self.features + other.features, examples)
 
     def stored(self) -> dict[str, Array]:
         """The measurement as arrays to keep in a file."""
         features = {_FEATURE + name: array for name, array in self.features.stored().items()}
-        return {**self.by_row, **features}
+        found = {} if self.examples is None else self.examples.stored()
+        examples = {_EXAMPLE + name: array for name, array in found.items()}
+        return {**self.by_row, **features, **examples}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Array]) -> "Measurement":
@@ -73,8 +81,12 @@ class Measurement:
             for key, array in arrays.items()
             if key.startswith(_FEATURE)
         }
-        by_row = {key: array for key, array in arrays.items() if not key.startswith(_FEATURE)}
-        return cls(by_row, FeatureSums.restored(features))
+        by_row = {key: a for key, a in arrays.items() if not key.startswith((_FEATURE, _EXAMPLE))}
+        examples = None
+        if f"{_EXAMPLE}value" in arrays:
+            value, place = arrays[f"{_EXAMPLE}value"], arrays[f"{_EXAMPLE}place"]
+            examples = StrongestExamples.restored(value, place)
+        return cls(by_row, FeatureSums.restored(features), examples)
 
 
 def joined(first: Sums, second: Sums) -> dict[str, NDArray[np.float64]]:

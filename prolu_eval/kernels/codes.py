@@ -21,8 +21,8 @@ _SLOTS, _WIDTH, _FEATURES = 8, 1024, 8
 class Slots(NamedTuple):
     """Active codes of tokens, ``capacity`` slots a token.
 
-    ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``n_active`` [n] slots of
-    a token those whose value is 0 are empty. Where ``n_active`` exceeds the capacity, what counts
+    ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``n_active`` [n] slots
+    of a token those whose value is 0 are empty. Where ``n_active`` exceeds the capacity, what counts
     is ``m`` [n, d_sae], the pre-activations that ``thresholding`` turns into codes.
     """
 

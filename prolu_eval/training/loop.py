@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from prolu_eval.errors import EvaluationError
 from prolu_eval.lm import LanguageModel
+from prolu_eval.progress import Progress
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.cache import cached
@@ -38,7 +38,7 @@ class Settings:
         device: a torch device; None for CUDA where there is one, else the CPU.
         cache: folder in which activations are kept for later sweeps; None for none.
         checkpoint_minutes: time between checkpoints, from which an interrupted training goes on.
-        progress: whether to show a bar.
+        progress: whether to show how far it is: a bar on a terminal, else a line a minute.
         loggers: further places for what is logged.
     """
 
@@ -99,13 +99,12 @@ class Training:
         """Train to the end, from the last checkpoint if there is one."""
         n_steps = self._shared.n_steps
         start = self._checkpoint.read(self.statistics.mean.device)
-        hidden = None if self._settings.progress else True
         written = time.monotonic()
-        with tqdm(total=n_steps, initial=start, unit="step", disable=hidden, leave=False) as bar:
+        shown = self._settings.progress
+        with Progress("training", "step", n_steps, done=start, shown=shown) as progress:
             for step in range(start, n_steps):
                 self._step(step)
-                bar.set_postfix(self._live_l0(), refresh=False)
-                bar.update()
+                progress.update(note=self._live_l0())
                 late = time.monotonic() - written > 60 * self._settings.checkpoint_minutes
                 if late or step == n_steps - 1:
                     self._checkpoint.write(step + 1)
@@ -147,12 +146,12 @@ class Training:
                 values = {name: float(v[index]) for name, v in history.latest.items()}
                 logger.log(plan.name, step, values)
 
-    def _live_l0(self) -> dict[str, str]:
-        return {
-            stack.plans[0].label: f"L0 {float(history.latest['l0'].mean()):.0f}"
+    def _live_l0(self) -> str:
+        return ", ".join(
+            f"{stack.plans[0].label} L0 {float(history.latest['l0'].mean()):.0f}"
             for stack, history in zip(self.stacks, self.histories, strict=True)
             if history.latest
-        }
+        )
 
 
 def trained_plan(plans: Sequence[Plan], shared: Shared, tokens: TokenRows) -> dict[str, Any]:
