@@ -27,7 +27,7 @@ from prolu_eval.estimates import CONFIDENCE, Estimate
 Array = NDArray[np.float64]
 
 # Levels that curves are read at, beside the ends of their ranges.
-_LEVELS = 65
+_LEVELS = 49
 # Standard deviations that are tried: of the change of slope over the whole range, where the mean
 # slope is about 1, and of trainings in units of the range of y.
 _CURVATURES = np.concatenate([[1e-3], np.geomspace(0.02, 8, 14)])
@@ -38,7 +38,7 @@ _CURVATURE_SCALE, _SCATTER_SCALE = 1.5, 0.03
 # Below this, rounding: no run is placed more exactly, in units of the range.
 _EXACT = 1e-4
 # Pairs of the two that are less likely than this are left out.
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 3e-3
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""The answer to a question: ranking, savings, advice, budgets, folders; none contradict others."""
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prolu_eval.analysis import Answer, Question, answer
+from prolu_eval.analysis.savings import _WIDEST
+from prolu_eval.errors import UsageError
+from prolu_eval.results import Result
+from tests.analysis.test_savings import runs, with_sequences
+
+REPORTS = Path(__file__).parent.parent.parent / "reports"
+RELU, STE = "prolu/relu+l1", "prolu/ste+l1"
+
+
+def variant(label: str, factor: float, n: int = 8, seed: int = 0) -> list[Result]:
+    """Runs with CE degradation factor / L0, at L0 4 to 64, each with its own coefficient."""
+    made = runs(label, *[(x, factor / x) for x in np.geomspace(4, 64, n)])
+    made = [
+        r.model_copy(update={"run": r.run.model_copy(update={"coefficient": 0.1 * 2.0**-i})})
+        for i, r in enumerate(made)
+    ]
+    return with_sequences(made, 0.02, seed)
+
+
+def only(results: list[Result], **question: object) -> Answer:
+    (found,) = answer(results, Question(**question), 200)  # type: ignore[arg-type]
+    return found
+
+
+def stored(seed: int = 0) -> list[Result]:
+    """The stored sweeps of one seed, of the variants that were trained at most coefficients."""
+    spec = importlib.util.spec_from_file_location("collected", REPORTS / "collected.py")
+    assert spec is not None
+    assert spec.loader is not None
+    collected = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(collected)
+    results, _ = collected.read(REPORTS / "results" / "embedded")
+    kept = {RELU, STE, "relu+l1", "relu+sqrt_l1"}
+    return [r for r in results if r.run.label in kept and r.run.seed == seed]
+
+
+def test_sentence_ranking_and_savings_say_the_same() -> None:
+    found = only([*variant("a", 8), *variant("b", 10, seed=1), *variant("c", 8, seed=2)])
+    ranks = {v.label: (v.rank, v.tied_with) for v in found.variants}
+    assert ranks == {"a": (1, ("c",)), "c": (1, ("a",)), "b": (3, ())}
+    best, worst = found.variants[0].label, found.saving(found.variants[0].label, "b", "l0")
+    assert worst.status == "likely"
+    assert worst.amount.value == pytest.approx(0.2, abs=0.02)
+    assert f"{best} is better than b" in found.sentence
+    assert f"{worst.amount:%} fewer active features" in found.sentence
+    assert "tied within what these runs can tell" in found.sentence
+    assert {(s.better, s.worse) for s in found.stretches} == {("a", "b"), ("c", "b")}
+    assert "1 seed" in found.notes
+
+
+def test_signs_follow_directions() -> None:
+    made = []
+    for label, gain in (("a", 0.1), ("b", 0.0)):
+        points = [(x, 0.2 + gain + 0.1 * np.log(x)) for x in np.geomspace(4, 64, 8)]
+        made += runs(label, *points, key="explained_variance")
+    found = only(made, y="explained_variance")
+    saving = found.saving("a", "b", "explained_variance")
+    assert saving.amount.value == pytest.approx(0.1)
+    assert (found.saving("a", "b", "l0").amount.value or 0) > 0, "better is less L0"
+    assert found.variants[0].label == "a"
+
+
+def test_runs_added_to_a_gap_keep_ranking_and_savings() -> None:
+    """With a straight line across the gap, three runs more or fewer turned the ranking round."""
+    results = stored()
+    coefficients = sorted({r.run.coefficient or 0 for r in results if r.run.label == RELU})
+    full = only(results)
+    for first in (3, 4, 5):
+        dropped = coefficients[first : first + 3]
+        less = only([
+            r for r in results if r.run.label != RELU or r.run.coefficient not in dropped
+        ])  # fmt: skip
+        before, after = (
+            {v.label: (v.rank, v.tied_with) for v in found.variants} for found in (full, less)
+        )
+        for one, (rank, tied) in before.items():
+            for two, (other_rank, _) in before.items():
+                if one != two and two not in tied and two not in after[one][1]:
+                    assert (rank < other_rank) == (after[one][0] < after[two][0])
+        for other in (STE, "relu+l1", "relu+sqrt_l1"):
+            known, wider = (found.saving(RELU, other, "l0").amount for found in (full, less))
+            (low, high), (wide_low, wide_high) = known.ci95, wider.ci95
+            assert None not in (low, high, wide_low, wide_high)
+            assert (wide_high or 0) - (wide_low or 0) > (high or 0) - (low or 0)
+            assert (wide_low or 0) < (known.value or 0) < (wide_high or 0)
+
+
+def test_a_gap_is_named_with_coefficients_to_train() -> None:
+    results = stored()
+    coefficients = sorted({r.run.coefficient or 0 for r in results if r.run.label == RELU})
+    dropped = coefficients[4:7]
+    found = only([r for r in results if r.run.label != RELU or r.run.coefficient not in dropped])
+    saving = found.saving(RELU, STE, "l0")
+    assert saving.gap is not None
+    assert saving.gap.label == RELU
+    assert saving.gap.low < 34 < saving.gap.high
+    assert all(coefficients[3] < c < coefficients[7] for c in saving.gap.coefficients)
+    assert saving.advice.startswith(f"add {RELU} runs between L0 ")
+
+
+@pytest.mark.parametrize("label", [RELU, STE, "relu+l1", "relu+sqrt_l1"])
+def test_one_sweep_in_two_halves_is_no_lead(label: str) -> None:
+    for seed in (0, 1, 2):
+        sweep = [r for r in stored(seed) if r.run.label == label]
+        sweep.sort(key=lambda r: r.run.coefficient or 0)
+        halves = [
+            r.model_copy(update={"run": r.run.model_copy(update={"label": "ab"[i % 2]})})
+            for i, r in enumerate(sweep)
+        ]
+        found = only(halves)
+        assert found.stretches == ()
+        assert found.saving("a", "b", "l0").status == "tied"
+        assert "tied within what these runs can tell" in found.sentence
+
+
+def test_a_nearly_dead_run_gives_no_absurd_interval() -> None:
+    made = []
+    for label, seed in (("a", 1), ("b", 2)):
+        made += variant(label, 8, 5, seed)
+        (dead,) = with_sequences(runs(f"{label}dead", (0.009, 5.0)), 0.02)
+        rare = np.zeros(64)
+        rare[seed] = 0.009 * 64
+        arrays = {**dead.arrays, "per_sequence/l0": rare}
+        run = dead.run.model_copy(update={"label": label})
+        made.append(dead.model_copy(update={"arrays": arrays, "run": run}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = only(made)
+    for saving in found.savings:
+        low, high = saving.amount.ci95
+        if low is not None and high is not None:
+            assert (1 - low) / (1 - high) <= _WIDEST
+    assert any("no curve goes through adead0, bdead0" in note for note in found.notes)
+
+
+def test_budgets() -> None:
+    found = only(
+        [*variant("a", 8), *variant("b", 10, seed=1)], at={"l0": 20.0, "ce_degradation": 0.3}
+    )
+    at = {(a.label, a.metric): a for a in found.at}
+    one = at["a", "l0"]
+    assert one.value.value == pytest.approx(8 / 20, rel=0.01)
+    assert one.value.low is not None
+    assert one.value.low < 0.4 < (one.value.high or 0)
+    assert one.nearest.x.value == pytest.approx(19.5, abs=0.1)
+    assert one.within == one.nearest
+    assert (one.rank, at["b", "l0"].rank) == (1, 2)
+    assert at["b", "ce_degradation"].value.value == pytest.approx(10 / 0.3, rel=0.01)
+    beyond = only(variant("a", 8), at={"l0": 2.0}).at[0]
+    assert (beyond.value.value, beyond.rank, beyond.within) == (None, None, None)
+
+
+def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
+    made = [*variant("A: x", 8), *variant("B: x", 10, seed=1),
+            *variant("A: y", 4, seed=2), *variant("B: y", 4, seed=3)]  # fmt: skip
+    found = only(made, grouping="folder")
+    parts = {(f.variant, f.first): f.saving for f in found.folders if f.saving.metric == "l0"}
+    assert parts["x", "A"].amount.value == pytest.approx(0.2, abs=0.01)
+    assert parts["y", "A"].status == "tied"
+    assert parts[None, "A"].amount.value == pytest.approx(1 - np.sqrt(0.8), abs=0.01)
+    assert found.sentence.startswith("A is better than B: 10.")
+    assert "over 2 variants. A is better for x: 2" in found.sentence
+
+
+def test_a_question_is_asked_again_by_its_arguments() -> None:
+    asked = Question.asked("l0", "mse", splits=[("l0", 20.0)], at=[("l0", 32.0)])
+    assert asked.arguments() == ["-x", "l0", "-y", "mse", "--split=l0=20", "--at=l0=32"]
+    for wrong in ({"at": [("kl", 1.0)]}, {"reference": [("kl", 1.0)]}, {"z": "l0"}):
+        with pytest.raises(UsageError):
+            Question.asked("l0", "mse", **wrong)
