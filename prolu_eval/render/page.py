@@ -88,11 +88,10 @@ def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int
     document = group_document(group, answer, others, f"g{index}", styles)
     document["styles"] = {label: styles[label] for label in group.labels}
     features = document["features"]
-    others_ranked = [place.label for place in answer.ranking][1:]
     return {
         "id": document["id"],
         "title": document["title"],
-        "sentence": statement(answer, others=others_ranked[:2]),
+        "sentence": statement(answer, others=first_rivals(answer)),
         "statement": statement(answer),
         "matrix": saving_matrix(answer),
         "strip": strip(group),
@@ -122,6 +121,23 @@ def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int
         "environments": environments(group),
         "document": document,
     }
+
+
+def first_rivals(answer: Frontier) -> list[str]:
+    """The variants that the first screen speaks of against the best.
+
+    The one that follows it, and if that is tied, the next that it is better than.
+    """
+    best, *others = [place.label for place in answer.ranking]
+    beaten = {
+        saving.second
+        for saving in answer.savings
+        if saving.first == best and saving.status in ("certain", "likely")
+    }
+    following = others[:1]
+    if not beaten.intersection(following):
+        following += [label for label in others[1:] if label in beaten][:1]
+    return following
 
 
 def strip(group: Group) -> dict[str, str]:

@@ -22,7 +22,7 @@ from prolu_eval.render.features import features_document, history_file, packed_f
 from prolu_eval.render.figures import VIEWS, view_figure
 from prolu_eval.render.looks import COLOURS, looks
 from prolu_eval.render.markdown import frontier_markdown
-from prolu_eval.render.page import write_report
+from prolu_eval.render.page import first_rivals, write_report
 from prolu_eval.render.page_document import figure_views, group_document, importance, runs_document
 from prolu_eval.render.static import find_browser, write_figures
 from prolu_eval.render.table_files import run_frame, write_table
@@ -506,3 +506,14 @@ def test_colours_are_seen_on_light_and_on_dark(colour: str) -> None:
     dark, own = luminance("#0f1318"), luminance(colour)
     assert 1.05 / (own + 0.05) >= 3
     assert (own + 0.05) / (dark + 0.05) >= 3
+
+
+def test_the_first_screen_speaks_of_a_variant_that_is_worse() -> None:
+    rng = np.random.default_rng(0)
+    factors = {"a": 1.0, "b": 1.0, "c": 1.01, "d": 6.0}
+    made = [drawn(f"{label}{i}", label, rng, factor * 2.0**i, 1 / 2.0**i)
+            for label, factor in factors.items() for i in range(7)]  # fmt: skip
+    _, answer = only(made)
+    best, following, *_ = [place.label for place in answer.ranking]
+    assert best != "d"
+    assert first_rivals(answer) == [following, "d"]
