@@ -12,6 +12,7 @@ from prolu_eval.cli.baseline import BaselineFile, Only
 
 if TYPE_CHECKING:
     from prolu_eval.comparison import Comparison
+    from prolu_eval.results import Result
 
 
 @app.command()
@@ -81,7 +82,8 @@ def compare(
         typer.echo(comparison_text(found, everything=show_all), nl=False)
     else:
         typer.echo(found.headline)
-    _write(found, markdown, junit, html)
+    provenance = _provenance(runs, baseline, stored, current)
+    _write(found, markdown, junit, html, provenance)
     _tell_github(found, baseline)
     raise typer.Exit(found.exit_code)
 
@@ -99,7 +101,11 @@ def _update_command(
 
 
 def _write(
-    found: "Comparison", markdown_path: Path | None, junit_path: Path | None, html_path: Path | None
+    found: "Comparison",
+    markdown_path: Path | None,
+    junit_path: Path | None,
+    html_path: Path | None,
+    provenance: dict[str, str],
 ) -> None:
     from prolu_eval.results import write_atomically
 
@@ -114,7 +120,27 @@ def _write(
     if html_path:
         from prolu_eval.render.comparison_page import comparison_page
 
-        write_atomically(html_path, comparison_page(found).encode())
+        write_atomically(html_path, comparison_page(found, provenance).encode())
+
+
+def _provenance(
+    runs: list[Path], baseline: Path, stored: "list[Result]", current: "list[Result]"
+) -> dict[str, str]:
+    """What was compared, in words."""
+    said = {"runs": ", ".join(map(str, runs)), "baseline": str(baseline)}
+    for side, results in (("baseline", stored), ("current", current)):
+        settings = dict.fromkeys(
+            f"{r.setting.tokens}, {r.setting.n_counted:,} tokens, model {r.setting.model} "
+            f"({r.setting.model_fingerprint[:8]})"
+            for r in results
+        )
+        said[f"{side}, measured on"] = "; ".join(settings)
+        made = dict.fromkeys(
+            ", ".join(f"{k} {v}" for k, v in r.environment.items() if v is not None)
+            for r in results
+        )
+        said[f"{side}, measured with"] = "; ".join(filter(None, made)) or "unknown"
+    return said
 
 
 def _tell_github(found: "Comparison", baseline: Path) -> None:

@@ -27,7 +27,8 @@ Reference = Annotated[
     ),
 ]
 ReportPath = Annotated[
-    Path | None, typer.Option(help="Where to write the report [default: RUNS/report.html]")
+    Path | None,
+    typer.Option(help="Where to write the report [default: report.html where results go]"),
 ]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table of runs as CSV.")]
 Parquet = Annotated[Path | None, typer.Option(help="Write the table of runs as Parquet.")]
@@ -123,6 +124,9 @@ def answer(
     report_failures(outcomes)
     measured = [outcome.result for outcome in outcomes if outcome.result is not None]
     if not measured:
+        if as_json:
+            document = frontier_document([], question.keys, None, lambda _: [])
+            say_document(document | {"runs": [outcome_document(o) for o in outcomes]})
         return exit_code(outcomes)
     groups = answer_results(measured, question.keys, question.splits, question.reference)
     if not as_json:  # before files are written: a full disk hides no answer
@@ -131,7 +135,7 @@ def answer(
             typer.echo(shown(group, found) + "\n")
     path = write_report(
         groups,
-        report or default_report(runs),
+        report or default_report(runs, chosen.results),
         command=command_line("frontier", runs, question),
     )
     for table in (csv, parquet):
@@ -152,8 +156,10 @@ def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 
 
-def default_report(runs: list[Path]) -> Path:
-    """report.html in the one folder of runs, or here."""
+def default_report(runs: list[Path], results: Path | None = None) -> Path:
+    """report.html where results go: in their own folder, in the one folder of runs, or here."""
+    if results is not None:
+        return results / "report.html"
     return runs[0] / "report.html" if len(runs) == 1 and runs[0].is_dir() else Path("report.html")
 
 

@@ -39,6 +39,8 @@ Static = Annotated[
     Path | None, typer.Option(help="Write the figures into this folder too, for papers.")
 ]
 Format = Annotated[str, typer.Option("--format", help="Of --static: svg or png.")]
+Width = Annotated[float, typer.Option(help="Of --static: inches; a column is 3.25.")]
+FontSize = Annotated[float, typer.Option(help="Of --static: points.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Write it again whenever results arrive.")]
 
 # Seconds between two looks at the folders, and between two loads of a watched page.
@@ -58,6 +60,8 @@ def report(
     title: Title = "Sparse autoencoders compared",
     static: Static = None,
     kind: Format = "svg",
+    width: Width = 6.75,
+    font_size: FontSize = 8.0,
     watch: Watch = False,
     as_json: options.Json = False,
 ) -> None:
@@ -76,7 +80,7 @@ def report(
         _watch(runs, path, question, title, tokens)
         return
     answers = render(runs, path, question, title, tokens=tokens)
-    figures = None if static is None else _figures(path, static, kind)
+    figures = None if static is None else _figures(path, static, kind, width, font_size)
     if as_json:
         _print_json(answers, question, path, figures)
         return
@@ -85,10 +89,10 @@ def report(
         say(f"Figures: {len(figures)} in {static}")
 
 
-def _figures(page: Path, folder: Path, kind: str) -> list[Path]:
+def _figures(page: Path, folder: Path, kind: str, width: float, font_size: float) -> list[Path]:
     from prolu_eval.render.static import write_figures
 
-    return write_figures(page, folder, kind)
+    return write_figures(page, folder, kind, width=width, font_size=font_size)
 
 
 def _print_json(

@@ -1,23 +1,34 @@
 """A comparison as one page that needs no network: both frontiers overlaid, and every judgement."""
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import pandas as pd
+from plotly import graph_objects as go
 
 from prolu_eval.analysis import pareto_frontier
 from prolu_eval.comparison.rows import VERDICTS, Comparison, FrontierPoints, Place
 from prolu_eval.render.environment import plotly_library, rendered
-from prolu_eval.render.figures import axis_title, styles
+from prolu_eval.render.figures import axis_title
+from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.tables import HEADER, N_TEXTS, cells, remarks
 
+_WORSE = "#d1242f"
 
-def comparison_page(comparison: Comparison) -> str:
-    """The page. Everything that comes from files is escaped."""
+
+def comparison_page(comparison: Comparison, provenance: Mapping[str, str] | None = None) -> str:
+    """The page: what got worse first, the command that accepts it last.
+
+    Args:
+        comparison: what was found.
+        provenance: what was compared, by name, to be shown; everything is escaped.
+    """
     return rendered(
         "comparison_page.html.j2",
         comparison=comparison,
-        figure=figure(comparison) if comparison.points else None,
+        provenance=dict(provenance or {}),
+        figure=_document(figure(comparison)) if comparison.points else None,
         header=HEADER,
         n_texts=N_TEXTS,
         cells=cells,
@@ -29,64 +40,74 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def figure(comparison: Comparison) -> dict[str, Any]:
+def figure(comparison: Comparison) -> go.Figure:
     """Each label's runs then (open, dotted) and now (filled, solid) on the frontier's axes.
 
-    Lines join the nondominated runs of a label; rings mark runs that got worse.
+    Lines join the nondominated runs of a label; rings mark runs that got worse, and lines lead from
+    them to where they were.
     """
     points = comparison.points
-    style = styles([part.label for part in points])
-    traces = []
+    styles = looks([part.label for part in points])
+    made = go.Figure()
     for part in points:
         for when, places in (("baseline", part.baseline), ("current", part.current)):
             if places:
-                traces += _traces(part, when, places, *style[part.label])
+                _add(made, part, when, places, styles[part.label])
     failing = {row.run for row in comparison.runs if row.verdict == "regression"}
-    rings = [place for part in points for place in part.current if place[0] in failing]
-    if rings:
-        traces.append(_rings(rings))
-    return {
-        "data": traces,
-        "layout": {
-            "xaxis": {"title": {"text": axis_title(points[0].x)}, "automargin": True},
-            "yaxis": {"title": {"text": axis_title(points[0].y)}, "automargin": True},
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-            "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
-            "hovermode": "closest",
-        },
-    }
+    _add_failing(made, points, failing)
+    titles = {"xaxis": axis_title(points[0].x), "yaxis": axis_title(points[0].y)}
+    made.update_layout(
+        **{name: {"title": {"text": title}, "automargin": True} for name, title in titles.items()},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        margin={"l": 56, "r": 16, "t": 24, "b": 48},
+        hovermode="closest",
+    )
+    return made
 
 
-def _traces(
-    part: FrontierPoints, when: str, places: list[Place], colour: str, symbol: str
-) -> list[dict[str, Any]]:
+def _document(made: go.Figure) -> dict[str, Any]:
+    content: dict[str, Any] = made.to_plotly_json()
+    content["layout"].pop("template", None)  # the page has colours of its own
+    return content
+
+
+def _add(made: go.Figure, part: FrontierPoints, when: str, places: list[Place], look: Look) -> None:
     """The line of one side's frontier, and the markers of all its runs."""
     table = pd.DataFrame(places, columns=["run", part.x, part.y])
     line = pareto_frontier(table, part.x, part.y)
     now = when == "current"
-    common = {"type": "scatter", "name": escape(part.label), "legendgroup": part.label}
-    return [
-        common | {
-            "mode": "lines", "x": line[part.x].tolist(), "y": line[part.y].tolist(),
-            "line": {"color": colour, "width": 1.5, "dash": "solid" if now else "dot"},
-            "hoverinfo": "skip", "showlegend": False,
+    name = escape(part.label) + ("" if now else ", baseline")
+    made.add_scatter(
+        x=line[part.x].tolist(), y=line[part.y].tolist(), mode="lines", hoverinfo="skip",
+        showlegend=False, legendgroup=name, name=name,
+        line={"color": look.colour, "width": 1.5, "dash": "solid" if now else "dot"},
+    )  # fmt: skip
+    made.add_scatter(
+        x=table[part.x].tolist(), y=table[part.y].tolist(), mode="markers",
+        legendgroup=name, name=name,
+        text=[f"{escape(run)}, {when}" for run in table["run"]],
+        hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+        marker={
+            "color": look.colour, "symbol": look.symbol if now else f"{look.symbol}-open",
+            "size": 7 if now else 11,
         },
-        common | {
-            "mode": "markers", "x": table[part.x].tolist(), "y": table[part.y].tolist(),
-            "showlegend": now or not part.current,
-            "text": [f"{escape(name)}, {when}" for name in table["run"]],
-            "hovertemplate": "%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
-            "marker": {
-                "color": colour, "symbol": symbol if now else f"{symbol}-open",
-                "size": 7 if now else 11,
-            },
-        },
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
-def _rings(places: list[Place]) -> dict[str, Any]:
-    return {
-        "type": "scatter", "mode": "markers", "name": "worse", "hoverinfo": "skip",
-        "x": [x for _, x, _ in places], "y": [y for _, _, y in places],
-        "marker": {"symbol": "circle-open", "size": 19, "color": "#d1242f", "line": {"width": 2}},
-    }  # fmt: skip
+def _add_failing(made: go.Figure, points: Sequence[FrontierPoints], failing: set[str]) -> None:
+    now = {run: (x, y) for part in points for run, x, y in part.current if run in failing}
+    before = {run: (x, y) for part in points for run, x, y in part.baseline if run in now}
+    if not now:
+        return
+    ways: list[tuple[float | None, float | None]] = []
+    for run, place in before.items():
+        ways += [place, now[run], (None, None)]
+    made.add_scatter(
+        x=[x for x, _ in ways], y=[y for _, y in ways], mode="lines", hoverinfo="skip",
+        showlegend=False, name="way", line={"width": 1, "color": _WORSE},
+    )  # fmt: skip
+    made.add_scatter(
+        x=[x for x, _ in now.values()], y=[y for _, y in now.values()], mode="markers",
+        name="worse", hoverinfo="skip",
+        marker={"symbol": "circle-open", "size": 19, "color": _WORSE, "line": {"width": 2}},
+    )  # fmt: skip

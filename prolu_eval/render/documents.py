@@ -58,7 +58,7 @@ def _measured(result: Result | None) -> dict[str, Any]:
 def frontier_document(
     groups: "Sequence[tuple[Group, Frontier]]",
     keys: Sequence[str],
-    report: Path,
+    report: Path | None,
     runs: "Callable[[Group], list[dict[str, Any]]]",
 ) -> dict[str, Any]:
     """Frontiers of groups; one group, the usual case, is the document itself.
@@ -66,7 +66,7 @@ def frontier_document(
     Args:
         groups: and their frontiers.
         keys: the objectives.
-        report: the page that was written.
+        report: the page that was written, if any.
         runs: what there is to say of a group's runs.
     """
     from prolu_eval.analysis import statement
@@ -82,7 +82,12 @@ def frontier_document(
         for group, found in groups
     ]
     content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
-    document = {"x": keys[0], "y": keys[1], **content, "report": str(report)}
+    document = {
+        "x": keys[0],
+        "y": keys[1],
+        **content,
+        "report": None if report is None else str(report),
+    }
     return {key: _plain(part) for key, part in document.items()}
 
 

@@ -1,24 +1,25 @@
-"""What the report's figures show, and how variants look in all of them.
+"""Figures of runs over two metrics, built by Plotly: for pages, notebooks and papers alike."""
 
-Variants have one colour and one marker everywhere. The colours are Okabe and Ito's, which remain
-distinct in the common forms of colour blindness; the markers tell variants apart without colour.
-"""
-
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from plotly import graph_objects as go
+
+from prolu_eval.analysis import Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
+from prolu_eval.render.looks import Look, looks
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
-
-
-def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each variant, by order of name; 56 variants differ in one or both."""
-    return {
-        label: (_COLOURS[i % len(_COLOURS)], _SYMBOLS[(i + i // len(_COLOURS)) % len(_SYMBOLS)])
-        for i, label in enumerate(sorted(set(labels)))
-    }
+# Figures of more variants have a legend instead of names at the ends of lines.
+_MOST_NAMED = 8
+_LONGEST_NAME = 28
+# Pixels between two names at the ends of lines, in a plot of this height.
+_BETWEEN_NAMES, _HEIGHT = 17, 360
+_SOFT = "#7d7d85"
 
 
 def axis_title(key: str) -> str:
@@ -42,7 +43,6 @@ class View:
     topic: str
     reading: str
     frontier: bool = False
-    logarithmic: str = ""
 
     @property
     def title(self) -> str:
@@ -62,25 +62,26 @@ TOPICS = {
 
 VIEWS = (
     View("l0", "ce_degradation", "frontiers",
-         "The write-up's target: fewer active features for less damage to the language model. "
-         "Lower left is better.", frontier=True),
-    View("l0", "bits_lost", "frontiers",
-         "The same damage in bits per token.", frontier=True),
+         "Fewer active features for less damage to the language model: lower left is better.",
+         frontier=True),
+    View("l0", "ce_recovered_zero", "frontiers",
+         "The share of the loss that is recovered, against ablating to zero: upper left is better.",
+         frontier=True),
+    View("l0", "explained_variance", "frontiers",
+         "How much of the activations' variance is explained: upper left is better.",
+         frontier=True),
     View("l1", "mse", "frontiers",
          "The proxy that training minimises. A variant that leads over L0 and CE degradation and "
          "not here gains from the slack between the proxy and the target.", frontier=True),
-    View("sqrt_l1", "mse", "frontiers",
-         "The proxy of the sqrt-L1 penalty; the write-up had not logged it.", frontier=True),
     View("l0", "l1", "suppression",
          "At equal L0, a variant with the larger L1 shrinks its active features less."),
-    View("l0", "sqrt_l1", "suppression", "The same in terms of sqrt-L1."),
     View("l0", "relative_reconstruction_bias", "suppression",
          "Below 1, reconstructions are smaller than they should be: shrinkage."),
     View("l0", "l2_ratio", "suppression",
          "The norm of the reconstruction against that of the activation; 1 is unshrunk."),
     View("coefficient", "bias_negative_fraction", "biases",
          "A positive ProLU bias acts as zero: where most biases are negative, the variant misses "
-         "nothing.", logarithmic="x"),
+         "nothing."),
     View("l0", "bias_negative_fraction", "biases",
          "The same against sparsity, which makes variants with other coefficients comparable."),
     View("l0", "dead_fraction", "activity",
@@ -93,3 +94,170 @@ VIEWS = (
     View("l0", "scale_consistency_additivity", "consistency",
          "How far the response to a sum of two activations is from the sum of the responses."),
 )  # fmt: skip
+
+
+def view_figure(
+    group: Group,
+    view: View,
+    styles: Mapping[str, Look] | None = None,
+    surfaces: Mapping[str, Mapping[str, Surface]] | None = None,
+) -> go.Figure:
+    """A figure of a group's runs, one trace of markers and one line for each variant.
+
+    A frontier's lines join the nondominated configurations, trainings that differ in the seed alone
+    by their mean, and a thin step line bounds what all runs dominate. Axes are logarithmic where
+    all their values are positive and less is better.
+    """
+    styles = styles or looks(group.labels)
+    figure = go.Figure()
+    table = group.table
+    ends = []
+    for label in group.labels:
+        look = styles[label]
+        rows = table.index[(table["label"] == label) & table[[view.x, view.y]].notna().all(axis=1)]
+        line = _line(group, view, label)
+        common = {"name": escape(label), "legendgroup": label}
+        figure.add_scatter(
+            x=_numbers(line[view.x]), y=_numbers(line[view.y]), mode="lines", hoverinfo="skip",
+            showlegend=False, meta="line",
+            line={"color": look.colour, "width": 2, "dash": look.dash}, **common,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=_numbers(table[view.x][rows]), y=_numbers(table[view.y][rows]), mode="markers",
+            customdata=[int(row) for row in rows],
+            text=[escape(str(name)) for name in table["name"][rows]],
+            hovertemplate=f"<b>%{{text}}</b><br>{escape(label)}<br>{axis_title(view.x)} %{{x:.4g}}"
+            f"<br>{axis_title(view.y)} %{{y:.4g}}<extra></extra>",
+            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+            error_x=_errors(table, rows, view.x, look.colour),
+            error_y=_errors(table, rows, view.y, look.colour), **common,
+        )  # fmt: skip
+        for name, surface in (surfaces or {}).get(label, {}).items():
+            _add_surface(figure, name, surface, look.colour, common)
+        if len(line):
+            ends.append((label, *line[[view.x, view.y]].iloc[-1].tolist()))
+    if view.frontier:
+        _add_frontier_of_all(figure, table, view)
+    scales = {
+        axis: _scale(table, key, view) for axis, key in zip("xy", (view.x, view.y), strict=True)
+    }
+    figure.update_layout(
+        **{f"{axis}axis": {"title": {"text": axis_title(key)}, **scales[axis]}
+           for axis, key in zip("xy", (view.x, view.y), strict=True)},
+        hovermode="closest",
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        margin={"l": 56, "r": 16, "t": 24, "b": 48},
+    )  # fmt: skip
+    if view.frontier and len(ends) <= _MOST_NAMED:
+        _name_ends(figure, ends, styles, scales["y"]["type"] == "log")
+    return figure
+
+
+def _line(group: Group, view: View, label: str) -> pd.DataFrame:
+    """The points that a variant's line joins, in order of x."""
+    keys = [view.x, view.y]
+    own = group.table["label"] == label
+    if view.frontier:
+        rows = [rows for rows in group.configurations if own[rows[0]]]
+        points = pd.DataFrame([group.table.loc[part, keys].mean() for part in rows])
+    else:
+        points = group.table.loc[own, keys]
+    points = points.dropna().sort_values(keys, kind="stable")
+    return points[is_nondominated(points, *keys)] if view.frontier else points
+
+
+def _numbers(values: Any) -> list[float | None]:
+    """Numbers to six digits, as JSON has them."""
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+
+
+def _errors(table: pd.DataFrame, rows: Any, key: str, colour: str) -> dict[str, Any] | None:
+    """Bars over 95 % intervals, which end where what a fraction or a norm can be ends."""
+    if f"{key}_low" not in table:
+        return None
+    value, low, high = (table[key + end][rows].to_numpy(float) for end in ("", "_low", "_high"))
+    if (value >= 0).all() and METRICS[key].direction != "max" and key != "ce_degradation":
+        low = np.maximum(low, 0)
+    if METRICS[key].unit == "fraction":
+        high = np.minimum(high, 1)
+    return {
+        "type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": colour,
+        "array": _numbers(np.nan_to_num(high - value)),
+        "arrayminus": _numbers(np.nan_to_num(value - low)),
+    }  # fmt: skip
+
+
+def _scale(table: pd.DataFrame, key: str, view: View) -> dict[str, Any]:
+    """An axis: logarithmic with the ticks that people read, or from zero where nothing is below."""
+    values = table[key].dropna().to_numpy(float)
+    lows = table[f"{key}_low"].dropna().to_numpy(float) if f"{key}_low" in table else values
+    wanted = key in ("l0", "coefficient") or (view.frontier and METRICS[key].direction == "min")
+    if wanted and len(values) and values.min() > 0 and lows.min(initial=np.inf) > 0:
+        return {"type": "log", **_ticks(values.min(), values.max())}
+    positive = len(values) > 0 and values.min() >= 0
+    return {"type": "linear", "rangemode": "tozero" if positive else "normal"}
+
+
+def _ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks at 1, 2 and 5 times powers of ten, or at powers alone where those are many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) <= 5 else (1,)
+    values = [float(f"{step}e{power}") for power in powers for step in steps]
+    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+
+
+def _add_surface(
+    figure: go.Figure, name: str, surface: Surface, colour: str, common: dict[str, Any]
+) -> None:
+    """An attainment surface over seeds and its band; hidden until they are asked for."""
+    dash = {"best": "dot", "median": "solid", "worst": "dash"}[name]
+    band = [*surface.better, *reversed(surface.worse)]
+    if band:
+        figure.add_scatter(
+            x=_numbers(p[0] for p in band), y=_numbers(p[1] for p in band), mode="lines",
+            line={"width": 0}, fill="toself", fillcolor=colour, opacity=0.15, hoverinfo="skip",
+            showlegend=False, meta="band", visible=False, **common,
+        )  # fmt: skip
+    figure.add_scatter(
+        x=_numbers(p[0] for p in surface.corners), y=_numbers(p[1] for p in surface.corners),
+        mode="lines", line={"color": colour, "width": 1, "shape": "hv", "dash": dash},
+        showlegend=False, meta="surface", visible=False,
+        hovertemplate=f"{common['name']}: {name} over seeds<extra></extra>", **common,
+    )  # fmt: skip
+
+
+def _add_frontier_of_all(figure: go.Figure, table: pd.DataFrame, view: View) -> None:
+    points = table[[view.x, view.y]].dropna().sort_values([view.x, view.y], kind="stable")
+    points = points[is_nondominated(points, view.x, view.y)]
+    figure.add_scatter(
+        x=_numbers(points[view.x]), y=_numbers(points[view.y]), mode="lines", hoverinfo="skip",
+        line={"shape": "hv", "width": 1, "color": _SOFT}, name="frontier of all runs", meta="all",
+    )  # fmt: skip
+
+
+def _name_ends(
+    figure: go.Figure, ends: Sequence[tuple[str, float, float]], styles: Mapping[str, Look],
+    logarithmic: bool,
+) -> None:  # fmt: skip
+    """Names at the right ends of lines, apart from each other, instead of a legend."""
+    heights = [math.log10(y) if logarithmic else y for _, _, y in ends]
+    every = [v for t in figure.data if t.meta != "all" and t.y for v in t.y if v is not None]
+    shown = [math.log10(v) if logarithmic else v for v in every]
+    span = (max(shown) - min(shown) or 1) if shown else 1
+    last = -math.inf
+    for place in sorted(range(len(ends)), key=lambda i: heights[i]):
+        label, x, _ = ends[place]
+        at = _HEIGHT * heights[place] / span
+        raised = max(at, last + _BETWEEN_NAMES)
+        last = raised
+        name = label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
+        figure.add_annotation(
+            x=math.log10(x) if figure.layout.xaxis.type == "log" else x, y=heights[place],
+            text=escape(name), name=label, xanchor="left", ax=12, ay=at - raised,
+            showarrow=True, arrowhead=0, arrowwidth=1, standoff=5,
+            arrowcolor=styles[label].colour, font={"color": styles[label].colour},
+        )  # fmt: skip
+    figure.update_layout(
+        margin={"r": 24 + 8 * max((min(len(e[0]), _LONGEST_NAME) for e in ends), default=0)}
+    )
+    figure.update_traces(showlegend=False)

@@ -20,9 +20,10 @@ from prolu_eval.analysis.slack import PROXY, TARGET
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.features import ARRAYS
-from prolu_eval.render.figures import TOPICS, VIEWS, styles
+from prolu_eval.render.figures import TOPICS, VIEWS
+from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.page_document import TABLE, environments, group_document, has_all
-from prolu_eval.render.tables import saving_table, variant_table
+from prolu_eval.render.tables import saving_matrix, saving_table, variant_table
 from prolu_eval.results import write_atomically
 
 # Variants whose L1 at equal L0 is stated, the first against the others.
@@ -49,8 +50,8 @@ def write_report(
     Raises:
         ResultsError: if the file cannot be written.
     """
-    looks = styles([label for group, _ in answers for label in group.labels])
-    parts = [_part(group, answer, looks, i) for i, (group, answer) in enumerate(answers)]
+    styles = looks([label for group, _ in answers for label in group.labels])
+    parts = [_part(group, answer, styles, i) for i, (group, answer) in enumerate(answers)]
     data = {
         "groups": [part.pop("document") for part in parts],
         "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
@@ -74,9 +75,7 @@ def write_report(
     return path
 
 
-def _part(
-    group: Group, answer: Frontier, looks: Mapping[str, tuple[str, str]], index: int
-) -> dict[str, Any]:
+def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
     """Everything the template shows of one group."""
     views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
     views -= {answer.keys}
@@ -86,16 +85,20 @@ def _part(
     replicates = resample(group, columns, n_replicates(group))
     others = {keys: frontier(group, *keys, replicates=replicates) for keys in measured}
     labels = [variant.label for variant in answer.variants][:_COMPARED]
-    document = group_document(group, answer, others, f"g{index}")
-    document["styles"] = {label: looks[label] for label in group.labels}
+    document = group_document(group, answer, others, f"g{index}", styles)
+    document["styles"] = {label: styles[label] for label in group.labels}
     features = document["features"]
     return {
         "id": document["id"],
         "title": document["title"],
-        "sentence": statement(answer),
+        "sentence": statement(answer, others=first_rivals(answer)),
+        "statement": statement(answer),
+        "matrix": saving_matrix(answer),
+        "strip": strip(group),
+        "main": document["views"][0] if document["views"] else None,
         "frontier": answer,
         "topics": {
-            topic: [view for view in document["views"] if view["topic"] == topic]
+            topic: [view for view in document["views"][1:] if view["topic"] == topic]
             for topic in TOPICS
         },
         "statements": {f"{a.keys[0]}-{a.keys[1]}": statement(a) for a in others.values()}
@@ -117,4 +120,37 @@ def _part(
         "setting": group.results[0].setting.model_dump(),
         "environments": environments(group),
         "document": document,
+    }
+
+
+def first_rivals(answer: Frontier) -> list[str]:
+    """The variants that the first screen speaks of against the best.
+
+    The one that follows it, and if that is tied, the next that it is better than.
+    """
+    best, *others = [place.label for place in answer.ranking]
+    beaten = {
+        saving.second
+        for saving in answer.savings
+        if saving.first == best and saving.status in ("certain", "likely")
+    }
+    following = others[:1]
+    if not beaten.intersection(following):
+        following += [label for label in others[1:] if label in beaten][:1]
+    return following
+
+
+def strip(group: Group) -> dict[str, str]:
+    """What was measured, in a few words: the same for all runs of the group."""
+    setting = group.results[0].setting
+    seeds = sorted({int(seed) for seed in group.table["seed"].dropna()})
+    widths = sorted({result.run.d_sae for result in group.results})
+    return {
+        "model": setting.model,
+        "hook": group.results[0].run.hook or "unknown",
+        "text": setting.tokens,
+        "tokens": f"{setting.n_counted:,}",
+        "runs": str(len(group.results)),
+        "seeds": str(len(seeds) or "unknown"),
+        "dictionary size": ", ".join(map(str, widths[:4])) + (", ..." if len(widths) > 4 else ""),
     }

@@ -11,7 +11,8 @@ import pandas as pd
 from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.features import features_document
-from prolu_eval.render.figures import VIEWS, View, axis_title
+from prolu_eval.render.figures import VIEWS, View, axis_title, view_figure
+from prolu_eval.render.looks import Look
 
 _COLUMNS = ("name", "label", "coefficient", "seed", "format", "path", "fingerprint")
 # Metrics of the table of runs; the details of a run have them all.
@@ -23,7 +24,11 @@ TABLE = (
 
 
 def group_document(
-    group: Group, answer: Frontier, others: dict[tuple[str, ...], Frontier], identity: str
+    group: Group,
+    answer: Frontier,
+    others: dict[tuple[str, ...], Frontier],
+    identity: str,
+    styles: Mapping[str, Look] | None = None,
 ) -> dict[str, Any]:
     """Everything the page shows of one group.
 
@@ -32,6 +37,7 @@ def group_document(
         answer: their frontier over the objectives that were asked for.
         others: their frontiers over other objectives, by these.
         identity: begins the ids of the group's sections.
+        styles: how variants look on the page; by default, as in any other report.
     """
     views = figure_views(group, answer.keys)
     answers = {answer.keys: answer, **others}
@@ -40,7 +46,9 @@ def group_document(
         "title": group.title,
         "keys": answer.keys,
         "runs": runs_document(group, answer),
-        "views": [view_document(group, view, answers.get((view.x, view.y))) for view in views],
+        "views": [
+            view_document(group, view, answers.get((view.x, view.y)), styles) for view in views
+        ],
         "features": features_document(group, importance(group, answer)),
     }
 
@@ -110,7 +118,12 @@ def rounded(value: float) -> float | int | None:
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
-def view_document(group: Group, view: View, answer: Frontier | None) -> dict[str, Any]:
+def view_document(
+    group: Group,
+    view: View,
+    answer: Frontier | None,
+    styles: Mapping[str, Look] | None = None,
+) -> dict[str, Any]:
     """A figure: its columns, which rows its lines join, which are on the frontier of all."""
     table = group.table.sort_values([view.x, view.y], kind="stable")
     finite = table[[view.x, view.y]].notna().all(axis=1)
@@ -119,8 +132,12 @@ def view_document(group: Group, view: View, answer: Frontier | None) -> dict[str
         own = is_nondominated(rows, view.x, view.y) if view.frontier else finite[rows.index]
         lines[str(label)] = [int(row) for row in rows.index[np.asarray(own)]]
     on = is_nondominated(table, view.x, view.y) if view.frontier else np.zeros(len(table), bool)
+    surfaces = answer.surfaces if answer else {}
+    figure = view_figure(group, view, styles, surfaces).to_plotly_json()
+    figure["layout"].pop("template", None)
     return {
         "id": f"{view.x}-{view.y}",
+        "figure": figure,
         "x": view.x,
         "y": view.y,
         "topic": view.topic,
@@ -129,10 +146,10 @@ def view_document(group: Group, view: View, answer: Frontier | None) -> dict[str
         "y_title": axis_title(view.y),
         "reading": view.reading,
         "frontier": view.frontier,
-        "logarithmic": view.logarithmic,
+        "logarithmic": {a: figure["layout"][a]["type"] == "log" for a in ("xaxis", "yaxis")},
         "lines": lines,
         "front": [int(row) for row in table.index[on]],
-        "surfaces": surfaces_document(answer.surfaces) if answer else {},
+        "surfaces": surfaces_document(surfaces),
         "definitions": [key for key in (view.x, view.y) if key in METRICS],
     }
 

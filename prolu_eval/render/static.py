@@ -9,28 +9,16 @@ import tempfile
 from pathlib import Path
 
 from prolu_eval.errors import UsageError
+from prolu_eval.render.environment import rendered
 from prolu_eval.results import write_atomically
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
 _SECONDS = 300
-# Draws every figure, and leaves the images in the page for the browser to print.
-_SCRIPT = """
-<script>
-addEventListener("load", async () => {
-  await Report.drawAll();
-  const images = {};
-  for (const plot of document.querySelectorAll(".plot")) {
-    const size = { width: 800, height: 500, scale: %d };
-    images[plot.id] = await Plotly.toImage(plot, { format: "%s", ...size });
-  }
-  const output = document.createElement("script");
-  output.type = "application/json";
-  output.id = "images";
-  output.textContent = btoa(JSON.stringify(images));
-  document.body.replaceChildren(output);
-});
-</script>
-"""
+_WIDEST = 40.0
+# Of a browser, per inch.
+_PIXELS = 96
+# Height over width.
+_SHAPE = 0.72
 
 
 def find_browser() -> str:
@@ -48,16 +36,43 @@ def find_browser() -> str:
     )  # fmt: skip
 
 
-def write_figures(page: Path, folder: Path, kind: str = "svg") -> list[Path]:
+def write_figures(
+    page: Path,
+    folder: Path,
+    kind: str = "svg",
+    *,
+    width: float = 6.75,
+    font_size: float = 8.0,
+) -> list[Path]:
     """Write every figure of a report as SVG or PNG, in light colours. The files' paths.
 
+    Args:
+        page: the report.
+        folder: for the files.
+        kind: svg or png.
+        width: in inches; a column of a paper with two is 3.25, both are 6.75.
+        font_size: of all text, in points.
+
     Raises:
-        UsageError: if there is no browser, ``kind`` is neither, or the browser does not draw.
+        UsageError: if there is no browser, ``kind`` is neither, a size is none, or the browser does
+            not draw.
         ResultsError: if a file cannot be written.
     """
     if kind not in ("svg", "png"):
         raise UsageError("--format", f"{kind!r} is no format for figures", "choose svg or png")
-    images = _drawn(find_browser(), page.read_text(encoding="utf-8"), kind)
+    if not 1 <= width <= _WIDEST:
+        raise UsageError("--width", f"{width:g} is no width of a figure", "name inches, 1 to 40")
+    if not 1 <= font_size <= _WIDEST:
+        raise UsageError("--font-size", f"{font_size:g} is no size", "name points, 1 to 40")
+    asked = {
+        "kind": kind,
+        "width": round(_PIXELS * width),
+        "height": round(_PIXELS * width * _SHAPE),
+        "scale": 1 if kind == "svg" else 3,
+        "size": round(_PIXELS / 72 * font_size, 2),
+    }
+    script = f"<script>{rendered('static.js', asked=asked)}</script>"
+    images = _drawn(find_browser(), page.read_text(encoding="utf-8"), script)
     paths = []
     for identity, url in images.items():
         path = folder / f"{identity.removesuffix('-plot')}.{kind}"
@@ -74,9 +89,8 @@ def _decoded(content: str) -> bytes:
     return unquote(content).encode()
 
 
-def _drawn(browser: str, page: str, kind: str) -> dict[str, str]:
+def _drawn(browser: str, page: str, script: str) -> dict[str, str]:
     """Data URLs of a page's figures, by the ids of their elements."""
-    script = _SCRIPT % (1 if kind == "svg" else 2, kind)
     light = page.replace('<html lang="en">', '<html lang="en" data-theme="light">', 1)
     head, _, tail = light.rpartition("</body>")
     with tempfile.TemporaryDirectory() as folder:

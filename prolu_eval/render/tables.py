@@ -1,11 +1,11 @@
 """What tables show, as text: a head and rows, for the terminal, Markdown and pages alike."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from prolu_eval.analysis import Frontier, Group
+from prolu_eval.analysis import Frontier, Group, Saving
 from prolu_eval.analysis.frontiers import Interval
 from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.rows import Row
@@ -100,3 +100,45 @@ def cells(row: Row) -> tuple[str, ...]:
 def remarks(row: Row) -> str:
     """Why, and what to do, in a sentence; empty if the numbers say it all."""
     return "; ".join(filter(None, (row.reason, row.remedy)))
+
+
+class MatrixCell(NamedTuple):
+    """What one variant saves against another: text, interval, whether it is sure, and how much."""
+
+    text: str
+    interval: str
+    status: str
+    strength: int
+
+
+def saving_matrix(answer: Frontier) -> dict[str, list[MatrixCell]]:
+    """By variant, what it takes less of the first metric than each variant at equal second metric.
+
+    Columns are in the order of rows, the ranking. ``status`` is "less" or "more" where the
+    answer calls one of the two better, "tied" where it does not, "none" where nothing is known,
+    and "self"; ``strength`` goes from 0 to 100.
+    """
+    found = {(s.first, s.second): s for s in answer.savings if s.metric == answer.keys[0]}
+    labels = [place.label for place in answer.ranking]
+    return {row: [_matrix_cell(found.get((row, column)), row == column) for column in labels]
+            for row in labels}  # fmt: skip
+
+
+def _matrix_cell(saving: Saving | None, own: bool) -> MatrixCell:
+    if own:
+        return MatrixCell("", "", "self", 0)
+    if saving is None or saving.amount.value is None:
+        return MatrixCell(saving.status if saving else "no shared range", "", "none", 0)
+    amount = saving.amount
+    value = amount.value or 0.0
+    fraction = METRICS[saving.metric].direction != "max"
+    if not fraction:
+        text, interval = f"{value:+.3g}", f"[{number(amount.low)}, {number(amount.high)}]"
+    else:
+        word = "less" if value >= 0 else "more"
+        shown = amount if value >= 0 else amount.scaled(-1)
+        text, _, interval = f"{shown:%}".partition(" %")
+        text, interval = f"{text} % {word}", interval.strip()
+    sure = saving.status in ("certain", "likely")
+    status = ("less" if value > 0 else "more") if sure else "tied"
+    return MatrixCell(text, interval, status, round(100 * min(1.0, abs(value))))

@@ -34,12 +34,20 @@ def page(
 
 def test_both_frontiers_are_overlaid(page: Any) -> None:
     data = page.evaluate(f"{PLOT}.data")
-    lines = [trace for trace in data if trace["mode"] == "lines"]
+    lines = [t for t in data if t["mode"] == "lines" and t["name"] != "way"]
     assert {trace["line"]["dash"] for trace in lines} == {"dot", "solid"}
     for trace in lines:  # a frontier only falls
         assert trace["y"] == sorted(trace["y"], reverse=True)
     (rings,) = [trace for trace in data if trace["name"] == "worse"]
     assert len(rings["x"]) == 2
+    legend = page.locator(".legendtext").all_text_contents()
+    assert any(text.endswith(", baseline") for text in legend)
+
+
+def test_it_begins_with_what_got_worse_and_ends_with_how_to_accept_it(page: Any) -> None:
+    sections = page.locator("main > section").evaluate_all("all => all.map(s => s.id)")
+    assert (sections[:2], sections[-1]) == (["judgements", "frontiers"], "accept")
+    assert page.locator("#accept code").inner_text() == "prolu-eval baseline update 'a `b`'"
 
 
 def test_every_judgement_stands_in_a_table_with_its_reason(page: Any, found: Comparison) -> None:
@@ -93,7 +101,7 @@ def test_everything_is_reached_and_done_by_keyboard(page: Any) -> None:
             page.keyboard.press("Enter")
             assert page.locator("details tr.pass").first.is_visible()
     assert focused == [
-        "xaxis", "yaxis", "Judgements that stand out", "SUMMARY", "Judgements that pass",
+        "Judgements that stand out", "xaxis", "yaxis", "SUMMARY", "Judgements that pass",
     ]  # fmt: skip
 
 
@@ -107,4 +115,4 @@ def test_where_all_pass_the_table_is_open(browser: Any, tmp_path: Path) -> None:
     path.write_text(comparison_page(compare(sweep(), sweep())), encoding="utf-8")
     for opened in opened_page(browser, path, 1440, "light"):
         assert opened.locator("tr.pass").first.is_visible()
-        assert opened.locator("#judgements table").count() == 1
+        assert opened.locator("#passed table").count() == 1

@@ -98,8 +98,8 @@ def test_names_appear_as_text_and_run_nothing(shown: Any) -> None:
     assert shown.title() == EVIL
     assert shown.locator("h1").inner_text().split() == EVIL.split()
     assert shown.locator("img, .legendtext b").count() == 0
-    legend = shown.locator(f"#{MAIN}-plot .legendtext").all_text_contents()
-    assert any("<b>" in text and "onerror" in text for text in legend)
+    named = shown.locator(f"#{MAIN}-plot").locator(".legendtext, .annotation-text")
+    assert any("<script>" in text for text in named.all_text_contents())
 
 
 def test_axe_finds_no_violation(shown: Any) -> None:
@@ -156,9 +156,9 @@ def test_a_run_opens_by_keyboard_and_focus_returns(page: Any) -> None:
 def test_switches_change_the_figure(page: Any) -> None:
     plot = f"document.getElementById('{MAIN}-plot')"
     controls = page.locator(f"#{MAIN} .controls")
-    assert page.evaluate(f"{plot}.layout.xaxis.type") == "linear"
-    controls.get_by_label("log x").check()
     assert page.evaluate(f"{plot}.layout.xaxis.type") == "log"
+    controls.get_by_label("log x").uncheck()
+    assert page.evaluate(f"{plot}.layout.xaxis.type") == "linear"
     assert page.locator(f"#{MAIN} .errorbar path").count() > 0
     controls.get_by_label("95 % intervals").uncheck()
     assert page.locator(f"#{MAIN} .errorbar path").count() == 0
@@ -261,3 +261,18 @@ def test_it_prints_with_every_figure(page: Any) -> None:
     )
     page.emulate_media(media="print")
     assert not page.locator(".bar").is_visible()
+
+
+def test_the_first_screen_answers(browser: Any, page_path: Path) -> None:
+    for width, height in ((1440, 1000), (390, 1000)):
+        for opened in opened_page(browser, page_path, width, "light"):
+            opened.wait_for_function(f"{DATA}?.length > 0")
+            top = "e => e.getBoundingClientRect().top"
+            bottom = "e => e.getBoundingClientRect().bottom"
+            assert opened.locator("#g0 .answer").evaluate(bottom) < height
+            assert opened.locator(f"#{MAIN}-plot").evaluate(top) < height * 0.8
+            if width > 1000:
+                assert opened.locator("#g0 .matrix").evaluate(top) < height / 2
+                assert opened.locator(f"#{MAIN}-plot").evaluate(bottom) < height
+            assert opened.locator("#g0 .matrix .self").count() == 4
+            assert "blocks" in opened.locator("#g0 .strip").inner_text()

@@ -19,12 +19,14 @@ from prolu_eval.analysis import Frontier, Group, answer_results, frontier
 from prolu_eval.errors import UsageError
 from prolu_eval.render.environment import embedded
 from prolu_eval.render.features import features_document, history_file, packed_floats
-from prolu_eval.render.figures import VIEWS, styles
+from prolu_eval.render.figures import VIEWS, view_figure
+from prolu_eval.render.looks import COLOURS, looks
 from prolu_eval.render.markdown import frontier_markdown
-from prolu_eval.render.page import write_report
+from prolu_eval.render.page import first_rivals, write_report
 from prolu_eval.render.page_document import figure_views, group_document, importance, runs_document
 from prolu_eval.render.static import find_browser, write_figures
 from prolu_eval.render.table_files import run_frame, write_table
+from prolu_eval.render.tables import saving_matrix
 from prolu_eval.render.terminal import frontier_text
 from prolu_eval.results import Result, read_result, result_files, select, write_result
 from tests.helpers.cli import run
@@ -95,7 +97,7 @@ def test_figures_join_what_is_nondominated() -> None:
     assert "sqrt_l1-mse" not in views, "no run has it"
 
 
-def test_variants_and_slack_on_the_page(tmp_path: Path) -> None:
+def test_variants_on_the_page(tmp_path: Path) -> None:
     path = write_report([only(by_hand())], tmp_path / "r.html")
     text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
     cells = " ".join(unescape(text).split())
@@ -104,11 +106,6 @@ def test_variants_and_slack_on_the_page(tmp_path: Path) -> None:
     assert "relu+l1 3 1 2 33.33 % 0 %" in cells
     assert "alone 1 0 0 0 % 0 %" in cells
     assert "up to (5, 4)" in cells
-    # relu's (1, 4), (2, 4), (3, 3) against prolu's (2, 2), (5, 1): a2 needs (3, 3) <= 3 (5, 1).
-    assert "relu+l1 prolu/ste+l1 3 0.6667" in cells
-    assert "On the target's frontier alone: b1, b3, a1" in cells
-    assert "On the proxy's alone: a2, a3" in cells
-    assert "On both: b2" in cells
     assert "No lead of any variant is stated" in cells
 
 
@@ -206,9 +203,9 @@ def test_what_is_embedded_cannot_end_its_element() -> None:
 
 def test_variants_look_alike_everywhere_and_unlike_each_other() -> None:
     labels = [f"v{i}" for i in range(56)]
-    looks = styles(labels)
-    assert len(set(looks.values())) == 56
-    assert styles(["v0", "v1"])["v1"] == styles(["v1", "v0"])["v1"]
+    found = looks(labels)
+    assert len(set(found.values())) == 56
+    assert looks(["relu+l1", "v1"])["v1"] == looks(["v1", "other"])["v1"]
     assert len({(view.x, view.y) for view in VIEWS}) == len(VIEWS)
 
 
@@ -370,8 +367,12 @@ def test_figures_for_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     main = (tmp_path / "svg" / "g0-l0-ce_degradation.svg").read_text()
     assert main.startswith("<svg")
     assert "CE degradation" in main
-    assert len(re.findall('class="point[ "]', main)) == 7 + 4, "runs, and rings around the frontier"
+    assert len(re.findall('class="point[ "]', main)) == 7, "one a run"
     assert len(files) >= 4
+    small = write_figures(page, tmp_path / "column", width=3.25, font_size=8)
+    column = next(p for p in small if p.stem == "g0-l0-ce_degradation").read_text()
+    assert 'width="312"' in column[:300], "3.25 inches at 96 pixels each"
+    assert min(map(float, re.findall(r"font-size: ([0-9.]+)px", column))) >= 7 * 96 / 72
     png = write_figures(page, tmp_path / "png", "png")
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in png)
     with pytest.raises(UsageError, match="svg or png"):
@@ -426,3 +427,93 @@ def test_frontier_command_prints_and_writes(
     three = json.loads(run(capfd, "frontier", tmp_path, "-z", "mse", "--json", "--quiet").out)
     assert three["keys"] == ["l0", "ce_degradation", "mse"]
     assert three["frontier"] == ["a1", "b2", "a3"]
+
+
+def test_a_page_goes_where_results_go_and_json_always_has_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prolu_eval.evaluation import Outcome
+
+    (tmp_path / "runs").mkdir()
+    measured = [Outcome(r.run.name, tmp_path / "runs", "cached", r.run.variant, "native", r)
+                for r in by_hand()]  # fmt: skip
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: measured)
+    out = tmp_path / "out"
+    asked = ("frontier", tmp_path / "runs", "--results", out, "--quiet", "--json")
+    assert run(capfd, *asked).json()["report"] == str(out / "report.html")
+    assert list((tmp_path / "runs").iterdir()) == []
+    failed = [Outcome("a", tmp_path, "failed", "relu", "native", None, "cannot be read")]
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: failed)
+    ran = run(capfd, *asked)
+    found = ran.json()
+    assert (ran.code, found["report"], found["groups"]) == (2, None, [])
+    assert [(r["run"], r["status"], r["error"]) for r in found["runs"]] == [
+        ("a", "failed", "cannot be read")
+    ]
+
+
+def test_the_matrix_says_what_a_row_takes_less_than_a_column() -> None:
+    rng = np.random.default_rng(0)
+    made = [drawn(f"{label}{i}", label, rng, factor * 4.0**i, 1 / 4.0**i)
+            for label, factor in (("a", 1.0), ("b", 2.0)) for i in range(4)]  # fmt: skip
+    _, answer = only(made)
+    matrix = saving_matrix(answer)
+    ours, theirs = matrix["a"][1], matrix["b"][0]
+    assert list(matrix) == ["a", "b"]
+    assert (matrix["a"][0].status, ours.status, theirs.status) == ("self", "less", "more")
+    (saving,) = (s for s in answer.savings if (s.first, s.metric) == ("a", "l0"))
+    assert ours.text == f"{saving.amount:%}".partition(" %")[0] + " % less"
+    assert theirs.text.endswith("% more")
+    assert ours.interval.startswith("[")
+    apart = [result("a", "a", {"l0": 1, "ce_degradation": 1}),
+             result("b", "b", {"l0": 2, "ce_degradation": 5})]  # fmt: skip
+    assert saving_matrix(only(apart)[1])["a"][1].text == "no shared range"
+
+
+def test_figures_are_plotly_s_and_drawn_to_be_read() -> None:
+    rng = np.random.default_rng(0)
+    made = [drawn(f"{label}{i}", label, rng, factor * 4.0**i, 1 / 4.0**i)
+            for label, factor in (("a", 1.0), ("b", 2.0)) for i in range(4)]  # fmt: skip
+    group, _ = only(made)
+    figure = view_figure(group, VIEWS[0])
+    assert figure.layout.xaxis.type == "log"
+    assert {5, 10, 20, 50, 100} <= set(figure.layout.xaxis.tickvals)
+    assert {note.name for note in figure.layout.annotations} == {"a", "b"}
+    (steps,) = (trace for trace in figure.data if trace.meta == "all")
+    assert steps.line.shape == "hv"
+    figure.to_json()
+
+
+def test_bars_of_fractions_end_at_zero_and_axes_begin_there() -> None:
+    made = result("a", "x", {"l0": 3, "dead_fraction": 0.01})
+    wide = made.metrics["dead_fraction"].model_copy(update={"ci95": (-0.02, 0.04)})
+    metrics = {**made.metrics, "dead_fraction": wide}
+    group, _ = only([made.model_copy(update={"metrics": metrics})])
+    figure = view_figure(group, next(v for v in VIEWS if v.y == "dead_fraction"))
+    (bars,) = (trace.error_y for trace in figure.data if trace.mode == "markers")
+    assert list(bars.arrayminus) == [pytest.approx(0.01)]
+    assert figure.layout.yaxis.rangemode == "tozero"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colours_are_seen_on_light_and_on_dark(colour: str) -> None:
+    dark, own = luminance("#0f1318"), luminance(colour)
+    assert 1.05 / (own + 0.05) >= 3
+    assert (own + 0.05) / (dark + 0.05) >= 3
+
+
+def test_the_first_screen_speaks_of_a_variant_that_is_worse() -> None:
+    rng = np.random.default_rng(0)
+    factors = {"a": 1.0, "b": 1.0, "c": 1.01, "d": 6.0}
+    made = [drawn(f"{label}{i}", label, rng, factor * 2.0**i, 1 / 2.0**i)
+            for label, factor in factors.items() for i in range(7)]  # fmt: skip
+    _, answer = only(made)
+    best, following, *_ = [place.label for place in answer.ranking]
+    assert best != "d"
+    assert first_rivals(answer) == [following, "d"]

@@ -1,50 +1,11 @@
 "use strict";
 // Figures of runs over two columns, as Plotly's traces.
 const Figures = (() => {
-  const { escaped, token } = Report;
+  const { token, narrow } = Report;
   const FAINT = 0.12;
 
   const columnOf = (group, key) => group.runs.metrics[key]?.value ?? group.runs[key];
   const short = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString());
-
-  function hover(group, view, row) {
-    const { runs } = group;
-    const lines = [`<b>${escaped(runs.name[row])}</b>`, escaped(runs.label[row])];
-    if (runs.coefficient[row] !== null) lines.push(`coefficient ${short(runs.coefficient[row])}`);
-    for (const [key, title] of [[view.x, view.x_title], [view.y, view.y_title]]) {
-      const metric = runs.metrics[key];
-      if (metric) {
-        lines.push(`${title}: ${short(metric.value[row])} [${short(metric.low[row])}, ${short(metric.high[row])}]`);
-      }
-    }
-    return lines.join("<br>");
-  }
-
-  function errorBars(group, key, rows, colour) {
-    const metric = group.runs.metrics[key];
-    if (!metric) return undefined;
-    const part = (row, end) => (metric[end][row] === null ? 0 : Math.abs(metric[end][row] - metric.value[row]));
-    return {
-      type: "data", symmetric: false, thickness: 1, width: 2, color: colour,
-      array: rows.map((row) => part(row, "high")), arrayminus: rows.map((row) => part(row, "low")),
-    };
-  }
-
-  // A variant's attainment surfaces, with their bands if intervals are shown.
-  function surfaces(own, colour, common, state) {
-    return [["best", "dot"], ["median", "solid"], ["worst", "dash"]].flatMap(([name, dash]) => {
-      const { corners, better, worse } = own[name];
-      const line = (points) => ({ x: points.map((p) => p[0]), y: points.map((p) => p[1]) });
-      const band = {
-        ...common, ...line([...better, ...worse.toReversed()]), mode: "lines", line: { width: 0 }, fill: "toself",
-        fillcolor: colour, opacity: 0.15 * common.opacity, showlegend: false, hoverinfo: "skip",
-      };
-      return [...(state.bars && better.length ? [band] : []), {
-        ...common, ...line(corners), mode: "lines", line: { color: colour, width: 1, shape: "hv", dash },
-        showlegend: false, hovertemplate: `${common.name}: ${name} over seeds<extra></extra>`,
-      }];
-    });
-  }
 
   function surfacesCsv(view) {
     const rows = Object.entries(view.surfaces).flatMap(([label, named]) =>
@@ -53,43 +14,43 @@ const Figures = (() => {
     return [["variant", "surface", "part", view.x, view.y], ...rows];
   }
 
-  // `state`: { label, run, bars, surfaces, log: {xaxis, yaxis} }
+  // A figure as Python built it, with what `state` { label, run, bars, surfaces, log } asks for.
   function scatter(group, view, state) {
-    const x = columnOf(group, view.x);
-    const y = columnOf(group, view.y);
-    const at = (rows) => ({ x: rows.map((row) => x[row]), y: rows.map((row) => y[row]) });
-    const data = [];
-    for (const [label, [colour, symbol]] of Object.entries(group.styles)) {
-      const rows = group.runs.label.flatMap((own, row) =>
-        own === label && x[row] !== null && y[row] !== null ? [row] : []);
-      const opacity = state.label === null || state.label === label ? 1 : FAINT;
-      const common = { type: "scatter", legendgroup: label, name: escaped(label), opacity };
-      data.push({
-        ...common, ...at(view.lines[label] ?? []), mode: "lines", hoverinfo: "skip", showlegend: false,
-        line: { color: colour, width: 1.5 },
-      });
-      data.push({
-        ...common, ...at(rows), mode: "markers", customdata: rows,
-        marker: { color: colour, symbol, size: 9 },
-        ...(state.bars ? { error_x: errorBars(group, view.x, rows, colour), error_y: errorBars(group, view.y, rows, colour) } : {}),
-        text: rows.map((row) => hover(group, view, row)), hovertemplate: "%{text}<extra></extra>",
-      });
-      if (state.surfaces && view.surfaces[label]) data.push(...surfaces(view.surfaces[label], colour, common, state));
-    }
-    if (view.frontier) {
-      data.push({
-        ...at(view.front), type: "scatter", mode: "markers", name: "on the frontier of all", hoverinfo: "skip",
-        marker: { symbol: "circle-open", size: 16, line: { width: 1.5 }, color: token("--soft") },
-      });
-    }
+    const shown = (trace) => {
+      if (trace.meta === "band") return state.surfaces && state.bars;
+      return trace.meta === "surface" ? state.surfaces : true;
+    };
+    const bars = (trace, name) => (trace[name] ? { [name]: { ...trace[name], visible: state.bars } } : {});
+    const named = view.figure.layout.annotations ?? [];
+    const narrowed = narrow();
+    const standing = state.run === null ? state.label : group.runs.label[state.run];
+    const strength = (label) => (standing === null || label === undefined || label === standing ? 1 : FAINT);
+    const data = view.figure.data.filter(shown).map((trace) => ({
+      ...trace, visible: true, opacity: strength(trace.legendgroup) * (trace.opacity ?? 1),
+      ...bars(trace, "error_x"), ...bars(trace, "error_y"),
+      ...(narrowed && named.length && trace.mode === "markers" ? { showlegend: true } : {}),
+    }));
+    const [x, y] = [columnOf(group, view.x), columnOf(group, view.y)];
     if (state.run !== null && x[state.run] !== null && y[state.run] !== null) {
       data.push({
-        ...at([state.run]), type: "scatter", mode: "markers", name: "chosen run", hoverinfo: "skip",
-        marker: { symbol: "circle-open", size: 22, line: { width: 3 }, color: token("--ink") },
+        x: [x[state.run]], y: [y[state.run]], type: "scatter", mode: "markers", name: "chosen run", hoverinfo: "skip",
+        showlegend: false, marker: { symbol: "circle-open", size: 22, line: { width: 3 }, color: token("--ink") },
       });
     }
-    const axis = (name, title) => ({ title: { text: title }, type: state.log[name] ? "log" : "linear" });
-    return { data, layout: { xaxis: axis("xaxis", view.x_title), yaxis: axis("yaxis", view.y_title) } };
+    const layout = { ...view.figure.layout };
+    for (const axis of ["xaxis", "yaxis"]) {
+      if (state.log[axis] === view.logarithmic[axis]) continue;
+      const { tickvals, ticktext, ...plain } = layout[axis];
+      layout[axis] = { ...plain, type: state.log[axis] ? "log" : "linear" };
+    }
+    // Names at line ends are placed for the axes that Python chose; on others, a legend stands for them.
+    const asBuilt = ["xaxis", "yaxis"].every((axis) => state.log[axis] === view.logarithmic[axis]);
+    if (named.length && (narrowed || !asBuilt)) {
+      layout.annotations = [];
+      layout.margin = { ...layout.margin, r: 16 };
+      for (const trace of data) if (trace.mode === "markers" && trace.legendgroup) trace.showlegend = true;
+    } else layout.annotations = named.map((note) => ({ ...note, opacity: strength(note.name) }));
+    return { data, layout };
   }
 
   function scatterCsv(group, view) {

@@ -18,7 +18,7 @@
   function figures(group) {
     for (const view of group.views) {
       const id = `${group.id}-${view.id}-plot`;
-      const state = { bars: group.runs.name.length <= MANY, surfaces: false, log: { xaxis: view.logarithmic === "x", yaxis: false } };
+      const state = { bars: group.runs.name.length <= MANY, surfaces: false, log: { ...view.logarithmic } };
       const now = () => ({ ...state, label: chosen.label, run: chosen.group === group ? chosen.run : null });
       const controls = document.querySelector(`.controls[data-view="${CSS.escape(id)}"]`);
       controls.querySelector("[data-bars]").checked = state.bars;
