@@ -22,8 +22,8 @@ class Slots(NamedTuple):
     """Active codes of tokens, ``capacity`` slots a token.
 
     ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``n_active`` [n] slots
-    of a token those whose value is 0 are empty. Where ``n_active`` exceeds the capacity, what counts
-    is ``m`` [n, d_sae], the pre-activations that ``thresholding`` turns into codes.
+    of a token those whose value is 0 are empty. Where ``n_active`` exceeds the capacity, what
+    counts is ``m`` [n, d_sae], the pre-activations that ``thresholding`` turns into codes.
     """
 
     feature: Tensor
