@@ -109,6 +109,9 @@ def train_and_print(
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
         say(f"{new} runs trained, {present} were there already: {out}")
+        for t in trained:
+            if t.not_converged is not None:
+                remark(f"{t.plan.name}: not converged: {t.not_converged}.")
     failed = [t for t in trained if t.status == "failed"]
     for t in failed:
         remark(str(t.error))
@@ -123,6 +126,7 @@ def _describe(trained: "Trained") -> dict[str, Any]:
         "path": str(trained.folder),
         "status": trained.status,
         "error": trained.error,
+        "not_converged": trained.not_converged,
     }
 
 

@@ -16,7 +16,7 @@ from prolu_eval.results.documents import (
     Setting,
     StoredArrays,
 )
-from prolu_eval.results.files import check_writable, file_digests, write_atomically
+from prolu_eval.results.files import check_writable, file_digests, replacing, write_atomically
 from prolu_eval.results.store import (
     FOLDER,
     outdated,
@@ -44,6 +44,7 @@ __all__ = [
     "load_results",
     "outdated",
     "read_result",
+    "replacing",
     "result_files",
     "write_atomically",
     "write_result",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -98,10 +98,13 @@ class Shared(_Table):
         return self.d_sae or max(1, round((self.expansion or 0) * d_in))
 
 
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Within(_Table):
     """What varies within every sweep, beside its coefficients."""
 
-    learning_rates: list[float] = Field(min_length=1)
+    learning_rates: list[LearningRate] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
 
 
@@ -111,9 +114,9 @@ class Sweep(_Table):
     variant: str
     options: dict[str, Any] = Field(default_factory=dict)
     penalty: str | None = None
-    coefficients: list[float] = []
-    k: list[float] = []
-    learning_rates: list[float] | None = Field(None, min_length=1)
+    coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
+    k: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
+    learning_rates: list[LearningRate] | None = Field(None, min_length=1)
     seeds: list[int] | None = Field(None, min_length=1)
 
     @model_validator(mode="before")
@@ -150,17 +153,30 @@ class Sweep(_Table):
         k: float | None = None,
         normalisation: Normalisation = "none",
     ) -> SparseAutoencoder:
-        """An autoencoder of the sweep, its weights zero.
+        """An autoencoder of the sweep, its weights zero; :meth:`check` has been passed."""
+        cls = VARIANTS[self.variant]
+        return cls(d_in, d_sae, self.options_with(k), normalisation=normalisation)
+
+    def check(self, d_sae: int) -> None:
+        """See that the sweep suits a number of features.
 
         Raises:
-            ConfigError: if the options do not suit the number of features.
+            ConfigError: if an option does not, or a k is larger than it.
         """
-        cls = VARIANTS[self.variant]
-        try:
-            return cls(d_in, d_sae, self.options_with(k), normalisation=normalisation)
-        except ValueError as error:
-            subject = f"a sweep of {self.variant}"
-            raise ConfigError(subject, str(error), "change the sweep file") from None
+        if self.k and max(self.k) > d_sae:
+            raise ConfigError(
+                f"a sweep of {self.variant}",
+                f"k = {max(self.k):g} is more than the {d_sae} features",
+                "choose smaller values of k, or more features",
+            )
+        values: list[float] | list[None] = self.k or [None]
+        for k in values:
+            try:
+                VARIANTS[self.variant].check_options(d_sae, self.options_with(k))
+            except ValueError as error:
+                raise ConfigError(
+                    f"a sweep of {self.variant}", str(error), "change the sweep file"
+                ) from None
 
     def options_with(self, k: float | None) -> VariantOptions:
         """The variant's options, checked, with k where that is what varies."""
@@ -174,6 +190,15 @@ class SweepFile(_Table):
     shared: Shared
     within: Within
     sweep: list[Sweep] = Field(min_length=1)
+
+    def check(self, d_in: int) -> None:
+        """See that every sweep suits the width of the activations.
+
+        Raises:
+            ConfigError: if one does not.
+        """
+        for sweep in self.sweep:
+            sweep.check(self.shared.dictionary_size(d_in))
 
     def plans(self) -> Iterator["Plan"]:
         """Every run of the grid, sweep by sweep."""
@@ -221,8 +246,8 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
     """Read and check a sweep file; overrides that are not None replace what is shared.
 
     Raises:
-        ConfigError: if the file cannot be read, has an unknown key or a value out of range, or
-            names an unknown variant, option or penalty.
+        ConfigError: if the file cannot be read, has an unknown key or a value out of range, names
+            an unknown variant, option or penalty, or has more active features than features.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -241,6 +266,9 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(path, f"{where}: {reason}", f"compare it with {EXAMPLE}") from None
+    if file.shared.d_sae is not None:
+        for sweep in file.sweep:
+            sweep.check(file.shared.d_sae)
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")
     return file

@@ -51,18 +51,21 @@ class Stack:
         d_in = len(statistics.mean)
         self.d_sae = shared.dictionary_size(d_in)
         device = statistics.mean.device
-        self._saes = [
-            plan.sweep.autoencoder(d_in, self.d_sae, plan.k, shared.sae_normalisation)
-            for plan in plans
-        ]
-        for sae, plan in zip(self._saes, plans, strict=True):
+        self._saes: list[SparseAutoencoder] = []
+        self.parameters: dict[str, Tensor] = {}
+        for index, plan in enumerate(plans):
+            sae = plan.sweep.autoencoder(d_in, self.d_sae, plan.k, shared.sae_normalisation)
             initialise(sae, plan.seed, statistics)
-        self.parameters = {
-            name: torch.stack([_by_feature(name, sae.get_parameter(name)) for sae in self._saes])
-            .to(device)
-            .requires_grad_()
-            for name, _ in self._saes[0].named_parameters()
-        }
+            for name, parameter in sae.named_parameters():
+                own = _by_feature(name, parameter)
+                if name not in self.parameters:
+                    self.parameters[name] = torch.empty(len(plans), *own.shape, device=device)
+                self.parameters[name][index] = own
+                # The stacked tensors take their place; the shape is all that is still needed.
+                parameter.data = parameter.new_zeros(()).expand(parameter.shape)
+            self._saes.append(sae)
+        for stacked in self.parameters.values():
+            stacked.requires_grad_()
         # Per-feature tensors begin alike in every feature; a restarted one begins so again.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
         self._passes = Passes(plans, self._saes, shared, layout, device)
@@ -122,8 +125,19 @@ class Stack:
 
         ``options`` replace those of the sweep, to see what another synthetic gradient would do.
         """
-        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._chunks(x)]
+        parts = [part for (part,) in self.gradients_in_parts(x, options)]
         return {name: torch.cat([part[name] for part in parts]) for name in self.trained}
+
+    def gradients_in_parts(
+        self, x: Tensor, *options: VariantOptions | None
+    ) -> Iterator[tuple[dict[str, Tensor], ...]]:
+        """As :meth:`gradients`, for each of several options, in order but never for all at once."""
+        for chunk in self._chunks(x):
+            yield tuple(self._differentiate(chunk, x, chosen)[0] for chosen in options)
+
+    def try_out(self, x: Tensor) -> None:
+        """Do the most of a step's work for some of the stack, and change nothing."""
+        self._differentiate(next(self._chunks(x)), x)
 
     def _chunks(self, x: Tensor) -> Iterator[Chunk]:
         return self._passes.chunks(len(x), self._share)
@@ -154,6 +168,9 @@ class Stack:
         gradients, losses, done = self._differentiate(chunk, x, sizes=sizes)
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
+            if len(gradient) == len(parameter) and gradient.is_contiguous():
+                parameter.grad = gradient
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad[chunk.which] = gradient

@@ -63,12 +63,23 @@ class Stream:
         return self._buffer[self._used : self._used + n]
 
     def _refill(self) -> None:
+        """Make a new buffer of what is left and of further rows.
+
+        If it is interrupted, the stream is where it was before.
+        """
+        before = self._order, self._generator.get_state()
         pending = [self._buffer[self._used :]] if len(self._buffer) else []
         size = sum(map(len, pending))
-        while size < self._buffer_size:
-            pending.append(self._source(self._next_rows()))
-            size += len(pending[-1])
+        try:
+            while size < self._buffer_size:
+                pending.append(self._source(self._next_rows()))
+                size += len(pending[-1])
+        except BaseException:
+            self._order, state = before
+            self._generator.set_state(state)
+            raise
         buffer = torch.cat(pending)
+        pending.clear()
         order = torch.randperm(size, generator=self._generator).to(buffer.device)
         self._buffer, self._used = buffer[order], 0
 
