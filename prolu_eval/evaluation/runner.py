@@ -1,12 +1,9 @@
 """Evaluating every run in folders: what belongs together is measured together."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from prolu_eval.checkpoints import discover
 from prolu_eval.errors import ProluEvalError, ResultsError
@@ -14,6 +11,7 @@ from prolu_eval.evaluation.grouping import grouped
 from prolu_eval.evaluation.options import Options, Outcome, check
 from prolu_eval.evaluation.session import Session, failed
 from prolu_eval.plain_text import printable
+from prolu_eval.precision import matrix_products
 from prolu_eval.runs import Broken, Run
 
 
@@ -60,7 +58,7 @@ def evaluate(
             runs.append(item)
     session = Session(options, progress, settle)
     groups = grouped(runs, options, lambda run, error: settle(failed(run, error)))
-    with _matrix_products(tf32=options.dtype == "tf32"):
+    with matrix_products(tf32=options.dtype == "tf32"):
         for group, members in groups:
             try:
                 session.evaluate(group, members)
@@ -90,14 +88,3 @@ def _discover(roots: list[Path]) -> list[Run | Broken]:
         for title, place in titles.items()
         for item in discover(distinct[place])
     ]
-
-
-@contextlib.contextmanager
-def _matrix_products(*, tf32: bool) -> Iterator[None]:
-    """Whether float32 matrix products on CUDA may round to TF32, until the block ends."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

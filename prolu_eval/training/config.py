@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prolu_eval.errors import ConfigError
@@ -58,8 +59,10 @@ class Shared(_Table):
     auxk: float = Field(1 / 32, ge=0, description="weight of topk's loss on dead features")
     k_aux: int | None = Field(None, gt=0, description="dead features per token; half of d_in")
     threshold_ema: float = Field(0.99, ge=0, lt=1, description="of batchtopk's threshold, per step")
-    precision: Literal["float32", "mixed"] = Field(
-        "float32", description="mixed: products in bfloat16 on CUDA"
+    precision: Literal["tf32", "float32", "mixed"] = Field(
+        "tf32",
+        description="of products on CUDA, the model's too: TF32, float32, or bfloat16 (mixed) with "
+        "float32 weights, codes, thresholds and sums; a CPU always computes in float32",
     )
     data_seed: int = 0
 
@@ -76,6 +79,10 @@ class Shared(_Table):
         if (self.d_sae is None) == (self.expansion is None):
             raise ValueError("give either d_sae or expansion")
         return self
+
+    def precision_on(self, device: torch.device) -> Literal["tf32", "float32", "mixed"]:
+        """The precision of products on a device."""
+        return self.precision if device.type == "cuda" else "float32"
 
     @property
     def n_steps(self) -> int:

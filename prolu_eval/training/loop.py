@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from prolu_eval.errors import EvaluationError, Interrupted
 from prolu_eval.lm import LanguageModel
+from prolu_eval.precision import matrix_products
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.cache import cached
@@ -28,7 +29,7 @@ from prolu_eval.training.initial import measure
 from prolu_eval.training.interruption import Interruption
 from prolu_eval.training.loggers import Logger
 from prolu_eval.training.stack import Stack
-from prolu_eval.training.stream import Stream, from_model
+from prolu_eval.training.stream import Ahead, Stream, from_model
 from prolu_eval.training.threads import at, quickest
 
 _LOGS = 50
@@ -93,21 +94,29 @@ class Training:
         settings: Settings,
     ) -> None:
         self._shared, self._settings = shared, settings
-        source = (
-            from_model(model, shared.hook, tokens)
-            if settings.cache is None
-            else cached(model, shared.hook, tokens, settings.cache)
-        )
+        precision = shared.precision_on(model.device)
+        self._tf32 = precision == "tf32"
         self._interruption = Interruption()
 
         def activations(rows: Tensor) -> Tensor:
             self._interruption.check()
             return source(rows)
 
+        ahead = model.device.type == "cuda" and settings.cache is None
         self._stream = Stream(
-            activations, len(tokens), shared.batch_size, shared.buffer_size, shared.data_seed
+            Ahead(activations, model.device) if ahead else activations,
+            len(tokens),
+            shared.batch_size,
+            shared.buffer_size,
+            shared.data_seed,
         )
-        sample = self._stream.peek(_SAMPLE)
+        with matrix_products(tf32=self._tf32):
+            source = (
+                from_model(model, shared.hook, tokens, mixed=precision == "mixed")
+                if settings.cache is None
+                else cached(model, shared.hook, tokens, settings.cache, precision)
+            )
+            sample = self._stream.peek(_SAMPLE)
         if not torch.isfinite(sample).all():
             raise EvaluationError(
                 shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
@@ -137,6 +146,7 @@ class Training:
         written = time.monotonic()
         with ExitStack() as around:
             around.enter_context(self._interruption)
+            around.enter_context(matrix_products(tf32=self._tf32))
             threads = self._threads()
             if threads is not None:
                 around.enter_context(at(threads))

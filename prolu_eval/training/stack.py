@@ -4,6 +4,7 @@ Each autoencoder's loss depends on its own slice of the parameters alone, so the
 of losses is each one's own gradient, and training them together equals training each alone.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -17,6 +18,9 @@ from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.initial import Statistics, initialise
 from prolu_eval.training.objectives import Pass
 from prolu_eval.training.passes import Chunk, Losses, Passes, rate_factor
+
+# After how many steps a GPU's layout is chosen; after the last, every so many.
+_CHOICES = (0, 20, 100, 500)
 
 
 class Stack:
@@ -100,6 +104,8 @@ class Stack:
 
         ``sizes``: whether to measure l0, l1 and sqrt_l1 too.
         """
+        if self._passes.chooses and (self.n_done in _CHOICES or self.n_done % _CHOICES[-1] == 0):
+            self._choose(x)
         losses = [self._descend(chunk, x, sizes=sizes) for chunk in self._chunks(x)]
         measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
         self._keep_radial_part_out()
@@ -109,7 +115,7 @@ class Stack:
         self._optimiser.step()
         self._constrain()
         self.silent += len(x)
-        self.silent[measured.fired] = 0
+        self.silent.masked_fill_(measured.fired, 0)  # which, unlike an index, waits for nothing
         self._share = measured.share
         self.n_done += 1
         return measured
@@ -139,6 +145,24 @@ class Stack:
         """Do the most of a step's work for some of the stack, and change nothing."""
         self._differentiate(next(self._chunks(x)), x)
 
+    def _choose(self, x: Tensor) -> None:
+        """Measure on a GPU which layout is faster, now that so many entries take part."""
+        chunk = next(self._chunks(x))
+        leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
+        share = float(self._passes.run(chunk, x, leaves).active.share().max())
+
+        def seconds() -> float:
+            times = []
+            for _ in range(3):
+                torch.cuda.synchronize(x.device)
+                start = time.perf_counter()
+                self.try_out(x)
+                torch.cuda.synchronize(x.device)
+                times.append(time.perf_counter() - start)
+            return min(times)
+
+        self._passes.choose(share, seconds)
+
     def _chunks(self, x: Tensor) -> Iterator[Chunk]:
         return self._passes.chunks(len(x), self._share)
 
@@ -152,11 +176,9 @@ class Stack:
     ) -> tuple[dict[str, Tensor], Losses, Pass]:
         leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
         wanted = {name: leaves[name].requires_grad_() for name in self.trained}
-        mixed = self.shared.precision == "mixed" and x.is_cuda
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-            done = self._passes.run(chunk, x, leaves, options)
-            dead = self.silent[chunk.which] >= self.shared.dead_after
-            losses = self._passes.losses(chunk, done, dead, self.n_done, sizes=sizes)
+        done = self._passes.run(chunk, x, leaves, options)
+        dead = self.silent[chunk.which] >= self.shared.dead_after
+        losses = self._passes.losses(chunk, done, dead, self.n_done, sizes=sizes)
         gradients = torch.autograd.grad(
             losses.loss.sum(), list(wanted.values()), materialize_grads=True
         )
