@@ -76,6 +76,12 @@ class Passes:
         layout: how passes work; None for what suits: on a CPU by the share of active entries, on a
             GPU what :meth:`choose` says.
         device: where the parameters are.
+
+    Attributes:
+        objective: of the variant.
+        fixed: the layout of all; None if the share of active entries decides.
+        chooses: whether :meth:`choose` is to be called from time to time.
+        coefficients: of the penalty. [n]
     """
 
     def __init__(
@@ -94,7 +100,7 @@ class Passes:
         self._gathered: type[Active] = GatheredMixed if mixed else GatheredOnDevice
         self.chooses = layout is None and device.type != "cpu"
         self._saes, self._shared = saes, shared
-        self._fixed = self._whole if self.chooses else layout
+        self.fixed = self._whole if self.chooses else layout
         self._at_once = 0
         self._d_sae = saes[0].d_sae
         self._all = torch.ones_like(self.coefficients)
@@ -116,8 +122,8 @@ class Passes:
             start = end
 
     def _layouts(self, share: Tensor) -> list[type[Active]]:
-        if self._fixed is not None:
-            return [self._fixed] * len(share)  # without waiting for a GPU to tell the share
+        if self.fixed is not None:
+            return [self.fixed] * len(share)  # without waiting for a GPU to tell the share
         return [Gathered if part < _GATHERED_BELOW else Full for part in share.tolist()]
 
     def choose(self, share: float, seconds: Callable[[], float]) -> None:
@@ -127,12 +133,12 @@ class Passes:
             share: the fraction of entries that take part.
             seconds: what a pass takes, measured, with the layout that is set.
         """
-        self._fixed = self._whole
+        self.fixed = self._whole
         whole = seconds()
         if share < _GATHERED_BELOW_ON_DEVICE:
-            self._fixed = self._gathered
+            self.fixed = self._gathered
             if seconds() > whole:
-                self._fixed = self._whole
+                self.fixed = self._whole
 
     def _codes_at_once(self, layout: type[Active]) -> int:
         if self.coefficients.is_cuda:

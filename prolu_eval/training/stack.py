@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from prolu_eval.kernels import suit
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.saes.trec import TrecOptions
 from prolu_eval.training.active import Active
@@ -95,6 +96,11 @@ class Stack:
         return self._saes[0].options
 
     @property
+    def layout(self) -> type[Active] | None:
+        """How all passes work now; None if that differs between autoencoders."""
+        return self._passes.fixed
+
+    @property
     def trained(self) -> dict[str, Tensor]:
         """The parameters that the optimiser moves."""
         return {name: p for name, p in self.parameters.items() if p.requires_grad}
@@ -108,12 +114,9 @@ class Stack:
             self._choose(x)
         losses = [self._descend(chunk, x, sizes=sizes) for chunk in self._chunks(x)]
         measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
-        self._keep_radial_part_out()
         shared, rate = self.shared, self.plans[0].learning_rate
         factor = rate_factor(self.n_done, shared.n_steps, shared.warmup, shared.decay)
-        self._optimiser.param_groups[0]["lr"] = rate * factor
-        self._optimiser.step()
-        self._constrain()
+        self._update(rate * factor)
         self.silent += len(x)
         self.silent.masked_fill_(measured.fired, 0)  # which, unlike an index, waits for nothing
         self._share = measured.share
@@ -210,20 +213,47 @@ class Stack:
         threshold += torch.where(smallest.isfinite(), weight * (smallest - threshold), 0)
 
     @torch.no_grad()
-    def _keep_radial_part_out(self) -> None:
-        """Rows of unit norm do not follow the part of the gradient that would lengthen them."""
-        if self.shared.decoder_norm == "unit":
-            W_dec = self.parameters["W_dec"]
-            gradient = cast(Tensor, W_dec.grad)
-            gradient.addcmul_(W_dec, (gradient * W_dec).sum(-1, keepdim=True), value=-1)
+    def _update(self, rate: float) -> None:
+        """Adam's step. Decoder rows of unit norm do not move along themselves, and keep it.
 
-    @torch.no_grad()
-    def _constrain(self) -> None:
-        if self.shared.decoder_norm == "unit":
-            W_dec = self.parameters["W_dec"]
+        Without the part of the gradient that would lengthen rows, Adam's moments are of what moves
+        them. The kernel does all of that for them at once.
+        """
+        W_dec, unit = self.parameters["W_dec"], self.shared.decoder_norm == "unit"
+        self._optimiser.param_groups[0]["lr"] = rate
+        fused = unit and suit(W_dec.device, W_dec.dtype)
+        if fused:
+            self._step_unit_rows(rate)
+        elif unit:
+            for rows, gradient in zip(W_dec, cast(Tensor, W_dec.grad), strict=True):
+                gradient.addcmul_(rows, (gradient * rows).sum(-1, keepdim=True), value=-1)
+        self._optimiser.step()
+        if unit and not fused:
             W_dec /= W_dec.norm(dim=-1, keepdim=True)
         if "threshold" in self.trained:
             self.parameters["threshold"].clamp_(min=0)
+
+    def _step_unit_rows(self, rate: float) -> None:
+        """Adam's step of the decoder's rows by the kernel; the optimiser then has none to take."""
+        from prolu_eval.kernels.decoder import step_unit_rows
+
+        W_dec = self.parameters["W_dec"]
+        state, settings = self._optimiser.state[W_dec], self._optimiser.param_groups[0]
+        if not state:
+            state["step"] = torch.zeros((), device=W_dec.device)
+            state |= {name: torch.zeros_like(W_dec) for name in ("exp_avg", "exp_avg_sq")}
+        state["step"] += 1
+        step_unit_rows(
+            W_dec,
+            cast(Tensor, W_dec.grad),
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            step=self.n_done + 1,
+            rate=rate,
+            betas=settings["betas"],
+            epsilon=settings["eps"],
+        )
+        W_dec.grad = None
 
     @torch.no_grad()
     def reconstructions(self, x: Tensor) -> Tensor:

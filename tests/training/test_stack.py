@@ -15,9 +15,9 @@ from prolu_eval.training.dead import resample
 from prolu_eval.training.history import History
 from prolu_eval.training.initial import Statistics, geometric_median, measure
 from prolu_eval.training.objectives import OBJECTIVES
+from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.passes import Losses, rate_factor
 from prolu_eval.training.penalties import PENALTIES, l1, sqrt_l1, tanh
-from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.products import Full, Gathered
 from prolu_eval.training.stack import Stack
 

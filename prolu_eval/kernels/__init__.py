@@ -1,0 +1,28 @@
+"""Fused kernels (Triton), each of which does what the eager code beside its caller does.
+
+Modules here import Triton, so that callers import them only after :func:`suit`, the one place that
+decides. They run on CUDA, or wherever Triton's interpreter is on (``TRITON_INTERPRET=1``), as in
+the tests.
+"""
+
+import importlib.util
+import os
+from functools import lru_cache
+
+import torch
+
+_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+
+
+def suit(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels run on a device in a precision; eager code runs everywhere."""
+    return dtype in _DTYPES and (device.type == "cuda" or _interpreted()) and _installed()
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@lru_cache(maxsize=1)
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
