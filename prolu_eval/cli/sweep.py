@@ -159,6 +159,9 @@ def _print_cost(cost: "Cost", device: str) -> None:
     rounds = "" if cost.rounds == 1 else f", in {cost.rounds} rounds because of memory"
     typer.echo(f"{cost.runs} runs of {cost.steps:,} steps{rounds}")
     typer.echo(f"parameters of each: {cost.parameters:,}")
-    typer.echo(f"memory of all, with gradients and moments: {cost.memory / 2**20:,.0f} MiB")
+    parts = asdict(cost.memory)
+    total = parts.pop("total")
+    told = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
+    typer.echo(f"memory at the peak: {total / 2**20:,.0f} MiB ({told})")
     typer.echo(f"operations, were every feature active: {cost.flops / 1e12:,.1f} TFLOP")
     typer.echo(f"time on {device}, by a few steps of each sweep: {cost.seconds / 60:,.1f} minutes")

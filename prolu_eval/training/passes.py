@@ -17,14 +17,14 @@ from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole
 from prolu_eval.training.products import Full, Gathered
 
 # Codes computed at a time on a CPU: few enough for its caches, enough to be worth a call.
-_CODES_AT_ONCE: dict[type[Active], int] = {Full: 1 << 20, Gathered: 1 << 23}
+CODES_AT_ONCE: dict[type[Active], int] = {Full: 1 << 20, Gathered: 1 << 23}
 _OTHER_CODES_AT_ONCE = 1 << 22
 # The share of active entries above which whole products are faster than gathered ones.
 _GATHERED_BELOW = 0.25
 # Above this share a GPU need not try: pairs of rows that are gathered take more memory than codes.
 _GATHERED_BELOW_ON_DEVICE = 0.02
 # On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
-_DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
+DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 
 
 class Losses(NamedTuple):
@@ -144,9 +144,9 @@ class Passes:
         if self.coefficients.is_cuda:
             if not self._at_once:  # asked for before anything is kept in reserve
                 free, _ = torch.cuda.mem_get_info(self.coefficients.device)
-                self._at_once = int(_MEMORY_SHARE * free) // (4 * _DENSE_TENSORS)
+                self._at_once = int(_MEMORY_SHARE * free) // (4 * DENSE_TENSORS)
             return self._at_once
-        return _CODES_AT_ONCE.get(layout, _OTHER_CODES_AT_ONCE)
+        return CODES_AT_ONCE.get(layout, _OTHER_CODES_AT_ONCE)
 
     def run(
         self,
