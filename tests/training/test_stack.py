@@ -50,6 +50,8 @@ SWEEPS = [
     for variant, objective in OBJECTIVES.items()
     for penalty in objective.penalties or (None,)
 ] + [
+    sweep_of("relu", gradient="ste"),
+    sweep_of("relu", gradient="ste_bias_only", estimator="triangle"),
     sweep_of("prolu", gradient="relu"),
     sweep_of("prolu", gradient="ste_bias_only"),
     sweep_of("prolu", gradient="ste_input_only", estimator="rectangle"),
