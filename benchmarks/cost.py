@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--evaluate", help="only evaluate a folder, and print the peak in MiB")
     options = parser.parse_args()
     if options.evaluate:
-        from prolu_eval.evaluation import Options, evaluate
+        from prolu_eval.evaluation import EvaluationOptions, evaluate
 
-        chosen = Options(tokens=options.tokens, n_tokens=options.n_tokens, device="cpu")
+        chosen = EvaluationOptions(tokens=options.tokens, n_tokens=options.n_tokens, device="cpu")
         evaluate(options.evaluate, chosen)
         print(peak_mib())
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from prolu_eval.evaluation import Options, evaluate
+from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
 
@@ -18,7 +18,7 @@ from prolu_eval.results import Result
 def evaluated(runs: str, options: argparse.Namespace, dtype: str) -> list[Result]:
     """The results of the runs in a precision."""
     with tempfile.TemporaryDirectory() as results:
-        chosen = Options(
+        chosen = EvaluationOptions(
             tokens=options.tokens, n_tokens=options.n_tokens, device=options.device, dtype=dtype,
             results=Path(results),
         )  # fmt: skip

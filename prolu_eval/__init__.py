@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from prolu_eval.activations import prolu
     from prolu_eval.analysis import pareto_frontier
     from prolu_eval.checkpoints import discover, load_sae
-    from prolu_eval.evaluation import Options, evaluate
+    from prolu_eval.evaluation import EvaluationOptions, Options, evaluate
     from prolu_eval.results import load_results
     from prolu_eval.saes import SparseAutoencoder
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "EvaluationOptions": "evaluation",
     "Options": "evaluation",
     "SparseAutoencoder": "saes",
     "discover": "checkpoints",
@@ -29,6 +30,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "EvaluationOptions",
     "Options",
     "SparseAutoencoder",
     "discover",

@@ -28,7 +28,8 @@ from prolu_eval.json_text import JsonTextError, dumps, line_of, loads
 from prolu_eval.metrics import METRIC_VERSION, METRICS
 from prolu_eval.results import PER_SEQUENCE, Result, RunSummary, Setting, write_atomically
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# 3: the options of a run's variant (2026-11)
 # 2: sums that runs share are kept once (2026-11)
 # 1: first version, with a tensor NAME [n_columns, n_sequences] for each run (2026-11)
 

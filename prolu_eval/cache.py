@@ -3,9 +3,15 @@
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 
 def cache_folder() -> Path:
-    """``$PROLU_EVAL_CACHE``, else ``prolu-eval`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``$PROLU_EVAL_CACHE``, else the platform's folder for caches.
+
+    That is ``prolu-eval`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, in ``~/Library/Caches``
+    on macOS.
+    """
     if own := os.environ.get("PROLU_EVAL_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prolu-eval"
+    return user_cache_path("prolu-eval", appauthor=False)

@@ -68,9 +68,19 @@ def _finite(number: Any) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
+def taking_part(metric: Metric, sums: Sums) -> NDArray[np.bool_]:
+    """Sequences that a metric says something of: not all of its sums are zero there. [n_sequences]
+
+    One without counted positions, or with none whose next token counts, is none of its sample.
+    """
+    columns = {**metric.numerator, **metric.denominator}
+    return np.asarray(np.any([sums[column] != 0 for column in columns], axis=0))
+
+
 def estimate(metric: Metric, sums: Sums) -> Estimate:
-    """A metric over all sequences, from per-sequence sums. [n_sequences] per column"""
-    return scalar(*value_and_influence(metric, sums))
+    """A metric over all sequences that take part, from sums by column. [n_sequences] each"""
+    value, influence = value_and_influence(metric, sums)
+    return scalar(value, influence[taking_part(metric, sums)])
 
 
 def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
@@ -81,7 +91,8 @@ def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
     """
     value, influence = value_and_influence(metric, first)
     other, other_influence = value_and_influence(metric, second)
-    return scalar(value - other, influence - other_influence)
+    either = taking_part(metric, first) | taking_part(metric, second)
+    return scalar(value - other, (influence - other_influence)[either])
 
 
 def contrast(

@@ -10,15 +10,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-METRIC_VERSION = 2
+METRIC_VERSION = 3
 # 1: first version (2026-11)
 # 2: scale consistency, and the alignment of encoder and decoder (2026-11)
+# 3: special tokens and padding are no targets of cross-entropy and KL (2026-11)
 
-# Sums over the counted positions of a sequence. Those with `ce_` or `kl` run over the counted
-# positions that have a next token; their number is `n_next`.
+# Sums over the counted positions of a sequence: those whose token is neither special nor padding.
+# Those with `ce_` or `kl` run over the counted positions whose next token counts too, so that no
+# special token and no padding is a target; their number is `n_next`.
 COLUMNS: dict[str, str] = {
     "n": "counted positions",
-    "n_next": "counted positions that have a next token",
+    "n_next": "counted positions whose next token counts too",
     "l0": "number of nonzero codes",
     "l1": "sum of |a_i| norm(W_dec_i)",
     "l1_raw": "sum of |a_i|",

@@ -40,8 +40,8 @@ def _assert_no_regression(
     from prolu_eval.baseline import load_baseline
     from prolu_eval.comparison import DEFAULT, Options, compare, parse_tolerances
     from prolu_eval.comparison.obtain import obtain_results
-    from prolu_eval.comparison.text import render
     from prolu_eval.errors import ProluEvalError
+    from prolu_eval.render.terminal import comparison_text
 
     folders = [runs] if isinstance(runs, str | PathLike) else runs
     tolerances = [tolerance or DEFAULT] if isinstance(tolerance, str | None) else tolerance
@@ -56,7 +56,7 @@ def _assert_no_regression(
         chosen = Options(tolerances=parse_tolerances(tolerances), **options)
         found = compare(current, stored, chosen)
         if found.exit_code:
-            problem = "\n".join([render(found), *(f"skipped: {why}" for why in skipped)])
+            problem = "\n".join([comparison_text(found), *(f"skipped: {why}" for why in skipped)])
     except ProluEvalError as error:
         problem = str(error)
     if problem:

@@ -37,6 +37,7 @@ class RunConfig(BaseModel):
     model_revision: str | None = None
     hook: str | None = None
     dataset: str | None = None
+    text_column: str | None = Field(None, description="of the dataset, where it was named")
     context_length: int | None = None
     prepend_bos: bool = True
     weight_processing: WeightProcessing | None = "none"
@@ -59,13 +60,14 @@ class Run:
     """One checkpoint of any format, described without loading its weights.
 
     ``name`` tells it apart within the folder that was searched; ``label`` is its variant as tables
-    and figures name it, penalty included, and groups runs into sweeps. ``files`` are those whose
-    bytes decide the measurement. ``problems`` are sentences about what is doubtful; ``provenance``
-    keeps the library, its version and its original configuration. ``weight_processing`` says if
-    the activations of training were those of the model as published ("none"), or of one whose
-    weights TransformerLens had processed so that activations at this hook differ ("processed":
-    writing weights centred, layer norms and value biases folded); None where the files do not tell.
-    ``results`` is where its results are kept if that is not beside it.
+    and figures name it, penalty included, and groups runs into sweeps; ``options`` are the
+    variant's own settings. ``files`` are those whose bytes decide the measurement. ``problems`` are
+    sentences about what is doubtful; ``provenance`` keeps the library, its version and its original
+    configuration. ``weight_processing`` says if the activations of training were those of the model
+    as published ("none"), or of one whose weights TransformerLens had processed so that activations
+    at this hook differ ("processed": writing weights centred, layer norms and value biases folded);
+    None where the files do not tell. ``results`` is where its results are kept if that is not
+    beside it.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Run:
     model: str | None = None
     model_revision: str | None = None
     dataset: str | None = None
+    text_column: str | None = None
     context_length: int | None = None
     prepend_bos: bool = True
     weight_processing: WeightProcessing | None = None
@@ -90,6 +93,7 @@ class Run:
     part: str | None = None
     results: Path | None = None
     problems: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property

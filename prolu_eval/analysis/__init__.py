@@ -1,7 +1,22 @@
 """From stored results to answers: comparable groups and Pareto frontiers; no torch, no model."""
 
+from prolu_eval.analysis.advice import Gap
+from prolu_eval.analysis.answering import answer_results, n_replicates
+from prolu_eval.analysis.answers import (
+    AdvisedSaving,
+    Answer,
+    AtBudget,
+    CurvePoint,
+    FolderSaving,
+    RunPlace,
+    Stretch,
+    VariantAnswer,
+    answer,
+    answer_group,
+)
 from prolu_eval.analysis.attainment import Surface
 from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, resample
+from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.epsilon import Epsilon
 from prolu_eval.analysis.frontiers import Frontier, VariantFrontier, frontier
 from prolu_eval.analysis.groups import Group, comparable
@@ -13,6 +28,8 @@ from prolu_eval.analysis.pareto import (
     pareto_frontier,
     reference_point,
 )
+from prolu_eval.analysis.questions import Question
+from prolu_eval.analysis.ranking import Place
 from prolu_eval.analysis.ratios import Ratio, ratios
 from prolu_eval.analysis.savings import Lead, Saving
 from prolu_eval.analysis.slack import Slack, slack
@@ -21,21 +38,37 @@ from prolu_eval.analysis.statement import statement
 __all__ = [
     "N_REPLICATES",
     "PRESETS",
+    "AdvisedSaving",
+    "Answer",
+    "AtBudget",
+    "CurvePoint",
+    "Domination",
     "Epsilon",
+    "FolderSaving",
     "Frontier",
+    "Gap",
     "Group",
     "Lead",
+    "Place",
+    "Question",
     "Ratio",
     "Replicates",
+    "RunPlace",
     "Saving",
     "Slack",
+    "Stretch",
     "Surface",
+    "VariantAnswer",
     "VariantFrontier",
+    "answer",
+    "answer_group",
+    "answer_results",
     "comparable",
     "frontier",
     "hypervolume",
     "is_nondominated",
     "maximised",
+    "n_replicates",
     "pareto_frontier",
     "ratios",
     "reference_point",

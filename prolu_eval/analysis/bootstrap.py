@@ -156,6 +156,38 @@ def retrained(group: Group, values: Array, rng: np.random.Generator) -> Array:
     return again
 
 
+def training_variances(group: Group, values: Array) -> Array:
+    """Variances of configurations' means over trainings, pooled over all that were repeated.
+
+    In proportion to the means where all are positive. Zero for every configuration if no training
+    was repeated: then what is said is of these runs alone.
+
+    Args:
+        group: the runs.
+        values: [n_runs, n_keys]
+
+    Returns:
+        [n_configurations, n_keys]
+    """
+    means = over_seeds(group, values[None], None)[0]
+    repeated = [runs for runs in group.configurations
+                if len(runs) > 1 and np.isfinite(values[runs]).all()]  # fmt: skip
+    if not repeated:
+        return np.zeros_like(means)
+    scales = np.where((means > 0).all(0), means, 1.0)
+    within = [(values[runs] - values[runs].mean(0)) for runs in repeated]
+    relative = np.where(
+        (means > 0).all(0),
+        np.concatenate(
+            [part / values[runs].mean(0) for part, runs in zip(within, repeated, strict=True)]
+        ),
+        np.concatenate(within),
+    )
+    pooled = np.square(relative).sum(0) / sum(len(runs) - 1 for runs in repeated)
+    n_seeds = np.array([len(runs) for runs in group.configurations])
+    return np.asarray(np.square(scales) * pooled / n_seeds[:, None])
+
+
 def _residuals(values: Array) -> Array:
     """Deviations from the mean over seeds, of the size that single seeds vary. [n_seeds, n_keys]"""
     return np.asarray((values - values.mean(0)) * np.sqrt(len(values) / (len(values) - 1)))

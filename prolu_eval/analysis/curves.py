@@ -38,6 +38,10 @@ class Scale:
         """A place on the axis as the metric's value."""
         return float(np.exp(place)) if self.logarithmic else -float(place)
 
+    def cost(self, value: float) -> Array:
+        """A value of the metric as a cost."""
+        return np.asarray(value if self.logarithmic else -value, float)
+
     def values(self, low: float, high: float) -> tuple[float, float]:
         """A range of places as a range of the metric, ascending."""
         first, last = sorted((self.value(low), self.value(high)))

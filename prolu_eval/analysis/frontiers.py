@@ -13,18 +13,21 @@ from prolu_eval.analysis.bootstrap import (
     interval,
     over_seeds,
     retrained,
+    training_variances,
 )
+from prolu_eval.analysis.dominations import Domination, dominations
 from prolu_eval.analysis.epsilon import Epsilon, epsilons
 from prolu_eval.analysis.groups import Group, stretched
 from prolu_eval.analysis.pareto import (
+    beyond_worst,
     costs,
     nondominated,
     signs,
     volume,
     volumes,
-    worst,
 )
-from prolu_eval.analysis.savings import Curves, Lead, Saving
+from prolu_eval.analysis.ranking import Place, ranking
+from prolu_eval.analysis.savings import Curves, Lead, Runs, Saving
 from prolu_eval.errors import UsageError
 
 Array = NDArray[np.float64]
@@ -65,7 +68,12 @@ class Frontier:
         frontier: names of the nondominated runs, in order of the first metric.
         variants: largest hypervolume first.
         membership: by name, the share of replicates in which a run is nondominated.
+        dominations: between runs of different variants, certain for all pairs at once; where
+            trainings were repeated of variants, else of these runs.
         savings, leads: of pairs of variants; empty for three metrics.
+        ranking: variants by savings at equal quality, the best first; by hypervolume where nothing
+            is known of savings.
+        vague: names of runs through which no curve goes, their place being too uncertain.
         epsilons: of ordered pairs of variants.
         surfaces: by variant with several seeds, its best, median and worst attainment surface over
             seeds; empty for three metrics.
@@ -81,9 +89,12 @@ class Frontier:
     frontier: list[str]
     variants: list[VariantFrontier]
     membership: dict[str, float] = field(default_factory=dict)
+    dominations: list[Domination] = field(default_factory=list)
     savings: list[Saving] = field(default_factory=list)
     leads: list[Lead] = field(default_factory=list)
     epsilons: list[Epsilon] = field(default_factory=list)
+    ranking: list[Place] = field(default_factory=list)
+    vague: list[str] = field(default_factory=list)
     surfaces: dict[str, dict[str, Surface]] = field(default_factory=dict)
     stretches: dict[str, "Frontier"] = field(default_factory=dict)
     n_replicates: int = 0
@@ -113,7 +124,8 @@ def frontier(
         group: the runs.
         keys: two or three metrics.
         replicates: the group's metrics over resampled sequences, for intervals.
-        reference: the reference point by metric; the worst of all runs where it names none.
+        reference: the reference point by metric; a tenth of the range
+            beyond the worst run where it names none.
         splits: by metric, the values that part the group into stretches, each of which gets a
             frontier of its own.
 
@@ -123,7 +135,7 @@ def frontier(
     """
     if not 2 <= len(set(keys)) == len(keys) <= 3:
         raise UsageError(", ".join(keys), "are not two or three metrics", "name as many, once each")
-    found = _Computation(group, keys, replicates, reference or {}).frontier()
+    found = Computation(group, keys, replicates, reference or {}).frontier()
     stretches = {
         title: frontier(
             group.subset(rows),
@@ -142,8 +154,20 @@ def _within(ends: Interval, most: float = np.inf) -> Interval:
     return low, high
 
 
-class _Computation:
-    """One frontier in the making: points of configurations, measured and replicated."""
+class Computation:
+    """One frontier in the making: points of configurations, measured and replicated.
+
+    Args:
+        group: the runs.
+        keys: two or three metrics.
+        replicates: as :func:`frontier` takes them.
+        reference: likewise.
+        at: by metric, values at which curves are to be read.
+
+    Attributes:
+        known: certain dominations.
+        curves: what lies between runs; None for three metrics.
+    """
 
     def __init__(
         self,
@@ -151,12 +175,13 @@ class _Computation:
         keys: tuple[str, ...],
         replicates: Replicates | None,
         reference: Mapping[str, float],
+        at: Mapping[str, float] | None = None,
     ) -> None:
         self.group, self.keys = group, keys
         self.signs = signs(keys)
         self.runs = costs(group.table, keys)
         self.points = over_seeds(group, self.runs[None], None)[0]
-        self.reference = worst(self.runs)
+        self.reference = beyond_worst(self.runs)
         for i, key in enumerate(keys):
             if key in reference:
                 self.reference[i] = reference[key] * self.signs[i]
@@ -166,12 +191,15 @@ class _Computation:
         self.retrained: Array | None = None
         self.replicated: Array | None = None
         self.freedom = 0
+        self.sequences = None if replicates is None else replicates.n_sequences
         if replicates is not None:
             self.freedom = degrees_of_freedom(group, replicates.n_sequences)
             self.replicated_runs = replicates.costs(keys, self.signs)
             rng = np.random.default_rng(replicates.seed)
             self.retrained = retrained(group, self.replicated_runs, rng)
             self.replicated = over_seeds(group, self.retrained, None)
+        self.known = self._dominations()
+        self.curves = self._curves(at or {}) if len(keys) == 2 else None
 
     def frontier(self) -> Frontier:
         names = self.group.table["name"].to_numpy()
@@ -184,7 +212,7 @@ class _Computation:
         variants.sort(key=lambda variant: (-variant.hypervolume, variant.label))
         two = len(self.keys) == 2
         by_label = self._by_label([variant.label for variant in variants])
-        curves = Curves(by_label, (self.keys[0], self.keys[1]), self.freedom) if two else None
+        curves = self.curves
         return Frontier(
             keys=self.keys,
             reference=tuple(float(v) for v in self.reference * self.signs),
@@ -193,13 +221,54 @@ class _Computation:
             frontier=[str(names[i]) for i in order if on[i]],
             variants=variants,
             membership=self._membership(),
+            dominations=self.known,
             savings=curves.savings() if curves else [],
             leads=curves.leads() if curves else [],
             epsilons=epsilons(by_label, self.freedom),
+            ranking=self._ranking(variants),
+            vague=[str(names[self.group.configurations[i][0]]) for i in curves.vague]
+            if curves
+            else [],
             surfaces=self._surfaces() if two else {},
             n_replicates=0 if self.replicated is None else len(self.replicated),
             seeds_resampled=self.replicated is not None and self.group.has_seeds,
         )
+
+    def _curves(self, at: Mapping[str, float]) -> Curves:
+        """What lies between the runs of each variant."""
+        freedom = np.inf if self.sequences is None else self.sequences - 1.0
+        runs = Runs(
+            self.labels, self.group.configurations, self.runs, self.replicated_runs, freedom
+        )
+        return Curves(runs, (self.keys[0], self.keys[1]), self.known, at)
+
+    def _ranking(self, variants: Sequence[VariantFrontier]) -> list[Place]:
+        curves = self.curves
+        if curves is None:
+            return [Place(v.label, 1, tuple(o.label for o in variants if o is not v))
+                    for v in variants]  # fmt: skip
+        gaps = {}
+        for pair in curves.pairs:
+            found = curves.gap(*pair, 1) or curves.gap(*pair, 0)
+            if found is not None:
+                gaps[pair] = found.value
+        better = {pair: sign for pair, (sign, _) in curves.statuses.items()}
+        front = {v.label: int(nondominated(self.points[self.labels == v.label]).sum())
+                 for v in variants}  # fmt: skip
+        return ranking([v.label for v in variants], better, gaps, self.known, front)
+
+    def _dominations(self) -> list[Domination]:
+        """Certain ones between configurations; none where no sequences could be resampled."""
+        if self.replicated_runs is None:
+            return []
+        means = over_seeds(self.group, self.replicated_runs, None)
+        covariance = np.stack([np.cov(part.T, ddof=1) for part in np.moveaxis(means, -1, 0)])
+        covariance = covariance.reshape(len(self.keys), len(self.points), len(self.points))
+        trained = training_variances(self.group, self.runs)
+        covariance = covariance + trained.T[:, :, None] * np.eye(len(self.points))
+        names = self.group.table["name"].to_numpy()
+        first = [str(names[rows[0]]) for rows in self.group.configurations]
+        return dominations(self.points, covariance, self.freedom, self.labels, first)
 
     def _volume(self, chosen: NDArray[np.bool_]) -> tuple[float, Array | None]:
         """Hypervolume of some configurations, and of their replicates."""

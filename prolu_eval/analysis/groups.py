@@ -1,32 +1,17 @@
-"""Results that can be compared: those measured at one hook point, in one setting."""
+"""Groups of results that can be compared (:meth:`prolu_eval.results.Result.comparison_key`)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from prolu_eval.errors import UsageError
-from prolu_eval.results import Result, frame
-
-# Columns of a results table that rows must share to be put on one frontier.
-SETTING = [
-    "model_fingerprint", "hook", "tokens_fingerprint", "special_tokens", "dtype", "metric_version",
-]  # fmt: skip
-# What groups are told apart by, beside hook and model, where it differs.
-_TOLD = [
-    "tokens", "n_counted", "context_length", "special_tokens", "dtype", "weight_processing",
-    "metric_version", "tokens_fingerprint",
-]  # fmt: skip
-# Columns that training repeats share; all but the seed that a run can be told apart by.
-_CONFIGURATION = [
-    "label", "variant", "format", "penalty", "coefficient", "learning_rate", "d_in", "d_sae",
-]  # fmt: skip
+from prolu_eval.results import Result, frame, titles
 
 
 @dataclass(frozen=True)
@@ -49,14 +34,14 @@ class Group:
     def configurations(self) -> tuple[NDArray[np.int64], ...]:
         """Rows of the table that repeat one training with other seeds, in order of the first.
 
-        A row stands alone unless its coefficient and seed are known and no other row of the same
+        A row stands alone unless its seed and what sets its sparsity are known
+        (:attr:`~prolu_eval.results.RunSummary.is_repeatable`) and no other row of the same
         configuration has the same seed.
         """
         cells: dict[object, list[int]] = defaultdict(list)
-        for i, row in enumerate(self.table.to_dict("records")):
-            known = pd.notna(row["coefficient"]) and pd.notna(row["seed"])
-            key = tuple(row[column] for column in _CONFIGURATION) if known else ()
-            cells[tuple(None if pd.isna(v) else v for v in key) or i].append(i)
+        for i, result in enumerate(self.results):
+            known = result.run.is_repeatable
+            cells[self.table["configuration"][i] if known else i].append(i)
         parts = []
         for rows in cells.values():
             repeated = len({self.table["seed"][i] for i in rows}) == len(rows)
@@ -81,8 +66,8 @@ def comparable(results: Sequence[Result]) -> list[Group]:
     table = frame(results)
     table["position"] = range(len(table))
     parts = [
-        rows.sort_values(["label", "coefficient", "name"], kind="stable")
-        for _, rows in table.groupby(SETTING, sort=False)
+        rows.sort_values(["label", "coefficient", "k", "name"], kind="stable")
+        for _, rows in table.groupby("comparison_key", sort=False)
     ]
     parts.sort(key=lambda rows: -len(rows))
     return [
@@ -91,18 +76,23 @@ def comparable(results: Sequence[Result]) -> list[Group]:
             rows.drop(columns="position").reset_index(drop=True),
             title,
         )
-        for rows, title in zip(parts, _titles([rows.iloc[0] for rows in parts]), strict=True)
+        for rows, title in zip(
+            parts, _titles([results[rows["position"].iloc[0]] for rows in parts]), strict=True
+        )
     ]
 
 
-def _titles(firsts: Sequence["pd.Series[Any]"]) -> list[str]:
-    """Titles of groups, from the first row of each: hook, model, and what differs beside them."""
-    differing = [c for c in _TOLD if len({str(row[c]) for row in firsts}) > 1]
-    return [
-        f"{row['hook']} of {row['model']}"
-        + "".join(f", {column.replace('_', ' ')} {row[column]}" for column in differing)
-        for row in firsts
-    ]
+def _titles(firsts: Sequence[Result]) -> list[str]:
+    """Titles of groups, from the first result of each: hook, model, and what differs beside them.
+
+    That is the name of the text, or what else tells the evaluations apart.
+    """
+    named = [f"{first.run.hook} of {first.setting.model}" for first in firsts]
+    if len(set(named)) == len(named):
+        return named
+    told = titles([first.setting for first in firsts])
+    return [name if named.count(name) == 1 else f"{name} on {on}"
+            for name, on in zip(named, told, strict=True)]  # fmt: skip
 
 
 def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:

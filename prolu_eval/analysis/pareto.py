@@ -16,6 +16,9 @@ from prolu_eval.metrics import METRICS
 
 Costs = NDArray[np.float64]
 
+# Where hypervolumes reach to: so much of the points' range beyond the worst of them.
+_MARGIN = 0.1
+
 # The write-up's plots, and those that it could not draw: bits lost, and the square-root penalty's.
 PRESETS: tuple[tuple[str, str], ...] = (
     ("l0", "ce_degradation"),
@@ -84,10 +87,18 @@ def volumes(sets: Costs, reference: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([measure(points) if len(points) else 0.0 for points in kept])
 
 
-def worst(points: Costs) -> NDArray[np.float64]:
-    """The largest cost in every column over the points that are finite in all. [n_keys]"""
+def beyond_worst(points: Costs) -> NDArray[np.float64]:
+    """A little beyond the largest cost in every column, over the points finite in all. [n_keys]
+
+    A tenth of the column's range beyond it, so that the worst points dominate something too
+    (Ishibuchi et al., Evolutionary Computation 26, 2018: how to specify a reference point).
+    """
     finite = points[np.isfinite(points).all(1)]
-    return np.asarray(finite.max(0)) if len(finite) else np.full(points.shape[1], np.nan)
+    if not len(finite):
+        return np.full(points.shape[1], np.nan)
+    worst, best = finite.max(0), finite.min(0)
+    spread = np.where(worst > best, worst - best, np.abs(worst))
+    return np.asarray(worst + _MARGIN * spread)
 
 
 def is_nondominated(frame: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
@@ -105,21 +116,32 @@ def pareto_frontier(
     """The nondominated rows of a table of results, in order of ``x``.
 
     Args:
-        frame: as :func:`prolu_eval.load_results` gives; rows must have been measured alike.
+        frame: as :func:`prolu_eval.load_results` gives. Its rows must be comparable: of one
+            ``comparison_key`` where it has that column.
         x: a metric; which direction is better is its own (``prolu-eval metrics``).
         y: another.
         z: a third, or None.
 
     Raises:
-        UsageError: as :func:`costs`.
+        UsageError: as :func:`costs`, or if the rows are not comparable.
     """
+    if "comparison_key" in frame and frame["comparison_key"].nunique(dropna=False) > 1:
+        raise UsageError(
+            "the table of results",
+            f"mixes {frame['comparison_key'].nunique(dropna=False)} evaluations that cannot be "
+            "compared (other tokens, models, hooks or options)",
+            "choose one, as load_results(..., tokens=...) does, or one comparison_key",
+        )
     keys = [x, y] if z is None else [x, y, z]
     return frame[is_nondominated(frame, *keys)].sort_values(keys, kind="stable")
 
 
 def reference_point(frame: pd.DataFrame, *keys: str) -> tuple[float, ...]:
-    """The worst value of each metric over all rows that have all: shared by every hypervolume."""
-    return tuple(float(value) for value in worst(costs(frame, keys)) * signs(keys))
+    """A tenth of the rows' range beyond their worst value of each metric (:func:`beyond_worst`).
+
+    The one point that every hypervolume of the rows reaches up to, whichever command reports it.
+    """
+    return tuple(float(value) for value in beyond_worst(costs(frame, keys)) * signs(keys))
 
 
 def hypervolume(frame: pd.DataFrame, *keys: str, reference: Sequence[float]) -> float:

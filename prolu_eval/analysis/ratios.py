@@ -55,7 +55,7 @@ def ratios(
 ) -> list[Ratio]:
     """The first of some variants against each of the others that it shares a range with.
 
-    Configurations where a metric is not positive are left out.
+    Configurations where a metric is not positive, in any replicate, are left out.
     """
     points = over_seeds(group, group.table[[at, metric]].to_numpy(float)[None], None)
     freedom = 0
@@ -65,7 +65,7 @@ def ratios(
         resampled = over_seeds(group, drawn, np.random.default_rng(replicates.seed))
         points = np.concatenate([points, resampled])
     names = np.array([group.table["label"][rows[0]] for rows in group.configurations])
-    positive = (points[0] > 0).all(1)
+    positive = (points > 0).all((0, 2))
     places = {label: np.log(points[:, (names == label) & positive]) for label in labels}
     found = []
     first, *others = labels

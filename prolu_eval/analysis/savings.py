@@ -1,30 +1,58 @@
 """Two variants compared along their frontiers: what is saved at equal quality, and who is ahead.
 
-A frontier over two metrics is drawn as straight lines between its neighbouring runs, on the axes of
-:class:`~prolu_eval.analysis.curves.Scale`. Savings are averages of the gap between two such lines
-over the range that both cover, as in Bjontegaard's delta of rate-distortion curves (ITU-T
-VCEG-M33, 2001).
+Savings are averages of the gap between two frontiers over the range that both cover, as in
+Bjontegaard's delta of rate-distortion curves (ITU-T VCEG-M33, 2001), on the axes of
+:class:`~prolu_eval.analysis.curves.Scale`. What lies between runs is read off splines, whose
+uncertainty is part of every interval (:mod:`prolu_eval.analysis.splines`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prolu_eval.analysis.bootstrap import interval, widened
-from prolu_eval.analysis.curves import Array, Lines, Scale, mean_over, shared_levels
+from prolu_eval.analysis.curves import Array, Scale
+from prolu_eval.analysis.dominations import Domination
+from prolu_eval.analysis.pareto import nondominated
+from prolu_eval.analysis.splines import Reading, Site, Splines
 from prolu_eval.estimates import CONFIDENCE, Estimate
+from prolu_eval.intervals import holm
+
+Range = tuple[float, float]
+Status = Literal["certain", "likely", "tied", "undetermined", "no shared range"]
+
+_ALPHA = 1 - CONFIDENCE
+# The share of errors for leads of variants whose savings do not tell them apart.
+_CROSSING = 0.2
+# An interval of a ratio whose ends differ by more than this factor says too little to be given.
+_WIDEST = 10.0
+# A place whose standard error is more than this, in logarithms, has no normal error.
+_VAGUE = 0.4
 
 
 @dataclass(frozen=True)
 class Saving:
     """How much less of one metric the first variant takes at equal values of the other.
 
-    ``amount`` is a fraction of the second variant's (0.3: 30 % less), from the mean gap of
-    logarithms over ``range`` of ``at_equal``; for a metric of which more is better it is the mean
-    gain in the metric's own unit. Both are None where the frontiers share no range.
+    Attributes:
+        first, second: the variants.
+        metric: what is saved.
+        at_equal: the other metric.
+        amount: a fraction of the second variant's (0.3: 30 % less), from the mean gap of logarithms
+            over ``range`` of ``at_equal``; for a metric of which more is better the mean gain in
+            the metric's own unit. Without a value where the status is ``undetermined`` or ``no
+            shared range``.
+        range: that both frontiers cover.
+        status: whether one of the two is better. ``certain`` if runs alone show it over all of the
+            range, ``likely`` if that is read between runs; ``tied`` if the two savings of the pair
+            do not both exclude zero, with all pairs considered; ``undetermined`` if the interval is
+            so wide that it says nothing.
+        shares: of the variance, that from interpolation between runs, from training and from
+            sequences.
     """
 
     first: str
@@ -32,7 +60,9 @@ class Saving:
     metric: str
     at_equal: str
     amount: Estimate
-    range: tuple[float, float] | None
+    range: Range | None
+    status: Status = "tied"
+    shares: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -40,142 +70,270 @@ class Lead:
     """Where one frontier lies ahead of another, with confidence for all pairs and places at once.
 
     ``first_ahead`` and ``second_ahead`` are stretches of ``x``; ``range`` is where both frontiers
-    are defined, None where they share no range.
+    are defined, None where they share no range. ``first_certain`` and ``second_certain`` are
+    stretches that follow from runs alone: between a run and one that it dominates, no frontier that
+    falls from run to run can be the other way round.
     """
 
     first: str
     second: str
     x: str
     y: str
-    range: tuple[float, float] | None
-    first_ahead: list[tuple[float, float]]
-    second_ahead: list[tuple[float, float]]
+    range: Range | None
+    first_ahead: list[Range]
+    second_ahead: list[Range]
+    first_certain: list[Range] = field(default_factory=list)
+    second_certain: list[Range] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Gap:
-    """The first line less the second, over levels of one metric, measured and replicated."""
+class Runs:
+    """What curves go through: configurations of all variants.
 
-    levels: Array
-    measured: Array
-    replicated: Array
+    Attributes:
+        labels: their variants. [n_configurations]
+        of: the rows of runs that each is the mean of.
+        costs: of runs. [n_runs, 2]
+        replicated: the same over resampled sequences. [n_replicates, n_runs, 2]
+        freedom: degrees of freedom of the sequences.
+    """
 
-    @property
-    def spread(self) -> Array:
-        """Standard error at each level; NaN where there is none."""
-        if len(self.replicated) < 2:
-            return np.full(len(self.levels), np.nan)
-        spread = self.replicated.std(0, ddof=1)
-        return np.where(spread > 0, spread, np.nan)
-
-
-def _gap(one: Lines, two: Lines) -> _Gap | None:
-    """The gap between two lines; None where they share no range."""
-    levels = shared_levels(one, two)
-    if not len(levels):
-        return None
-    measured, *replicated = one.at(levels) - two.at(levels)
-    return _Gap(levels, measured, np.array(replicated).reshape(-1, len(levels)))
+    labels: NDArray[np.str_]
+    of: Sequence[NDArray[np.int64]]
+    costs: Array
+    replicated: Array | None
+    freedom: float
 
 
 class Curves:
-    """The frontiers of variants over two metrics, measured and replicated.
+    """The frontiers of variants over two metrics.
 
     Args:
-        points: costs by variant, in the order of pairs; the measured ones first, then replicates.
-            [n_lines, n, 2] each
+        runs: of all variants.
         keys: the two metrics.
-        degrees_of_freedom: of intervals.
+        known: certain dominations between configurations.
+        at: by metric, values at which frontiers are to be read.
+
+    Attributes:
+        vague: configurations that no curve goes through, since their place is too uncertain.
     """
 
     def __init__(
-        self, points: dict[str, Array], keys: tuple[str, str], degrees_of_freedom: int
+        self,
+        runs: Runs,
+        keys: tuple[str, str],
+        known: Sequence[Domination] = (),
+        at: Mapping[str, float] | None = None,
     ) -> None:
         self.keys = keys
         self.scales = Scale(keys[0]), Scale(keys[1])
-        self._freedom = degrees_of_freedom
-        over_x = {
-            label: Lines.through(
-                np.stack([scale.place(part[..., i]) for i, scale in enumerate(self.scales)], -1)
-            )
-            for label, part in points.items()
-        }
-        over_y = {label: lines.turned for label, lines in over_x.items()}
-        # By pair, the gaps over the first and over the second metric.
-        self._gaps = {
-            (first, second): [_gap(over[first], over[second]) for over in (over_x, over_y)]
-            for first, second in combinations(points, 2)
-        }
+        self._runs, self._known = runs, known
+        self.vague: list[int] = []
+        self.labels = sorted(set(runs.labels.tolist()))
+        sites = {label: site for label in self.labels if (site := self._site(label)) is not None}
+        marks = [
+            [float(scale.place(scale.cost(value)))] if (value := (at or {}).get(key)) else []
+            for key, scale in zip(keys, self.scales, strict=True)
+        ]
+        self.sites = sites
+        turned = {label: _turned(site) for label, site in sites.items()}
+        # The second metric over the first, and the first over the second.
+        self.over = (
+            Splines(sites, runs.freedom, marks[0]),
+            Splines(turned, runs.freedom, marks[1]),
+        )
+
+    def _site(self, label: str) -> Site | None:
+        """A variant's configurations on its own frontier, in order of the first metric."""
+        own = [i for i, name in enumerate(self._runs.labels) if name == label]
+        means = np.array([self._runs.costs[self._runs.of[i]].mean(0) for i in own])
+        places = self._placed(means)
+        usable = np.asarray(np.isfinite(places).all(1))
+        deviations = np.zeros((0, len(own), 2))
+        if self._runs.replicated is not None:
+            again = np.stack([self._runs.replicated[:, self._runs.of[i]].mean(1) for i in own], 1)
+            drawn = self._placed(again)
+            clear = np.asarray(np.isfinite(drawn).all((0, 2)))
+            deviations = np.where(clear[:, None], drawn, 0.0)
+            deviations = deviations - deviations.mean(0)
+            spread = deviations.std(0)
+            for axis, scale in enumerate(self.scales):
+                clear &= (spread[:, axis] < _VAGUE) | (not scale.logarithmic)
+            self.vague += [own[i] for i in np.flatnonzero(usable & ~clear)]
+            usable &= clear
+        chosen = np.flatnonzero(usable)
+        chosen = chosen[nondominated(places[chosen])]
+        chosen = chosen[np.lexsort(places[chosen].T[::-1])]
+        chosen = chosen[np.unique(places[chosen, 0], return_index=True)[1]]
+        if not len(chosen):
+            return None
+        rows = [self._runs.of[own[i]] for i in chosen]
+        singles = [self._placed(self._runs.costs[part]) for part in rows]
+        residuals = [part - part.mean(0) for part in singles if np.isfinite(part).all()]
+        of = [np.full(len(part), i) for i, part in enumerate(singles) if np.isfinite(part).all()]
+        return Site(
+            places[chosen],
+            deviations[:, chosen],
+            np.array([len(part) for part in rows]),
+            np.concatenate([*residuals, np.empty((0, 2))]),
+            np.concatenate([*of, np.empty(0, np.int64)]),
+            np.array([part[0] for part in rows]),
+        )
+
+    def _placed(self, points: Array) -> Array:
+        return np.stack([s.place(points[..., i]) for i, s in enumerate(self.scales)], -1)
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether sequences could be resampled, without which nothing is told from chance."""
+        return self._runs.replicated is not None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All pairs of variants."""
+        return list(combinations(self.labels, 2))
+
+    def gap(self, first: str, second: str, over: int) -> Reading | None:
+        """The mean gap of one metric over the other; None where no range is shared."""
+        splines = self.over[over]
+        return splines.mean_gap(first, second) if splines.shared(first, second) else None
+
+    @cached_property
+    def statuses(self) -> dict[tuple[str, str], tuple[int, Status]]:
+        """Of every pair, whether the first (-1) or the second (1) is better, and how sure that is.
+
+        One is better where both savings say so, or the only one that there is, at 95 % for all
+        pairs together (Holm).
+        """
+        found: dict[tuple[str, str], tuple[int, Status]] = {}
+        values = {}
+        for pair in self.pairs:
+            gaps = [gap for over in (0, 1) if (gap := self.gap(*pair, over)) is not None]
+            if not gaps:
+                found[pair] = 0, "no shared range"
+                continue
+            signs = {float(np.sign(gap.value)) for gap in gaps}
+            p = max(gap.p_value for gap in gaps) if self.has_intervals else 1.0
+            values[pair] = (int(signs.pop()), p) if len(signs) == 1 else (0, 1.0)
+        adjusted = holm([p for _, p in values.values()])
+        for (pair, (sign, _)), p in zip(values.items(), adjusted, strict=True):
+            if not sign or p > _ALPHA:
+                found[pair] = 0, "tied"
+            else:
+                found[pair] = sign, "certain" if self._settled(pair, sign) else "likely"
+        return found
+
+    def _settled(self, pair: tuple[str, str], sign: int) -> bool:
+        """Whether dominations cover all of the shared range of the first metric."""
+        shared = self.over[0].shared(*pair)
+        better, worse = pair if sign < 0 else pair[::-1]
+        stretches = self._certain(better, worse)
+        return shared is not None and any(
+            low <= shared[0] and shared[1] <= high for low, high in stretches
+        )
+
+    def _certain(self, better: str, worse: str) -> list[Range]:
+        """Places of x between runs of one variant and runs that they dominate of another."""
+        place = self._placed(np.array([self._runs.costs[rows].mean(0) for rows in self._runs.of]))[
+            :, 0
+        ]
+        spans = sorted(
+            (place[d.rows[0]], place[d.rows[1]])
+            for d in self._known
+            if (d.first, d.second) == (better, worse)
+        )
+        merged: list[Range] = []
+        for low, high in spans:
+            if merged and low <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(high, merged[-1][1])
+            else:
+                merged.append((float(low), float(high)))
+        return [span for span in merged if np.isfinite(span).all()]
 
     def savings(self) -> list[Saving]:
         """Savings of every variant against every other, in both metrics."""
         found = []
-        for (first, second), gaps in self._gaps.items():
+        statuses = self.statuses
+        for first, second in self.pairs:
+            status = statuses[first, second][1]
             for over in (1, 0):
-                found.append(self._saving(first, second, over, gaps[over], 1))
-                found.append(self._saving(second, first, over, gaps[over], -1))
+                gap = self.gap(first, second, over)
+                found.append(self._saving(first, second, over, gap, 1, status))
+                found.append(self._saving(second, first, over, gap, -1, status))
         return found
 
-    def _saving(self, first: str, second: str, over: int, gap: _Gap | None, sign: int) -> Saving:
+    def _saving(
+        self, first: str, second: str, over: int, gap: Reading | None, sign: int, status: Status
+    ) -> Saving:
         keys = self.keys[1 - over], self.keys[over]
-        if gap is None:
-            return Saving(first, second, *keys, Estimate(value=None), None)
+        shared = self.over[over].shared(first, second)
+        if gap is None or shared is None:
+            return Saving(first, second, *keys, Estimate(value=None), None, "no shared range")
+        span = self.scales[over].values(*shared)
+        amount = self.amount(gap, over, sign)
+        if amount.value is None:
+            return Saving(first, second, *keys, amount, span, "undetermined")
+        total = gap.variances.sum()
+        one, two, three = gap.variances / total if total > 0 else np.zeros(3)
+        return Saving(
+            first, second, *keys, amount, span, status, (float(one), float(two), float(three))
+        )
+
+    def amount(self, gap: Reading, over: int, sign: int = 1) -> Estimate:
+        """A gap as a saving; without a value where its interval says nothing."""
         scale = self.scales[1 - over]
-        mean = sign * float(mean_over(gap.levels, gap.measured))
-        means = sign * mean_over(gap.levels, gap.replicated)
-        amount = Estimate(value=scale.saved(mean))
-        around = interval(mean, means, self._freedom)
-        low, high = around.ci95
-        if low is not None and high is not None and around.standard_error is not None:
-            slope = float(np.exp(mean)) if scale.logarithmic else 1.0
-            amount = Estimate(
-                value=amount.value,
-                standard_error=around.standard_error * slope,
-                ci95=(scale.saved(high), scale.saved(low)),
-            )
-        span = self.scales[over].values(gap.levels[0], gap.levels[-1])
-        return Saving(first, second, *keys, amount, span)
+        mean = sign * gap.value
+        if not self.has_intervals:
+            return Estimate(value=scale.saved(mean))
+        low, high = sorted(sign * end for end in gap.interval())
+        if scale.logarithmic and high - low > np.log(_WIDEST):
+            return Estimate(value=None)
+        slope = float(np.exp(mean)) if scale.logarithmic else 1.0
+        return Estimate(
+            value=scale.saved(mean),
+            standard_error=gap.error * slope,
+            ci95=(scale.saved(high), scale.saved(low)),
+        )
+
+    def read_off(self, reading: Reading, over: int) -> Estimate:
+        """A curve's place as a value of the metric that it is read in."""
+        scale = self.scales[1 - over]
+        value = scale.value(reading.value)
+        if not self.has_intervals:
+            return Estimate(value=value)
+        low, high = sorted(map(scale.value, reading.interval()))
+        slope = abs(value) if scale.logarithmic else 1.0
+        return Estimate(value=value, standard_error=reading.error * slope, ci95=(low, high))
 
     def leads(self) -> list[Lead]:
         """For every pair of variants, where one is ahead, by simultaneous bands.
 
-        The bands' half width is a multiple of each gap's standard error, chosen so that in 97.5 %
-        of replicates no gap, of any pair at any level, leaves its band. The margin is for what the
-        bootstrap gets wrong: in at most 5 % of evaluations is any lead claimed that is not there.
+        Errors are shared out among pairs. A pair that savings do not tell apart may still cross; a
+        lead in part of its range is held to a fifth of the error rate.
         """
-        gaps = {pair: over_x for pair, (over_x, _) in self._gaps.items()}
-        factor = self._factor([gap for gap in gaps.values() if gap])
-        return [self._lead(pair, gap, factor) for pair, gap in gaps.items()]
+        statuses = self.statuses
+        n_pairs = max(1, len(self.pairs))
+        return [self._lead(pair, statuses[pair][0], n_pairs) for pair in self.pairs]
 
-    def _factor(self, gaps: Sequence[_Gap]) -> float:
-        """Standard errors to a simultaneous band's edge, widened for few sequences."""
-        widest = [
-            np.nanmax(np.abs(gap.replicated - gap.measured) / gap.spread, axis=1)
-            for gap in gaps
-            if np.isfinite(gap.spread).any()
+    def _lead(self, pair: tuple[str, str], sign: int, n_pairs: int) -> Lead:
+        shared = self.over[0].shared(*pair)
+        certain = [
+            [self.scales[0].values(*span) for span in self._certain(*order)]
+            for order in (pair, pair[::-1])
         ]
-        if not widest:
-            return np.inf
-        quantile = (1 + CONFIDENCE) / 2
-        return widened(quantile, self._freedom) * float(
-            np.quantile(np.max(widest, axis=0), quantile)
-        )
+        if shared is None:
+            return Lead(*pair, *self.keys, None, [], [], *certain)
+        ahead: list[list[Range]] = [[], []]
+        if self.has_intervals:
+            band = self.over[0].band(*pair)
+            for i, side in enumerate((-1, 1)):
+                alpha = _ALPHA / n_pairs * (1.0 if sign == side else _CROSSING)
+                held = side * band.gap - band.factor(alpha) * band.error > 0
+                ahead[i] = self._stretches(band.levels, held & (band.error > 0))
+        span = self.scales[0].values(*shared)
+        return Lead(*pair, *self.keys, span, *ahead, *certain)
 
-    def _lead(self, pair: tuple[str, str], gap: _Gap | None, factor: float) -> Lead:
-        if gap is None:
-            return Lead(*pair, *self.keys, None, [], [])
-        with np.errstate(invalid="ignore"):
-            first = gap.measured + factor * gap.spread < 0
-            second = gap.measured - factor * gap.spread > 0
-        return Lead(
-            *pair,
-            *self.keys,
-            self.scales[0].values(gap.levels[0], gap.levels[-1]),
-            self._stretches(gap.levels, first),
-            self._stretches(gap.levels, second),
-        )
-
-    def _stretches(self, levels: Array, held: NDArray[np.bool_]) -> list[tuple[float, float]]:
+    def _stretches(self, levels: Array, held: NDArray[np.bool_]) -> list[Range]:
         """Neighbouring levels that all hold, as ranges of x, ascending."""
         steps = np.diff(held.astype(np.int8), prepend=0, append=0)
         starts, stops = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0) - 1
@@ -184,3 +342,16 @@ class Curves:
             for start, stop in zip(starts, stops, strict=True)
             if stop > start
         )
+
+
+def _turned(site: Site) -> Site:
+    """The same runs as the first metric over the second, in order of the latter."""
+    back = slice(None, None, -1)
+    return Site(
+        site.points[back, back],
+        site.deviations[:, back, back],
+        site.seeds[back],
+        site.residuals[:, back],
+        len(site.points) - 1 - site.of,
+        site.rows[back],
+    )

@@ -1,7 +1,8 @@
-"""The result in a sentence or two, and a refusal where the data does not support one."""
+"""The answer in a sentence or two, and a refusal where the data does not support one."""
 
 from prolu_eval.analysis.frontiers import Frontier
-from prolu_eval.analysis.savings import Lead, Saving
+from prolu_eval.analysis.savings import Lead, Range, Saving
+from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 
 _RIVALS = 3
@@ -12,101 +13,106 @@ _THREE = (
 )
 
 
-def statement(answer: Frontier) -> str:
-    """What the frontier says of the variant that covers most, against those that follow it.
+def statement(answer: Frontier, best: str | None = None, others: list[str] | None = None) -> str:
+    """What the frontier says of its best variant, against those that follow it.
 
-    A lead is stated only where simultaneous bands show it; else the sentence says what is
-    missing.
+    Args:
+        answer: the frontier.
+        best: the variant to speak of; the first of the ranking if None.
+        others: those to compare it with, in order.
     """
-    variants = [variant.label for variant in answer.variants]
-    if len(variants) < 2:
-        return f"{variants[0]} is the only variant here: there is nothing to compare it with."
+    ranked = [place.label for place in answer.ranking]
+    if len(ranked) < 2:
+        return f"{ranked[0]} is the only variant here: there is nothing to compare it with."
     if len(answer.keys) > 2:
         return _THREE
     if not answer.n_replicates:
         return (
-            f"No lead of any variant is stated: these results hold no sums over sequences of "
+            f"No variant is stated to be better: these results hold no sums over sequences of "
             f"{_title(answer.x)} and {_title(answer.y)} to tell it from chance."
         )
-    best, *others = variants
-    sentences = [_against(answer, best, other) for other in others[:_RIVALS]]
+    best = best or ranked[0]
+    others = [label for label in ranked if label != best] if others is None else others
+    sentences = [against(answer, best, other) for other in others[:_RIVALS]]
     if len(others) > _RIVALS:
         sentences.append(f"{len(others) - _RIVALS} further variants are in the table.")
-    if answer.seeds_resampled:
-        sentences.append("Intervals are over evaluated sequences and training seeds.")
-    else:
-        sentences.append(
-            "Intervals are over evaluated sequences alone: one seed says nothing of how another "
-            "training would turn out."
-        )
     return " ".join(sentences)
 
 
-def _against(answer: Frontier, best: str, other: str) -> str:
-    lead = next(lead for lead in answer.leads if {lead.first, lead.second} == {best, other})
-    ahead, behind = _sides(lead, best)
-    if lead.range is None:
-        return (
-            f"{best} and {other} share no range of {_title(answer.x)} along their frontiers, so "
-            "neither is stated to lead."
-        )
-    if not ahead and not behind:
-        return (
-            f"The data does not tell {best} and {other} apart anywhere in their common range of "
-            f"{_title(answer.x)}, {_range(lead.range)}."
-        )
-    if not ahead:
-        return f"{other} dominates {best} for {_title(answer.x)} in {_ranges(behind)}." + _saved(
-            answer, other, best
-        )
-    reverse = f", but {other} leads in {_ranges(behind)}" if behind else ""
-    return (
-        f"{best} dominates {other} for {_title(answer.x)} in {_ranges(ahead)}{reverse}."
-        + _saved(answer, best, other)
-    )
+def against(answer: Frontier, one: str, other: str) -> str:
+    """What is known of two variants, in one sentence."""
+    lead = next(lead for lead in answer.leads if {lead.first, lead.second} == {one, other})
+    ahead, behind = _sides(lead, one)
+    saved = {s.metric: s for s in answer.savings if (s.first, s.second) == (one, other)}
+    shown = saved[answer.x] if saved[answer.x].range else saved[answer.y]
+    if all(s.status == "no shared range" for s in saved.values()):
+        return _incomparable(answer, one, other)
+    if any(s.status in ("certain", "likely") for s in saved.values()):
+        if not _is_better(shown):
+            one, other, ahead, behind = other, one, behind, ahead
+            shown = next(s for s in answer.savings if (s.first, s.second, s.metric)
+                         == (one, other, shown.metric))  # fmt: skip
+        where = f" for {_title(answer.x)} {ranges(ahead)}" if ahead else ""
+        reverse = f"; {other} is better for {_title(answer.x)} {ranges(behind)}" if behind else ""
+        said = "" if shown.amount.value is None else f": {amount(shown)}{_equal(shown)}"
+        return f"{one} is better than {other}{where}{said}{reverse}."
+    if ahead or behind:
+        parts = [
+            f"{label} is better for {_title(answer.x)} {ranges(spans)}"
+            for label, spans in ((one, ahead), (other, behind))
+            if spans
+        ]
+        return f"{one} and {other} are tied on average; {', '.join(parts)}."
+    said = "" if shown.amount.value is None else f": {one} has {amount(shown)}{_equal(shown)}"
+    return f"{one} and {other} are tied within what these runs can tell{said}."
 
 
-def _sides(lead: Lead, best: str) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+def _incomparable(answer: Frontier, one: str, other: str) -> str:
+    text = f"{one} and {other} are not comparable along their frontiers: no shared range"
+    for first, second in ((one, other), (other, one)):
+        found = [d for d in answer.dominations if (d.first, d.second) == (first, second)]
+        if found:
+            return f"{text}; {found[0].better} is better than {found[0].worse} on both."
+    return f"{text}; no run of either is better than one of the other on both."
+
+
+def _is_better(saving: Saving) -> bool:
+    return (saving.amount.value or 0) > 0
+
+
+def _sides(lead: Lead, one: str) -> tuple[list[Range], list[Range]]:
     sides = lead.first_ahead, lead.second_ahead
-    return sides if lead.first == best else (sides[1], sides[0])
-
-
-def _saved(answer: Frontier, first: str, second: str) -> str:
-    """What the first saves of x at equal y, where its interval leaves no doubt of the sign."""
-    for saving in answer.savings:
-        if (saving.first, saving.second, saving.metric) == (first, second, answer.x):
-            low, high = saving.amount.ci95
-            if low is None or high is None or low * high <= 0:
-                return ""
-            return (
-                f" It uses {amount(saving)} at equal {_title(answer.y)} (over "
-                f"{_range(saving.range)})."
-            )
-    return ""
+    return sides if lead.first == one else (sides[1], sides[0])
 
 
 def amount(saving: Saving) -> str:
-    """A saving in words: ``31 % [26, 35] less L0``."""
-    value, (low, high) = saving.amount.value, saving.amount.ci95
-    if value is None:
+    """A saving in words: ``31 % [26, 35] fewer active features``, signs as the metric has them."""
+    if saving.amount.value is None:
         return "-"
     metric = METRICS[saving.metric]
+    less = "fewer active features" if metric.key == "l0" else f"less {metric.title}"
+    more = "more active features" if metric.key == "l0" else f"more {metric.title}"
     if metric.direction == "max":
-        interval = "" if low is None else f" [{low:.3g}, {high:.3g}]"
-        return f"{value:+.3g}{interval} {metric.title}"
-    word, flip = ("less", 1) if value >= 0 else ("more", -1)
-    bounds = sorted(flip * 100 * bound for bound in (low, high) if bound is not None)
-    interval = f" [{bounds[0]:.3g}, {bounds[1]:.3g}]" if bounds else ""
-    return f"{abs(100 * value):.3g} %{interval} {word} {metric.title}"
+        gained = saving.amount.value >= 0
+        shown = saving.amount if gained else saving.amount.scaled(-1)
+        return f"{shown} {more if gained else less}"
+    saved = saving.amount.value >= 0
+    shown = saving.amount if saved else saving.amount.scaled(-1)
+    return f"{shown:%} {less if saved else more}"
+
+
+def _equal(saving: Saving) -> str:
+    """At equal values of what, and over which."""
+    title = _title(saving.at_equal)
+    return f" at equal {title}" + (f" ({ranges([saving.range])})" if saving.range else "")
 
 
 def _title(key: str) -> str:
     return METRICS[key].title
 
 
-def _range(span: tuple[float, float] | None) -> str:
-    return "no range" if span is None else f"[{span[0]:.3g}, {span[1]:.3g}]"
-
-
-def _ranges(spans: list[tuple[float, float]]) -> str:
-    return " and ".join(_range(span) for span in spans)
+def ranges(spans: list[Range]) -> str:
+    """Stretches in words: ``3 to 12 and 40 to 68``."""
+    return " and ".join(
+        f"{number(low, abs(low) / 2)} to {number(high, abs(high) / 2)}" for low, high in spans
+    )

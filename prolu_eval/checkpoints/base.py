@@ -149,7 +149,7 @@ def _run(
     part: str | None,
     content: Content,
 ) -> Run:
-    label = content.build(files[-1]).label
+    sae = content.build(files[-1])
     about = dict(content.about)
     provenance = {"library": library, **about.pop("provenance", {})}
     return Run(
@@ -158,12 +158,13 @@ def _run(
             "path": place,
             "format": name,
             "variant": content.variant,
-            "label": label,
+            "label": sae.label,
             "d_in": content.d_in,
             "d_sae": content.d_sae,
             "files": files,
             "part": part,
             "problems": content.problems,
+            "options": sae.options.model_dump(mode="json"),
             "provenance": provenance,
             **about,
         }

@@ -75,8 +75,9 @@ def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     Raises:
         ResultsError: if the folder cannot be written to.
     """
-    kept = ("model", "model_revision", "hook", "dataset", "context_length", "prepend_bos",
-            "weight_processing", "penalty", "coefficient", "learning_rate", "seed")  # fmt: skip
+    kept = ("model", "model_revision", "hook", "dataset", "text_column", "context_length",
+            "prepend_bos", "weight_processing", "penalty", "coefficient", "learning_rate",
+            "seed")  # fmt: skip
     config = RunConfig(
         variant=sae.variant,
         d_in=sae.d_in,
@@ -112,7 +113,8 @@ def _describe(folder: Path) -> list[Run]:
         raise CheckpointError(
             folder / WEIGHTS_FILE, "is missing", "restore it, or remove the run's folder"
         )
-    label = _build(config, folder / CONFIG_FILE).label
+    sae = _build(config, folder / CONFIG_FILE)
+    label = sae.label
     return [
         Run(
             name=folder.name,
@@ -127,6 +129,7 @@ def _describe(folder: Path) -> list[Run]:
             model=config.model,
             model_revision=config.model_revision,
             dataset=config.dataset,
+            text_column=config.text_column,
             context_length=config.context_length,
             prepend_bos=config.prepend_bos,
             weight_processing=config.weight_processing,
@@ -135,6 +138,7 @@ def _describe(folder: Path) -> list[Run]:
             learning_rate=config.learning_rate,
             seed=config.seed,
             problems=(f"not converged: {config.not_converged}",) if config.not_converged else (),
+            options=sae.options.model_dump(mode="json"),
             provenance={"library": "prolu-eval", "config": config.model_dump(mode="json")},
         )
     ]

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import typer
 
@@ -35,6 +36,13 @@ def say(sentence: str) -> None:
     typer.echo(printable(sentence))
 
 
+def say_document(document: Any) -> None:
+    """Print a JSON document on stdout, one that any parser takes: it holds no NaN."""
+    from prolu_eval.json_text import dumps
+
+    typer.echo(dumps(document))
+
+
 def remark(sentence: str) -> None:
     """Print a line on stderr."""
     typer.echo(f"prolu-eval: {printable(sentence)}", err=True)
@@ -60,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A reader of the output that has seen enough (``| head``) ends the command without a word.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(given)
+        return _run(words)
     except BrokenPipeError:
         _drop_output()
         return READER_GONE
@@ -80,11 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
 
 
-def _run(given: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     try:
-        if "" in given:  # a path of it would be the current folder
+        if "" in words:  # a path of it would be the current folder
             raise UsageError("an argument", "is empty", "name a file, a folder or a value")
-        app(given)
+        app(words)
     except ProluEvalError as error:
         remark(str(error))
         return error.exit_code

@@ -1,12 +1,11 @@
 """`prolu-eval baseline`: keep results to compare with."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark
+from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import UsageError
 from prolu_eval.plain_text import aligned
 
@@ -36,7 +35,7 @@ def save(
 
     if not force:
         refuse_overwriting(output)
-    results = obtain_results(runs, warn=_warn)
+    results = obtain_results(runs, warn=remark)
     chosen = [result for result in results if selected(result.run.name, only or ())]
     if not chosen:
         raise UsageError("--only", "leaves no run", "name patterns that runs' names match")
@@ -55,7 +54,7 @@ def show(
     results = load_baseline(baseline)
     if as_json:
         runs = [result.model_dump(mode="json") for result in results]
-        typer.echo(json.dumps({"baseline": str(baseline), "runs": runs}, indent=1))
+        say_document({"baseline": str(baseline), "runs": runs})
         return
     keys = ("l0", "ce_degradation", "nmse")
     rows = [(r.run.name, *(_shown(r.metrics.get(key)) for key in keys)) for r in results]
@@ -91,7 +90,7 @@ def update(
     from prolu_eval.comparison.obtain import obtain_results
 
     old = load_baseline(baseline)
-    results = obtain_results(runs, settings={result.setting for result in old}, warn=_warn)
+    results = obtain_results(runs, settings={result.setting for result in old}, warn=remark)
     new = [result for result in results if selected(result.run.name, only or ())]
     before, now = {r.run.name: r for r in old}, {r.run.name for r in results}
     gone = [n for n in before if prune and selected(n, only or ()) and n not in now]
@@ -110,7 +109,3 @@ def update(
         f"{len(merged) - changed - added} kept",
         err=True,
     )
-
-
-def _warn(sentence: str) -> None:
-    remark(f"skipped: {sentence}")

@@ -1,12 +1,11 @@
 """`prolu-eval biases`: the distribution of encoder biases, from the checkpoints alone."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark
+from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ _HEAD = ("run", "variant", "coefficient", "negative", "5 %", "median", "95 %", "
 def biases(runs: options.Runs, as_json: options.Json = False) -> None:
     """Show each run's encoder biases: fraction negative, quantiles, histogram."""
     from prolu_eval.checkpoints import discover
-    from prolu_eval.report.text import plain
+    from prolu_eval.render.terminal import plain
 
     found = [item for path in runs for item in discover(path)]
     found.sort(key=lambda item: (getattr(item, "label", ""), _coefficient(item), item.name))
@@ -30,9 +29,9 @@ def biases(runs: options.Runs, as_json: options.Json = False) -> None:
         except ProluEvalError as error:
             failures.append(f"{item.name} skipped: {error}")
     if as_json:
-        typer.echo(json.dumps({"runs": documents}, indent=1))
+        say_document({"runs": documents})
     elif documents:
-        typer.echo(plain(_HEAD, [_row(document) for document in documents]))
+        typer.echo(plain((_HEAD, [_row(document) for document in documents])))
     for failure in failures:
         remark(failure)
     failed = CHECK_FAILED if documents else WRONG_INPUT

@@ -1,6 +1,5 @@
 """`prolu-eval compare`: did anything get worse than the baseline?"""
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark
+from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.cli.baseline import BaselineFile, Only
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ def compare(
     """
     from prolu_eval import comparison as comparing
     from prolu_eval.baseline import load_baseline
-    from prolu_eval.comparison import text
     from prolu_eval.comparison.obtain import obtain_results
+    from prolu_eval.render.terminal import comparison_text
 
     chosen = comparing.Options(
         tolerances=comparing.parse_tolerances(tolerance or (comparing.DEFAULT,)),
@@ -72,14 +71,14 @@ def compare(
     current = obtain_results(
         runs,
         settings={result.setting for result in stored},
-        warn=lambda sentence: remark(f"skipped: {sentence}"),
+        warn=remark,
     )
     found = comparing.compare(current, stored, chosen)
     found = found.with_update(_update_command(found, runs, baseline, only))
     if as_json:
-        typer.echo(json.dumps(found.document(), indent=1))
+        say_document(found.document())
     elif not quiet:
-        typer.echo(text.render(found, everything=show_all), nl=False)
+        typer.echo(comparison_text(found, everything=show_all), nl=False)
     else:
         typer.echo(found.headline)
     _write(found, markdown, junit, html)
@@ -105,21 +104,21 @@ def _write(
     from prolu_eval.results import write_atomically
 
     if markdown_path:
-        from prolu_eval.comparison import markdown
+        from prolu_eval.render.markdown import comparison_markdown
 
-        write_atomically(markdown_path, markdown.render(found).encode())
+        write_atomically(markdown_path, comparison_markdown(found).encode())
     if junit_path:
-        from prolu_eval.comparison import junit
+        from prolu_eval.render.junit import comparison_junit
 
-        write_atomically(junit_path, junit.render(found))
+        write_atomically(junit_path, comparison_junit(found))
     if html_path:
-        from prolu_eval.comparison import html
+        from prolu_eval.render.comparison_page import comparison_page
 
-        write_atomically(html_path, html.render(found).encode())
+        write_atomically(html_path, comparison_page(found).encode())
 
 
 def _tell_github(found: "Comparison", baseline: Path) -> None:
-    from prolu_eval.comparison import github
+    from prolu_eval.render import github
 
     if github.running(os.environ):
         github.tell(found, os.environ)

@@ -1,13 +1,12 @@
 """`prolu-eval convert`: the same autoencoders in another format."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, remark, say
+from prolu_eval.cli import app, remark, say, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def convert(
         if not as_json and path:
             say(f"Wrote {path}")
     if as_json:
-        typer.echo(json.dumps({"runs": documents}, indent=1))
+        say_document({"runs": documents})
     n_failed = sum(document["error"] is not None for document in documents)
     failed = WRONG_INPUT if n_failed == len(documents) else CHECK_FAILED
     raise typer.Exit(failed if n_failed else DONE)

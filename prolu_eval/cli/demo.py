@@ -9,8 +9,6 @@ from prolu_eval.cli import app, options
 
 Out = Annotated[Path, typer.Option(help="Folder for the runs and the report.")]
 
-_EVALUATION_TOKENS = 65_536
-
 
 @app.command()
 def demo(
@@ -21,16 +19,18 @@ def demo(
     """Train the write-up's four sweeps on the embedded model, evaluate them, write the report."""
     from prolu_eval.cli.frontier import Question, answer
     from prolu_eval.cli.sweep import train_and_print
+    from prolu_eval.devices import check_device
     from prolu_eval.errors import DONE
+    from prolu_eval.evaluation import EvaluationOptions
     from prolu_eval.training import FOUR_SWEEPS, Settings, read_sweep_file
 
-    options.check_device(device)
+    check_device(device)
     grid = read_sweep_file(FOUR_SWEEPS)
     if not quiet:
         runs = len(list(grid.plans()))
         typer.echo(f"Training {runs} autoencoders on the embedded model, a few minutes on a CPU.")
     settings = Settings(device, progress=not quiet)
     trained = train_and_print(grid, out, settings, as_json=False, quiet=quiet)
-    chosen = options.evaluation_options(n_tokens=_EVALUATION_TOKENS, device=device)
+    chosen = EvaluationOptions(device=device)
     answered = answer([out], chosen, Question(), quiet=quiet)
     raise typer.Exit(trained if answered == DONE else answered)

@@ -1,39 +1,46 @@
 """`prolu-eval evaluate`: measure runs and store the results."""
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark
+from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
-    from prolu_eval.evaluation import Options, Outcome
+    from prolu_eval.evaluation import EvaluationOptions, Outcome
 
 
-@app.command()
-@options.with_evaluation
+@app.command(cls=options.EvaluatingCommand)
 def evaluate(
+    context: typer.Context,
     runs: options.Runs,
-    chosen: "Options",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure every run found and store its result; what is stored is not measured again."""
     from prolu_eval.evaluation import evaluate as evaluate_runs
 
+    chosen = options.chosen(context)
     outcomes = evaluate_runs(runs, chosen, progress=not quiet)
     if as_json:
-        from prolu_eval.cli.documents import outcome_document
-
-        typer.echo(json.dumps({"runs": [outcome_document(o) for o in outcomes]}, indent=1))
+        say_document({"runs": [outcome_document(o) for o in outcomes]})
     else:
         _print(outcomes)
     if not quiet:
         _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
+
+
+def outcome_document(outcome: "Outcome") -> "dict[str, Any]":
+    """What became of a run in an evaluation."""
+    from prolu_eval.render.documents import run_document
+
+    return run_document(
+        outcome.name, str(outcome.path), outcome.variant, outcome.format, outcome.result,
+        status=outcome.status, error=outcome.error,
+    )  # fmt: skip
 
 
 def exit_code(outcomes: "list[Outcome]") -> int:
@@ -54,7 +61,7 @@ def report_failures(outcomes: "list[Outcome]") -> None:
         remark(f"{first}{f' and {len(others)} more' if others else ''} skipped: {reason}")
 
 
-def _remark_unreached(outcomes: "list[Outcome]", chosen: "Options") -> None:
+def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
     """One line on stderr for each standard error that the tokens did not do for."""
     for key, target in chosen.target_se.items():
         errors = [o.result.metrics[key].standard_error for o in outcomes if o.result is not None]

@@ -1,18 +1,17 @@
 """`prolu-eval frontier`: evaluate what is missing, print the frontier, write the report."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, say
-from prolu_eval.cli.evaluate import exit_code, report_failures
+from prolu_eval.cli import app, options, say, say_document
+from prolu_eval.cli.evaluate import exit_code, outcome_document, report_failures
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Group
-    from prolu_eval.evaluation import Options, Outcome
+    from prolu_eval.evaluation import EvaluationOptions, Outcome
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
 Y = Annotated[str, typer.Option("-y", "--y", help="Second objective.")]
@@ -73,11 +72,10 @@ class Question:
         return letters + splits + [f"--reference={k}={v:g}" for k, v in self.reference.items()]
 
 
-@app.command()
-@options.with_evaluation
+@app.command(cls=options.EvaluatingCommand)
 def frontier(
+    context: typer.Context,
     runs: options.Runs,
-    chosen: "Options",
     x: X = "l0",
     y: Y = "ce_degradation",
     z: Z = None,
@@ -94,7 +92,7 @@ def frontier(
     question = Question.asked(x, y, z, split_at, reference)
     raise typer.Exit(
         answer(
-            runs, chosen, question, report=report, csv=csv, parquet=parquet,
+            runs, options.chosen(context), question, report=report, csv=csv, parquet=parquet,
             as_markdown=markdown, as_json=as_json, quiet=quiet,
         )
     )  # fmt: skip
@@ -102,7 +100,7 @@ def frontier(
 
 def answer(
     runs: list[Path],
-    chosen: "Options",
+    chosen: "EvaluationOptions",
     question: Question,
     *,
     report: Path | None = None,
@@ -113,10 +111,13 @@ def answer(
     quiet: bool = False,
 ) -> int:
     """Evaluate, print and report; the exit code."""
-    from prolu_eval.cli.documents import frontier_document
+    from prolu_eval.analysis import answer_results
     from prolu_eval.evaluation import evaluate
-    from prolu_eval.report import answer_results, frontier_text, write_report
-    from prolu_eval.report.tables import write_table
+    from prolu_eval.render.documents import frontier_document
+    from prolu_eval.render.markdown import frontier_markdown
+    from prolu_eval.render.page import write_report
+    from prolu_eval.render.table_files import write_table
+    from prolu_eval.render.terminal import frontier_text
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
     report_failures(outcomes)
@@ -126,7 +127,8 @@ def answer(
     groups = answer_results(measured, question.keys, question.splits, question.reference)
     if not as_json:  # before files are written: a full disk hides no answer
         for group, found in groups:
-            typer.echo(frontier_text(group, found, as_markdown=as_markdown) + "\n")
+            shown = frontier_markdown if as_markdown else frontier_text
+            typer.echo(shown(group, found) + "\n")
     path = write_report(
         groups,
         report or default_report(runs),
@@ -139,15 +141,13 @@ def answer(
         document = frontier_document(
             groups, question.keys, path, lambda group: _runs(group, outcomes)
         )
-        typer.echo(json.dumps(document, indent=1, allow_nan=False))
+        say_document(document)
     else:
         say(f"Report: {path}")
     return exit_code(outcomes)
 
 
 def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    from prolu_eval.cli.documents import outcome_document
-
     names = {result.run.name for result in group.results}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 

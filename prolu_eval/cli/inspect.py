@@ -1,11 +1,10 @@
 """`prolu-eval inspect`: what lies in a folder, without evaluating it."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, remark
+from prolu_eval.cli import app, remark, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
 from prolu_eval.plain_text import aligned, printable
 
@@ -38,7 +37,7 @@ def inspect(
         for place, reason in skipped(path):
             remark(f"{place} skipped: {reason}")
     if as_json:
-        typer.echo(json.dumps({"runs": documents}, indent=1))
+        say_document({"runs": documents})
     else:
         _print_table(documents)
     failed = WRONG_INPUT if n_broken == len(documents) else CHECK_FAILED

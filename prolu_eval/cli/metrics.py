@@ -1,12 +1,11 @@
 """`prolu-eval metrics`: what is measured, and how it is defined."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from prolu_eval.cli import app
+from prolu_eval.cli import app, say_document
 from prolu_eval.metrics import METRIC_VERSION, METRICS
 
 
@@ -20,7 +19,7 @@ def metrics(
             "metric_version": METRIC_VERSION,
             "metrics": [asdict(metric) for metric in METRICS.values()],
         }
-        typer.echo(json.dumps(document, indent=1))
+        say_document(document)
         return
     arrows = {"min": "lower is better", "max": "higher is better", "none": ""}
     for metric in METRICS.values():

@@ -1,13 +1,12 @@
 """`prolu-eval report`: the HTML page of stored results, without a model."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say
+from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.cli.frontier import (
     Question,
     Reference,
@@ -27,6 +26,14 @@ Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="Where to write it [default: RUNS/report.html]"),
 ]
+StoredTokens = Annotated[
+    str | None,
+    typer.Option(
+        "--tokens",
+        help="Of several evaluations, the one on this text: its name, or the key that is listed "
+        "[default: the newest]",
+    ),
+]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
 Static = Annotated[
     Path | None, typer.Option(help="Write the figures into this folder too, for papers.")
@@ -45,6 +52,7 @@ def report(
     x: X = "l0",
     y: Y = "ce_degradation",
     z: Z = None,
+    tokens: StoredTokens = None,
     split_at: Splits = None,
     reference: Reference = None,
     title: Title = "Sparse autoencoders compared",
@@ -65,9 +73,9 @@ def report(
             raise UsageError(
                 "--watch", f"has no end, and so goes not with {other}", "leave one out"
             )
-        _watch(runs, path, question, title)
+        _watch(runs, path, question, title, tokens)
         return
-    answers = render(runs, path, question, title)
+    answers = render(runs, path, question, title, tokens=tokens)
     figures = None if static is None else _figures(path, static, kind)
     if as_json:
         _print_json(answers, question, path, figures)
@@ -78,7 +86,7 @@ def report(
 
 
 def _figures(page: Path, folder: Path, kind: str) -> list[Path]:
-    from prolu_eval.report.static import write_figures
+    from prolu_eval.render.static import write_figures
 
     return write_figures(page, folder, kind)
 
@@ -89,41 +97,47 @@ def _print_json(
     path: Path,
     figures: list[Path] | None,
 ) -> None:
-    from prolu_eval.cli.documents import frontier_document, result_document
+    from prolu_eval.render.documents import frontier_document, result_document
 
     document = frontier_document(
         answers, question.keys, path, lambda group: [result_document(r) for r in group.results]
     )
     if figures is not None:
         document["figures"] = [str(figure) for figure in figures]
-    typer.echo(json.dumps(document, indent=1, allow_nan=False))
+    say_document(document)
 
 
 def render(
-    runs: list[Path], path: Path, question: Question, title: str, refresh: int | None = None
+    runs: list[Path],
+    path: Path,
+    question: Question,
+    title: str,
+    *,
+    tokens: str | None = None,
+    refresh: int | None = None,
 ) -> "list[tuple[Group, Frontier]]":
     """Write the page of folders of runs; what it answers.
 
     Raises:
-        ResultsError: if there is none.
+        UsageError, ResultsError: as :func:`prolu_eval.results.select`.
     """
-    from prolu_eval.errors import ResultsError
-    from prolu_eval.report import answer_results, write_report
-    from prolu_eval.report.stored import stored_results
+    from prolu_eval.analysis import answer_results
+    from prolu_eval.render.page import write_report
+    from prolu_eval.results import select
 
-    results = stored_results(runs, remark)
-    if not results:
-        raise ResultsError(
-            runs[0], "holds no results", "run `prolu-eval evaluate` or `frontier` on it first"
-        )
-    answers = answer_results(results, question.keys, question.splits, question.reference)
+    chosen = select(runs, tokens=tokens, titled=True)
+    for sentence in chosen.remarks:
+        remark(sentence)
+    answers = answer_results(chosen.results, question.keys, question.splits, question.reference)
     write_report(
         answers, path, title=title, command=command_line("report", runs, question), refresh=refresh
     )
     return answers
 
 
-def _watch(runs: list[Path], path: Path, question: Question, title: str) -> None:
+def _watch(
+    runs: list[Path], path: Path, question: Question, title: str, tokens: str | None
+) -> None:
     """Write the page again whenever results come, go or change, until interrupted."""
     from prolu_eval.results import result_files
 
@@ -134,7 +148,7 @@ def _watch(runs: list[Path], path: Path, question: Question, title: str) -> None
             found = {file: file.stat().st_mtime for file in result_files(runs)}
             if found and found != seen:
                 seen = found
-                answers = render(runs, path, question, title, refresh=_REFRESH)
+                answers = render(runs, path, question, title, tokens=tokens, refresh=_REFRESH)
                 n = sum(len(group.results) for group, _ in answers)
                 typer.echo(f"{time.strftime('%H:%M:%S')}  {n} results")
             time.sleep(_POLL)

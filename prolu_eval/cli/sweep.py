@@ -1,6 +1,5 @@
 """`prolu-eval sweep`: train a grid of autoencoders."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say
+from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
@@ -19,6 +18,25 @@ File = Annotated[
     typer.Argument(help="A sweep file [default: the write-up's four sweeps, which come along]"),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the runs, one folder each.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="'embedded', a local folder or a hub name [default: the file's, or 'embedded']"
+    ),
+]
+Hook = Annotated[str | None, typer.Option(help="Hook point [default: the file's]")]
+Tokens = Annotated[
+    str | None,
+    typer.Option(
+        help="What to train on, and to hold a tenth of out: text or JSON lines, JSON, CSV, TSV, "
+        "Parquet (or packed: .gz, .zst), a folder of these, a dataset's folder or name, .npy or "
+        ".safetensors of token ids; 'embedded' for Python's standard library [default: the "
+        "file's; none for a model of your own]"
+    ),
+]
+ContextLength = Annotated[
+    int | None, typer.Option(min=2, help="Tokens per sequence [default: the file's, or 128]")
+]
 TrainTokens = Annotated[int | None, typer.Option(min=1, help="Activations to train on.")]
 DSae = Annotated[int | None, typer.Option(min=1, help="Dictionary size.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps activations for later sweeps.")]
@@ -43,11 +61,12 @@ ShowExample = Annotated[
 def sweep(
     file: File = None,
     out: Out = Path("runs"),
-    model: options.Model = None,
-    hook: options.Hook = None,
-    tokens: options.Tokens = None,
+    model: Model = None,
+    hook: Hook = None,
+    tokens: Tokens = None,
+    text_column: options.TextColumn = None,
     n_tokens: TrainTokens = None,
-    context_length: options.ContextLength = None,
+    context_length: ContextLength = None,
     d_sae: DSae = None,
     device: options.Device = None,
     cache: Cache = None,
@@ -64,18 +83,20 @@ def sweep(
     Options replace what the file says is shared among all sweeps. A sweep that was interrupted goes
     on from its last checkpoint when it is called again.
     """
+    from prolu_eval.devices import check_device
     from prolu_eval.training import EXAMPLE, FOUR_SWEEPS, Settings, read_sweep_file
     from prolu_eval.training.loggers import Logger, TensorBoard, WeightsAndBiases
 
     if example:
         typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
         return
-    options.check_device(device)
+    check_device(device)
     grid = read_sweep_file(
         file or FOUR_SWEEPS,
         model=model,
         hook=hook,
         dataset=tokens,
+        text_column=text_column,
         n_tokens=n_tokens,
         context_length=context_length,
         d_sae=d_sae,
@@ -104,7 +125,7 @@ def train_and_print(
 
     trained = train(grid, out, settings)
     if as_json:
-        typer.echo(json.dumps({"runs": [_describe(t) for t in trained]}, indent=1))
+        say_document({"runs": [_describe(t) for t in trained]})
     elif not quiet:
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
@@ -144,7 +165,7 @@ def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool)
             "runs": [{"run": plan.name, "path": str(out / plan.name)} for plan in plans],
             "cost": asdict(cost),
         }
-        typer.echo(json.dumps(document, indent=1))
+        say_document(document)
         return
     typer.echo(
         f"{shared.hook} of {shared.model}, d_in {d_in}, d_sae {shared.dictionary_size(d_in)}, "

@@ -15,7 +15,7 @@ from prolu_eval.comparison.frontiers import (
     with_movement,
 )
 from prolu_eval.comparison.judging import Finding, judge, weigh_metric
-from prolu_eval.comparison.matching import Matched, configuration, match, obstacle
+from prolu_eval.comparison.matching import Matched, configurations, match, obstacle
 from prolu_eval.comparison.rows import Comparison, Row
 from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.errors import UsageError
@@ -103,6 +103,7 @@ def compare(
 
 def _missing(run: Result, matched: Matched) -> Row:
     remedy = "evaluate it, or drop it with `prolu-eval baseline update --prune`"
+    configuration = configurations([*matched.new, *(now for now, _ in matched.pairs)], [run])
     for other in matched.new:
         if configuration(other.run) == configuration(run.run):
             remedy = (

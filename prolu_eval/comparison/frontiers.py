@@ -50,7 +50,7 @@ def groups(pairs: Iterable[Pair], axes: Axes) -> list[Group]:
     """Pairs whose places can be compared, by hook and setting; groups too small are left out."""
     members: dict[object, list[Pair]] = defaultdict(list)
     for now, then in pairs:
-        members[then.run.hook, then.setting, now.setting].append((now, then))
+        members[then.comparison_key(), now.comparison_key()].append((now, then))
     found = []
     for some in members.values():
         placed = [(pair, _place(pair[0], axes), _place(pair[1], axes)) for pair in some]

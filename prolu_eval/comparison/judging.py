@@ -55,7 +55,7 @@ def measured(result: Result, key: str) -> Measured | None:
 
 def same_tokens(current: Result, baseline: Result) -> bool:
     """Whether two results can be compared sequence by sequence."""
-    return current.setting.tokens_fingerprint == baseline.setting.tokens_fingerprint
+    return not current.differences(baseline)
 
 
 def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:

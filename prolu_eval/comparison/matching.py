@@ -1,16 +1,14 @@
 """Which run of today is which run of the baseline, and whether the two can be compared."""
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from prolu_eval.errors import UsageError
-from prolu_eval.results import Result, RunSummary, Setting
+from prolu_eval.results import Result, RunSummary
 
-_CONFIGURATION = (
-    "label", "hook", "d_in", "d_sae", "penalty", "coefficient", "learning_rate", "seed",
-)  # fmt: skip
 MATCHES = ("name", "configuration")
 
 
@@ -39,9 +37,11 @@ def match(
         UsageError: if the expression is none, nothing is left, or two runs are told apart by
             nothing.
     """
-    identity = _identity(by)
-    ours = _index((r for r in current if selected(r.run.name, only)), identity, "the runs")
-    theirs = _index((r for r in baseline if selected(r.run.name, only)), identity, "the baseline")
+    chosen = [r for r in current if selected(r.run.name, only)]
+    kept = [r for r in baseline if selected(r.run.name, only)]
+    identity = _identity(by, configurations(chosen, kept))
+    ours = _index(chosen, identity, "the runs")
+    theirs = _index(kept, identity, "the baseline")
     if not theirs:
         raise UsageError(
             "--only", "leaves no run of the baseline", "name patterns that its runs' names match"
@@ -54,17 +54,38 @@ def match(
 
 
 def selected(name: str, only: str | Sequence[str]) -> bool:
-    """Whether a name matches a shell pattern, or one of several, or there are none."""
+    """Whether a name is one of some, or matches one as a shell pattern, or there are none.
+
+    A name with brackets, such as ``topk[4]``, is first of all itself.
+    """
     patterns = [only] if isinstance(only, str) else only
-    return not only or any(fnmatchcase(name, pattern) for pattern in patterns)
+    return not only or any(name == p or fnmatchcase(name, p) for p in patterns)
 
 
-def configuration(run: RunSummary) -> tuple[object, ...]:
-    """What a run was trained as, whatever it is called."""
-    return tuple(getattr(run, field) for field in _CONFIGURATION)
+def configurations(
+    current: Sequence[Result], baseline: Sequence[Result]
+) -> Callable[[RunSummary], object]:
+    """What a run was trained as, seed included, whatever it is called.
+
+    An option that the runs of one side alone record, since the other's were written by another
+    version or hold less, tells nothing.
+    """
+    known = [
+        {name for result in side for name in result.run.configuration} | {"seed"}
+        for side in (current, baseline)
+    ]
+    both = known[0] & known[1]
+
+    def configuration(run: RunSummary) -> object:
+        parts = {**run.configuration, "seed": run.seed}
+        return json.dumps({k: v for k, v in parts.items() if k in both}, sort_keys=True)
+
+    return configuration
 
 
-def _identity(by: str) -> Callable[[RunSummary], object]:
+def _identity(
+    by: str, configuration: Callable[[RunSummary], object]
+) -> Callable[[RunSummary], object]:
     if by == "name":
         return lambda run: run.name
     if by == "configuration":
@@ -82,7 +103,7 @@ def _identity(by: str) -> Callable[[RunSummary], object]:
 
 
 def _index(
-    results: Iterable[Result], identity: Callable[[RunSummary], object], where: str
+    results: Sequence[Result], identity: Callable[[RunSummary], object], where: str
 ) -> dict[object, Result]:
     found: dict[object, Result] = {}
     for result in results:
@@ -106,8 +127,8 @@ class Obstacle:
 
 _ACCEPT = "accept the change with `prolu-eval baseline update`"
 _LIKE = f"evaluate as the baseline was, or {_ACCEPT}"
-# Fields of a setting that must agree, whatever the tokens are: how they are called, and the remedy.
-MUST_AGREE = {
+# What differences of settings are called, and their remedies; others bear the field's name.
+_CALLED = {
     "metric_version": ("the metric version", f"evaluate with the baseline's version, or {_ACCEPT}"),
     "model_fingerprint": ("the model", f"evaluate with the baseline's model, or {_ACCEPT}"),
     "weight_processing": ("the processing of the model's weights", _LIKE),
@@ -116,20 +137,21 @@ MUST_AGREE = {
     "context_length": ("the context length", _LIKE),
     "prepend_bos": ("prepending of BOS", _LIKE),
     "packing": ("the packing of documents", _LIKE),
+    "hook": ("the hook", f"evaluate at the baseline's hook, or {_ACCEPT}"),
 }
+# Fields that follow from which tokens were measured on, and may differ where these may.
+OF_TOKENS = frozenset({"tokens_fingerprint", "n_sequences", "n_counted"})
 
 
 def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle | None:
     """What keeps two matched results from being compared; None if nothing does."""
-    now, then = current.setting, baseline.setting
-    for field, (what, remedy) in MUST_AGREE.items():
-        if (new := getattr(now, field)) != (old := getattr(then, field)):
-            new, old = _shown(now, field, new), _shown(then, field, old)
-            return Obstacle(f"{what} changed from {old} to {new}", remedy)
-    if current.run.hook != baseline.run.hook:
-        reason = f"the hook changed from {baseline.run.hook} to {current.run.hook}"
-        return Obstacle(reason, f"evaluate at the baseline's hook, or {_ACCEPT}")
-    if not unpaired and now.tokens_fingerprint != then.tokens_fingerprint:
+    differing = current.differences(baseline)
+    for field in sorted(set(differing) - OF_TOKENS, key=[*_CALLED, *differing].index):
+        what, remedy = _CALLED.get(field, (field.replace("_", " "), _LIKE))
+        old, new = (_shown(result, field) for result in (baseline, current))
+        return Obstacle(f"{what} changed from {old} to {new}", remedy)
+    if differing and not unpaired:
+        now, then = current.setting, baseline.setting
         return Obstacle(
             f"the tokens changed ({then.tokens}, {then.n_counted} counted, to {now.tokens}, "
             f"{now.n_counted})",
@@ -138,5 +160,9 @@ def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle |
     return None
 
 
-def _shown(setting: Setting, field: str, value: object) -> object:
-    return f"{setting.model} ({str(value)[:8]})" if field == "model_fingerprint" else value
+def _shown(result: Result, field: str) -> object:
+    if field == "hook":
+        return result.run.hook
+    value = getattr(result.setting, field)
+    named = f"{result.setting.model} ({str(value)[:8]})"
+    return named if field == "model_fingerprint" else value

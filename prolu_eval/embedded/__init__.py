@@ -14,6 +14,7 @@ from typing import Literal
 MODEL_PATH = Path(__file__).parent / "model"
 
 Split = Literal["train", "heldout"]
+SPLITS: tuple[Split, ...] = ("train", "heldout")
 
 # Not everywhere installed (tests, idlelib), not the interpreter's own (site-packages), or tables
 # rather than source text (encodings, pydoc_data).

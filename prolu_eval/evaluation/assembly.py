@@ -1,114 +1,108 @@
 """From sums to a stored result: what was measured, on what, and every metric of it."""
 
-import hashlib
 import importlib.metadata
 import platform
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from prolu_eval import __version__
 from prolu_eval.evaluation import scale_consistency
+from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
-from prolu_eval.evaluation.grouping import Group
-from prolu_eval.evaluation.options import Options
-from prolu_eval.evaluation.sums import Measurement, Sums
+from prolu_eval.evaluation.measuring import Measured
+from prolu_eval.evaluation.preparation import Prepared
+from prolu_eval.evaluation.reference import reference
+from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.intervals import estimate
-from prolu_eval.lm import LanguageModel
-from prolu_eval.metrics import METRIC_VERSION, METRICS
-from prolu_eval.results import (
-    PER_FEATURE,
-    PER_SEQUENCE,
-    RESPONSE,
-    Result,
-    RunSummary,
-    Setting,
-)
-from prolu_eval.runs import Run
-from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.tokens import TokenRows
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import EXAMPLE, PER_FEATURE, PER_SEQUENCE, RESPONSE, Result, RunSummary
+from prolu_eval.tokens import warn_of_foreign_ids
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What a measurement is of: the digests of a run's files, and the fingerprint of it all."""
+class Assembly:
+    """Puts together and stores the results of runs that are measured on the first shards.
 
-    checkpoint: dict[str, str]
-    fingerprint: str
+    Args:
+        prepared: what they are measured with.
+        n_shards: the number of shards.
 
+    Raises:
+        EvaluationError: if the model's activations are not finite.
+    """
 
-def setting_of(group: Group, options: Options, model: LanguageModel, tokens: TokenRows) -> Setting:
-    """What a group is measured on."""
-    return Setting(
-        model=model.name,
-        model_fingerprint=model.fingerprint,
-        tokens=tokens.source,
-        tokens_fingerprint=tokens.fingerprint,
-        n_sequences=len(tokens),
-        context_length=tokens.ids.shape[1],
-        n_counted=int(tokens.counted.sum()),
-        special_tokens=options.special_tokens,
-        dtype=options.dtype,
-        metric_version=METRIC_VERSION,
-        prepend_bos=group.prepend_bos,
-        packing=options.packing,
-        weight_processing=group.weight_processing,
-    )
+    def __init__(self, prepared: Prepared, n_shards: int) -> None:
+        engine = prepared.engine
+        self._engine, self._rows = engine, engine.tokens.first(prepared.shards[n_shards - 1].stop)
+        self._conditions, self._n_shards = prepared.conditions, n_shards
+        self._setting = prepared.settings[n_shards]
+        self._shards = prepared.shards[:n_shards]
+        self._reference = reference(engine, self._setting, self._shards)
+        if n_targets := self._reference["n_next"].sum():
+            ce_clean = self._reference["ce_clean"].sum() / n_targets
+            warn_of_foreign_ids(self._rows, engine.model.name, ce_clean)
+        self._pairs = scale_consistency.sample(engine.model, engine.hook, self._rows)
 
+    def result(self, measured: Measured) -> Result | None:
+        """A run's stored result; None while others have not measured all of their shares of it.
 
-def fingerprint(run: Run, checkpoint: dict[str, str], hook: str, setting: Setting) -> str:
-    """The name of a measurement, from all that decides it."""
-    # Where model and tokens lie, and how these were made, does not matter: what is in them does.
-    names = {"model", "tokens", "prepend_bos", "packing"}
-    parts = (*checkpoint.values(), run.part, hook, setting.model_dump_json(exclude=names))
-    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
+        Raises:
+            ResultsError: if it cannot be stored.
+        """
+        record = measured.record
+        with record.parts.whole():
+            result = record.result(self._n_shards)  # another process may have been here first
+            if result is None:
+                sums = record.measured(self._shards)
+                if sums is None:
+                    return None
+                result = record.write(self._assembled(measured, sums))
+        record.parts.remove()
+        return result
 
-
-def result_of(
-    run: Run,
-    sae: SparseAutoencoder,
-    group: Group,
-    setting: Setting,
-    identity: Identity,
-    measured: Measurement,
-    reference: Sums,
-    pairs: scale_consistency.Sample,
-) -> Result:
-    """The result of a run whose sums over all rows are known."""
-    features = measured.features
-    scalars = features.scalars() | weight_scalars(sae)
-    arrays = features.arrays() | weight_arrays(sae)
-    violations, curves = scale_consistency.measure(sae, pairs, setting.n_sequences)
-    sums = {**reference, **measured.by_row, **violations}
-    return Result(
-        fingerprint=identity.fingerprint,
-        checkpoint=identity.checkpoint,
-        run=RunSummary(
-            name=run.name,
-            path=str(run.path),
-            format=run.format,
-            variant=run.variant,
-            label=run.label,
-            d_in=run.d_in,
-            d_sae=run.d_sae,
-            hook=group.hook,
-            penalty=run.penalty,
-            coefficient=run.coefficient,
-            learning_rate=run.learning_rate,
-            seed=run.seed,
-            provenance=run.provenance,
-        ),
-        setting=setting,
-        metrics={
-            key: scalars[key] if key in scalars else estimate(metric, sums)
-            for key, metric in METRICS.items()
-        },
-        environment=environment(),
-        arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
-        | {PER_FEATURE + name: values for name, values in arrays.items()}
-        | {RESPONSE + name: values for name, values in curves.items()},
-    )
+    def _assembled(self, measured: Measured, measurement: Measurement) -> Result:
+        record, sae = measured.record, measured.sae
+        run, features = record.run, measurement.features
+        scalars = features.scalars() | weight_scalars(sae)
+        arrays = features.arrays() | weight_arrays(sae)
+        violations, curves = scale_consistency.sums_and_curves(
+            sae, self._pairs, self._setting.n_sequences
+        )
+        examples = {}
+        if measurement.examples is not None:
+            tokenizer = self._engine.model.tokenizer
+            examples = in_context(measurement.examples, self._rows, tokenizer)
+        sums = {**self._reference, **measurement.by_row, **violations}
+        return Result(
+            fingerprint=record.fingerprints[self._n_shards],
+            checkpoint=record.checkpoint,
+            run=RunSummary(
+                name=run.name,
+                path=str(run.path),
+                format=run.format,
+                variant=run.variant,
+                label=run.label,
+                d_in=run.d_in,
+                d_sae=run.d_sae,
+                hook=self._conditions.hook,
+                penalty=run.penalty,
+                coefficient=run.coefficient,
+                learning_rate=run.learning_rate,
+                seed=run.seed,
+                options=run.options,
+                provenance=run.provenance,
+            ),
+            setting=self._setting,
+            metrics={
+                key: scalars[key] if key in scalars else estimate(metric, sums)
+                for key, metric in METRICS.items()
+            },
+            environment=environment(),
+            arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
+            | {PER_FEATURE + name: values for name, values in arrays.items()}
+            | {RESPONSE + name: values for name, values in curves.items()}
+            | {EXAMPLE + name: values for name, values in examples.items()},
+        )
 
 
 def environment() -> dict[str, Any]:

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from prolu_eval.evaluation.compiling import compiled_encoder
+from prolu_eval.evaluation.examples import StrongestExamples
 from prolu_eval.evaluation.features import FeatureSums
+from prolu_eval.evaluation.sums import RowSums
 from prolu_eval.saes import SparseAutoencoder
 
-COLUMNS = (
-    "l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw", "squared_error", "cosine_similarity",
-    "norm_ratio", "x_hat_squared", "x_hat_dot_x",
+CODE_COLUMNS = ("l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw")
+RECONSTRUCTION_COLUMNS = (
+    "squared_error", "cosine_similarity", "norm_ratio", "x_hat_squared", "x_hat_dot_x",
 )  # fmt: skip
+COLUMNS = CODE_COLUMNS + RECONSTRUCTION_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,14 @@ class Activations(NamedTuple):
     """Activations at the counted positions of consecutive rows. ``x`` [N, d_in]
 
     ``starts`` [n_rows + 1] says where in ``x`` each row begins, and where the last ends; ``fold``
-    [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows.
+    [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows;
+    ``place`` [N] is the index of each position among those of all rows, where examples are kept.
     """
 
     x: Tensor
     starts: Tensor
     fold: Tensor
+    place: Tensor | None = None
 
 
 class _Active(NamedTuple):
@@ -64,8 +69,9 @@ class Autoencoding:
     """Accumulates the sums of one autoencoder over batches of activations.
 
     Attributes:
-        sums: sums per row, by column of :data:`COLUMNS`. [n_columns, n_rows] float64, on the device
+        sums: sums per row, by column of :data:`COLUMNS`, on the device.
         features: per-feature sums.
+        examples: the strongest activations of each feature, if they are asked for.
     """
 
     def __init__(
@@ -77,10 +83,12 @@ class Autoencoding:
         sizes: Sizes | None = None,
         *,
         compiled: bool = False,
+        n_examples: int = 0,
     ) -> None:
         self.sae = sae.to(device, dtype)
-        self.sums = torch.zeros(len(COLUMNS), n_rows, dtype=torch.float64, device=device)
+        self.sums = RowSums(COLUMNS, n_rows, device)
         self.features = FeatureSums(sae.d_sae, device)
+        self.examples = StrongestExamples(sae.d_sae, n_examples, device) if n_examples else None
         self._norms = sae.W_dec.float().norm(dim=1)
         self._sizes = sizes or Sizes.of(device)
         self._encode = compiled_encoder(self.sae) if compiled else self._encode_eagerly
@@ -95,7 +103,6 @@ class Autoencoding:
         sae = self.sae
         x = given.x.to(sae.W_dec.dtype)
         normalised = sae.normalise(x)
-        rows = self.sums[:, first_row : first_row + len(given.starts) - 1]
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
@@ -105,12 +112,13 @@ class Autoencoding:
             pending.append(active._replace(token=active.token + i * size))
             n_pending += len(active.value)
             if n_pending > self._sizes.active:
-                self._add_codes(_joined(pending), given, normalised.scale, rows)
+                self._add_codes(_joined(pending), given, normalised.scale, first_row)
                 pending, n_pending = [], 0
         if pending:
-            self._add_codes(_joined(pending), given, normalised.scale, rows)
+            self._add_codes(_joined(pending), given, normalised.scale, first_row)
         x_hat = normalised.restore(torch.cat(z_hat))
-        _add_reconstruction(x.float(), x_hat.float(), given.starts, rows)
+        columns = _reconstruction_columns(x.float(), x_hat.float())
+        self.sums.add(RECONSTRUCTION_COLUMNS, first_row, by_row(columns, given.starts))
         self.features.count_tokens(given.fold)
         return x_hat.to(given.x.dtype)
 
@@ -132,21 +140,23 @@ class Autoencoding:
         )
 
     def _add_codes(
-        self, active: _Active, given: Activations, scale: Tensor | None, rows: Tensor
+        self, active: _Active, given: Activations, scale: Tensor | None, first_row: int
     ) -> None:
         size = active.value.float().abs()
         weighted = size * self._norms.index_select(0, active.feature)
         if scale is not None:
             weighted = weighted * scale[:, 0].index_select(0, active.token)
         starts = torch.searchsorted(active.token, given.starts)
-        columns = (weighted, size, weighted.sqrt(), size.sqrt())
-        rows[0] += starts.diff()
-        rows[1:5] += by_row(torch.stack(columns, 1), starts)
+        norms = by_row(torch.stack((weighted, size, weighted.sqrt(), size.sqrt()), 1), starts)
+        self.sums.add(CODE_COLUMNS, first_row, torch.cat([starts.diff()[None].double(), norms]))
         fold = given.fold.index_select(0, active.token)
         self.features.add(active.feature, active.value, fold)
+        if self.examples is not None and given.place is not None:
+            self.examples.add(active.feature, active.value, active.token, given.place)
 
 
-def _add_reconstruction(x: Tensor, x_hat: Tensor, starts: Tensor, rows: Tensor) -> None:
+def _reconstruction_columns(x: Tensor, x_hat: Tensor) -> Tensor:
+    """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [N, n_columns]"""
     dot = torch.linalg.vecdot(x, x_hat)
     x_norm, x_hat_norm = x.norm(dim=1), x_hat.norm(dim=1)
     error = (x - x_hat).square().sum(1)
@@ -157,7 +167,7 @@ def _add_reconstruction(x: Tensor, x_hat: Tensor, starts: Tensor, rows: Tensor) 
         x_hat_norm.square(),
         dot,
     )
-    rows[5:] += by_row(torch.stack(columns, 1), starts)
+    return torch.stack(columns, 1)
 
 
 def by_row(columns: Tensor, starts: Tensor) -> Tensor:

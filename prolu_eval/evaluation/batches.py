@@ -15,12 +15,14 @@ from prolu_eval.tokens import TokenRows
 class Batch:
     """Consecutive rows on the device: ids [B, T], and which positions count.
 
-    ``first`` is the index of the first row among those that were asked for. ``position`` [N] and
-    ``next_position`` [M] are the counted positions, and those that have a next token, in the
+    ``first`` is the index of the first row among those that were asked for, ``first_place`` that of
+    its first position among those of all rows. ``position`` [N] and
+    ``next_position`` [M] are the counted positions, and those whose next token counts too, in the
     flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
     """
 
     first: int
+    first_place: int
     ids: Tensor
     position: Tensor
     starts: Tensor
@@ -33,8 +35,7 @@ class Batch:
     def of(cls, tokens: TokenRows, rows: range, first: int, device: torch.device) -> "Batch":
         """The batch of some rows, copied to the device without waiting for it."""
         ids, counted = tokens.ids[rows.start : rows.stop], tokens.counted[rows.start : rows.stop]
-        with_next = counted.clone()
-        with_next[:, -1] = False
+        with_next = torch.nn.functional.pad(counted[:, :-1] & counted[:, 1:], (0, 1))
         position = counted.flatten().nonzero()[:, 0]
         next_position = with_next.flatten().nonzero()[:, 0]
         parts = [
@@ -48,19 +49,19 @@ class Batch:
         ]
         if device.type == "cuda":
             parts = [part.pin_memory() for part in parts]
-        return cls(first, *(part.to(device, non_blocking=True) for part in parts))
-
-    def rows_of(self, sums: Tensor) -> Tensor:
-        """The part of sums over all rows that this batch's rows add to. [k, n_rows] -> [k, B]"""
-        return sums[:, self.first : self.first + len(self.ids)]
+        return cls(
+            first,
+            rows.start * ids.shape[1],
+            *(part.to(device, non_blocking=True) for part in parts),
+        )
 
     def activations(self, clean: Pass) -> Activations:
         """The clean activations at the counted positions."""
         x = clean.activation.flatten(0, 1).index_select(0, self.position)
-        return Activations(x, self.starts, self.fold)
+        return Activations(x, self.starts, self.fold, self.position + self.first_place)
 
     def next_of(self, hidden: Tensor) -> Tensor:
-        """Hidden states at the counted positions that have a next token. [B, T, d] -> [M, d]"""
+        """Hidden states at the counted positions whose next one counts. [B, T, d] -> [M, d]"""
         return hidden.flatten(0, 1).index_select(0, self.next_position)
 
 

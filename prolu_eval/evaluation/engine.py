@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolu_eval.errors import EvaluationError
-from prolu_eval.evaluation.autoencoding import COLUMNS, Autoencoding, Sizes, by_row
+from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.memory import default_batch_size, is_out_of_memory, release
-from prolu_eval.evaluation.sums import Measurement, Sums
+from prolu_eval.evaluation.sums import Measurement, RowSums, Sums
 from prolu_eval.lm import LanguageModel, Pass
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
 # Sums that depend on the model, the hook and the tokens alone, whatever is spliced in.
-REFERENCE_COLUMNS = ("n", "n_next", "ce_clean", "ce_zero", "ce_mean", "squared_deviation")
+COUNT_COLUMNS = ("n", "n_next")
+CLEAN_AND_ABLATED_COLUMNS = ("ce_clean", "ce_zero", "ce_mean")
+REFERENCE_COLUMNS = (*COUNT_COLUMNS, *CLEAN_AND_ABLATED_COLUMNS, "squared_deviation")
 SPLICED_COLUMNS = ("ce_spliced", "kl")
 # Autoencoders whose hidden states are held together, so that the clean pass is read out once.
 _READ_OUT_TOGETHER = 8
@@ -45,6 +47,7 @@ class Engine:
             the device runs out of memory, and so is the number of codes worked on at a time.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
             device.
+        n_examples: how many of the strongest activations of each feature are kept.
         compiled: whether the autoencoders' encoding is compiled.
         progress: called with the number of rows done since the last call, per pass over them.
     """
@@ -57,12 +60,14 @@ class Engine:
         *,
         batch_size: int | None = None,
         sizes: Sizes | None = None,
+        n_examples: int = 0,
         compiled: bool = False,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
         self._sizes = sizes or Sizes.of(model.device)
+        self._n_examples = n_examples
         self._compiled, self._progress = compiled, progress
 
     def measure(
@@ -124,10 +129,18 @@ class Engine:
     ) -> dict[str, Measurement | EvaluationError]:
         model, n = self.model, len(rows)
         running = [
-            Autoencoding(sae, n, model.device, model.dtype, self._sizes, compiled=self._compiled)
+            Autoencoding(
+                sae,
+                n,
+                model.device,
+                model.dtype,
+                self._sizes,
+                compiled=self._compiled,
+                n_examples=self._n_examples,
+            )
             for sae in saes.values()
         ]
-        spliced = torch.zeros(len(saes), 2, n, dtype=torch.float64, device=model.device)
+        spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
         for batch in self._batches(rows):
             clean = model.clean(batch.ids, self.hook)
             given, wanted = batch.activations(clean), batch.next_of(clean.hidden)
@@ -140,8 +153,8 @@ class Engine:
                     model.logits, wanted, hidden, batch.targets, model.vocab_size
                 )
                 for into, pair in zip(sums, losses, strict=True):
-                    into_rows = batch.rows_of(into)
-                    into_rows += by_row(torch.stack(pair, 1), batch.next_starts)
+                    by_loss = by_row(torch.stack(pair, 1), batch.next_starts)
+                    into.add(SPLICED_COLUMNS, batch.first, by_loss)
                 self._progress(len(batch.ids) * len(some))
         return {
             name: self._measurement(name, autoencoding, sums)
@@ -149,13 +162,12 @@ class Engine:
         }
 
     def _measurement(
-        self, name: str, autoencoding: Autoencoding, spliced: Tensor
+        self, name: str, autoencoding: Autoencoding, spliced: RowSums
     ) -> Measurement | EvaluationError:
-        sums = torch.cat([autoencoding.sums, spliced]).cpu().numpy()
-        if not np.isfinite(sums).all():
+        by_column = autoencoding.sums.by_column() | spliced.by_column()
+        if not all(np.isfinite(column).all() for column in by_column.values()):
             return EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")
-        by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), sums, strict=True))
-        return Measurement(by_column, autoencoding.features)
+        return Measurement(by_column, autoencoding.features, autoencoding.examples)
 
     def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor) -> Tensor:
         """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""
@@ -187,9 +199,7 @@ class Engine:
     def _reference(self, mean: NDArray[np.float64], rows: range) -> Sums:
         model = self.model
         centre = torch.from_numpy(mean).to(model.device)
-        sums = torch.zeros(
-            len(REFERENCE_COLUMNS), len(rows), dtype=torch.float64, device=model.device
-        )
+        sums = RowSums(REFERENCE_COLUMNS, len(rows), model.device)
         for batch in self._batches(rows):
             clean = model.clean(batch.ids, self.hook)
             x = batch.activations(clean).x
@@ -202,15 +212,15 @@ class Engine:
                 for hidden in passes
             ]
             deviation = (x.double() - centre).square().sum(1)
-            into = batch.rows_of(sums)
-            into[0] += batch.starts.diff()
-            into[1] += batch.next_starts.diff()
-            into[2:5] += by_row(torch.stack(losses, 1), batch.next_starts)
-            into[5:] += by_row(deviation[:, None], batch.starts)
+            counts = torch.stack([batch.starts.diff(), batch.next_starts.diff()])
+            by_loss = by_row(torch.stack(losses, 1), batch.next_starts)
+            sums.add(COUNT_COLUMNS, batch.first, counts)
+            sums.add(CLEAN_AND_ABLATED_COLUMNS, batch.first, by_loss)
+            sums.add(("squared_deviation",), batch.first, by_row(deviation[:, None], batch.starts))
             self._progress(len(batch.ids))
-        return dict(zip(REFERENCE_COLUMNS, sums.cpu().numpy(), strict=True))
+        return sums.by_column()
 
 
-def _groups(items: Sequence[_T] | Tensor) -> Iterator[Any]:
+def _groups(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), _READ_OUT_TOGETHER):
         yield items[start : start + _READ_OUT_TOGETHER]

@@ -1,104 +1,292 @@
-"""What an evaluation is asked to do, and what came of each run."""
+"""What an evaluation is asked to do: each option described, checked and defaulted once.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+Python and the command line follow from it alike (:mod:`prolu_eval.cli.options`). No torch.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from numbers import Integral
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from prolu_eval.choices import Dtype, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import Result
 from prolu_eval.runs import WeightProcessing
-from prolu_eval.tokens import Packing, Split
 
 DEFAULT_TOKENS = 131_072
 DEFAULT_CONTEXT = 128
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to evaluate. None means: what the run's own configuration says, or a default.
+class Panel(Enum):
+    """What an option is about: the heading that help shows it under."""
 
-    Attributes:
-        model: overrides the runs' model.
-        hook: overrides the runs' hook point.
-        tokens: a source of :func:`prolu_eval.tokens.load_tokens`; overrides the runs' dataset.
-        split: which documents of the source; None for the held-out ones of a run's own dataset,
-            and all of a source that was named.
-        n_tokens: how many tokens to evaluate on, at most.
-        context_length: length of a sequence.
-        prepend_bos: whether sequences begin with BOS.
-        special_tokens: whether special positions are replaced and counted too.
-        packing: whether sequences run across the documents' boundaries or stay within a document.
-        weight_processing: whether the activations are those of the model's weights as published or
-            as TransformerLens processes them; None for what the run says, or else ``none``.
-        batch_size: sequences per batch; None for what suits the device.
-        device: where the model and the autoencoders run.
-        device_map: how to spread a model over several devices instead (``auto``).
-        dtype: the precision that they run in; ``tf32`` is float32 with TF32 matrix products on
-            CUDA, where ``float32`` has none.
-        compile: whether the autoencoders' pass is compiled.
-        target_se: standard errors to reach, by metric; then tokens are added, up to ``n_tokens``,
-            until every run has reached them.
-        shard: (i, n) measures the i-th of n shares of the tokens only, i from 0; whoever measures
-            the last share of a run puts its result together.
-        shard_tokens: tokens that are measured between two savings.
-        results: folder for results, instead of ``evaluation/`` beside each run.
-    """
-
-    model: str | None = None
-    hook: str | None = None
-    tokens: str | None = None
-    split: Split | None = None
-    n_tokens: int = DEFAULT_TOKENS
-    context_length: int | None = None
-    prepend_bos: bool | None = None
-    special_tokens: Literal["exclude", "include"] = "exclude"
-    packing: Packing = "concatenate"
-    weight_processing: WeightProcessing | None = None
-    batch_size: int | None = None
-    device: str | None = None
-    device_map: str | None = None
-    dtype: Literal["float32", "tf32", "bfloat16", "float16", "float64"] = "float32"
-    compile: bool = False
-    target_se: Mapping[str, float] = field(default_factory=dict)
-    shard: tuple[int, int] | None = None
-    shard_tokens: int = 16_384
-    results: Path | None = None
+    WHAT = "What is measured"
+    TEXT = "On which text"
+    PRECISION = "How precisely, and in what portions"
+    PLACE = "Where it runs, and where results go"
 
 
-def check(options: Options) -> None:
-    """See that options can be fulfilled together.
+def option_name(field: str) -> str:
+    """What a field of :class:`EvaluationOptions` is called on the command line."""
+    # `--split` asks a frontier for an answer below and above a value.
+    return "--split-tokens" if field == "split" else f"--{field.replace('_', '-')}"
+
+
+def _text(value: object) -> object:
+    """Paths and torch's devices as the text that names them."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return str(value) if type(value).__module__ == "torch" else value
+
+
+def _dtype(value: object) -> object:
+    """A torch dtype by its name."""
+    return value if value is None else str(value).removeprefix("torch.")
+
+
+def _whole(value: object) -> object:
+    """Whole numbers of any library as Python's."""
+    return int(value) if isinstance(value, Integral) else value
+
+
+def metric_value(option: str, text: str) -> tuple[str, float]:
+    """The metric and the number of METRIC=VALUE.
 
     Raises:
-        UsageError: if they cannot.
+        UsageError: if it is not that.
     """
-    for key in options.target_se:
-        if key not in METRICS or not METRICS[key].numerator:
-            raise UsageError("--target-se", f"{key!r} has no standard error to wait for",
-                             "name a metric that is a mean or a ratio over tokens")  # fmt: skip
-    if any(not target > 0 for target in options.target_se.values()):
-        raise UsageError("--target-se", "is not above zero", "give e.g. ce_degradation=0.002")
-    if options.shard is not None:
-        index, count = options.shard
-        if not 0 <= index < count:
-            raise UsageError("--shard", f"{index}/{count} is no share", "count from 0, as in 0/4")
-        if options.target_se:
+    metric, _, value = text.partition("=")
+    if metric not in METRICS:
+        raise UsageError(option, f"{metric!r} is no metric", "see `prolu-eval metrics`")
+    try:
+        return metric, float(value)
+    except ValueError:
+        raise UsageError(option, f"{text!r} has no number", "write METRIC=VALUE") from None
+
+
+def _targets(value: object) -> object:
+    """Standard errors to reach, from METRIC=VALUE, several of it, or a mapping."""
+    option = option_name("target_se")
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, Sequence):
+        value = dict(metric_value(option, str(text)) for text in value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if key not in METRICS or not METRICS[key].numerator:
+                reason = f"{key!r} has no standard error to wait for"
+                raise UsageError(
+                    option, reason, "name a metric that is a mean or a ratio over tokens"
+                )
+    return value
+
+
+def _share(value: object) -> object:
+    """A share of the tokens, from I/N or the two numbers."""
+    if isinstance(value, str):
+        index, _, count = value.partition("/")
+        try:
+            value = int(index), int(count)
+        except ValueError:
+            raise UsageError("--shard", f"{value!r} is no share", "give e.g. 0/4") from None
+    if isinstance(value, tuple) and len(value) == 2 and not 0 <= value[0] < value[1]:
+        reason = f"{value[0]}/{value[1]} is no share"
+        raise UsageError("--shard", reason, "count from 0, as in 0/4")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_text)]
+Count = Annotated[int, BeforeValidator(_whole)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class EvaluationOptions:
+    """How to evaluate. None stands for what a run's own configuration says, or for a default.
+
+    Values are converted where only one thing can be meant: ``n_tokens=1e4``, ``results="out"``,
+    ``dtype=torch.float32``, ``shard="0/4"``, ``target_se=["l0=0.5"]``.
+
+    Raises:
+        UsageError: if an option is unknown, none of its choices, out of its range, or at odds with
+            another.
+    """
+
+    model: Annotated[
+        Name | None,
+        Field(description="'embedded', a local folder or a hub name [default: what the runs say]"),
+        Panel.WHAT,
+    ] = None
+    hook: Annotated[
+        str | None, Field(description="Hook point [default: what the runs say]"), Panel.WHAT
+    ] = None
+    weight_processing: Annotated[
+        WeightProcessing | None,
+        Field(
+            description="Take the activations of the weights as published (none), or as "
+            "TransformerLens processes them (processed) [default: what the runs say, or none]"
+        ),
+        Panel.WHAT,
+    ] = None
+    special_tokens: Annotated[
+        SpecialTokens,
+        Field(
+            description="exclude: special positions pass unreplaced and uncounted; include: they "
+            "are replaced and counted as others"
+        ),
+        Panel.WHAT,
+    ] = "exclude"
+
+    examples: Annotated[
+        Count,
+        Field(
+            ge=0,
+            description="Keep so many of the strongest activating examples of each feature, tokens "
+            "in their context, beside the result [default: none]",
+        ),
+        Panel.WHAT,
+    ] = 0
+
+    tokens: Annotated[
+        Name | None,
+        Field(
+            description="Text or JSON lines, JSON, CSV, TSV, Parquet (or packed: .gz, .zst), a "
+            "folder of these, a dataset's folder or name, .npy or .safetensors of token ids "
+            "[default: the held-out part of the runs' own dataset]"
+        ),
+        Panel.TEXT,
+    ] = None
+    text_column: Annotated[
+        str | None,
+        Field(
+            description="Column of the text or the token ids in --tokens [default: input_ids, "
+            "tokens, text or content]"
+        ),
+        Panel.TEXT,
+    ] = None
+    split: Annotated[
+        Split | None,
+        Field(
+            description="Which part of the tokens [default: all of --tokens, heldout of a "
+            "run's own dataset]"
+        ),
+        Panel.TEXT,
+    ] = None
+    context_length: Annotated[
+        Count | None,
+        Field(ge=2, description="Tokens per sequence [default: what the runs say, or 128]"),
+        Panel.TEXT,
+    ] = None
+    prepend_bos: Annotated[
+        bool | None,
+        Field(description="Begin sequences with BOS or not [default: what the runs say]"),
+        Panel.TEXT,
+    ] = None
+    packing: Annotated[
+        Packing,
+        Field(
+            description="concatenate: sequences run on into the next document; separate: each "
+            "stays within one"
+        ),
+        Panel.TEXT,
+    ] = "concatenate"
+
+    n_tokens: Annotated[
+        Count, Field(ge=1, description="Evaluate on so many tokens, at most."), Panel.PRECISION
+    ] = DEFAULT_TOKENS
+    target_se: Annotated[
+        Mapping[str, float],
+        BeforeValidator(_targets),
+        Field(
+            description="METRIC=VALUE, e.g. ce_degradation=0.002: evaluate until every run's "
+            "standard error is that small, on at most --n-tokens tokens"
+        ),
+        Panel.PRECISION,
+    ] = Field(default_factory=dict)
+    dtype: Annotated[
+        Dtype,
+        BeforeValidator(_dtype),
+        Field(
+            description="Precision of the model and the autoencoders; tf32 is float32 with matrix "
+            "products on CUDA rounded to TF32"
+        ),
+        Panel.PRECISION,
+    ] = "float32"
+    shard: Annotated[
+        tuple[int, int] | None,
+        BeforeValidator(_share),
+        Field(
+            description="I/N, from 0/N: measure one of N shares of the tokens only. Results appear "
+            "when all are measured, by several machines on one folder or one after another"
+        ),
+        Panel.PRECISION,
+    ] = None
+    shard_tokens: Annotated[
+        Count,
+        Field(ge=1, description="Save what is measured every so many tokens"),
+        Panel.PRECISION,
+    ] = 16_384
+
+    device: Annotated[
+        Name | None,
+        Field(description="cpu, cuda, ... [default: cuda where there is one]"),
+        Panel.PLACE,
+    ] = None
+    device_map: Annotated[
+        str | None,
+        Field(
+            description="Spread a model over several devices: auto or balanced (needs accelerate)"
+        ),
+        Panel.PLACE,
+    ] = None
+    batch_size: Annotated[
+        Count | None,
+        Field(ge=1, description="Sequences per batch [default: what fits the device]"),
+        Panel.PLACE,
+    ] = None
+    results: Annotated[
+        Path | None,
+        Field(
+            description="Keep results here [default: evaluation/ beside each run; of hub: runs, "
+            "results/ in the cache folder]"
+        ),
+        Panel.PLACE,
+    ] = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_own_errors(cls, values: Any, handler: Any) -> "EvaluationOptions":
+        try:
+            options: EvaluationOptions = handler(values)
+        except ValidationError as error:
+            raise _refusal(error) from None
+        for key, target in options.target_se.items():
+            if not target > 0:
+                reason = f"{target:g} is not above zero"
+                raise UsageError("--target-se", reason, f"give e.g. {key}=0.002")
+        if options.shard is not None and options.target_se:
             raise UsageError("--shard", "cannot be told when --target-se is reached", "give one")
+        return options
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one run: its result, measured now or found stored, or the reason of failure.
-
-    A run is ``partial`` if what is measured of it is stored, but other shares are still missing.
-    ``result`` reads its arrays from the files when they are asked for.
-    """
-
-    name: str
-    path: Path
-    status: Literal["ok", "cached", "partial", "failed"]
-    variant: str | None = None
-    format: str | None = None
-    result: Result | None = None
-    error: str | None = None
+def _refusal(error: ValidationError) -> UsageError:
+    """The project's own error for one of pydantic's."""
+    found = error.errors()[0]
+    field, value, limits = str(found["loc"][0]), found["input"], found.get("ctx", {})
+    subject = f"{field} ({option_name(field)})"
+    match found["type"]:
+        case "unexpected_keyword_argument":
+            known = ", ".join(EvaluationOptions.__dataclass_fields__)
+            return UsageError(field, "is no option of an evaluation", f"choose from {known}")
+        case "literal_error":
+            return UsageError(subject, f"{value!r} is no choice", f"choose {limits['expected']}")
+        case "greater_than_equal":
+            return UsageError(subject, f"{value!r} is too small", f"give {limits['ge']} or more")
+    reason = f"{value!r} does not do ({found['msg'].lower()})"
+    return UsageError(subject, reason, "see `prolu-eval evaluate --help`")

@@ -32,7 +32,7 @@ def reference(engine: Engine, setting: Setting, shards: Sequence[range]) -> Sums
     Raises:
         EvaluationError: if the model's activations are not finite.
     """
-    parts = (_VERSION, engine.hook, setting.model_dump_json(exclude={"model", "tokens"}))
+    parts = (_VERSION, engine.hook, setting.comparison_key())
     name = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
     path = cache_folder() / "references" / f"{name}.safetensors"
     try:

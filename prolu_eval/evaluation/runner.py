@@ -1,23 +1,53 @@
-"""Evaluating every run in folders: what belongs together is measured together."""
+"""Evaluating every run in folders: the road from a path to stored results.
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+Runs are found, told apart by the conditions that they are measured under, measured together with
+those that share these, and settled one by one: each step hands its values to the next.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prolu_eval.checkpoints import discover
-from prolu_eval.errors import ProluEvalError, ResultsError
-from prolu_eval.evaluation.grouping import grouped
-from prolu_eval.evaluation.options import Options, Outcome, check
-from prolu_eval.evaluation.session import Session, failed
+from prolu_eval.devices import check_device
+from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
+from prolu_eval.evaluation.assembly import Assembly
+from prolu_eval.evaluation.conditions import Conditions, conditions_of
+from prolu_eval.evaluation.measuring import Failed, Measured, measure
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.preparation import Preparation
+from prolu_eval.evaluation.records import Record, results_folder
+from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
+from prolu_eval.progress import Progress
+from prolu_eval.results import Result
 from prolu_eval.runs import Broken, Run
+from prolu_eval.tokens import check_source
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one run: its result, measured now or found stored, or the reason of failure.
+
+    A run is ``partial`` if what is measured of it is stored, but other shares are still missing.
+    ``result`` reads its arrays from the files when they are asked for.
+    """
+
+    name: str
+    path: Path
+    status: Literal["ok", "cached", "partial", "failed"]
+    variant: str | None = None
+    format: str | None = None
+    result: Result | None = None
+    error: str | None = None
 
 
 def evaluate(
     paths: str | Path | Sequence[str | Path],
-    options: Options | None = None,
+    options: EvaluationOptions | None = None,
     *,
     progress: bool = False,
     on_outcome: Callable[[Outcome], Any] = lambda _: None,
@@ -27,7 +57,8 @@ def evaluate(
     Args:
         paths: a folder of runs, a single checkpoint, or several of either.
         options: how to evaluate.
-        progress: whether to show a bar on stderr.
+        progress: whether to show on stderr how far it is: a bar on a terminal, else a line a
+            minute.
         on_outcome: called with each outcome as soon as there is one.
 
     Returns:
@@ -36,38 +67,20 @@ def evaluate(
 
     Raises:
         CheckpointError: if a path holds no checkpoint at all.
-        ModelError, TokensError, EvaluationError: if every run failed for that reason.
         ResultsError: if results cannot be written.
-        UsageError: if the options contradict one another.
+        TokensError: if the tokens asked for are no file, or cannot be read.
+        UsageError: if the device is not there.
     """
-    options = options or Options()
-    check(options)
-    roots = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-    found = _discover(roots)
+    options = options or EvaluationOptions()
+    check_device(options.device)
+    found = _discover([Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
+    if options.tokens is not None:
+        check_source(options.tokens, options.text_column, "name other text with --tokens")
+    _check_writable([item for item in found if isinstance(item, Run)], options.results)
     outcomes: dict[str, Outcome] = {}
-
-    def settle(outcome: Outcome) -> None:
+    for outcome in _outcomes(found, options, progress):
         outcomes[outcome.name] = outcome
         on_outcome(outcome)
-
-    runs: list[Run] = []
-    for item in found:
-        if isinstance(item, Broken):
-            settle(Outcome(item.name, item.path, "failed", error=item.error))
-        else:
-            runs.append(item)
-    session = Session(options, progress, settle)
-    groups = grouped(runs, options, lambda run, error: settle(failed(run, error)))
-    with matrix_products(tf32=options.dtype == "tf32"):
-        for group, members in groups:
-            try:
-                session.evaluate(group, members)
-            except ResultsError:
-                raise
-            except ProluEvalError as error:
-                for run in members:
-                    if run.name not in outcomes:
-                        settle(failed(run, error))
     return [outcomes[item.name] for item in found]
 
 
@@ -88,3 +101,100 @@ def _discover(roots: list[Path]) -> list[Run | Broken]:
         for title, place in titles.items()
         for item in discover(distinct[place])
     ]
+
+
+def _check_writable(runs: Sequence[Run], results: Path | None) -> None:
+    """See, before a model is loaded, that results can be written where none is stored yet.
+
+    Raises:
+        ResultsError: if they cannot be, of any run.
+    """
+    for folder in {results_folder(run, results): None for run in runs}:
+        if next(folder.glob("*.json"), None) is not None:
+            continue  # it may have all that is asked for
+        place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            reason = "is no folder" if not place.is_dir() else "may not be written to"
+            where = f"{place}: {reason}" if place != folder else reason
+            remedy = "name a writable folder with --results"
+            raise ResultsError(folder, f"results cannot be written ({where})", remedy)
+
+
+def _outcomes(
+    found: Sequence[Run | Broken], options: EvaluationOptions, progress: bool
+) -> Iterator[Outcome]:
+    """What comes of each checkpoint, as soon as it is known."""
+    together: dict[Conditions, list[Run]] = {}
+    for item in found:
+        if isinstance(item, Broken):
+            yield Outcome(item.name, item.path, "failed", error=item.error)
+            continue
+        try:
+            together.setdefault(conditions_of(item, options), []).append(item)
+        except UsageError as error:
+            yield _failed(item, error)
+    preparation = Preparation(options)
+    with matrix_products(tf32=options.dtype == "tf32"):
+        for conditions in sorted(together):
+            runs = {run.name: run for run in together[conditions]}
+            try:
+                of_group = _of_one_group(
+                    conditions, list(runs.values()), preparation, options, progress
+                )
+                for outcome in of_group:
+                    del runs[outcome.name]
+                    yield outcome
+            except ResultsError:
+                raise
+            except ProluEvalError as error:
+                for run in runs.values():
+                    yield _failed(run, error)
+
+
+def _of_one_group(
+    conditions: Conditions,
+    runs: Sequence[Run],
+    preparation: Preparation,
+    options: EvaluationOptions,
+    progress: bool,
+) -> Iterator[Outcome]:
+    """What comes of each of the runs that are measured under the same conditions."""
+    with Progress(conditions.hook, "row", shown=progress) as shown:
+        prepared = preparation.prepare(conditions, shown.update)
+        records = [Record.of(run, conditions.hook, prepared.settings, options) for run in runs]
+        shown.total = len(prepared.engine.tokens) * (len(records) + 2)
+        now: Round | None = None
+        while now is None or not now.last:
+            now = next_round(prepared, records, options.target_se, now)
+            n, missing = now.n_shards, records
+            if now.last:
+                missing = []
+                for record in records:
+                    if (result := record.result(n)) is None:
+                        missing.append(record)
+                        continue
+                    record.parts.remove()  # whoever stored the result may have been killed before
+                    yield _settled(record.run, "cached", result)
+                if not missing:
+                    return
+                assembly = Assembly(prepared, n)
+            shards = prepared.shards[:n]
+            if options.shard is not None:
+                index, count = options.shard
+                shards = shards[index::count]
+            for item in measure(prepared.engine, missing, shards, shown.update):
+                match item:
+                    case Failed():
+                        records = [record for record in records if record is not item.record]
+                        yield _failed(item.record.run, item.error)
+                    case Measured() if now.last:
+                        yield _settled(item.record.run, "ok", assembly.result(item))
+
+
+def _settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -> Outcome:
+    known = "partial" if result is None else status
+    return Outcome(run.name, run.path, known, run.variant, run.format, result)
+
+
+def _failed(run: Run, error: ProluEvalError) -> Outcome:
+    return Outcome(run.name, run.path, "failed", run.variant, run.format, error=str(error))

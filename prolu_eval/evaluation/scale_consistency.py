@@ -82,20 +82,20 @@ def sample(model: LanguageModel, hook: str, tokens: TokenRows) -> Sample:
     return Sample(row, first, second)
 
 
-def measure(
-    sae: SparseAutoencoder, given: Sample, n_rows: int
+def sums_and_curves(
+    sae: SparseAutoencoder, pairs: Sample, n_rows: int
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[Any]]]:
     """Violations summed per row [n_rows], by column, and the arrays of response curves, by name.
 
     The autoencoder is left on the sample's device, in float32.
     """
-    sae = sae.to(given.first.device, torch.float32)
+    sae = sae.to(pairs.first.device, torch.float32)
     sums = {}
-    for column, values in violations(sae, given.first, given.second).items():
+    for column, values in violations(sae, pairs.first, pairs.second).items():
         of_row = np.zeros(n_rows)
-        of_row[given.row.numpy()] = values.cpu().numpy()
+        of_row[pairs.row.numpy()] = values.cpu().numpy()
         sums[column] = of_row
-    curves = response_curves(sae, given.first)
+    curves = response_curves(sae, pairs.first)
     return sums, {name: value.numpy() for name, value in curves._asdict().items()}
 
 

@@ -6,6 +6,8 @@ from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays).
 """
 
 from prolu_eval.results.documents import (
+    EXAMPLE,
+    NAMES_ONLY,
     PER_FEATURE,
     PER_SEQUENCE,
     RESPONSE,
@@ -16,9 +18,12 @@ from prolu_eval.results.documents import (
     Setting,
     StoredArrays,
 )
+from prolu_eval.results.examples import Example, Examples
 from prolu_eval.results.files import check_writable, file_digests, replacing, write_atomically
+from prolu_eval.results.select import Evaluation, Selection, select, titles
 from prolu_eval.results.store import (
     FOLDER,
+    located,
     outdated,
     read_result,
     result_files,
@@ -28,24 +33,33 @@ from prolu_eval.results.store import (
 from prolu_eval.results.table import frame, load_results
 
 __all__ = [
+    "EXAMPLE",
     "FOLDER",
+    "NAMES_ONLY",
     "PER_FEATURE",
     "PER_SEQUENCE",
     "RESPONSE",
     "SCHEMA_VERSION",
     "Array",
+    "Evaluation",
+    "Example",
+    "Examples",
     "Result",
     "RunSummary",
+    "Selection",
     "Setting",
     "StoredArrays",
     "check_writable",
     "file_digests",
     "frame",
     "load_results",
+    "located",
     "outdated",
     "read_result",
     "replacing",
     "result_files",
+    "select",
+    "titles",
     "write_atomically",
     "write_result",
     "write_scalars",

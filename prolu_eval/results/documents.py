@@ -1,27 +1,39 @@
 """What a stored result holds: the JSON document, and the arrays beside it."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, model_validator
 from safetensors import safe_open
 
 from prolu_eval.estimates import Estimate
 from prolu_eval.plain_text import printable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# 2: the options of a run's variant (2026-11)
 # 1: first version (2026-11)
 
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
+EXAMPLE = "example/"
 
 Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
 
 
+# Settings of training that do not make it another one: seeds, and where a conversion came from.
+_NO_CONFIGURATION = {"data_seed", "converted_from"}
+
+
 class RunSummary(BaseModel):
-    """What identifies a run in tables and figures."""
+    """What identifies a run in tables and figures.
+
+    ``options`` are its variant's own settings, such as ``k``; None where a file of an earlier
+    version does not tell.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,11 +49,82 @@ class RunSummary(BaseModel):
     coefficient: float | None = None
     learning_rate: float | None = None
     seed: int | None = None
+    options: dict[str, Any] | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_of_its_config(cls, document: Any) -> Any:
+        """Take the options of a native run from its own configuration where none are named."""
+        if isinstance(document, dict) and document.get("options") is None:
+            options = _native_config(document).get("options")
+            return {**document, "options": options} if isinstance(options, dict) else document
+        return document
+
+    @property
+    def k(self) -> float | None:
+        """How many features a sweep over k lets be active, of a variant that has such an option."""
+        k = (self.options or {}).get("k")
+        return k if isinstance(k, int | float) else None
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Every option that the run was trained with, as far as it is known, but the seed.
+
+        Runs of equal configuration are repeats of one training if their seeds differ. What it is
+        called and where it lies is no part of it. Options of the variant are ``options.NAME``,
+        other settings of a native run's training ``training.NAME``.
+        """
+        config = _native_config({"format": self.format, "provenance": self.provenance})
+        told = {name: config[name] for name in _OF_CONFIG if name in config}
+        training = told | (config.get("training") or {})
+        parts = {
+            **{name: getattr(self, name) for name in _OF_SUMMARY},
+            **{f"options.{name}": value for name, value in (self.options or {}).items()},
+            **{
+                f"training.{name}": value
+                for name, value in training.items()
+                if name not in _NO_CONFIGURATION
+            },
+        }
+        return {name: value for name, value in parts.items() if value is not None}
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether enough is known to tell a repeat with another seed from another configuration.
+
+        That is the seed, and what sets the sparsity: a coefficient or k.
+        """
+        return self.seed is not None and (self.coefficient is not None or self.k is not None)
+
+
+_OF_SUMMARY = (
+    "variant", "label", "format", "hook", "d_in", "d_sae", "penalty", "coefficient",
+    "learning_rate",
+)  # fmt: skip
+_OF_CONFIG = ("normalisation", "apply_b_dec_to_input", "dataset", "context_length", "tokens_seen")
+
+
+def _native_config(run: Mapping[str, Any]) -> dict[str, Any]:
+    provenance = run.get("provenance")
+    config = provenance.get("config") if isinstance(provenance, dict) else None
+    return config if run.get("format") == "native" and isinstance(config, dict) else {}
+
+
+# The fields of a setting in which comparable results may differ, and why they do not matter.
+NAMES_ONLY = {
+    "model": "what the model is called or where it lies; model_fingerprint says what is in it",
+    "tokens": "what the text is called or where it lies; tokens_fingerprint says what is in it",
+}
 
 
 class Setting(BaseModel):
-    """What was measured on: two results are comparable, and paired, if their settings are equal."""
+    """What was measured on.
+
+    Results are comparable, and paired by sequence, if their settings agree in every field but
+    those of :data:`NAMES_ONLY`, and their hook points too (:meth:`Result.comparison_key`). This is
+    the only definition of it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,6 +141,23 @@ class Setting(BaseModel):
     prepend_bos: bool = True
     packing: Literal["concatenate", "separate"] = "concatenate"
     weight_processing: Literal["none", "processed"] = "none"
+
+    def comparison_key(self) -> str:
+        """Equal for settings on which results are comparable, and for no others. 16 hex digits"""
+        return _digest(self.model_dump(mode="json", exclude=set(NAMES_ONLY)))
+
+    def differences(self, other: "Setting") -> list[str]:
+        """The names of the fields that make results on two settings incomparable."""
+        return [
+            name
+            for name in type(self).model_fields
+            if name not in NAMES_ONLY and getattr(self, name) != getattr(other, name)
+        ]
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class StoredArrays(Mapping[str, Array]):
@@ -94,7 +194,7 @@ class Result(BaseModel):
 
     ``checkpoint`` are the digests of the run's files that were measured
     (:func:`~prolu_eval.results.file_digests`). ``file`` is the JSON file that it was read from, if
-    it was.
+    it was, and ``folder`` the name of the folder that it belongs to where several are compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -108,6 +208,16 @@ class Result(BaseModel):
     environment: dict[str, Any] = Field(default_factory=dict)
     arrays: SkipValidation[Mapping[str, Array]] = Field(default_factory=dict, exclude=True)
     file: Path | None = Field(default=None, exclude=True)
+    folder: str = Field(default="", exclude=True)
+
+    def comparison_key(self) -> str:
+        """Equal for results that may meet on one frontier, and for no others. 16 hex digits"""
+        return _digest({"hook": self.run.hook, "setting": self.setting.comparison_key()})
+
+    def differences(self, other: "Result") -> list[str]:
+        """What makes two results incomparable: fields of their settings, and ``hook``."""
+        hook = [] if self.run.hook == other.run.hook else ["hook"]
+        return hook + self.setting.differences(other.setting)
 
     def per_sequence(self) -> dict[str, Array]:
         """Per-sequence sums by column. [n_sequences] each, float64"""
@@ -120,6 +230,10 @@ class Result(BaseModel):
     def response(self) -> dict[str, Array]:
         """Response curves of some features (:mod:`prolu_eval.evaluation.scale_consistency`)."""
         return _under(self.arrays, RESPONSE)
+
+    def examples(self) -> dict[str, Array]:
+        """The arrays that :class:`prolu_eval.results.Examples` reads; none without examples."""
+        return _under(self.arrays, EXAMPLE)
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

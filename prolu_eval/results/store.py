@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from pydantic import ValidationError
@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.hub import results_folder
+from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import SCHEMA_VERSION, Array, Result, StoredArrays
 from prolu_eval.results.files import file_digests, write_atomically
 
@@ -86,22 +87,62 @@ def _is_fingerprint(stem: str) -> bool:
     return len(stem) == 32 and all(c in "0123456789abcdef" for c in stem)
 
 
+def located(result: Result, file: Path) -> Result:
+    """A result that lies beside its run, with the path and name that the run has now.
+
+    A folder of runs may have been moved, and a run copied and renamed with the results in it.
+    """
+    folder = _home(result, file)
+    if folder is None or _names(result, folder):
+        return result
+    old = PurePath(result.run.path)
+    place = folder / old.name if (folder / old.name).is_file() else folder
+    parts = result.run.name.split("/")
+    # A run is named by its folder, or by a file in it: the folder's name is the last or the second.
+    at = -1 if place == folder else -2
+    before = old.name if place == folder else old.parent.name
+    if len(parts) >= -at and parts[at].partition(":")[0] == _as_name(before):
+        parts[at] = _as_name(folder.resolve().name) + parts[at][len(_as_name(before)) :]
+    run = result.run.model_copy(update={"name": "/".join(parts), "path": str(place)})
+    return result.model_copy(update={"run": run})
+
+
+def _as_name(text: str) -> str:
+    return printable(text.replace("\\", "\\\\"))
+
+
+def _home(result: Result, file: Path) -> Path | None:
+    """The folder of the run that a result lies beside, wherever it was moved to."""
+    folder = file.parent.parent
+    if file.parent.name != FOLDER or not result.checkpoint:
+        return None
+    return folder if all((folder / name).exists() for name in result.checkpoint) else None
+
+
+def _names(result: Result, folder: Path) -> bool:
+    """Whether a result names a folder, or a file in it, as the place of its run."""
+    place = Path(result.run.path).resolve()
+    return folder.resolve() in (place, place.parent)
+
+
 def outdated(result: Result, file: Path) -> str | None:
     """Why a result is none of a run that is there now; None if it is, or nothing tells.
 
-    Only checkpoints that were touched after the result was written are read again.
+    The run's files are read again if they were touched after the result was written, or if the
+    result names another place than where it lies, so that it may have come with a copy.
     """
     place = Path(result.run.path)
-    if file.parent.name == FOLDER:  # beside the run, wherever that was moved to
-        folder = file.parent.parent
-    elif not place.exists() and place.parent.is_dir():
-        return f"{place} is not there any more"
-    else:
-        folder = place if place.is_dir() else place.parent
+    home = _home(result, file)
+    if home is None and file.parent.name != FOLDER and not place.exists():
+        return f"{place} is not there any more" if place.parent.is_dir() else None
+    folder = home or (place if place.is_dir() else place.parent)
     files = [folder / name for name in result.checkpoint]
     if not files or not all(path.exists() for path in files):
         return None
     touched = max(max(path.stat().st_mtime, path.stat().st_ctime) for path in files)
-    if touched <= file.stat().st_mtime or file_digests(files, folder) == result.checkpoint:
+    copied = home is not None and not _names(result, home)
+    if touched <= file.stat().st_mtime and not copied:
         return None
-    return f"{result.run.name} has changed since"
+    if file_digests(files, folder) == result.checkpoint:
+        return None
+    return f"{located(result, file).run.name} has changed since"

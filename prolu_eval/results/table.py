@@ -1,30 +1,37 @@
 """Results as a table."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from prolu_eval.errors import ResultsError
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result
-from prolu_eval.results.store import read_result, result_files
+from prolu_eval.results.select import select
 
 
 def frame(results: Iterable[Result]) -> pd.DataFrame:
     """Results as a table, one row each.
 
-    Columns: those of the run and of the setting, ``fingerprint``, and per metric ``key``,
-    ``key_se``, ``key_low`` and ``key_high``; undefined values are NaN.
+    Columns: those of the run and of the setting; ``k``; ``configuration``, equal for runs that
+    differ in the seed alone; ``comparison_key``, equal for results that can be compared;
+    ``fingerprint``; and per metric ``key``, ``key_se``, ``key_low`` and ``key_high``, the ends of
+    the 95 % interval. Undefined values are NaN.
     """
     rows = []
     for result in results:
         row: dict[str, Any] = {
-            **result.run.model_dump(exclude={"provenance"}),
+            **result.run.model_dump(exclude={"provenance", "options"}),
             "path": printable(result.run.path),
+            "k": result.run.k,
+            "configuration": _configuration_key(result),
             **result.setting.model_dump(),
+            "comparison_key": result.comparison_key(),
             "fingerprint": result.fingerprint,
         }
         for key, scalar in result.metrics.items():
@@ -35,13 +42,33 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def load_results(path: str | Path) -> pd.DataFrame:
-    """Every result stored in or below a folder, as :func:`frame` lays it out.
+def _configuration_key(result: Result) -> str:
+    text = json.dumps(result.run.configuration, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_results(
+    path: str | Path | Sequence[str | Path],
+    tokens: str | None = None,
+    all: bool = False,  # noqa: A002
+) -> pd.DataFrame:
+    """The results stored in or below folders, one row a run, as :func:`frame` lays them out.
+
+    Results that are damaged or out of date are left out with a warning. Where runs were evaluated
+    several times (on another text, in another precision), the newest evaluation counts, and a
+    warning names the others.
+
+    Args:
+        path: a folder of runs or of results, or several.
+        tokens: only results on this text: its name, its path, or the key that a warning named.
+        all: a row for each evaluation of a run, told apart by ``comparison_key``.
 
     Raises:
-        ResultsError: if there is none, or one cannot be read.
+        UsageError: if a folder does not exist.
+        ResultsError: if no result is found, or none on the tokens asked for.
     """
-    files = list(result_files([Path(path)]))
-    if not files:
-        raise ResultsError(path, "holds no results", "run `prolu-eval evaluate` on it first")
-    return frame(read_result(file, arrays="none") for file in files)
+    folders = [path] if isinstance(path, str | Path) else path
+    chosen = select([Path(folder) for folder in folders], tokens=tokens, every=all)
+    for remark in chosen.remarks:
+        warnings.warn(remark, stacklevel=2)
+    return frame(chosen.results)

@@ -1,32 +1,35 @@
 """Documents to token ids, and these to rows of equal length."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.choices import Packing
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
-from prolu_eval.tokens.sources import Document
+from prolu_eval.tokens.pieces import Piece
 
-Packing = Literal["concatenate", "separate"]
+# Characters given to the tokenizer at once: few at first, for who asks for few tokens.
+_FIRST_BATCH, _LARGEST_BATCH = 1 << 14, 1 << 20
 
-_ENCODED_AT_ONCE = 256
+
+class Encoded(NamedTuple):
+    """The token ids of a piece of a document, and whether the document begins with it."""
+
+    ids: NDArray[np.int64]
+    begins: bool
 
 
-def encode(
-    documents: Iterable[Document], model: LanguageModel, source: str
-) -> Iterator[NDArray[np.int64]]:
-    """Token ids of each document, without special tokens added.
+def encode(pieces: Iterable[Piece], model: LanguageModel, source: str) -> Iterator[Encoded]:
+    """Token ids of each piece, without special tokens added.
 
     Raises:
-        TokensError: if a document is text and the model has no tokenizer.
+        TokensError: if a piece is text and the model has no tokenizer.
     """
-    iterator = iter(documents)
-    while batch := list(islice(iterator, _ENCODED_AT_ONCE)):
-        texts = [document for document in batch if isinstance(document, str)]
+    for batch in _batches(pieces):
+        texts = [piece.content for piece in batch if isinstance(piece.content, str)]
         if texts and model.tokenizer is None:
             raise TokensError(source, f"is text, and {model.name} has no tokenizer", "give ids")
         encoded = iter(
@@ -34,26 +37,49 @@ def encode(
             if texts
             else ()
         )
-        for document in batch:
-            ids = next(encoded) if isinstance(document, str) else document
-            yield np.asarray(ids, dtype=np.int64)
+        for piece in batch:
+            ids = next(encoded) if isinstance(piece.content, str) else piece.content
+            yield Encoded(np.asarray(ids, dtype=np.int64), piece.begins)
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    size, limit = 0, _FIRST_BATCH
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece.content)
+        if size >= limit:
+            yield batch
+            batch, size, limit = [], 0, min(2 * limit, _LARGEST_BATCH)
+    if batch:
+        yield batch
 
 
 def pack(
-    documents: Iterable[NDArray[np.int64]],
+    documents: Iterable[Encoded],
     model: LanguageModel,
     context_length: int,
     prepend_bos: bool,
     packing: Packing,
 ) -> Iterator[NDArray[np.int64]]:
-    """Rows cut from the stream of documents, each document and each row begun by BOS."""
+    """Rows cut from the stream of documents, each document and each row begun by BOS.
+
+    A document of token ids that begins with BOS gets no second one.
+    """
     bos_id = None if model.tokenizer is None else model.tokenizer.bos_token_id
     bos = np.array([] if bos_id is None or not prepend_bos else [bos_id], dtype=np.int64)
     length = context_length - len(bos)
     stream = np.empty(0, dtype=np.int64)
-    for document in documents:
-        joins = len(stream) > 0 and packing == "concatenate"
-        stream = np.concatenate([stream, bos, document]) if joins else document
+    for document, begins in documents:
+        ids = document
+        if begins:
+            if len(bos) and np.array_equal(document[:1], bos):
+                ids = document[1:]
+            if packing == "separate":
+                stream = stream[:0]
+            elif len(stream):
+                stream = np.concatenate([stream, bos])
+        stream = np.concatenate([stream, ids]) if len(stream) else ids
         whole = len(stream) // length * length
         for row in stream[:whole].reshape(-1, length):
             yield np.concatenate([bos, row])

@@ -1,28 +1,43 @@
 """Rows of token ids, read from a source or the cache, with the positions that count."""
 
 import hashlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval.choices import Packing, Split
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.cache import remembered
-from prolu_eval.tokens.packing import Packing, encode, pack
-from prolu_eval.tokens.sources import Split, documents, ready_rows
+from prolu_eval.tokens.given import rows_of
+from prolu_eval.tokens.packing import encode, pack
+from prolu_eval.tokens.pieces import SPLIT_VERSION, Piece
+from prolu_eval.tokens.sources import content
+
+# How positions are counted and padding is left out; part of every fingerprint.
+_VERSION = 2
+# 1: positions of special tokens do not count (2026-11)
+# 2: nor does padding, nor a position before either as the place of a prediction (2026-11)
+
+_PARTS = {"train": "the part to train on", "heldout": "the held-out part", "all": "all of it"}
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class TokenRows:
     """Rows of token ids, and which positions count.
 
-    ``ids`` [n_rows, T] int64 and ``counted`` [n_rows, T] bool are on the CPU; a position counts if
-    its own token is not special.
+    ``ids`` [n_rows, T] int64 and ``counted`` [n_rows, T] bool are on the CPU. A position counts if
+    its own token is neither special nor padding (with special tokens included: no padding); its
+    next token is a target if that counts too. Padding ends a row, where in a causal model no
+    counted position attends to it, and every row has a position that counts.
     """
 
     ids: Tensor
@@ -34,6 +49,7 @@ class TokenRows:
         """What tells these ids and this mask from any others."""
         rows, counted = self.ids.numpy(), self.counted.numpy()
         digest = hashlib.sha256(rows.tobytes() + counted.tobytes() + str(rows.shape).encode())
+        digest.update(f"{_VERSION} {SPLIT_VERSION}".encode())
         return digest.hexdigest()[:32]
 
     def first(self, n_rows: int) -> "TokenRows":
@@ -56,19 +72,21 @@ def load_tokens(
     prepend_bos: bool = True,
     packing: Packing = "concatenate",
     include_special: bool = False,
+    text_column: str | None = None,
 ) -> TokenRows:
     """Read a source, tokenise it for a model, and pack it into rows.
 
     Args:
         source: see the module's text.
         model: whose tokenizer and vocabulary count.
-        split: nine tenths of the documents, the tenth that is held out, or all.
+        split: the part to train on, the tenth that is held out, or all.
         n_tokens: stop after so many tokens, rounded down to rows; None for all there are.
-        context_length: length of a row.
-        prepend_bos: whether rows begin with the BOS token.
+        context_length: length of a row; given rows that are longer are cut.
+        prepend_bos: whether rows that are packed here begin with the BOS token.
         packing: ``concatenate`` lets rows run on from one document into the next, ``separate``
             begins each document with a row of its own and drops what does not fill one.
         include_special: whether special positions count too.
+        text_column: the column of the text or the token ids, in a source that has columns.
 
     Raises:
         TokensError: if the source cannot be read, is empty or shorter than one row, holds ids
@@ -80,24 +98,25 @@ def load_tokens(
             f"rows of {context_length} tokens exceed the context of {model.name}",
             f"choose a context length of at most {model.context_length}",
         )
-    wanted = None if n_tokens is None else max(1, n_tokens // context_length)
-    rows = ready_rows(source, context_length)
-    if rows is None:
+    found = content(source, split, text_column)
+    if found.are_rows:
+        rows, real = _given(source, found.pieces, model, n_tokens, context_length)
+    else:
 
         def packed() -> NDArray[np.int64]:
-            encoded = encode(documents(source, split), model, source)
-            found = islice(pack(encoded, model, context_length, prepend_bos, packing), wanted)
-            return np.array(list(found), dtype=np.int64).reshape(-1, context_length)
+            encoded = encode(found.pieces, model, source)
+            made = islice(pack(encoded, model, context_length, prepend_bos, packing), wanted)
+            return np.array(list(made), dtype=np.int64).reshape(-1, context_length)
 
-        how = (split, wanted, context_length, prepend_bos, packing)
+        wanted = None if n_tokens is None else max(1, n_tokens // context_length)
+        how = (split, wanted, context_length, prepend_bos, packing, text_column, SPLIT_VERSION)
         rows = remembered(source, model, how, packed)
-    else:
-        rows = rows[:wanted]
+        real = np.ones(rows.shape, dtype=bool)
     if len(rows) == 0:
         raise TokensError(
             source,
-            f"has less than one row of {context_length} tokens in its documents ({split})",
-            "give more text, a smaller context length, or all documents (--split-tokens all)",
+            f"has less than one row of {context_length} tokens in {_PARTS[split]}",
+            "give more text with --tokens, or a smaller --context-length",
         )
     if rows.min() < 0 or rows.max() >= model.vocab_size:
         raise TokensError(
@@ -106,7 +125,36 @@ def load_tokens(
             "give ids of this model's tokenizer",
         )
     special = np.array(sorted(model.special_ids), dtype=np.int64)
-    counted = np.ones_like(rows, bool) if include_special else ~np.isin(rows, special)
-    if not counted.any():
-        raise TokensError(source, "has special tokens only", "count them too, or give text")
-    return TokenRows(torch.from_numpy(rows), torch.from_numpy(counted), source)
+    counted = real if include_special else real & ~np.isin(rows, special)
+    used = counted.any(1)
+    if not used.any():
+        raise TokensError(
+            source, "has special tokens and padding only", "count them too, or give text"
+        )
+    return TokenRows(torch.from_numpy(rows[used]), torch.from_numpy(counted[used]), source)
+
+
+def _given(
+    source: str,
+    pieces: Iterator[Piece],
+    model: LanguageModel,
+    n_tokens: int | None,
+    context_length: int,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows that are given, as many as make so many tokens, and their real positions."""
+    first = next(pieces, None)
+    if first is None:
+        return np.empty((0, context_length), np.int64), np.empty((0, context_length), bool)
+    width = min(context_length, len(first.content))
+    if width < context_length:
+        logging.getLogger(__name__).warning(
+            "%s: has rows of %d tokens; they stay as they are, below the context of %d.",
+            source, width, context_length,
+        )  # fmt: skip
+    wanted = None if n_tokens is None else max(1, n_tokens // width)
+    rows = islice(chain([first], pieces), wanted)
+    parts = []
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(rows_of(some, model, width))
+    ids, real = zip(*parts, strict=True)
+    return np.concatenate(ids), np.concatenate(real)

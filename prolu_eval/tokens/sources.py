@@ -1,156 +1,195 @@
-"""Documents of a source: text or token ids, from files, folders and datasets."""
+"""Documents and rows of a source, from files, folders and datasets."""
 
 import hashlib
+import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from typing import Any, NamedTuple
 
 from prolu_eval import embedded
+from prolu_eval.choices import Split
 from prolu_eval.errors import TokensError
 from prolu_eval.runs import EMBEDDED_MODEL
+from prolu_eval.tokens import reading
+from prolu_eval.tokens.given import IDS, given_ids, row_pieces
+from prolu_eval.tokens.pieces import Piece, id_pieces, split_pieces, text_pieces
+from prolu_eval.tokens.records import (
+    JSON,
+    JSON_LINES,
+    TABLES,
+    Open,
+    Record,
+    Value,
+    file_records,
+    values,
+)
 
-Split = Literal["train", "heldout", "all"]
-Document = str | NDArray[np.int64]
-
-BOUNDARY = "<|endoftext|>"
-_HELDOUT_ONE_IN = 10
 _TEXTS = (".txt", ".md", ".py")
-# Local sources up to this size are identified by their bytes, larger ones by sizes and times.
-_HASHED_BYTES = 1 << 30
+_PARQUET = ".parquet"
+_RECORDS = (*JSON_LINES, *JSON, *TABLES, _PARQUET)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
+# Records that are looked at to tell rows of one length from documents.
+_HEAD = 64
+# Local sources up to this size are identified by their bytes, larger ones by some of them.
+_HASHED_BYTES = 1 << 26
+_SAMPLE = 1 << 16
 
 
-def _is_heldout(document: Document) -> bool:
-    content = document.encode() if isinstance(document, str) else document.tobytes()
-    return hashlib.sha256(content).digest()[0] % _HELDOUT_ONE_IN == 0
+class Content(NamedTuple):
+    """A source's documents in pieces, or its rows of token ids."""
+
+    pieces: Iterator[Piece]
+    are_rows: bool
 
 
-def documents(source: str, split: Split) -> Iterator[Document]:
-    """The documents of a split of a source, in order.
+def content(source: str, split: Split, text_column: str | None) -> Content:
+    """The documents or rows of a split of a source, in order, read as they are taken.
 
     Raises:
         TokensError: if the source cannot be read.
     """
     if source == EMBEDDED_MODEL:
-        for part in ("train", "heldout"):
-            if split in (part, "all"):
-                yield from embedded.documents(part)
-        return
-    for document in _all_documents(source):
-        if split == "all" or (split == "heldout") == _is_heldout(document):
-            yield document
+        parts = [part for part in embedded.SPLITS if split in (part, "all")]
+        texts = chain.from_iterable(embedded.documents(part) for part in parts)
+        return Content(chain.from_iterable(map(_pieces_of, texts)), are_rows=False)
+    whole = _whole(source, text_column)
+    return whole._replace(pieces=split_pieces(whole.pieces, split, rows=whole.are_rows))
 
 
-def _all_documents(source: str) -> Iterator[Document]:
-    path = Path(source)
-    if path.is_symlink() and not path.exists():
-        raise TokensError(source, "is a link to what is not there", "mend it")
-    if path.is_file() and path.suffix in (".npy", ".safetensors"):
-        yield _read_ids(path)
-    elif path.is_file() and path.suffix != ".parquet":
-        yield from filter(str.strip, _read_text(path).split(BOUNDARY))
-    elif path.is_dir() and not _is_dataset(path):
-        texts = sorted(p for p in path.rglob("*") if p.suffix in _TEXTS)
-        if not texts:
-            raise TokensError(
-                source, "holds no .txt, .md, .py or .parquet file", "name a folder of text"
-            )
-        yield from filter(str.strip, map(_read_text, texts))
-    else:
-        yield from _dataset_documents(source)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokensError(path, f"is no readable text ({error})", "give UTF-8 text") from None
-
-
-def ready_rows(source: str, context_length: int) -> NDArray[np.int64] | None:
-    """Token ids that are rows already ([n_rows, T] in a file), cut to the context length.
+def check_source(source: str, text_column: str | None, remedy: str) -> None:
+    """See that a source on this machine can be read, by its first document or row.
 
     Raises:
-        TokensError: if the file cannot be read, or its rows are too short.
+        TokensError: if not, or if it is not there and cannot be a dataset's name on the hub; the
+            remedy is for that.
     """
+    if source == EMBEDDED_MODEL:
+        return
     path = Path(source)
-    if not path.is_file() or path.suffix not in (".npy", ".safetensors"):
-        return None
-    ids = _read_ids(path)
-    if ids.ndim == 1:
-        return None
-    if ids.shape[1] < context_length:
-        raise TokensError(
-            path,
-            f"has rows of {ids.shape[1]} tokens, shorter than the context of {context_length}",
-            f"choose a context length of at most {ids.shape[1]}",
-        )
-    return np.ascontiguousarray(ids[:, :context_length])
+    if path.is_symlink() and not path.exists():
+        raise TokensError(source, "is a link to what is not there", f"mend it, or {remedy}")
+    if not path.exists():
+        name = source.partition(":")[0]
+        as_file = _kind(path) in (*_TEXTS, *_RECORDS, *IDS) or path.suffix in reading.PACKED
+        if as_file or not _HUB_NAME.fullmatch(source) or "--" in name:
+            raise TokensError(source, "is no file and no folder here", remedy)
+        return
+    if next(content(source, "all", text_column).pieces, None) is None:
+        raise TokensError(source, "is empty", "give text")
 
 
-def _read_ids(path: Path) -> NDArray[np.int64]:
-    try:
-        if path.suffix == ".npy":
-            ids = np.load(path, allow_pickle=False)
-        else:
-            arrays = load_file(path)
-            ids = arrays["tokens"] if "tokens" in arrays else next(iter(arrays.values()))
-    except (OSError, EOFError, ValueError, StopIteration, SafetensorError) as error:
-        raise TokensError(path, f"cannot be read ({error})", "write the file again") from None
-    if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
-        raise TokensError(
-            path,
-            f"holds {ids.dtype} of {ids.ndim} dimensions, no token ids",
-            "give integers, [n] or [rows, T]",
-        )
-    return np.asarray(ids, dtype=np.int64)
+def _whole(source: str, text_column: str | None) -> Content:
+    path = Path(source)
+    if path.is_file():
+        if path.suffix in IDS:
+            ids, mask = given_ids(path)
+            if ids.ndim == 2:
+                return Content(row_pieces(ids, mask), are_rows=True)
+            return Content(id_pieces(ids if mask is None else ids[mask]), are_rows=False)
+        return _of_files(source, [path], text_column)
+    if path.is_dir() and not _is_saved_dataset(path):
+        return _of_files(source, _files(path), text_column)
+    return _of_records(source, lambda columns: _dataset(source, columns), text_column)
 
 
-def _is_dataset(folder: Path) -> bool:
-    return (
-        (folder / "dataset_info.json").exists()
-        or (folder / "dataset_dict.json").exists()
-        or (any(folder.rglob("*.parquet")))
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that hold its text: of the kind that most of its bytes are in."""
+    visible = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
+    by_kind = [
+        [path for path in visible if _kind(path) in kinds]
+        for kinds in (_TEXTS, JSON_LINES, JSON, tuple(TABLES), (_PARQUET,))
+    ]
+    found = max(by_kind, key=lambda paths: sum(path.stat().st_size for path in paths))
+    if found:
+        return found
+    raise TokensError(
+        folder,
+        "holds no .txt, .md, .py, .jsonl, .json, .csv, .tsv or .parquet file",
+        "name a folder of text",
     )
 
 
-def _dataset_documents(source: str) -> Iterator[Document]:
-    try:
-        data = _dataset(source)
-        records = iter(data)
-        first: dict[str, Any] = next(records, {})
-        column = next(c for c in ("input_ids", "tokens", "text") if c in first)
-    except StopIteration:
+def _kind(path: Path) -> str:
+    """The ending that says what is in a file, without that of a packed one."""
+    plain = path.with_suffix("") if path.suffix.lower() in reading.PACKED else path
+    return plain.suffix.lower()
+
+
+def _of_files(source: str, files: list[Path], text_column: str | None) -> Content:
+    if _kind(files[0]) in _RECORDS:
+        opened = [file_records(file, _kind(file)) for file in files]
+
+        def all_records(columns: list[str] | None) -> Iterator[Record]:
+            return chain.from_iterable(open_records(columns) for open_records in opened)
+
+        return _of_records(source, all_records, text_column)
+    if text_column is not None:
         raise TokensError(
-            source, "has no text, tokens or input_ids column", "rename the column"
-        ) from None
+            source, "is text and has no columns", "leave out --text-column, or name other text"
+        )
+    pieces = chain.from_iterable(text_pieces(reading.chunks(file)) for file in files)
+    return Content(pieces, are_rows=False)
+
+
+def _of_records(source: str, open_records: Open, text_column: str | None) -> Content:
+    found = values(source, open_records, text_column)
+    head = list(islice(found, _HEAD))
+    lengths = {len(value[0]) for value in head if not isinstance(value, str)}
+    if len(head) > 1 and len(lengths) == 1 and not any(isinstance(v, str) for v in head):
+        rows = (Piece(ids, real=mask) for ids, mask in _ids(source, chain(head, found)))
+        return Content(rows, are_rows=True)
+    pieces = chain.from_iterable(map(_pieces_of, chain(head, found)))
+    return Content(pieces, are_rows=False)
+
+
+def _ids(source: str, found: Iterator[Value]) -> Iterator[Any]:
+    for row, value in enumerate(found):
+        if isinstance(value, str):
+            raise TokensError(source, f"row {row} (from 0) is text where others are token ids",
+                              "write the rows again")  # fmt: skip
+        yield value
+
+
+def _pieces_of(value: Value) -> Iterator[Piece]:
+    if isinstance(value, str):
+        return text_pieces([value])
+    ids, mask = value
+    return id_pieces(ids if mask is None else ids[mask])
+
+
+def _is_saved_dataset(folder: Path) -> bool:
+    return any((folder / f"{name}.json").exists() for name in ("dataset_info", "dataset_dict"))
+
+
+def _dataset(source: str, columns: list[str] | None) -> Iterator[Record]:
+    """Records of a dataset that ``save_to_disk`` wrote, or that is on the hub, streamed."""
+    try:
+        data = _open_dataset(source)
+        if columns is not None:
+            data = data.select_columns(columns)
+        yield from data
     except (OSError, ValueError, ConnectionError) as error:
         reason = str(error).partition("\n")[0]
         raise TokensError(
-            source, f"is no file, and no dataset that can be read ({reason})", "check the name"
+            source,
+            f"is no file, and no dataset that can be read ({reason})",
+            "check the name, or name text with --tokens",
         ) from None
-    for record in chain([first], records):
-        value = record[column]
-        yield value if isinstance(value, str) else np.asarray(value, dtype=np.int64)
 
 
-def _dataset(source: str) -> Any:
-    """A dataset's records, streamed where it is on the hub or in Parquet files."""
+def _open_dataset(source: str) -> Any:
     import datasets
 
-    path = Path(source)
-    if path.suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
-        files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
-        names = [str(file) for file in files]
-        return datasets.load_dataset("parquet", data_files=names, split="train", streaming=True)
-    if path.is_dir():
-        data: Any = datasets.load_from_disk(source)
-        return data if isinstance(data, datasets.Dataset) else next(iter(data.values()))
+    if Path(source).is_dir():
+        data: Any = datasets.load_from_disk(source).with_format(None)  # as plain lists
+        if isinstance(data, datasets.Dataset):
+            return data
+        return data["train"] if "train" in data else next(iter(data.values()))
     name, _, configuration = source.partition(":")
     return datasets.load_dataset(name, configuration or None, split="train", streaming=True)
 
@@ -159,7 +198,7 @@ def identity(source: str) -> str | None:
     """What tells a source's content from any other; None if that cannot be known (on the hub)."""
     digest = hashlib.sha256()
     if source == EMBEDDED_MODEL:
-        for part in ("train", "heldout"):
+        for part in embedded.SPLITS:
             for text in embedded.documents(part):
                 digest.update(hashlib.sha256(text.encode()).digest())
         return digest.hexdigest()
@@ -169,10 +208,15 @@ def identity(source: str) -> str | None:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     whole = sum(file.stat().st_size for file in files) <= _HASHED_BYTES
     for file in files:
-        digest.update(f"{file.relative_to(path)} ".encode())
-        if whole:
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-        else:
-            digest.update(f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode())
+        # A packed file's, or a table's, name says how it is read.
+        digest.update(f"{file.relative_to(path)} {_kind(file)} ".encode())
+        with file.open("rb") as data:
+            if whole:
+                digest.update(hashlib.file_digest(data, "sha256").digest())
+                continue
+            status = file.stat()
+            digest.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns} ".encode())
+            for at in (0, status.st_size // 2, max(0, status.st_size - _SAMPLE)):
+                data.seek(at)
+                digest.update(data.read(_SAMPLE))
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prolu_eval.errors import ConfigError
+from prolu_eval.errors import ConfigError, UsageError
 from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder, VariantOptions
 from prolu_eval.training.objectives import OBJECTIVES
@@ -34,6 +34,7 @@ class Shared(_Table):
     model: str = EMBEDDED_MODEL
     hook: str
     dataset: str = EMBEDDED_MODEL
+    text_column: str | None = Field(None, description="of the dataset; see prolu_eval.tokens")
     n_tokens: int = Field(gt=0, description="activations trained on; the text repeats if shorter")
     context_length: int = Field(128, ge=2)
     d_sae: int | None = Field(None, gt=0)
@@ -255,6 +256,7 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
     Raises:
         ConfigError: if the file cannot be read, has an unknown key or a value out of range, names
             an unknown variant, option or penalty, or has more active features than features.
+        UsageError: if a model of the user's own is to be trained on no text of theirs.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -262,9 +264,21 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         raise ConfigError(path, f"cannot be read ({error})", "give a TOML sweep file") from None
     given = {key: value for key, value in overrides.items() if value is not None}
     if isinstance(document.get("shared"), dict):
+        shared = document["shared"]
         if "d_sae" in given:
-            document["shared"].pop("expansion", None)
-        document["shared"] |= given
+            shared.pop("expansion", None)
+        if "dataset" in given:
+            shared.pop("text_column", None)
+        model = given.get("model", shared.get("model", EMBEDDED_MODEL))
+        # The embedded text beside another model is that of the file's model, unless both say so.
+        text = given.get("dataset", shared.get("dataset"))
+        replaced = "model" in given and "dataset" not in given and text == EMBEDDED_MODEL
+        if model != EMBEDDED_MODEL and (text is None or replaced):
+            raise UsageError(
+                "--tokens", f"is missing: no text is named to train on for {model}",
+                f"name some, or {EMBEDDED_MODEL} for Python's standard library",
+            )  # fmt: skip
+        shared |= given
     try:
         file = SweepFile.model_validate(document)
         names = [plan.name for plan in file.plans()]

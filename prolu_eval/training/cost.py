@@ -100,7 +100,7 @@ def held(device: torch.device) -> int:
     """Bytes that are held on a device now: by this process, or on a GPU by its tensors."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    return psutil.Process().memory_info().rss
+    return int(psutil.Process().memory_info().rss)
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from prolu_eval.errors import EvaluationError, Interrupted
 from prolu_eval.lm import LanguageModel
 from prolu_eval.precision import matrix_products
+from prolu_eval.progress import Progress
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.cache import cached
@@ -45,7 +45,7 @@ class Settings:
         device: a torch device; None for CUDA where there is one, else the CPU.
         cache: folder in which activations are kept for later sweeps; None for none.
         checkpoint_minutes: time between checkpoints, from which an interrupted training goes on.
-        progress: whether to show a bar.
+        progress: whether to show how far it is: a bar on a terminal, else a line a minute.
         loggers: further places for what is logged.
     """
 
@@ -142,24 +142,23 @@ class Training:
         """
         n_steps = self._shared.n_steps
         done = start = self._checkpoint.read(self.statistics.mean.device)
-        hidden = None if self._settings.progress else True
         written = time.monotonic()
+        shown = self._settings.progress
         with ExitStack() as around:
             around.enter_context(self._interruption)
             around.enter_context(matrix_products(tf32=self._tf32))
             threads = self._threads()
             if threads is not None:
                 around.enter_context(at(threads))
-            bar = around.enter_context(
-                tqdm(total=n_steps, initial=start, unit="step", disable=hidden, leave=False)
+            progress = around.enter_context(
+                Progress("training", "step", n_steps, done=start, shown=shown)
             )
             try:
                 for step in range(start, n_steps):
                     self._interruption.check()
                     self._step(step)
                     done = step + 1
-                    bar.set_postfix(self._live_l0(), refresh=False)
-                    bar.update()
+                    progress.update(note=self._live_l0())
                     late = time.monotonic() - written > 60 * self._settings.checkpoint_minutes
                     if late or done == n_steps:
                         self._checkpoint.write(done, threads)
@@ -225,12 +224,12 @@ class Training:
                 values = {name: float(v[index]) for name, v in history.latest.items()}
                 logger.log(plan.name, step, values)
 
-    def _live_l0(self) -> dict[str, str]:
-        return {
-            stack.plans[0].label: f"L0 {float(history.latest['l0'].mean()):.0f}"
+    def _live_l0(self) -> str:
+        return ", ".join(
+            f"{stack.plans[0].label} L0 {float(history.latest['l0'].mean()):.0f}"
             for stack, history in zip(self.stacks, self.histories, strict=True)
             if history.latest
-        }
+        )
 
 
 def trained_plan(plans: Sequence[Plan], shared: Shared, tokens: TokenRows) -> dict[str, Any]:

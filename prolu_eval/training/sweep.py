@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from prolu_eval.errors import ConfigError, EvaluationError, Interrupted, Results
 from prolu_eval.lm import LanguageModel
 from prolu_eval.results import check_writable, write_atomically
 from prolu_eval.runs import CONFIG_FILE, RunConfig
-from prolu_eval.tokens import load_tokens
+from prolu_eval.tokens import check_source, check_vocabulary, load_tokens
 from prolu_eval.training.checkpoint import stored_runs
 from prolu_eval.training.config import Plan, Shared, SweepFile
 from prolu_eval.training.cost import rounds
@@ -126,16 +127,20 @@ def _train(
     settle: Callable[[Trained], None],
 ) -> None:
     shared = file.shared
+    check_source(shared.dataset, shared.text_column, "name text with --tokens")
     model = LanguageModel.load(shared.model, device=settings.device)
     d_in = model.width(shared.hook)
     file.check(d_in)
-    tokens = load_tokens(
+    read = partial(
+        load_tokens,
         shared.dataset,
         model,
-        split="train",
-        n_tokens=shared.n_tokens,
         context_length=shared.context_length,
+        text_column=shared.text_column,
     )
+    read(split="heldout", n_tokens=shared.context_length)  # or nothing could be evaluated later
+    tokens = read(split="train", n_tokens=shared.n_tokens)
+    check_vocabulary(model, shared.hook, tokens)
     # An interrupted round goes on as it was, with those of its runs that were stored already.
     interrupted = stored_runs(out)
     if {plan.name for plan in missing} & interrupted:
@@ -169,6 +174,7 @@ def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:
         model=shared.model,
         hook=shared.hook,
         dataset=shared.dataset,
+        text_column=shared.text_column,
         context_length=shared.context_length,
         tokens_seen=shared.n_steps * shared.batch_size,
         penalty=plan.sweep.penalty,

@@ -34,7 +34,8 @@ def test_frontier_by_hand_with_ties_duplicates_and_nan() -> None:
     ]  # fmt: skip
     assert pareto_frontier(frame)["l0"].tolist() == [1, 2, 2, 4]
     # reference (4, 5): 2 x 2 for (2, 3), nothing for the rows at the edge
-    assert reference_point(frame, "l0", "ce_degradation") == (4, 5)
+    # a tenth of the ranges, 3 and 4, beyond the worst, (4, 5)
+    assert reference_point(frame, "l0", "ce_degradation") == pytest.approx((4.3, 5.4))
     assert hypervolume(frame, *KEYS, reference=(4, 5)) == 4
     assert hypervolume(frame, *KEYS, reference=(5, 6)) == 4 * 1 + 3 * 2 + 1 * 2
 
@@ -42,7 +43,7 @@ def test_frontier_by_hand_with_ties_duplicates_and_nan() -> None:
 def test_direction_is_the_metrics_own() -> None:
     frame = table([(1.0, 0.5), (2.0, 0.9), (3.0, 0.8)], "explained_variance")
     assert pareto_frontier(frame, y="explained_variance")["l0"].tolist() == [1, 2]
-    assert reference_point(frame, "l0", "explained_variance") == (3, 0.5)
+    assert reference_point(frame, "l0", "explained_variance") == pytest.approx((3.2, 0.46))
     assert hypervolume(frame, "l0", "explained_variance", reference=(3, 0.5)) == pytest.approx(0.4)
     for key, message in (
         ("ce_clean", "no better direction"),
@@ -106,7 +107,8 @@ def test_variants_of_a_group() -> None:
         result("d", "unmeasured", {"l0": 5, "ce_degradation": None}),
     ]
     (group,) = comparable(results)
-    found = frontier(group, "l0", "ce_degradation")
+    assert frontier(group, *KEYS).reference == pytest.approx((5.4, 4.3)), "a tenth beyond the worst"
+    found = frontier(group, *KEYS, reference={"l0": 5, "ce_degradation": 4})
     assert found.reference == (5, 4)
     assert found.frontier == ["a1", "b1", "b2"]
     assert found.hypervolume == 6
@@ -134,7 +136,9 @@ def test_different_settings_are_never_on_one_frontier() -> None:
     ]
     groups = comparable(results)
     assert [[r.run.name for r in g.results] for g in groups] == [["a", "b"], ["c"], ["d"], ["e"]]
-    assert groups[0].title.startswith(f"{HOOK} of embedded, dtype float32, tokens fingerprint ttt")
+    named = f"{HOOK} of embedded on embedded, dtype float32, tokens fingerprint tttttttt"
+    assert groups[0].title == named
+    assert len({group.title for group in groups}) == 4
     assert comparable(results[:2])[0].title == f"{HOOK} of embedded"
     assert comparable([]) == []
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from prolu_eval.comparison import Comparison, compare, html
-from prolu_eval.comparison.text import remarks
+from prolu_eval.comparison import Comparison, compare
+from prolu_eval.render.comparison_page import comparison_page
+from prolu_eval.render.tables import remarks
 from tests.helpers.browser import EVERYWHERE, has_asked_colours, opened_page, violations
 from tests.helpers.synthetic import sweep
 from tests.render.test_comparison_outputs import EVIL, runs_now, runs_then
@@ -25,7 +26,7 @@ def page(
     request: pytest.FixtureRequest, browser: Any, found: Comparison, tmp_path_factory: Any
 ) -> Iterator[Any]:
     path = tmp_path_factory.mktemp("page") / "comparison.html"
-    path.write_text(html.render(found), encoding="utf-8")
+    path.write_text(comparison_page(found), encoding="utf-8")
     for opened in opened_page(browser, path, *request.param):
         opened.wait_for_function(f"{PLOT}.data?.length > 0")
         yield opened
@@ -103,7 +104,7 @@ def _next(page: Any, name: str) -> str:
 
 def test_where_all_pass_the_table_is_open(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "comparison.html"
-    path.write_text(html.render(compare(sweep(), sweep())), encoding="utf-8")
+    path.write_text(comparison_page(compare(sweep(), sweep())), encoding="utf-8")
     for opened in opened_page(browser, path, 1440, "light"):
         assert opened.locator("tr.pass").first.is_visible()
         assert opened.locator("#judgements table").count() == 1

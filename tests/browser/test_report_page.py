@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prolu_eval.report import answer_results, write_report
-from prolu_eval.report.figures import VIEWS
-from prolu_eval.report.stored import stored_results
-from prolu_eval.results import Result
+from prolu_eval.analysis import answer_results
+from prolu_eval.render.figures import VIEWS
+from prolu_eval.render.page import write_report
+from prolu_eval.results import Result, select
 from tests.helpers.browser import EVERYWHERE, has_asked_colours, opened_page, violations
 from tests.helpers.made_results import drawn, result, setting, with_features, write_sweep
 
@@ -44,7 +44,7 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = setting(tokens_fingerprint="u" * 32, tokens=EVIL)
     apart = result("other", "relu+l1", {"l0": 4.0, "ce_degradation": 1.0}, at=other)
     write_sweep(folder / "runs", [*swept(), undefined, apart])
-    answers = answer_results(stored_results([folder / "runs"]))
+    answers = answer_results(select([folder / "runs"]).results)
     return write_report(answers, folder / "report.html", title=EVIL)
 
 

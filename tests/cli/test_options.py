@@ -5,17 +5,19 @@ from typing import Any
 
 import pytest
 
-from prolu_eval.evaluation import Options
+from prolu_eval.evaluation import EvaluationOptions
 from tests.helpers.cli import run
 
 CASES: dict[str, tuple[list[str], object]] = {
     "model": (["--model", "m"], "m"),
     "hook": (["--hook", "h"], "h"),
     "tokens": (["--tokens", "t"], "t"),
+    "text_column": (["--text-column", "body"], "body"),
     "split": (["--split-tokens", "train"], "train"),
     "n_tokens": (["--n-tokens", "77"], 77),
     "context_length": (["--context-length", "9"], 9),
     "prepend_bos": (["--no-prepend-bos"], False),
+    "examples": (["--examples", "5"], 5),
     "packing": (["--packing", "separate"], "separate"),
     "special_tokens": (["--special-tokens", "include"], "include"),
     "weight_processing": (["--weight-processing", "processed"], "processed"),
@@ -23,7 +25,6 @@ CASES: dict[str, tuple[list[str], object]] = {
     "device": (["--device", "cpu"], "cpu"),
     "device_map": (["--device-map", "auto"], "auto"),
     "dtype": (["--dtype", "tf32"], "tf32"),
-    "compile": (["--compile"], True),
     "target_se": (["--target-se", "l0=0.5", "--target-se", "kl=0.1"], {"l0": 0.5, "kl": 0.1}),
     "shard": (["--shard", "1/4"], (1, 4)),
     "shard_tokens": (["--shard-tokens", "64"], 64),
@@ -40,20 +41,20 @@ def test_an_option_reaches_the_evaluation(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    given: list[Options] = []
+    given: list[EvaluationOptions] = []
 
-    def evaluate(paths: Any, options: Options, **_: Any) -> list[Any]:
+    def evaluate(paths: Any, options: EvaluationOptions, **_: Any) -> list[Any]:
         given.append(options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("prolu_eval.evaluation.evaluate", evaluate)
     arguments, value = CASES[name]
     assert run(capfd, command, tmp_path, *arguments).code == 130
-    assert given == [Options(**{name: value})]  # type: ignore[arg-type]
+    assert given == [EvaluationOptions(**{name: value})]  # type: ignore[arg-type]
 
 
 def test_every_option_has_a_case() -> None:
-    assert CASES.keys() == Options.__dataclass_fields__.keys()
+    assert CASES.keys() == EvaluationOptions.__dataclass_fields__.keys()
 
 
 @pytest.mark.parametrize(

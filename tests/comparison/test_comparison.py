@@ -13,11 +13,10 @@ from hypothesis.extra.numpy import arrays
 from prolu_eval.analysis import hypervolume as moocore_hypervolume
 from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
 from prolu_eval.comparison.frontiers import hypervolume, reference_point
-from prolu_eval.comparison.matching import MUST_AGREE
 from prolu_eval.comparison.rows import WEAK, Row
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRIC_VERSION
-from prolu_eval.results import Result, Setting
+from prolu_eval.results import Result
 from tests.helpers.synthetic import Sae, result, sweep
 
 OTHERS = np.arange(1000, 1256)
@@ -210,11 +209,6 @@ def test_what_changed_beneath_is_incomparable_with_a_remedy(
     assert (found.verdict, row.verdict, found.exit_code) == ("incomparable", "incomparable", 1)
     assert reason in (row.reason or "")
     assert "evaluate" in (row.remedy or "")
-
-
-def test_every_field_of_a_setting_must_agree_or_is_about_the_tokens() -> None:
-    of_tokens = {"model", "tokens", "tokens_fingerprint", "n_sequences", "n_counted"}
-    assert set(Setting.model_fields) == of_tokens | MUST_AGREE.keys()
 
 
 def test_where_model_and_tokens_lie_does_not_matter() -> None:

@@ -21,7 +21,7 @@ from prolu_eval.baseline import load_baseline
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.comparison import Comparison, compare, parse_tolerances
 from prolu_eval.comparison import Options as Comparing
-from prolu_eval.evaluation import Options
+from prolu_eval.evaluation import EvaluationOptions
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import PER_SEQUENCE, Result
@@ -66,7 +66,7 @@ HELD_TO = [
 
 
 def measured(folder: Path, batch_size: int | None = None) -> dict[str, Result]:
-    options = Options(
+    options = EvaluationOptions(
         tokens="embedded", split="heldout", n_tokens=POOL * LENGTH, context_length=LENGTH,
         batch_size=batch_size, device="cpu",
     )  # fmt: skip
@@ -194,7 +194,7 @@ def test_the_projects_own_comparison_catches_one_percent_in_every_run(
 ) -> None:
     for run in FIXED.iterdir():
         save_damaged(run, partial(rescaled_decoder, factor=factor), tmp_path / run.name)
-    options = Options(tokens=str(FIXED.with_name("tokens.npy")), device="cpu")
+    options = EvaluationOptions(tokens=str(FIXED.with_name("tokens.npy")), device="cpu")
     now = [outcome.result for outcome in evaluate(tmp_path, options) if outcome.result is not None]
     tolerances = FIXED.with_name("tolerances.txt").read_text(encoding="utf-8").split()
     found = compare(now, load_baseline(BASELINE), Comparing(parse_tolerances(tolerances)))

@@ -18,7 +18,7 @@ import torch
 
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.errors import EvaluationError, ResultsError
-from prolu_eval.evaluation import Options, evaluate
+from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.parts import Parts
 from prolu_eval.lm import LanguageModel
@@ -62,8 +62,8 @@ def undisturbed(work: Path) -> dict[str, Result]:
     return {o.name: o.result for o in outcomes if o.result is not None}
 
 
-def options_of(work: Path, results: Path) -> Options:
-    return Options(
+def options_of(work: Path, results: Path) -> EvaluationOptions:
+    return EvaluationOptions(
         tokens=str(work / "ids.npy"), context_length=32, device="cpu", results=results,
         shard_tokens=SHARD_TOKENS,
     )  # fmt: skip

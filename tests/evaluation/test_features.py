@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prolu_eval.evaluation.autoencoding import COLUMNS, Activations, Autoencoding, Sizes
+from prolu_eval.evaluation.autoencoding import Activations, Autoencoding, Sizes
 from prolu_eval.evaluation.features import FOLDS, FeatureSums
-from prolu_eval.evaluation.sums import Measurement
+from prolu_eval.evaluation.sums import Measurement, RowSums
 from prolu_eval.saes import Prolu, Relu
 from tests.helpers.random_saes import D_IN, OPTIONS, random_sae
 
@@ -78,13 +78,13 @@ def test_sums_do_not_depend_on_the_split_nor_on_sizes(
     for i, piece in enumerate(x.split(lengths)):
         part = autoencoding(cls, 1, sizes)
         pieces.append(part.reconstruct(rows(piece, [lengths[i]], i), 0))
-        by_row = dict(zip(COLUMNS, part.sums.numpy(), strict=True))
+        by_row = part.sums.by_column()
         parts.append(Measurement(by_row, part.features))
     added = reduce(add, parts)
     again = Measurement.restored({key: array.copy() for key, array in added.stored().items()})
     torch.testing.assert_close(torch.cat(pieces), x_hat)
     for measured in (added, again):
-        for column, expected in zip(COLUMNS, whole.sums.numpy(), strict=True):
+        for column, expected in whole.sums.by_column().items():
             np.testing.assert_allclose(measured.by_row[column], expected, rtol=1e-5, atol=1e-5)
         features = measured.features
         assert torch.equal(features.fired, whole.features.fired)
@@ -116,7 +116,7 @@ def test_sparse_and_dense_decoding_agree(bias: float) -> None:
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     x_hat = measured.reconstruct(rows(x, [40]), 0)
     torch.testing.assert_close(x_hat, measured.sae(x))
-    share = measured.sums[0].item() / 400
+    share = measured.sums.by_column()["l0"].item() / 400
     assert (share < Sizes().dense_above) == (bias < 0), "one example for each way of decoding"
 
 
@@ -130,12 +130,22 @@ def test_a_compiled_encoder_gives_the_same(variant: str, options: dict[str, Any]
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         x_hat = compiled.reconstruct(rows(x, [40]), 0)
     torch.testing.assert_close(x_hat, eager.reconstruct(rows(x, [40]), 0))
-    assert eager.sums[0].item() > 0
-    torch.testing.assert_close(compiled.sums, eager.sums, rtol=1e-5, atol=1e-5)
+    assert eager.sums.values[0].item() > 0
+    torch.testing.assert_close(compiled.sums.values, eager.sums.values, rtol=1e-5, atol=1e-5)
 
 
 def test_zero_activations_and_dead_codes_give_zero_not_nan() -> None:
     measured = Autoencoding(Relu(6, 10), 1, torch.device("cpu"))
     x_hat = measured.reconstruct(rows(torch.zeros(4, 6), [4]), 0)
     assert torch.equal(x_hat, torch.zeros(4, 6))
-    assert not measured.sums.any()
+    assert not measured.sums.values.any()
+
+
+def test_sums_are_added_by_the_names_of_their_columns() -> None:
+    sums = RowSums(("a", "b", "c"), 4, torch.device("cpu"))
+    sums.add(("b", "c"), 1, torch.tensor([[1.0, 2], [3, 4]]))
+    sums.add(("b",), 2, torch.tensor([[10.0]]))
+    found = {column: list(values) for column, values in sums.by_column().items()}
+    assert found == {"a": [0, 0, 0, 0], "b": [0, 1, 12, 0], "c": [0, 3, 4, 0]}
+    with pytest.raises(ValueError, match="do not follow one another"):
+        sums.add(("c", "a"), 0, torch.zeros(2, 1))

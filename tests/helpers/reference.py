@@ -116,7 +116,7 @@ def evaluate(
 
         return change
 
-    has_next = counted[:, :-1]
+    has_next = counted[:, :-1] & counted[:, 1:]
 
     def losses(log_probabilities: Array) -> Array:
         taken = np.take_along_axis(log_probabilities[:, :-1], ids[:, 1:, None], -1)[..., 0]

@@ -27,20 +27,24 @@ ALLOWED = {
     "saes": {"activations"},
     "checkpoints": _PLAIN | {"saes"},
     "lm": {"errors", "runs", "embedded"},
-    "tokens": {"errors", "runs", "results", "embedded", "lm", "cache"},
+    "tokens": {"choices", "errors", "runs", "results", "embedded", "lm", "cache"},
     "cache": set(),
-    "evaluation": _PLAIN | {"saes", "checkpoints", "lm", "tokens", "cache"},
-    "training": _PLAIN | {"activations", "saes", "checkpoints", "lm", "tokens"},
+    "choices": set(),
+    "devices": {"errors"},
+    "progress": set(),
+    "evaluation": _PLAIN
+    | {"choices", "devices", "progress", "saes", "checkpoints", "lm", "tokens", "cache"},
+    "training": _PLAIN | {"activations", "progress", "saes", "checkpoints", "lm", "tokens"},
     "analysis": _PLAIN,
-    "report": _PLAIN | {"analysis"},
     "json_text": set(),
     "baseline": _PLAIN | {"json_text"},
-    "comparison": _PLAIN | {"json_text", "analysis", "report"},
-    "pytest_plugin": {"errors", "baseline", "comparison"},
+    "comparison": _PLAIN | {"analysis"},
+    "render": _PLAIN | {"json_text", "analysis", "comparison"},
+    "pytest_plugin": {"errors", "baseline", "comparison", "render"},
 }
 TORCHLESS = (
-    "metrics", "runs", "hub", "results", "intervals", "analysis", "report", "baseline",
-    "comparison", "comparison.html", "pytest_plugin",
+    "metrics", "runs", "hub", "results", "intervals", "analysis", "baseline", "comparison",
+    "render", "render.page", "render.comparison_page", "render.documents", "pytest_plugin",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 

@@ -12,18 +12,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from prolu_eval.baseline import save_baseline
-from prolu_eval.comparison import (
-    Comparison,
-    Options,
-    compare,
-    github,
-    html,
-    junit,
-    markdown,
-    parse_tolerances,
-    text,
-)
-from prolu_eval.comparison.text import HEADER
+from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
+from prolu_eval.render import github
+from prolu_eval.render.comparison_page import comparison_page
+from prolu_eval.render.junit import comparison_junit
+from prolu_eval.render.markdown import comparison_markdown, escape
+from prolu_eval.render.tables import HEADER
+from prolu_eval.render.terminal import comparison_text
 from prolu_eval.results import Result, write_result
 from tests.helpers.cli import Ran, run
 from tests.helpers.synthetic import Sae, result, sweep
@@ -59,7 +54,7 @@ def found() -> Comparison:
 
 
 def test_the_terminal_shows_what_fails_first_and_how_to_accept_it(found: Comparison) -> None:
-    lines = text.render(found).splitlines()
+    lines = comparison_text(found).splitlines()
     assert lines[0].split()[:2] == ["verdict", "run"]
     verdicts = [line.split()[0] for line in lines[1 : 1 + len(found.rows)]]
     assert verdicts == sorted(
@@ -73,12 +68,14 @@ def test_the_terminal_shows_what_fails_first_and_how_to_accept_it(found: Compari
 def test_many_passing_rows_are_only_counted() -> None:
     runs = [result(Sae(threshold=i / 100)) for i in range(10, 35)]
     found = compare(runs, runs)
-    assert text.render(found).startswith(f"{len(found.rows)} pass; --all shows them\n")
-    assert len(text.render(found, everything=True).splitlines()) > len(found.rows)
+    assert comparison_text(found).startswith(f"{len(found.rows)} pass; --all shows them\n")
+    assert len(comparison_text(found, everything=True).splitlines()) > len(found.rows)
 
 
 def test_markdown_renders_as_tables_whose_cells_are_the_texts(found: Comparison) -> None:
-    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown.render(found))
+    tokens = (
+        MarkdownIt("commonmark", {"html": True}).enable("table").parse(comparison_markdown(found))
+    )
     cells: list[list[str]] = []
     for before, token in pairwise(tokens):
         if before.type == "tr_open":
@@ -104,13 +101,13 @@ def test_a_jobs_summary_stays_below_githubs_limit() -> None:
     now = [result(Sae(threshold=0.3, decoder_scale=0.8), name=r.run.name) for r in base]
     found = compare(now, base)
     assert len(found.rows) >= 3000
-    assert len(markdown.render(found).encode()) < 1 << 20
+    assert len(comparison_markdown(found).encode()) < 1 << 20
 
 
 def test_junit_is_read_by_a_parser_of_it(found: Comparison, tmp_path: Path) -> None:
     junitparser = pytest.importorskip("junitparser")
     path = tmp_path / "junit.xml"
-    path.write_bytes(junit.render(found))
+    path.write_bytes(comparison_junit(found))
     suites = junitparser.JUnitXml.fromfile(str(path))
     (suite,) = suites
     verdicts = [row.verdict for row in found.rows]
@@ -214,9 +211,9 @@ def test_what_the_tokens_are_too_few_for_is_said_in_every_output(tmp_path: Path)
     (sentence,) = found.too_few_tokens
     (warning,) = commands("\n".join(github.annotations(found, tmp_path / "b.json", {})))
     assert (warning[0], warning[2]) == ("warning", sentence)
-    assert sentence in text.render(found)
-    assert markdown.escape(sentence) in markdown.render(found)
-    assert sentence in html.render(found)
+    assert sentence in comparison_text(found)
+    assert escape(sentence) in comparison_markdown(found)
+    assert sentence in comparison_page(found)
     assert found.document()["too_few_tokens"] == [sentence]
 
 

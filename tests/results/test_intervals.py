@@ -221,3 +221,19 @@ def test_contrasts_are_scipys_paired_and_welch_tests() -> None:
     assert found.ci95 == pytest.approx((paired.low, paired.high))
     assert freedom == 29
     assert contrast(1.0, a[:1], b, paired=False)[1] == 0
+
+
+def test_sequences_without_anything_to_measure_are_none_of_the_sample() -> None:
+    """A sequence of padding changes no value, no standard error and no degree of freedom."""
+    sums = {"l0": np.array([2.0, 13.0, 4.0]), "n": np.array([2.0, 3.0, 1.0]),
+            "kl": np.array([1.0, 4.0, 0.0]), "n_next": np.array([1.0, 2.0, 0.0])}  # fmt: skip
+    more = {column: np.insert(values, [0, 2], 0.0) for column, values in sums.items()}
+    other = {**sums, "l0": sums["l0"] + [1, 0, 2]}
+    more_of_other = {column: np.insert(values, [0, 2], 0.0) for column, values in other.items()}
+    assert estimate(METRICS["l0"], more) == estimate(METRICS["l0"], sums)
+    assert difference(METRICS["l0"], more_of_other, more) == difference(METRICS["l0"], other, sums)
+    # The third has one counted position, and so no next token that counts.
+    two = {column: values[:2] for column, values in sums.items()}
+    assert estimate(METRICS["kl"], sums) == estimate(METRICS["kl"], two)
+    zero = {**sums, "l0": np.zeros(3)}
+    assert estimate(METRICS["l0"], zero).standard_error == 0

@@ -1,6 +1,5 @@
 """Rows of tokens: every source, splits by document, packing, and the special-token mask."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -14,19 +13,10 @@ from safetensors.numpy import save_file
 from prolu_eval.embedded import documents, split_of
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
-from prolu_eval.tokens import Split, TokenRows, load_tokens
+from prolu_eval.tokens import load_tokens
+from tests.tokens.conftest import load
 
 TEXT = "<|endoftext|>".join(f"document number {i}, with words. " * 3 for i in range(200))
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Callable[[str], Path]) -> LanguageModel:
-    return LanguageModel.load(str(tiny_model("llama")), device="cpu")
-
-
-def load(source: Path | str, model: LanguageModel, split: Split = "all", **more: int) -> TokenRows:
-    options = {"n_tokens": None, "context_length": 16} | more
-    return load_tokens(str(source), model, split=split, **options)  # type: ignore[arg-type]
 
 
 def test_text_is_packed_with_bos_at_each_row_and_document(

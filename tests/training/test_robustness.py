@@ -54,7 +54,12 @@ def test_an_interrupted_sweep_says_where_it_goes_on_and_does(
     assert signal.getsignal(number) is not None
     steps = []
     step = Training._step
-    monkeypatch.setattr(Training, "_step", lambda self, n: (steps.append(n), step(self, n)))
+
+    def noted(self: Training, number: int) -> None:
+        steps.append(number)
+        step(self, number)
+
+    monkeypatch.setattr(Training, "_step", noted)
     train(read_sweep_file(sweep_file), out, Settings("cpu"))
     assert steps[0] == 10
     for folder in whole.iterdir():

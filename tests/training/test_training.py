@@ -100,6 +100,7 @@ def test_a_wrong_sweep_file_is_refused(
 def test_every_option_reaches_the_settings() -> None:
     overrides: dict[str, Any] = {
         "model": "m", "hook": "h", "dataset": "d", "n_tokens": 7, "context_length": 9, "d_sae": 11,
+        "text_column": "t",
     }  # fmt: skip
     shared = read_sweep_file(FOUR_SWEEPS, **overrides).shared
     assert shared.model_dump(include=set(overrides)) == overrides

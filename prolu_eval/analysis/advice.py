@@ -1,0 +1,89 @@
+"""Where two frontiers are known least, and what to train or measure to know more."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from prolu_eval.analysis.savings import Curves, Saving
+from prolu_eval.estimates import number
+from prolu_eval.metrics import METRICS
+
+# The share of a likely saving's variance that must come from interpolation for it to be worth
+# training for.
+_WORTH = 0.25
+_MOST_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The widest stretch without runs of two variants' frontiers in the range that both cover.
+
+    ``coefficients`` would put runs of ``label`` into it: between those at the gap's ends, in equal
+    steps of logarithms. Empty if the ends have none, or the same.
+    """
+
+    label: str
+    metric: str
+    low: float
+    high: float
+    coefficients: tuple[float, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """What to train, in words."""
+        where = f"{METRICS[self.metric].title} {number(self.low, self.low / 2)} and " + number(
+            self.high, self.high / 2
+        )
+        chosen = ", ".join(number(c, c / 2) for c in self.coefficients)
+        plural = "s" if len(self.coefficients) > 1 else ""
+        example = f", for example with coefficient{plural} {chosen}" if chosen else ""
+        return f"add {self.label} runs between {where}{example}"
+
+
+def advised(curves: Curves, table: pd.DataFrame, saving: Saving) -> tuple[Gap | None, str]:
+    """What would make a saving surer: the gap to fill if that is it, and the advice in words.
+
+    Nothing where it is certain, or sure enough.
+    """
+    if saving.status in ("certain", "no shared range"):
+        return None, ""
+    gap = widest(curves, table, saving.first, saving.second)
+    interpolated, trained, sampled = saving.shares
+    if saving.status == "undetermined":
+        return gap, gap.advice if gap else ""
+    if saving.status == "likely":
+        return (gap, gap.advice) if gap and interpolated >= _WORTH else (None, "")
+    if interpolated >= max(trained, sampled):
+        return gap, gap.advice if gap else ""
+    if trained > sampled:
+        return None, f"train {saving.first} and {saving.second} with more seeds"
+    return None, "evaluate on more tokens"
+
+
+def widest(curves: Curves, table: pd.DataFrame, first: str, second: str) -> Gap | None:
+    """The widest gap between neighbouring runs of either variant, in units of the x axis."""
+    shared = curves.over[0].shared(first, second)
+    if shared is None:
+        return None
+    best, found = 0.0, None
+    for label in (first, second):
+        site = curves.sites[label]
+        ends = np.clip(site.points[:, 0], *shared)
+        i = int(np.argmax(np.diff(ends)))
+        if ends[i + 1] - ends[i] > best:
+            best = float(ends[i + 1] - ends[i])
+            low, high = curves.scales[0].values(*site.points[[i, i + 1], 0])
+            rows = [site.rows[i], site.rows[i + 1]]
+            typical = float(np.median(np.diff(site.points[:, 0])))
+            wanted = int(np.clip(round(best / typical) - 1, 1, _MOST_RUNS)) if typical else 1
+            found = Gap(label, curves.keys[0], low, high, _between(table, rows, wanted))
+    return found
+
+
+def _between(table: pd.DataFrame, rows: list[int], n: int) -> tuple[float, ...]:
+    """Coefficients between those of two runs, in equal steps of logarithms."""
+    one, two = (float(c) if pd.notna(c) else 0.0 for c in table["coefficient"].iloc[rows])
+    if min(one, two) <= 0 or one == two:
+        return ()
+    return tuple(float(f"{c:.2g}") for c in np.geomspace(one, two, n + 2)[1:-1])

@@ -1,0 +1,473 @@
+"""The whole answer to a question about results, which sentence, tables and figures show."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from prolu_eval.analysis.advice import Gap, advised
+from prolu_eval.analysis.answering import n_replicates
+from prolu_eval.analysis.bootstrap import Replicates, resample
+from prolu_eval.analysis.dominations import Domination
+from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier
+from prolu_eval.analysis.groups import Group, comparable, stretched
+from prolu_eval.analysis.questions import Question
+from prolu_eval.analysis.savings import Curves, Range, Saving, Status
+from prolu_eval.analysis.splines import Reading
+from prolu_eval.analysis.statement import amount, statement
+from prolu_eval.estimates import CONFIDENCE, Estimate
+from prolu_eval.intervals import holm
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result
+
+# What parts a folder's title from a variant's label, where several folders were read.
+_FOLDER = ": "
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """A run among the objectives.
+
+    ``membership`` is the share of replicates in which it is on the frontier of all runs, None
+    without any. ``values`` are of the objectives.
+    """
+
+    name: str
+    label: str
+    values: tuple[Estimate, ...]
+    on_frontier: bool
+    on_own_frontier: bool
+    membership: float | None
+
+    @property
+    def x(self) -> Estimate:
+        """The first objective."""
+        return self.values[0]
+
+    @property
+    def y(self) -> Estimate:
+        """The second objective."""
+        return self.values[1]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A variant's frontier at one value of x: y, with the interval of what lies between runs."""
+
+    x: float
+    y: Estimate
+
+
+@dataclass(frozen=True)
+class VariantAnswer:
+    """A variant, its place in the ranking by savings, and its frontier.
+
+    ``saving`` is the best variant's saving of x at equal y (at equal x of y, if only that is known)
+    against this one; None for the best itself. ``details`` has hypervolume and shares.
+    """
+
+    label: str
+    rank: int
+    tied_with: tuple[str, ...]
+    saving: Saving | None
+    n_seeds: int
+    curve: tuple[CurvePoint, ...]
+    details: VariantFrontier
+
+
+@dataclass(frozen=True)
+class AdvisedSaving(Saving):
+    """A saving with what would make it surer: the gap to be filled, if there is one, and advice."""
+
+    gap: Gap | None = None
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Where one variant is better than another.
+
+    ``certain`` if it follows from runs that dominate others, else ``likely``: read between runs.
+    """
+
+    better: str
+    worse: str
+    metric: str
+    range: Range
+    status: Status
+
+
+@dataclass(frozen=True)
+class AtBudget:
+    """A variant at a given value of one objective.
+
+    Attributes:
+        label: the variant.
+        metric: whose value is given; ``budget`` is the value.
+        other: the objective that is read there.
+        value: of it, along the variant's frontier; None outside of its range.
+        nearest: the run whose value of ``metric`` is nearest to the budget.
+        within: the run that is best in ``other`` among those that keep the budget, if any does.
+        rank: 1 for the best value and those not told from it; None where there is no value.
+    """
+
+    label: str
+    metric: str
+    budget: float
+    other: str
+    value: Estimate
+    nearest: RunPlace
+    within: RunPlace | None
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class FolderSaving:
+    """What the first folder saves against the second, for a variant, or in all if it is None.
+
+    In all is the mean of the gaps of all variants that both folders hold and that share a range.
+    """
+
+    first: str
+    second: str
+    variant: str | None
+    n_variants: int
+    saving: Saving
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one group of comparable results.
+
+    Attributes:
+        question: that was asked.
+        group: the runs.
+        title: what the group is.
+        n_replicates: resampled sets of sequences that intervals rest on; 0 without any.
+        seeds_resampled: whether trainings were repeated, so that what is said holds beyond them.
+        runs: in order of x.
+        variants: in order of rank.
+        dominations: between runs, certain for all pairs at once.
+        savings: of every variant against every other, in both metrics.
+        stretches: where one variant is better than another.
+        at: variants at budgets.
+        folders: folders against each other, where the question asks for them.
+        details: hypervolumes, shares, epsilon indicators, attainment surfaces.
+        splits: the answer for parts of the group, by what they hold.
+        sentence: the answer in one or two sentences.
+        notes: badges, such as ``1 seed``, and what is missing.
+    """
+
+    question: Question
+    group: Group
+    title: str
+    n_replicates: int
+    seeds_resampled: bool
+    runs: tuple[RunPlace, ...]
+    variants: tuple[VariantAnswer, ...]
+    dominations: tuple[Domination, ...]
+    savings: tuple[AdvisedSaving, ...]
+    stretches: tuple[Stretch, ...]
+    at: tuple[AtBudget, ...]
+    folders: tuple[FolderSaving, ...]
+    details: Frontier
+    splits: dict[str, "Answer"]
+    sentence: str
+    notes: tuple[str, ...]
+
+    def saving(self, first: str, second: str, metric: str) -> AdvisedSaving:
+        """What the first variant saves of a metric against the second."""
+        return next(s for s in self.savings if (s.first, s.second, s.metric)
+                    == (first, second, metric))  # fmt: skip
+
+
+def answer(
+    results: Sequence[Result], question: Question, replicates: int | None = None, seed: int = 0
+) -> list[Answer]:
+    """Answer a question for every group of comparable results, the largest group first.
+
+    Args:
+        results: of runs.
+        question: what is asked.
+        replicates: how often sequences are resampled; less often for many runs if None.
+        seed: of the random numbers.
+
+    Raises:
+        UsageError: if an objective is unknown, has no better direction, or was not measured.
+    """
+    return [
+        answer_group(
+            group, question, resample(group, question.keys, replicates or n_replicates(group), seed)
+        )
+        for group in comparable(results)
+    ]
+
+
+def answer_group(group: Group, question: Question, replicates: Replicates | None) -> Answer:
+    """Answer a question for one group.
+
+    Args:
+        group: the runs.
+        question: what is asked.
+        replicates: the group's objectives over resampled sequences, for intervals.
+    """
+    made = Computation(group, question.keys, replicates, question.reference, question.at)
+    found = made.frontier()
+    runs = _runs(group, question, found)
+    curves = made.curves
+    savings = _savings(curves, group, found)
+    folders = _folders(curves, group) if question.grouping == "folder" else ()
+    return Answer(
+        question=question,
+        group=group,
+        title=group.title,
+        n_replicates=found.n_replicates,
+        seeds_resampled=found.seeds_resampled,
+        runs=runs,
+        variants=_variants(curves, group, found, savings),
+        dominations=tuple(found.dominations),
+        savings=savings,
+        stretches=_stretches(found),
+        at=_budgets(curves, question, runs) if curves else (),
+        folders=folders,
+        details=found,
+        splits={
+            title: answer_group(
+                group.subset(rows),
+                replace(question, splits={}),
+                replicates and replicates.subset(rows),
+            )
+            for title, rows in stretched(group, question.splits).items()
+        },
+        sentence=_folder_sentence(folders, found) if folders else statement(found),
+        notes=_notes(group, found),
+    )
+
+
+def _runs(group: Group, question: Question, found: Frontier) -> tuple[RunPlace, ...]:
+    on = set(found.frontier)
+    own = {name for variant in found.variants for name in variant.frontier}
+    places = [
+        RunPlace(
+            result.run.name,
+            result.run.label,
+            tuple(result.metrics.get(key, Estimate(value=None)) for key in question.keys),
+            result.run.name in on,
+            result.run.name in own,
+            found.membership.get(result.run.name),
+        )
+        for result in group.results
+    ]
+    places.sort(key=lambda run: (run.x.value is None, run.x.value or 0.0, run.name))
+    return tuple(places)
+
+
+def _savings(curves: Curves | None, group: Group, found: Frontier) -> tuple[AdvisedSaving, ...]:
+    if curves is None:
+        return ()
+    savings = []
+    for saving in found.savings:
+        gap, advice = advised(curves, group.table, saving)
+        parts = {name: getattr(saving, name) for name in Saving.__dataclass_fields__}
+        savings.append(AdvisedSaving(**parts, gap=gap, advice=advice))
+    return tuple(savings)
+
+
+def _variants(
+    curves: Curves | None, group: Group, found: Frontier, savings: Sequence[AdvisedSaving]
+) -> tuple[VariantAnswer, ...]:
+    details = {variant.label: variant for variant in found.variants}
+    best = found.ranking[0].label
+    labels = group.table["label"].to_numpy()
+    variants = []
+    for place in found.ranking:
+        known = {s.metric: s for s in savings if (s.first, s.second) == (best, place.label)}
+        against = next((s for key in found.keys if (s := known.get(key)) and s.range), None)
+        seeds = [len(rows) for rows in group.configurations if labels[rows[0]] == place.label]
+        variants.append(
+            VariantAnswer(
+                place.label,
+                place.rank,
+                place.tied_with,
+                against,
+                max(seeds),
+                _curve(curves, place.label),
+                details[place.label],
+            )
+        )
+    return tuple(variants)
+
+
+def _curve(curves: Curves | None, label: str) -> tuple[CurvePoint, ...]:
+    if curves is None:
+        return ()
+    return tuple(
+        CurvePoint(curves.scales[0].value(level), curves.read_off(reading, 0))
+        for level, reading in curves.over[0].curve(label)
+    )
+
+
+def _stretches(found: Frontier) -> tuple[Stretch, ...]:
+    """Where bands show one variant ahead; certain where dominations do too."""
+    stretches = []
+    for lead in found.leads:
+        sides = (
+            (lead.first, lead.second, lead.first_ahead, lead.first_certain),
+            (lead.second, lead.first, lead.second_ahead, lead.second_certain),
+        )
+        for better, worse, ahead, certain in sides:
+            for low, high in ahead:
+                sure = any(a <= low and high <= b for a, b in certain)
+                status: Status = "certain" if sure else "likely"
+                stretches.append(Stretch(better, worse, lead.x, (low, high), status))
+    return tuple(stretches)
+
+
+def _budgets(curves: Curves, question: Question, runs: Sequence[RunPlace]) -> tuple[AtBudget, ...]:
+    found: list[AtBudget] = []
+    for metric, budget in question.at.items():
+        over = question.keys.index(metric)
+        found += _budget(curves, over, budget, runs)
+    return tuple(found)
+
+
+def _budget(curves: Curves, over: int, budget: float, runs: Sequence[RunPlace]) -> list[AtBudget]:
+    """All variants at one budget, the best first."""
+    splines, scale = curves.over[over], curves.scales[over]
+    place = float(scale.place(scale.cost(budget)))
+    covering = [
+        label
+        for label in curves.labels
+        if (span := splines.range_of(label)) and span[0] <= place <= span[1]
+    ]
+    values = {label: splines.read(label, place) for label in covering}
+    order = sorted(covering, key=lambda label: values[label].value)
+    gaps = [splines.gap_at(order[0], label, place) for label in order[1:]]
+    known = curves.has_intervals
+    adjusted = holm([gap.p_value for gap in gaps]) if known else np.ones(len(gaps))
+    behind = dict(zip(order[1:], adjusted <= 1 - CONFIDENCE, strict=True))
+    last = 2 + sum(not late for late in behind.values())
+    rest = [label for label in curves.labels if label not in values]
+    found = []
+    for label in [*order, *rest]:
+        own = [run for run in runs if run.label == label and _finite(run)]
+        if not own:
+            continue
+        cost = curves.scales[1 - over].cost
+        keeping = [run for run in own if scale.cost(_value(run, over)) <= scale.cost(budget)]
+        found.append(
+            AtBudget(
+                label,
+                curves.keys[over],
+                budget,
+                curves.keys[1 - over],
+                curves.read_off(values[label], over) if label in values else Estimate(value=None),
+                min(own, key=lambda run: abs(_value(run, over) - budget)),
+                min(keeping, key=lambda run: float(cost(_value(run, 1 - over))), default=None),
+                None if label not in values else last if behind.get(label) else 1,
+            )
+        )
+    return found
+
+
+def _finite(run: RunPlace) -> bool:
+    return all(value.value is not None for value in run.values)
+
+
+def _value(run: RunPlace, axis: int) -> float:
+    return run.values[axis].value or 0.0
+
+
+def _folders(curves: Curves | None, group: Group) -> tuple[FolderSaving, ...]:
+    """Folders against each other: of each variant that both hold, and in all."""
+    if curves is None:
+        return ()
+    by_folder: dict[str, dict[str, str]] = {}
+    for label in group.labels:
+        folder, _, own = label.rpartition(_FOLDER)
+        by_folder.setdefault(folder, {})[own] = label
+    found = []
+    for first, second in combinations(by_folder, 2):
+        one, two = by_folder[first], by_folder[second]
+        pairs = {v: (one[v], two[v]) for v in one if v in two}
+        for over in (1, 0):
+            shared = {v: p for v, p in pairs.items() if curves.over[over].shared(*p)}
+            if not shared:
+                continue
+            readings = {v: curves.over[over].mean_gap(*p) for v, p in shared.items()}
+            p_values = [r.p_value if curves.has_intervals else 1.0 for r in readings.values()]
+            known = dict(zip(shared, holm(p_values) <= 1 - CONFIDENCE, strict=True))
+            overall = curves.over[over].mean_of_gaps(list(shared.values()))
+            sure = curves.has_intervals and overall.p_value <= 1 - CONFIDENCE
+            parts: list[tuple[str | None, Reading, bool]] = [(None, overall, sure)]
+            parts += [(v, reading, known[v]) for v, reading in readings.items()]
+            for variant, gap, told in parts:
+                n = len(shared) if variant is None else 1
+                for names, sign in (((first, second), 1), ((second, first), -1)):
+                    estimate = curves.amount(gap, over, sign)
+                    status: Status = "likely" if told else "tied"
+                    if estimate.value is None:
+                        status = "undetermined"
+                    metrics = curves.keys[1 - over], curves.keys[over]
+                    saving = Saving(*names, *metrics, estimate, None, status)
+                    found.append(FolderSaving(*names, variant, n, saving))
+    return tuple(found)
+
+
+def _folder_sentence(folders: Sequence[FolderSaving], found: Frontier) -> str:
+    """Which folder is better, in all and for which variants."""
+    of_x = [part for part in folders if part.saving.metric == found.x]
+    told = [part for part in of_x if part.saving.status == "likely" and _gains(part)]
+    equal = f"at equal {METRICS[found.y].title}"
+    sentences = []
+    for part in of_x:
+        if part.variant is not None or (part.second, part.first) in {
+            (p.first, p.second) for p in of_x[: of_x.index(part)]
+        }:
+            continue
+        pair = {part.first, part.second}
+        parts = [p for p in told if {p.first, p.second} == pair]
+        over = f"over {part.n_variants} variant{'s' if part.n_variants > 1 else ''}"
+        overall = next((p for p in parts if p.variant is None), None)
+        sentences.append(
+            f"{overall.first} is better than {overall.second}: {amount(overall.saving)} {equal}, "
+            f"{over}."
+            if overall
+            else f"{part.first} and {part.second} are tied within what these runs can tell, {over}."
+        )
+        sentences += [
+            f"{p.first} is better for {p.variant}: {amount(p.saving)}."
+            for p in parts
+            if p.variant is not None
+        ]
+    return " ".join(sentences) or statement(found)
+
+
+def _gains(part: FolderSaving) -> bool:
+    return (part.saving.amount.value or 0) > 0
+
+
+def _notes(group: Group, found: Frontier) -> tuple[str, ...]:
+    notes = []
+    labels = group.table["label"].to_numpy()
+    seeds = {label: max(len(r) for r in group.configurations if labels[r[0]] == label)
+             for label in group.labels}  # fmt: skip
+    if max(seeds.values()) == 1:
+        notes.append("1 seed")
+    elif min(seeds.values()) == 1:
+        single = ", ".join(label for label, n in seeds.items() if n == 1)
+        notes.append(
+            f"1 seed of {single}: how much its trainings vary is taken from the variants with more"
+        )
+    else:
+        fewest, most = min(seeds.values()), max(seeds.values())
+        notes.append(f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds")
+    if not found.n_replicates:
+        notes.append("no intervals: these results hold no sums over sequences")
+    if found.vague:
+        notes.append(
+            f"no curve goes through {', '.join(found.vague)}: over these sequences its place is "
+            "too uncertain"
+        )
+    return tuple(notes)

@@ -1,0 +1,81 @@
+"""What is asked of results."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prolu_eval.analysis.pareto import maximised
+from prolu_eval.errors import UsageError
+
+Grouping = Literal["variant", "folder"]
+Values = Iterable[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Objectives, and what else is asked about them.
+
+    Attributes:
+        x, y, z: two or three metrics.
+        splits: by metric, values that part the runs into stretches, each of which is answered too.
+        reference: by objective, where hypervolumes reach to.
+        at: by objective, the budget at which variants are compared.
+        grouping: whether variants are compared with one another, or folders, variant by variant.
+    """
+
+    x: str = "l0"
+    y: str = "ce_degradation"
+    z: str | None = None
+    splits: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
+    at: Mapping[str, float] = field(default_factory=dict)
+    grouping: Grouping = "variant"
+
+    @classmethod
+    def asked(
+        cls,
+        x: str,
+        y: str,
+        z: str | None = None,
+        *,
+        splits: Values = (),
+        reference: Values = (),
+        at: Values = (),
+        grouping: Grouping = "variant",
+    ) -> "Question":
+        """The question that options ask, whose METRIC=VALUE are read already.
+
+        Raises:
+            UsageError: if an objective is none, or a reference or a budget is of no objective.
+        """
+        keys = (x, y) if z is None else (x, y, z)
+        maximised(*keys)
+        if len(set(keys)) < len(keys):
+            raise UsageError(", ".join(keys), "name a metric twice", "name two or three metrics")
+        parts: dict[str, list[float]] = {}
+        for metric, value in splits:
+            parts.setdefault(metric, []).append(value)
+        points = {"--reference": dict(reference), "--at": dict(at)}
+        for option, values in points.items():
+            for metric in values.keys() - set(keys):
+                raise UsageError(option, f"{metric} is no objective here", "name one that is")
+        if at and z is not None:
+            raise UsageError("--at", "needs two objectives", "leave the third out")
+        return cls(x, y, z, parts, points["--reference"], points["--at"], grouping)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The objectives."""
+        return (self.x, self.y) if self.z is None else (self.x, self.y, self.z)
+
+    def arguments(self) -> list[str]:
+        """The options of the command line that ask it again."""
+        letters = [part for letter, key in zip("xyz", self.keys, strict=False)
+                   for part in (f"-{letter}", key)]  # fmt: skip
+        splits = [f"--split={k}={v:g}" for k, values in self.splits.items() for v in values]
+        points = [
+            f"--{option}={k}={v:g}"
+            for option, values in (("reference", self.reference), ("at", self.at))
+            for k, v in values.items()
+        ]
+        return letters + splits + points

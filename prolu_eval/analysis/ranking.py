@@ -1,0 +1,83 @@
+"""Variants in order of savings at equal quality, with ties as ties."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prolu_eval.analysis.dominations import Domination
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variant stands.
+
+    ``rank`` is one more than the number of variants that are better; ``tied_with`` are those that
+    are neither better nor worse, or that nothing is known against.
+    """
+
+    label: str
+    rank: int
+    tied_with: tuple[str, ...]
+
+
+def ranking(
+    labels: Sequence[str],
+    better: Mapping[tuple[str, str], int],
+    gaps: Mapping[tuple[str, str], float],
+    known: Sequence[Domination],
+    runs: Mapping[str, int],
+) -> list[Place]:
+    """Rank variants by how many are better than each, then by mean gaps to all others.
+
+    Gaps of pairs become scores by least squares (Jiang et al., Statistical ranking and
+    combinatorial Hodge theory, Mathematical Programming 127, 2011), which order variants that the
+    number of better ones does not. Where two share no range, one is better if its runs dominate
+    every one of the other's frontier and none is dominated by that.
+
+    Args:
+        labels: of variants.
+        better: of pairs, -1 if the first is better, 1 if the second is, 0 if neither is known to
+            be.
+        gaps: of pairs that share a range, the mean gap, negative where the first is better.
+        known: dominations between runs.
+        runs: by variant, how many configurations are on its frontier.
+    """
+    ahead = {label: set[str]() for label in labels}  # who is better than each
+    for (first, second), sign in better.items():
+        if not sign and (first, second) not in gaps:
+            sign = _by_runs(first, second, known, runs)
+        if sign:
+            one, other = (first, second) if sign < 0 else (second, first)
+            ahead[other].add(one)
+    scores = _scores(labels, gaps)
+    order = sorted(labels, key=lambda label: (len(ahead[label]), scores[label], label))
+    return [
+        Place(
+            label,
+            1 + len(ahead[label]),
+            tuple(
+                other
+                for other in order
+                if other != label and other not in ahead[label] and label not in ahead[other]
+            ),
+        )
+        for label in order
+    ]
+
+
+def _by_runs(first: str, second: str, known: Sequence[Domination], runs: Mapping[str, int]) -> int:
+    for sign, (one, other) in ((-1, (first, second)), (1, (second, first))):
+        beaten = {d.worse for d in known if (d.first, d.second) == (one, other)}
+        if beaten and len(beaten) == runs.get(other, 0):
+            return sign
+    return 0
+
+
+def _scores(labels: Sequence[str], gaps: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """Least squares scores whose differences are the gaps; 0 for variants without any."""
+    rows = np.zeros((len(gaps), len(labels)))
+    for row, (first, second) in zip(rows, gaps, strict=True):
+        row[labels.index(first)], row[labels.index(second)] = 1, -1
+    values = np.linalg.lstsq(rows, np.array(list(gaps.values()), float), rcond=None)[0]
+    return dict(zip(labels, values.tolist() if len(gaps) else [0.0] * len(labels), strict=True))

@@ -1,0 +1,405 @@
+"""A variant's frontier between its runs: smoothing splines, and how far they may be wrong.
+
+Lines between runs are not knowledge. A frontier is taken for a smooth curve that runs scatter
+around: ``y_i = f(x_i) + training noise + sampling error``, where ``f`` is a straight line plus an
+integrated Wiener process, so that its estimate is the cubic smoothing spline, and the posterior
+variance of the process is the interpolation's error (Wahba, Journal of the Royal Statistical
+Society B 40, 1978, and 45, 1983; intervals of this kind cover on average over a curve, Nychka,
+Journal of the American Statistical Association 83, 1988). How rough curves are and how much
+trainings scatter is told by the runs of all variants together, by restricted likelihood: how far
+runs lie from what the others say of their place. Seeds add what they tell of trainings. Both are
+averaged over what the runs leave open, rather than set to their likeliest value.
+
+Sampling error comes from the replicates of :mod:`prolu_eval.analysis.bootstrap`: its covariance
+over all runs, whose error in ``x`` counts through the curve's slope. Coordinates are places of
+:class:`~prolu_eval.analysis.curves.Scale`, in units of the range of all variants' runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from prolu_eval.estimates import CONFIDENCE, Estimate
+
+Array = NDArray[np.float64]
+
+# Levels that curves are read at, beside the ends of their ranges.
+_LEVELS = 65
+# Standard deviations that are tried: of the change of slope over the whole range, where the mean
+# slope is about 1, and of trainings in units of the range of y.
+_CURVATURES = np.concatenate([[1e-3], np.geomspace(0.02, 8, 14)])
+_SCATTERS = np.concatenate([[1e-5], np.geomspace(0.002, 0.4, 12)])
+# Half-normal and half-Cauchy scales of what is known of the two before any run was seen: a slope
+# hardly changes by more than three times its mean (Gelman, Bayesian Analysis 1, 2006).
+_CURVATURE_SCALE, _SCATTER_SCALE = 1.5, 0.03
+# Below this, rounding: no run is placed more exactly, in units of the range.
+_EXACT = 1e-4
+# Pairs of the two that are less likely than this are left out.
+_NEGLIGIBLE = 1e-3
+
+
+@dataclass(frozen=True)
+class Site:
+    """A variant's runs, as configurations on its own frontier, in order of x.
+
+    Attributes:
+        points: places. [n, 2]
+        deviations: of replicates from their mean. [n_replicates, n, 2]
+        seeds: how many trainings each is the mean of. [n]
+        residuals: of single trainings from their configuration's mean, and the configuration that
+            each is of. [n_trainings, 2], [n_trainings]
+        rows: the first run of each configuration. [n]
+    """
+
+    points: Array
+    deviations: Array
+    seeds: NDArray[np.int64]
+    residuals: Array
+    of: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A linear functional of curves: its value and where its uncertainty comes from.
+
+    ``variances`` are of interpolation, training and sampling. [3]
+    """
+
+    value: float
+    variances: Array
+    freedom: float
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return float(np.sqrt(self.variances.sum()))
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """The t interval."""
+        half = self.error * float(stdtrit(self.freedom, (1 + confidence) / 2))
+        return self.value - half, self.value + half
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of being zero."""
+        if not self.error:
+            return 0.0 if self.value else 1.0
+        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
+
+    def estimate(self) -> Estimate:
+        """With its standard error and 95 % interval."""
+        return Estimate(value=self.value, standard_error=self.error, ci95=self.interval())
+
+
+@dataclass(frozen=True)
+class Band:
+    """The gap between two curves over levels, with a band that holds it at all of them at once.
+
+    Attributes:
+        levels: places. [n]
+        gap: the first curve less the second. [n]
+        error: its standard error at each level. [n]
+        length: of the path that the standardised error takes over the levels.
+        freedom: degrees of freedom.
+    """
+
+    levels: Array
+    gap: Array
+    error: Array
+    length: float
+    freedom: float
+
+    def factor(self, alpha: float) -> float:
+        """Standard errors to the band's edge, beyond which it goes anywhere in ``alpha`` of cases.
+
+        The tube formula: the chance that the largest of ``|t|`` over the levels exceeds c is
+        ``length / pi (1 + c^2 / freedom)^(-freedom / 2) + P(|t| > c)`` (Sun and Loader, Annals of
+        Statistics 22, 1994).
+        """
+        low, high = 0.0, 1e6
+        for _ in range(80):
+            middle = (low + high) / 2
+            tail = np.exp(-self.freedom / 2 * np.log1p(middle**2 / self.freedom))
+            chance = self.length / np.pi * tail + 2 * stdtr(self.freedom, -middle)
+            low, high = (middle, high) if chance > alpha else (low, middle)
+        return high
+
+
+class Splines:
+    """The curves of variants over x, and what can be read off them.
+
+    Args:
+        sites: by variant; those with fewer than two configurations have no curve.
+        freedom: degrees of freedom of the sampling error; infinite if there is none.
+        at: places beside the levels at which curves are to be read.
+    """
+
+    def __init__(self, sites: Mapping[str, Site], freedom: float, at: Sequence[float] = ()) -> None:
+        self._sites = {label: site for label, site in sites.items() if len(site.points) > 1}
+        self._freedom = freedom
+        if not self._sites:
+            return
+        every = np.concatenate([site.points for site in self._sites.values()])
+        self._low, spans = every.min(0), np.ptp(every, axis=0)
+        self._unit = np.where(spans > 0, spans, 1.0)
+        ends = [end for site in self._sites.values() for end in site.points[[0, -1], 0]]
+        inside = [place for place in at if self._low[0] <= place <= self._low[0] + spans[0]]
+        grid = np.linspace(self._low[0], self._low[0] + spans[0], _LEVELS)
+        self.levels = np.unique(np.concatenate([grid, ends, inside]))
+        self._fits = {label: self._prepared(site) for label, site in self._sites.items()}
+        self._likelihoods()
+
+    def _prepared(self, site: Site) -> "_Fit":
+        u, v = ((site.points - self._low) / self._unit).T
+        slopes = _slopes(u, v)
+        du, dv = np.moveaxis(site.deviations / self._unit, -1, 0)
+        ru, rv = (site.residuals / self._unit).reshape(-1, 2).T
+        return _Fit(u, v, dv - slopes * du, site.seeds, rv - slopes[site.of] * ru)
+
+    def _likelihoods(self) -> None:
+        """How likely each curvature and scatter is."""
+        curvature, scatter = (
+            part.ravel() for part in np.meshgrid(_CURVATURES, _SCATTERS, indexing="ij")
+        )
+        fits = list(self._fits.values())
+        exact = sum(fit.roughness for fit in fits)
+        free = sum(max(0, len(fit.u) - 2) for fit in fits)
+        self._sampling = exact / free if free else 0.0
+        logs = -0.5 * (curvature / _CURVATURE_SCALE) ** 2
+        logs = logs - np.log1p((scatter / _SCATTER_SCALE) ** 2)
+        logs = logs + np.log(np.gradient(_CURVATURES))[:, None].repeat(len(_SCATTERS), 1).ravel()
+        logs = logs + np.tile(np.log(np.gradient(_SCATTERS)), len(_CURVATURES))
+        for fit in fits:
+            logs = logs + fit.log_likelihoods(curvature, scatter, self._sampling)
+        chance = np.exp(logs - logs.max())
+        chance /= chance.sum()
+        kept = chance > _NEGLIGIBLE
+        self._chance = chance[kept] / chance[kept].sum()
+        for fit in fits:
+            fit.solve(
+                curvature[kept],
+                scatter[kept],
+                self._sampling,
+                (self.levels - self._low[0]) / self._unit[0],
+            )
+
+    def range_of(self, label: str) -> tuple[float, float] | None:
+        """The places of x between a variant's first and last run; None without a curve."""
+        if label not in self._sites:
+            return None
+        return float(self._sites[label].points[0, 0]), float(self._sites[label].points[-1, 0])
+
+    def shared(self, first: str, second: str) -> tuple[float, float] | None:
+        """The places of x that two curves both cover; None if there are none."""
+        one, two = self.range_of(first), self.range_of(second)
+        if one is None or two is None:
+            return None
+        low, high = max(one[0], two[0]), min(one[1], two[1])
+        return (low, high) if low < high else None
+
+    def read(self, label: str, place: float) -> Reading:
+        """The curve at one place, which must be one of ``at``."""
+        at = int(np.argmin(np.abs(self.levels - place)))
+        functional = np.zeros(len(self.levels))
+        functional[at] = 1.0
+        reading = self._functional({label: functional})
+        offset = float(self._low[1])
+        return Reading(reading.value + offset, reading.variances, reading.freedom)
+
+    def gap_at(self, first: str, second: str, place: float) -> Reading:
+        """The first curve less the second at one place, which must be one of ``at``."""
+        functional = np.zeros(len(self.levels))
+        functional[int(np.argmin(np.abs(self.levels - place)))] = 1.0
+        return self._functional({first: functional, second: -functional})
+
+    def curve(self, label: str) -> list[tuple[float, Reading]]:
+        """The curve at the levels between a variant's first and last run."""
+        low, high = self.range_of(label) or (np.inf, -np.inf)
+        inside = [float(level) for level in self.levels if low <= level <= high]
+        return [(level, self.read(label, level)) for level in inside]
+
+    def mean_gap(self, first: str, second: str) -> Reading:
+        """The mean of the first curve less the second over the range that both cover."""
+        weights = self._mean_weights(first, second)
+        return self._functional({first: weights, second: -weights})
+
+    def mean_of_gaps(self, pairs: Sequence[tuple[str, str]]) -> Reading:
+        """The mean of several pairs' mean gaps."""
+        functionals: dict[str, Array] = {}
+        for first, second in pairs:
+            weights = self._mean_weights(first, second) / len(pairs)
+            for label, signed in ((first, weights), (second, -weights)):
+                functionals[label] = functionals.get(label, 0.0) + signed
+        return self._functional(functionals)
+
+    def _mean_weights(self, first: str, second: str) -> Array:
+        """Trapezoid weights of levels in the shared range. [n_levels]"""
+        chosen = np.flatnonzero(self._shared_levels(first, second))
+        places, weights = self.levels[chosen], np.zeros(len(self.levels))
+        steps = np.diff(places) / 2
+        weights[chosen[:-1]] += steps
+        weights[chosen[1:]] += steps
+        return np.asarray(weights / (places[-1] - places[0]))
+
+    def _shared_levels(self, first: str, second: str) -> NDArray[np.bool_]:
+        low, high = self.shared(first, second) or (np.inf, -np.inf)
+        return np.asarray((self.levels >= low) & (self.levels <= high))
+
+    def _functional(self, weights: Mapping[str, Array]) -> Reading:
+        """A sum over curves of weighted levels."""
+        values = np.zeros(len(self._chance))
+        own = np.zeros(2)
+        pulls, deviations = [], []
+        for label, functional in weights.items():
+            fit = self._fits[label]
+            values = values + functional @ fit.means
+            pull = np.einsum("l,hln->hn", functional, fit.weights)
+            curved = np.einsum("hlk,l,k->h", fit.errors, functional, functional, optimize=True)
+            own += self._chance @ np.stack([curved, (pull**2) @ (1 / fit.seeds) * fit.scatter2], 1)
+            pulls.append(pull)
+            deviations.append(fit.deviations)
+        value = float(self._chance @ values)
+        own[0] += self._chance @ (values - value) ** 2
+        sampled = np.concatenate(deviations, 1) @ np.concatenate(pulls, 1).T
+        sampling = float(self._chance @ _variance(sampled)) if len(sampled) > 1 else 0.0
+        unit = float(self._unit[1])
+        variances = np.array([*own, sampling]) * unit**2
+        return Reading(value * unit, variances, self._freedoms(variances[2], variances.sum()))
+
+    def _freedoms(self, sampling: float, total: float) -> float:
+        """Satterthwaite's degrees of freedom, where sampling alone is estimated from few."""
+        if not np.isfinite(self._freedom) or sampling <= 0:
+            return 1e6
+        return float(min(1e6, self._freedom * (total / sampling) ** 2))
+
+    def band(self, first: str, second: str) -> Band:
+        """The gap between two curves where both are."""
+        chosen = self._shared_levels(first, second)
+        one, two = self._fits[first], self._fits[second]
+        gaps = one.means[chosen] - two.means[chosen]
+        gap = gaps @ self._chance
+        apart = gaps - gap[:, None]
+        covariance = (apart * self._chance) @ apart.T
+        sampled = np.zeros_like(covariance)
+        both = np.concatenate([one.deviations, two.deviations], 1)
+        among = np.cov(both.T) if len(both) > 1 else np.zeros((both.shape[1],) * 2)
+        for i, chance in enumerate(self._chance):
+            for fit in (one, two):
+                pull = fit.weights[i][chosen]
+                covariance += chance * fit.errors[i][np.ix_(chosen, chosen)]
+                covariance += chance * fit.scatter2[i] * (pull / fit.seeds) @ pull.T
+            pulls = np.concatenate([one.weights[i][chosen], -two.weights[i][chosen]], 1)
+            sampled += chance * pulls @ among @ pulls.T
+        total = covariance + sampled
+        error = np.sqrt(np.maximum(np.diag(total), 0))
+        safe = np.where(error > 0, error, 1)
+        steps = np.diag(total, 1) / (safe[1:] * safe[:-1])
+        length = float(np.arccos(np.clip(steps, -1, 1)).sum())
+        share = float(np.diag(sampled).sum() / max(np.diag(total).sum(), 1e-300))
+        unit = float(self._unit[1])
+        return Band(
+            self.levels[chosen], gap * unit, error * unit, length, self._freedoms(share, 1.0)
+        )
+
+
+class _Fit:
+    """One variant's spline for every curvature and scatter, in units of the range.
+
+    Attributes:
+        u, v: places. [n]
+        deviations: of replicates, across the curve. [n_replicates, n]
+        seeds: [n]
+        weights: of runs in the curve at levels. [n_settings, n_levels, n]
+        means: the curve. [n_levels, n_settings]
+        errors: covariance of what interpolation gets wrong. [n_settings, n_levels, n_levels]
+        scatter2: variance of trainings. [n_settings]
+    """
+
+    def __init__(
+        self, u: Array, v: Array, deviations: Array, seeds: NDArray[np.int64], residuals: Array
+    ) -> None:
+        self.u, self.v, self.deviations, self.seeds = u, v, deviations, seeds.astype(float)
+        self._residuals = residuals
+        self._repeats = int((seeds - 1).sum())
+        self._start = u[0]
+        self._kernel = _kernel(u - u[0], u - u[0])
+        self._trend = np.stack([np.ones_like(u), u - u[0]], 1)
+
+    @property
+    def roughness(self) -> float:
+        """Sampling error that is no straight line over the runs: its sum of squares."""
+        if len(self.deviations) < 2:
+            return 0.0
+        q, _ = np.linalg.qr(self._trend)
+        rest = self.deviations - (self.deviations @ q) @ q.T
+        return float(_variance(rest).sum())
+
+    def _precision(
+        self, curvature: Array, scatter: Array, sampling: float
+    ) -> tuple[Array, Array, Array, Array]:
+        """Inverses of the runs' covariance, of the trend's information, and log determinants."""
+        noise = scatter[:, None] ** 2 / self.seeds + sampling + _EXACT**2
+        covariance = (curvature**2)[:, None, None] * self._kernel
+        covariance = covariance + noise[:, :, None] * np.eye(len(self.u))
+        inverse = np.linalg.inv(covariance)
+        information = self._trend.T @ inverse @ self._trend
+        determinants = np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(information)[1]
+        return inverse, np.linalg.inv(information), determinants, noise
+
+    def log_likelihoods(self, curvature: Array, scatter: Array, sampling: float) -> Array:
+        """Restricted log likelihoods of settings, and what repeated trainings add. [n_settings]"""
+        inverse, trend, determinants, _ = self._precision(curvature, scatter, sampling)
+        left = inverse @ self.v
+        line = left @ self._trend
+        squares = left @ self.v - np.einsum("hi,hij,hj->h", line, trend, line)
+        logs = -0.5 * (determinants + np.maximum(squares, 0))
+        if self._repeats:
+            single = scatter**2 + sampling + _EXACT**2
+            repeated = np.square(self._residuals).sum() / single
+            logs = logs - 0.5 * (self._repeats * np.log(single) + repeated)
+        return np.asarray(logs)
+
+    def solve(self, curvature: Array, scatter: Array, sampling: float, levels: Array) -> None:
+        """Compute the curve at levels; beyond the runs it stays at the nearest end."""
+        inverse, trend, _, _ = self._precision(curvature, scatter, sampling)
+        at = np.clip(levels, self.u[0], self.u[-1]) - self._start
+        basis = np.stack([np.ones_like(at), at], 1)
+        cross = _kernel(at, self.u - self._start)
+        c2 = (curvature**2)[:, None, None]
+        loading = trend @ self._trend.T @ inverse
+        direct = inverse - inverse @ self._trend @ loading
+        self.weights = c2 * (cross @ direct) + basis @ loading
+        self.means = (self.weights @ self.v).T
+        turned = self.weights.transpose(0, 2, 1)
+        mixed = self.weights @ cross.T
+        self.errors = c2 * (
+            self.weights @ self._kernel @ turned
+            - mixed
+            - mixed.transpose(0, 2, 1)
+            + _kernel(at, at)
+        )
+        self.scatter2 = scatter**2
+
+
+def _kernel(first: Array, second: Array) -> Array:
+    """Covariance of an integrated Wiener process that starts at 0. [n, m]"""
+    low = np.minimum(first[:, None], second)
+    high = np.maximum(first[:, None], second)
+    return np.asarray(low**2 * (3 * high - low) / 6)
+
+
+def _slopes(u: Array, v: Array) -> Array:
+    """Rough slopes at runs: of a parabola through them, within a factor 4 of the mean slope. [n]"""
+    mean = (v[-1] - v[0]) / (u[-1] - u[0])
+    if len(u) < 4:
+        return np.full(len(u), mean)
+    slopes = np.polyval(np.polyder(np.polyfit(u, v, 2)), u)
+    return np.asarray(np.clip(slopes, *sorted((mean / 4, mean * 4))))
+
+
+def _variance(values: Array) -> Array:
+    return np.asarray(values.var(0, ddof=1))

@@ -1,0 +1,8 @@
+"""The values that options may have, each written down once. No imports."""
+
+from typing import Literal
+
+Split = Literal["train", "heldout", "all"]
+Packing = Literal["concatenate", "separate"]
+SpecialTokens = Literal["exclude", "include"]
+Dtype = Literal["float32", "tf32", "bfloat16", "float16", "float64"]

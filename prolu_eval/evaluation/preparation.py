@@ -1,0 +1,117 @@
+"""What runs are measured with: the model, the tokens in shards, and what these are a setting of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from prolu_eval.evaluation.conditions import Conditions
+from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.parts import shards
+from prolu_eval.lm import LanguageModel
+from prolu_eval.metrics import METRIC_VERSION
+from prolu_eval.results import Setting
+from prolu_eval.tokens import TokenRows, check_source, load_tokens
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Conditions, with everything that runs are measured with under them.
+
+    Attributes:
+        conditions: what was asked for.
+        engine: measures, on all rows of the tokens.
+        shards: the rows in portions that are measured and saved one by one.
+        settings: what a result is measured on, by the number of shards from the first on; it has
+            the numbers that may be asked for.
+    """
+
+    conditions: Conditions
+    engine: Engine
+    shards: Sequence[range]
+    settings: Mapping[int, Setting]
+
+
+class Preparation:
+    """Loads what conditions ask for; the last model is kept for the next conditions."""
+
+    def __init__(self, options: EvaluationOptions) -> None:
+        self._options = options
+        self._model: tuple[tuple[str, ...], LanguageModel] | None = None
+
+    def prepare(self, conditions: Conditions, progress: Callable[[int], Any]) -> Prepared:
+        """Load the model and the tokens.
+
+        Args:
+            conditions: what to load.
+            progress: called with the number of rows done since the last call, per pass over them.
+
+        Raises:
+            ModelError: if the model cannot be loaded or lacks the hook point.
+            TokensError: if the tokens cannot be read or do not suit the model.
+        """
+        options = self._options
+        column = conditions.text_column or None
+        check_source(conditions.tokens, column, "name text with --tokens")
+        model = self._load_model(conditions)
+        model.site(conditions.hook)
+        tokens = load_tokens(
+            conditions.tokens,
+            model,
+            split=conditions.split,
+            n_tokens=options.n_tokens,
+            context_length=conditions.context_length,
+            prepend_bos=conditions.prepend_bos,
+            packing=options.packing,
+            include_special=options.special_tokens == "include",
+            text_column=column,
+        )
+        cut = shards(len(tokens), options.shard_tokens // tokens.ids.shape[1])
+        asked = range(1, len(cut) + 1) if options.target_se else [len(cut)]
+        settings = {
+            n: self._setting(conditions, model, tokens.first(cut[n - 1].stop)) for n in asked
+        }
+        engine = Engine(
+            model,
+            conditions.hook,
+            tokens,
+            batch_size=options.batch_size,
+            n_examples=options.examples,
+            progress=progress,
+        )
+        return Prepared(conditions, engine, cut, settings)
+
+    def _load_model(self, conditions: Conditions) -> LanguageModel:
+        key = conditions.model, conditions.revision, conditions.weight_processing
+        if self._model is None or self._model[0] != key:
+            self._model = None  # the last one's memory
+            dtype = "float32" if self._options.dtype == "tf32" else self._options.dtype
+            model = LanguageModel.load(
+                conditions.model,
+                device=self._options.device,
+                device_map=self._options.device_map,
+                dtype=getattr(torch, dtype),
+                revision=conditions.revision or None,
+                processed=conditions.weight_processing == "processed",
+            )
+            self._model = key, model
+        return self._model[1]
+
+    def _setting(self, conditions: Conditions, model: LanguageModel, tokens: TokenRows) -> Setting:
+        return Setting(
+            model=model.name,
+            model_fingerprint=model.fingerprint,
+            tokens=tokens.source,
+            tokens_fingerprint=tokens.fingerprint,
+            n_sequences=len(tokens),
+            context_length=tokens.ids.shape[1],
+            n_counted=int(tokens.counted.sum()),
+            special_tokens=self._options.special_tokens,
+            dtype=self._options.dtype,
+            metric_version=METRIC_VERSION,
+            prepend_bos=conditions.prepend_bos,
+            packing=self._options.packing,
+            weight_processing=conditions.weight_processing,
+        )

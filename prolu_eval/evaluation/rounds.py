@@ -1,0 +1,80 @@
+"""How many tokens runs are measured on: all at once, or more and more until they do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, inf, isfinite
+
+from prolu_eval.estimates import Estimate
+from prolu_eval.evaluation.preparation import Prepared
+from prolu_eval.evaluation.records import Record
+from prolu_eval.evaluation.reference import reference
+from prolu_eval.evaluation.sums import Sums
+from prolu_eval.intervals import estimate
+from prolu_eval.metrics import METRICS
+
+# Shards that the search for enough tokens begins with, and by how much it overshoots its estimate.
+_FIRST_SHARDS, _MARGIN = 2, 1.1
+
+
+@dataclass(frozen=True)
+class Round:
+    """A number of shards to measure runs on; after the last round, their results are stored."""
+
+    n_shards: int
+    last: bool
+
+
+def next_round(
+    prepared: Prepared,
+    records: Sequence[Record],
+    targets: Mapping[str, float],
+    before: Round | None,
+) -> Round:
+    """The round that follows another, or the first.
+
+    Args:
+        prepared: what runs are measured with.
+        records: the runs.
+        targets: standard errors to reach, by metric; without any, all shards are measured at once.
+        before: the round that every run has been measured in.
+
+    Returns:
+        A last round on as many shards as give every run the standard errors asked for, or on all.
+    """
+    most = len(prepared.shards)
+    if not targets:
+        return Round(most, last=True)
+    for n in prepared.settings:
+        stored = [record.result(n) for record in records]
+        if all(result is not None and _excess(result.metrics, targets) <= 1 for result in stored):
+            return Round(n, last=True)
+    if before is None:
+        return Round(min(_FIRST_SHARDS, most), last=False)
+    n = before.n_shards
+    cut = prepared.shards[:n]
+    sums = reference(prepared.engine, prepared.settings[n], cut)
+    found = [_measured_excess(record, cut, sums, targets) for record in records]
+    if None in found:  # another process is done with a run, and has removed its parts
+        done = [record.finished() for record in records]
+        return Round(max((count for count in done if count is not None), default=n), last=True)
+    worst = max((excess for excess in found if excess is not None), default=0)
+    if worst <= 1 or n == most:
+        return Round(n, last=True)
+    more = max(n + 1, ceil(n * _MARGIN * worst**2)) if isfinite(worst) else n + 1
+    return Round(min(most, more), last=False)
+
+
+def _measured_excess(
+    record: Record, shards: Sequence[range], sums: Sums, targets: Mapping[str, float]
+) -> float | None:
+    measured = record.measured(shards)
+    if measured is None:
+        return None
+    found = {**sums, **measured.by_row}
+    return _excess({key: estimate(METRICS[key], found) for key in targets}, targets)
+
+
+def _excess(found: Mapping[str, Estimate], targets: Mapping[str, float]) -> float:
+    """The largest ratio of a standard error to what it is to be; infinite where there is none."""
+    errors = {key: found[key].standard_error for key in targets}
+    return max(inf if e is None else e / targets[key] for key, e in errors.items())

@@ -1,0 +1,76 @@
+"""How far a long piece of work is: a bar on a terminal, and a line a minute in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+# Seconds between two lines of a log.
+_INTERVAL = 60.0
+
+
+class Progress:
+    """Shows on stderr how far a piece of work is, until its block ends.
+
+    Args:
+        what: the work.
+        unit: what is counted, in the singular.
+        total: how many there are; it may be set later.
+        done: how many were done before.
+        shown: whether anything is shown.
+    """
+
+    def __init__(
+        self, what: str, unit: str, total: int = 0, *, done: int = 0, shown: bool = True
+    ) -> None:
+        self.total, self._what, self._unit = total, what, unit
+        self._done = self._before = done
+        on_terminal = shown and sys.stderr.isatty()
+        self._in_log = shown and not on_terminal
+        self._bar: tqdm[Any] = tqdm(
+            desc=what, unit=unit, total=total, initial=done, disable=not on_terminal, leave=False
+        )
+        self._began = self._told = time.monotonic()
+
+    def update(self, n: int = 1, note: str = "") -> None:
+        """Count some more; the note says what is worth knowing of them."""
+        self._done += n
+        self._bar.total = self.total
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(n)
+        now = time.monotonic()
+        if self._in_log and now - self._told >= _INTERVAL:
+            self._told = now
+            print(self._line(now - self._began, note), file=sys.stderr, flush=True)  # noqa: T201
+
+    def _line(self, seconds: float, note: str) -> str:
+        share = self._done / max(self.total, 1)
+        new = self._done - self._before
+        left = seconds * max(self.total - self._done, 0) / new if new else float("inf")
+        ahead = f", about {_duration(left)} left" if left < float("inf") else ""
+        return (
+            f"prolu-eval: {self._what}: {min(share, 1):.0%} of {self.total:,} {self._unit}s after "
+            f"{_duration(seconds)}{ahead}{f' ({note})' if note else ''}"
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    """A time to the minute, or to the second below one."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

@@ -1,0 +1,97 @@
+"""What --json prints of runs and of frontiers."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prolu_eval.estimates import Estimate
+from prolu_eval.results import Result
+
+if TYPE_CHECKING:
+    from prolu_eval.analysis import Frontier, Group
+
+
+def run_document(
+    name: str,
+    path: str,
+    variant: str | None,
+    kind: str | None,
+    result: Result | None,
+    *,
+    status: str = "cached",
+    error: str | None = None,
+) -> dict[str, Any]:
+    """A run: what it is, what became of it, and what was measured."""
+    return {
+        "run": name,
+        "path": path,
+        "variant": variant,
+        "format": kind,
+        "status": status,
+        "error": error,
+        **_measured(result),
+    }
+
+
+def result_document(result: Result) -> dict[str, Any]:
+    """A run whose result was stored already, as an evaluation that finds it would have it."""
+    run = result.run
+    return run_document(run.name, run.path, run.variant, run.format, result)
+
+
+def _measured(result: Result | None) -> dict[str, Any]:
+    if result is None:
+        return {"metrics": {}, "provenance": {}}
+    return {
+        "metrics": {k: value.model_dump(mode="json") for k, value in result.metrics.items()},
+        "provenance": {
+            "fingerprint": result.fingerprint,
+            "setting": result.setting.model_dump(mode="json"),
+            "environment": result.environment,
+            **result.run.provenance,
+        },
+    }
+
+
+def frontier_document(
+    groups: "Sequence[tuple[Group, Frontier]]",
+    keys: Sequence[str],
+    report: Path,
+    runs: "Callable[[Group], list[dict[str, Any]]]",
+) -> dict[str, Any]:
+    """Frontiers of groups; one group, the usual case, is the document itself.
+
+    Args:
+        groups: and their frontiers.
+        keys: the objectives.
+        report: the page that was written.
+        runs: what there is to say of a group's runs.
+    """
+    from prolu_eval.analysis import statement
+
+    parts = [
+        {
+            "group": group.title,
+            **asdict(found),
+            "variants": {v.label: asdict(v) for v in found.variants},
+            "statement": statement(found),
+            "runs": runs(group),
+        }
+        for group, found in groups
+    ]
+    content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
+    document = {"x": keys[0], "y": keys[1], **content, "report": str(report)}
+    return {key: _plain(part) for key, part in document.items()}
+
+
+def _plain(part: Any) -> Any:
+    """A part of a document as JSON has it, with null for what is undefined."""
+    if isinstance(part, float):
+        return part if math.isfinite(part) else None
+    if isinstance(part, dict):
+        return {key: _plain(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_plain(value) for value in part]
+    return part.model_dump() if isinstance(part, Estimate) else part

@@ -1,0 +1,38 @@
+"""The one environment that pages are rendered in."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prolu_eval import json_text
+from prolu_eval.estimates import number
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template filled in. Everything that comes from files is escaped; a missing value fails."""
+    environment = Environment(
+        loader=PackageLoader("prolu_eval.render"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"number": number, "embedded": embedded}
+    return environment.get_template(template).render(**values)
+
+
+def embedded(document: Any) -> Markup:
+    """A document as JSON that stands safely inside a script element.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    text = json_text.compact(document)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704
+
+
+def plotly_library() -> Markup:
+    """Plotly's JavaScript, to stand in the page itself."""
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())  # noqa: S704

@@ -1,0 +1,101 @@
+"""Answers and comparisons as GitHub-flavoured Markdown."""
+
+import html
+import re
+from collections.abc import Sequence
+
+from prolu_eval.analysis import Frontier, Group, statement
+from prolu_eval.comparison.rows import Comparison, Row
+from prolu_eval.render.tables import (
+    HEADER,
+    Table,
+    cells,
+    remarks,
+    run_table,
+    saving_table,
+    variant_table,
+)
+from prolu_eval.render.terminal import about_hypervolumes
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@:^$-])")
+_MARK = {
+    "pass": "✅",
+    "improvement": "🎉",
+    "moved": "↔️",
+    "regression": "❌",
+    "incomparable": "⚠️",
+}
+# GitHub refuses a job summary above 1 MiB.
+_MOST_ROWS = 1000
+
+
+def escape(text: str) -> str:
+    """Text that shows as it is, in a table's cell too, and is never markup."""
+    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def table(content: Table) -> list[str]:
+    """Lines of a table whose cells show as they are."""
+    head, rows = content
+    return [_line(head), "|" + " --- |" * len(head), *(_line(list(map(escape, r))) for r in rows)]
+
+
+def frontier_markdown(group: Group, answer: Frontier) -> str:
+    """A group's frontier."""
+    parts = [
+        f"## {escape(group.title)}",
+        escape(statement(answer)),
+        "\n".join(table(run_table(group, answer))),
+        "\\* on the frontier of all runs; ± is one standard error, clustered by sequence",
+        "\n".join(table(variant_table(answer))),
+        escape(about_hypervolumes(answer)),
+    ]
+    savings = saving_table(answer)
+    if savings[1]:
+        parts.append("\n".join(table(savings)))
+    for title, part in answer.stretches.items():
+        parts += [f"### {escape(title)}: {escape(statement(part))}",
+                  "\n".join(table(variant_table(part)))]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """A heading with the verdict, what stands out in a table, and the rest folded away."""
+    notable = [row for row in comparison.rows if row.verdict != "pass"]
+    passed = [row for row in comparison.rows if row.verdict == "pass"]
+    parts = [f"## {_MARK[comparison.verdict]} prolu-eval: {escape(comparison.headline)}", ""]
+    if notable:
+        parts += [*_judgements(notable), ""]
+        parts += [f"- {escape(r.title)}: {escape(w)}" for r in notable if (w := remarks(r))]
+        parts += [""]
+    if passed:
+        parts += ["<details>", f"<summary>{len(passed)} pass</summary>", "", *_judgements(passed)]
+        parts += ["", "</details>", ""]
+    if few := comparison.too_few_tokens:
+        parts += [*(f"- {escape(sentence)}" for sentence in few), ""]
+    if comparison.new_runs:
+        names = ", ".join(map(escape, comparison.new_runs[:_MOST_ROWS]))
+        parts += [f"Not in the baseline: {names}", ""]
+    if comparison.update:
+        parts += ["To accept the changes:", "", _code(comparison.update), ""]
+    parts += [escape(comparison.method), ""]
+    return "\n".join(parts)
+
+
+def _judgements(rows: Sequence[Row]) -> list[str]:
+    lines = [_line(HEADER), "|" + " --- |" * len(HEADER)]
+    for row in rows[:_MOST_ROWS]:
+        verdict, *rest = map(escape, cells(row))
+        lines.append(_line([f"{_MARK[row.verdict]} {verdict}", *rest]))
+    if len(rows) > _MOST_ROWS:
+        lines += ["", f"and {len(rows) - _MOST_ROWS} more"]
+    return lines
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
+
+
+def _code(text: str) -> str:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}sh\n{text}\n{fence}"

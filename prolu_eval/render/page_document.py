@@ -1,0 +1,162 @@
+"""What the page holds, as data: every run's metrics, every figure's points, every statement."""
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
+from prolu_eval.metrics import METRICS
+from prolu_eval.render.features import features_document
+from prolu_eval.render.figures import VIEWS, View, axis_title
+
+_COLUMNS = ("name", "label", "coefficient", "seed", "format", "path", "fingerprint")
+# Metrics of the table of runs; the details of a run have them all.
+TABLE = (
+    "l0", "ce_degradation", "ce_recovered_zero", "kl", "explained_variance", "mse", "l1", "sqrt_l1",
+    "relative_reconstruction_bias", "dead_fraction", "dense_fraction", "bias_negative_fraction",
+    "scale_consistency_homogeneity",
+)  # fmt: skip
+
+
+def group_document(
+    group: Group, answer: Frontier, others: dict[tuple[str, ...], Frontier], identity: str
+) -> dict[str, Any]:
+    """Everything the page shows of one group.
+
+    Args:
+        group: comparable runs.
+        answer: their frontier over the objectives that were asked for.
+        others: their frontiers over other objectives, by these.
+        identity: begins the ids of the group's sections.
+    """
+    views = figure_views(group, answer.keys)
+    answers = {answer.keys: answer, **others}
+    return {
+        "id": identity,
+        "title": group.title,
+        "keys": answer.keys,
+        "runs": runs_document(group, answer),
+        "views": [view_document(group, view, answers.get((view.x, view.y))) for view in views],
+        "features": features_document(group, importance(group, answer)),
+    }
+
+
+def figure_views(group: Group, keys: tuple[str, ...]) -> list[View]:
+    """The figures that a group has numbers for; those of the objectives asked for come first."""
+    reading = "The objectives asked for."
+    if len(keys) > 2:
+        reading = "Two of the objectives asked for; lines and rings are of these two alone."
+    known = {(view.x, view.y): view for view in VIEWS if view.frontier}
+    asked = {pair: known.get(pair) or View(*pair, "frontiers", reading, frontier=True)
+             for pair in combinations(keys, 2)}  # fmt: skip
+    views = [*asked.values(), *(view for view in VIEWS if (view.x, view.y) not in asked)]
+    return [view for view in views if has_all(group, view.x, view.y)]
+
+
+def has_all(group: Group, *columns: str) -> bool:
+    """Whether a group has a number in each of some columns."""
+    return all(c in group.table and group.table[c].notna().any() for c in columns)
+
+
+def importance(group: Group, answer: Frontier) -> list[int]:
+    """Rows of the table in the order in which details are given.
+
+    The frontier of all, that of each variant, then the others in turns of their variants.
+    """
+    names = group.table["name"]
+    on_own = {name for variant in answer.variants for name in variant.frontier}
+    turn = group.table.groupby("label").cumcount()
+    ranks = [
+        (name not in answer.frontier, name not in on_own, int(turn[row]), row)
+        for row, name in enumerate(names)
+    ]
+    return [row for *_, row in sorted(ranks)]
+
+
+def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
+    """Columns of the table of runs: what they are, their metrics, their place."""
+    table = group.table
+    return {
+        **{column: _plain(table[column]) for column in _COLUMNS},
+        "on_frontier": table["name"].isin(answer.frontier).tolist(),
+        "membership": [rounded(answer.membership.get(name, math.nan)) for name in table["name"]],
+        "metrics": {
+            key: {
+                part: _plain(table[key + suffix])
+                for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
+            }
+            for key in METRICS
+            if key in table
+        },
+    }
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    """A column as JSON has it: numbers to six digits, None for what is undefined."""
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        return [None if pd.isna(value) else value for value in column]
+    return [rounded(value) for value in column.to_numpy(float)]
+
+
+def rounded(value: float) -> float | int | None:
+    """A number to six significant digits; None if it is not finite."""
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.6g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+
+
+def view_document(group: Group, view: View, answer: Frontier | None) -> dict[str, Any]:
+    """A figure: its columns, which rows its lines join, which are on the frontier of all."""
+    table = group.table.sort_values([view.x, view.y], kind="stable")
+    finite = table[[view.x, view.y]].notna().all(axis=1)
+    lines = {}
+    for label, rows in table.groupby("label"):
+        own = is_nondominated(rows, view.x, view.y) if view.frontier else finite[rows.index]
+        lines[str(label)] = [int(row) for row in rows.index[np.asarray(own)]]
+    on = is_nondominated(table, view.x, view.y) if view.frontier else np.zeros(len(table), bool)
+    return {
+        "id": f"{view.x}-{view.y}",
+        "x": view.x,
+        "y": view.y,
+        "topic": view.topic,
+        "title": view.title,
+        "x_title": axis_title(view.x),
+        "y_title": axis_title(view.y),
+        "reading": view.reading,
+        "frontier": view.frontier,
+        "logarithmic": view.logarithmic,
+        "lines": lines,
+        "front": [int(row) for row in table.index[on]],
+        "surfaces": surfaces_document(answer.surfaces) if answer else {},
+        "definitions": [key for key in (view.x, view.y) if key in METRICS],
+    }
+
+
+def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str, Any]:
+    """Attainment surfaces by variant and name: points of their corners and of their bands."""
+    return {
+        label: {
+            name: {
+                part: [[rounded(x), rounded(y)] for x, y in points]
+                for part, points in vars(surface).items()
+            }
+            for name, surface in named.items()
+        }
+        for label, named in surfaces.items()
+    }
+
+
+def environments(group: Group) -> list[str]:
+    """The distinct environments that results of a group were measured in."""
+    return sorted(
+        {
+            ", ".join(f"{k} {v}" for k, v in result.environment.items() if v is not None)
+            for result in group.results
+            if result.environment
+        }
+    )

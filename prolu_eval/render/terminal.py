@@ -1,0 +1,79 @@
+"""Answers and comparisons for the terminal: sentences, and rows in columns."""
+
+from prolu_eval.analysis import Frontier, Group, statement
+from prolu_eval.comparison.rows import WEAK, Comparison
+from prolu_eval.estimates import number
+from prolu_eval.plain_text import aligned
+from prolu_eval.render.tables import (
+    HEADER,
+    Table,
+    cells,
+    remarks,
+    run_table,
+    saving_table,
+    variant_table,
+)
+from prolu_eval.render.terminal_plot import plot
+
+# What the terminal has no room for; the Markdown and the page show it.
+_LEFT_OUT = HEADER.index("95 % interval")
+_MANY = 40
+
+
+def frontier_text(group: Group, answer: Frontier) -> str:
+    """A group's frontier."""
+    parts = [
+        group.title,
+        statement(answer),
+        plain(run_table(group, answer)),
+        "* on the frontier of all runs; ± is one standard error, clustered by sequence",
+        plain(variant_table(answer)),
+        about_hypervolumes(answer),
+    ]
+    savings = saving_table(answer)
+    if savings[1]:
+        parts.append(plain(savings))
+    if len(answer.keys) == 2:
+        parts.append(plot(group, answer))
+    for title, part in answer.stretches.items():
+        parts += [f"{title}: {statement(part)}", plain(variant_table(part))]
+    return "\n\n".join(parts)
+
+
+def plain(table: Table) -> str:
+    """Rows as aligned columns."""
+    head, rows = table
+    return "\n".join(aligned([head, *rows]))
+
+
+def about_hypervolumes(answer: Frontier) -> str:
+    """What hypervolumes are up to, and what intervals rest on."""
+    reference = ", ".join(number(value) for value in answer.reference)
+    keys = ", ".join(answer.keys)
+    return f"Hypervolumes of ({keys}) are up to ({reference}). {_about_intervals(answer)}"
+
+
+def _about_intervals(answer: Frontier) -> str:
+    if not answer.n_replicates:
+        return "There are no intervals: no sums over sequences to resample."
+    over = "sequences and training seeds" if answer.seeds_resampled else "sequences"
+    return f"Intervals are 95 %, from {answer.n_replicates} paired resamplings of {over}."
+
+
+def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
+    """A table, those that fail first, and the verdict; many rows that pass are only counted."""
+    rows = comparison.rows
+    if len(rows) > _MANY and not everything:
+        rows = [row for row in rows if row.verdict != "pass"]
+    table = [HEADER, *map(cells, rows)] if rows else []
+    table = [line[:_LEFT_OUT] + line[_LEFT_OUT + 1 :] for line in table]
+    lines = aligned(table)
+    lines += [f"  {row.title}: {why}" for row in rows if (why := remarks(row)) and why != WEAK]
+    if hidden := len(comparison.rows) - len(rows):
+        lines.append(f"{hidden} pass; --all shows them")
+    if comparison.new_runs:
+        lines.append(f"not in the baseline: {', '.join(comparison.new_runs)}")
+    lines += [comparison.method, *comparison.too_few_tokens, comparison.headline]
+    if comparison.update:
+        lines.append(f"To accept: {comparison.update}")
+    return "\n".join(lines) + "\n"

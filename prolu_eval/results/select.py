@@ -1,0 +1,300 @@
+"""Which stored results count: current, readable, one a run; and what else there is to choose.
+
+A folder may hold several evaluations of its runs: on another text, on more tokens, in another
+precision. Only results of one evaluation can be compared, so one is chosen for each run, and the
+others are named for the caller to choose instead.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from prolu_eval.errors import ResultsError, UsageError
+from prolu_eval.hub import is_hub_name, results_folder
+from prolu_eval.plain_text import printable
+from prolu_eval.results.documents import Result, Setting
+from prolu_eval.results.store import FOLDER, located, outdated, read_result, result_files
+
+# An evaluation of fewer runs than this share of the largest one is not chosen for being newer.
+_SHARE = 0.5
+# Fields of a setting that say nothing to a reader beside those that do.
+_OPAQUE = ("model_fingerprint", "tokens_fingerprint", "n_sequences")
+
+_Run = tuple[str, str, str]  # the folder that was searched, where the run lies, and its own name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Comparable results of some runs: the name of their text, and what else tells them apart."""
+
+    title: str
+    key: str
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The results that count, one a run, and what does not.
+
+    Attributes:
+        results: in the order in which they were found.
+        left_out: a sentence for each result that is damaged or out of date.
+        others: other evaluations of the same runs, the largest first.
+    """
+
+    results: tuple[Result, ...]
+    left_out: tuple[str, ...] = ()
+    others: tuple[Evaluation, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the user should know of what was left out, a sentence each."""
+        chosen = dict.fromkeys(titles([r.setting for r in self.results]))
+        named = f"the results on {', '.join(chosen)} are taken"
+        return [
+            *self.left_out,
+            *(
+                f"{named}; {len(other.results)} on {other.title} are there too: "
+                f"choose them with --tokens {other.key}."
+                for other in self.others
+            ),
+        ]
+
+
+def select(
+    paths: Sequence[Path],
+    *,
+    tokens: str | None = None,
+    every: bool = False,
+    prefer: Collection[str] = (),
+    titled: bool = False,
+) -> Selection:
+    """Choose among the results stored in or below folders.
+
+    For each run, those measured on a setting of ``prefer`` come first. Among the evaluations that
+    are left the newest is chosen, unless it covers less than half as many runs as another; runs
+    that it does not cover have the next that does. Arrays stay in their files until asked for.
+
+    Args:
+        paths: folders, or hub names.
+        tokens: only results on this text: its name, its path, the beginning of its fingerprint, or
+            the key of an evaluation (:class:`Evaluation`).
+        every: all readable and current results, one a run and evaluation.
+        prefer: comparison keys of settings (:meth:`~prolu_eval.results.Setting.comparison_key`).
+        titled: of several folders, each one's runs and variants bear its name, and the same run in
+            two of them counts in each.
+
+    Raises:
+        UsageError: if a path does not exist, or untitled folders hold different runs of one name.
+        ResultsError: if no result is found, or none on the tokens asked for.
+    """
+    for path in paths:
+        if not is_hub_name(path) and not path.is_dir():
+            reason = "is no folder" if path.exists() else "does not exist"
+            raise UsageError(path, reason, "name a folder of runs or of results")
+    found, left_out = _found(paths, titled=titled)
+    if not found:
+        reasons = f" that can be used ({left_out[0].rstrip('.')})" if left_out else ""
+        where = ", ".join(map(str, paths))
+        raise ResultsError(
+            where, f"holds no results{reasons}", "run `prolu-eval evaluate` on it first"
+        )
+    if tokens is not None:
+        found = _on_tokens(found, tokens, paths)
+    chosen = found if every else _chosen(found, set(prefer))
+    results = [result for by_key in chosen.values() for result in by_key.values()]
+    taken = {id(result) for result in results}
+    rest = [r for by_key in found.values() for r in by_key.values() if id(r) not in taken]
+    return Selection(tuple(_distinct(results, paths)), tuple(left_out), tuple(_evaluations(rest)))
+
+
+def titles(settings: Sequence[Setting]) -> list[str]:
+    """What each setting is called beside the others: its text, and in what else it differs.
+
+    Names of texts alone if these tell them apart; equal settings have equal titles.
+    """
+    by_name: dict[str, dict[str, Setting]] = defaultdict(dict)
+    for setting in settings:
+        by_name[_name(setting)].setdefault(setting.comparison_key(), setting)
+    told = {key: title for name, beside in by_name.items() for key, title in _told(name, beside)}
+    return [told[setting.comparison_key()] for setting in settings]
+
+
+def _told(name: str, beside: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
+    """The title of each of some settings on texts of one name, by its key."""
+    settings = beside.values()
+    fields = {field for a in settings for b in settings for field in a.differences(b)}
+    readable = sorted(fields.difference(_OPAQUE))
+
+    def title(setting: Setting, fields: Iterable[str]) -> str:
+        parts = [f"{field.replace('_', ' ')} {_shown(setting, field)}" for field in fields]
+        return ", ".join([name, *parts])
+
+    enough = len({title(setting, readable) for setting in settings}) == len(beside)
+    for key, setting in beside.items():
+        yield key, title(setting, readable if enough else sorted(fields))
+
+
+def _name(setting: Setting) -> str:
+    """The name of a text: the last part of a path, or all of a name."""
+    path = PurePath(setting.tokens)
+    return path.name if path.is_absolute() else setting.tokens
+
+
+def _shown(setting: Setting, field: str) -> str:
+    value = str(getattr(setting, field))
+    return value[:8] if field.endswith("fingerprint") else value
+
+
+def _found(
+    paths: Sequence[Path], *, titled: bool
+) -> tuple[dict[_Run, dict[str, Result]], list[str]]:
+    """By run and comparison key the newest result, and a sentence for each that is none."""
+    names = _folder_titles(paths) if titled else dict.fromkeys(paths, "")
+    found: dict[_Run, dict[str, Result]] = defaultdict(dict)
+    damaged: list[str] = []
+    old: dict[_Run, str] = {}
+    for path, title in names.items():
+        for file in result_files([path]):
+            try:
+                stored = read_result(file, arrays="stored")
+            except ResultsError as error:
+                damaged.append(str(error))
+                continue
+            result = located(stored, file)
+            place = title, _place(result, file), result.run.name.split("/")[-1]
+            if why := outdated(stored, file):
+                old[place] = f"{file}: {why}; evaluate it again, or delete the file."
+                continue
+            result = _titled(result, title)
+            same = found[place].setdefault(result.comparison_key(), result)
+            if _time(result) >= _time(same):
+                found[place][result.comparison_key()] = result
+    return found, damaged + [why for place, why in old.items() if place not in found]
+
+
+def _time(result: Result) -> float:
+    return result.file.stat().st_mtime if result.file else 0.0
+
+
+def _folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
+    """What tells each folder apart: its name, or all of its path; nothing for a single one."""
+    if len(folders) == 1:
+        return {folders[0]: ""}
+    names = [folder.resolve().name for folder in folders]
+    distinct = len(set(names)) == len(names)
+    return dict(zip(folders, names if distinct else map(str, folders), strict=True))
+
+
+def _titled(result: Result, title: str) -> Result:
+    if not title:
+        return result
+    run = result.run
+    name = run.name if run.name.startswith(f"{title}/") else f"{title}/{run.name}"
+    renamed = run.model_copy(update={"name": name, "label": f"{title}: {run.label}"})
+    return result.model_copy(update={"run": renamed, "folder": title})
+
+
+def _on_tokens(
+    found: Mapping[_Run, dict[str, Result]], tokens: str, paths: Sequence[Path]
+) -> dict[_Run, dict[str, Result]]:
+    kept = {
+        run: {key: r for key, r in by_key.items() if _is_on(r, tokens)}
+        for run, by_key in found.items()
+    }
+    kept = {run: by_key for run, by_key in kept.items() if by_key}
+    if not kept:
+        there = _evaluations([r for by_key in found.values() for r in by_key.values()])
+        offered = ", ".join(f"{e.title} ({len(e.results)} runs)" for e in there)
+        where = ", ".join(map(str, paths))
+        raise ResultsError(where, f"holds no results on {tokens}", f"choose one of {offered}")
+    return kept
+
+
+def _is_on(result: Result, tokens: str) -> bool:
+    setting = result.setting
+    names = {setting.tokens, _name(setting)}
+    if Path(tokens).exists():
+        names.add(str(Path(setting.tokens).resolve()))
+        tokens = str(Path(tokens).resolve()) if tokens not in names else tokens
+    begins = (setting.tokens_fingerprint, result.comparison_key())
+    return tokens in names or (len(tokens) >= 6 and any(b.startswith(tokens) for b in begins))
+
+
+def _chosen(
+    found: Mapping[_Run, dict[str, Result]], prefer: Collection[str]
+) -> dict[_Run, dict[str, Result]]:
+    """One result for each run, from as few evaluations as the newest and largest allow."""
+    left = {run: _preferred(by_key, prefer) for run, by_key in found.items()}
+    chosen: dict[_Run, dict[str, Result]] = {}
+    while left:
+        newest: dict[str, float] = defaultdict(float)
+        count: dict[str, int] = defaultdict(int)
+        for by_key in left.values():
+            for key, result in by_key.items():
+                count[key] += 1
+                newest[key] = max(newest[key], _time(result))
+        # Of evaluations with runs in common; others do not stand in each other's way.
+        most = max(count, key=lambda key: (count[key], newest[key]))
+        rivals = {key for by_key in left.values() if most in by_key for key in by_key}
+        best = max(
+            (key for key in rivals if count[key] >= _SHARE * count[most]),
+            key=lambda key: (newest[key], count[key]),
+        )
+        for run in [run for run, by_key in left.items() if best in by_key]:
+            chosen[run] = {best: left.pop(run)[best]}
+    return {run: chosen[run] for run in found}
+
+
+def _preferred(by_key: dict[str, Result], prefer: Collection[str]) -> dict[str, Result]:
+    wanted = {k: r for k, r in by_key.items() if r.setting.comparison_key() in prefer}
+    return wanted or by_key
+
+
+def _evaluations(results: Iterable[Result]) -> Iterator[Evaluation]:
+    """Results by evaluation, the largest first."""
+    by_key: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_key[result.comparison_key()].append(result)
+    parts = sorted(by_key.items(), key=lambda part: -len(part[1]))
+    names = titles([members[0].setting for _, members in parts])
+    for (key, members), title in zip(parts, names, strict=True):
+        yield Evaluation(title, key, tuple(members))
+
+
+def _distinct(results: Sequence[Result], paths: Sequence[Path]) -> Iterator[Result]:
+    """Results whose runs have names of their own: of equal names, each has its path instead."""
+    homes: dict[str, dict[str, Path]] = defaultdict(dict)
+    for result in results:
+        if result.file is not None:
+            place = _place(result, result.file)
+            homes[result.run.name].setdefault(place, _home(result.file))
+    for result in results:
+        name = result.run.name
+        if len(homes[name]) > 1 and result.file is not None:
+            if len(paths) > 1:
+                first, second, *_ = homes[name].values()
+                remedy = "evaluate them in one call, which tells them apart, or name one of them"
+                raise UsageError(first, f"and {second} both hold results of a {name}", remedy)
+            name = _path_name(_home(result.file), name, results_folder(paths[0]))
+        run = result.run.model_copy(update={"name": name})
+        yield result.model_copy(update={"run": run})
+
+
+def _place(result: Result, file: Path) -> str:
+    """Where a run lies: beside its results, or where these say."""
+    beside = file.parent.name == FOLDER
+    return str((_home(file) if beside else Path(result.run.path)).resolve())
+
+
+def _home(file: Path) -> Path:
+    """The folder of the run whose result a file is, or the one that stands for it elsewhere."""
+    return file.parent.parent if file.parent.name == FOLDER else file.parent
+
+
+def _path_name(home: Path, name: str, root: Path) -> str:
+    """A run's name by where its results lie below the folder that was searched."""
+    own = name.split("/")[-1]
+    part = own[len(home.name) :] if own.startswith(f"{home.name}:") else ""
+    return printable(home.relative_to(root).as_posix()) + part

@@ -1,0 +1,138 @@
+"""Token ids that are given: files of them, rows of them, their masks and their padding.
+
+Rows stay rows: none gets a BOS token, none runs on into the next, and each falls on one side of the
+split. The padding of a row is what an attention mask leaves out or, without a mask, a run of the
+tokenizer's PAD or EOS token at an end of the row: a trailing run of EOS but for its first, which
+ends the text; a leading run of BOS but for its last, which begins it; a leading EOS by itself,
+unless it is PAD too or BOS follows, is no padding. The other tokens of a row are moved to its
+beginning, so that positions start at the first of them and, in a causal model, none of them attends
+to padding.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from prolu_eval.errors import TokensError
+from prolu_eval.lm import LanguageModel
+from prolu_eval.tokens.pieces import Piece
+from prolu_eval.tokens.records import MASK
+
+IDS = (".npy", ".safetensors")
+_NAMES = ("input_ids", "tokens", "ids")
+# So many ids of zeros and ones alone are a mask.
+_MANY = 64
+
+
+def given_ids(path: Path) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
+    """The token ids of a file, read as they are used, and their attention mask. [n] or [rows, T]
+
+    Raises:
+        TokensError: if the file cannot be read, or holds no token ids.
+    """
+    ids, mask = _npy(path), None
+    if ids is None:
+        ids, mask = _safetensors(path)
+    if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
+        raise TokensError(
+            path,
+            f"holds {ids.dtype} of {ids.ndim} dimensions, no token ids",
+            "give integers, [n] or [rows, T]",
+        )
+    some = ids[:_MANY]
+    if some.size >= _MANY and some.max() <= 1 and some.min() >= 0:
+        raise TokensError(path, "holds zeros and ones alone, as an attention mask does", "give ids")
+    if mask is not None and (mask.shape != ids.shape or not np.isin(mask, (0, 1)).all()):
+        raise TokensError(
+            path, f"has no {MASK} of one 0 or 1 for each token id", "write the file again"
+        )
+    return ids, None if mask is None else mask.astype(bool)
+
+
+def _npy(path: Path) -> NDArray[Any] | None:
+    if path.suffix != ".npy":
+        return None
+    try:
+        ids: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise TokensError(path, f"cannot be read ({error})", "write the file again") from None
+    return ids
+
+
+def _safetensors(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    try:
+        with safe_open(path, "np") as file:
+            names = list(file.keys())
+            ids = [name for name in _NAMES if name in names]
+            others = [name for name in names if "mask" not in name]
+            if not ids and len(others) != 1:
+                raise TokensError(
+                    path,
+                    f"has no tensor input_ids, tokens or ids, but {', '.join(names) or 'none'}",
+                    "name the tensor of the token ids so",
+                )
+            found = file.get_tensor((ids or others)[0])
+            return found, file.get_tensor(MASK) if MASK in names else None
+    except (OSError, TypeError, SafetensorError) as error:
+        raise TokensError(path, f"cannot be read ({error})", "write the file again") from None
+
+
+def row_pieces(ids: NDArray[np.integer], mask: NDArray[np.bool_] | None) -> Iterator[Piece]:
+    """The rows of ids and their mask. [rows, T]"""
+    for row in range(len(ids)):
+        yield Piece(ids[row], real=None if mask is None else mask[row])
+
+
+def rows_of(
+    pieces: Sequence[Piece], model: LanguageModel, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows and which of their positions are no padding. [rows, length] both
+
+    Longer rows are cut, once their padding is at their ends, and shorter ones padded.
+    """
+    width = max(length, *(len(piece.content) for piece in pieces))
+    ids = np.zeros((len(pieces), width), dtype=np.int64)
+    real = np.zeros(ids.shape, dtype=bool)
+    for row, piece in enumerate(pieces):
+        n = len(piece.content)
+        ids[row, :n], real[row, :n] = piece.content, True if piece.real is None else piece.real
+        if piece.real is None:
+            real[row, :n] = ~_padding(ids[row, :n], model)
+    if (real[:, 1:] > real[:, :-1]).any():
+        order = np.argsort(~real, axis=1, kind="stable")
+        ids, real = np.take_along_axis(ids, order, 1), np.take_along_axis(real, order, 1)
+    ids, real = ids[:, :length], real[:, :length]
+    outside = ~real & ((ids < 0) | (ids >= model.vocab_size))
+    return np.where(outside, 0, ids), np.ascontiguousarray(real)
+
+
+def _padding(ids: NDArray[np.int64], model: LanguageModel) -> NDArray[np.bool_]:
+    """Which tokens of a row without a mask are padding. [n] -> [n]"""
+    padding = np.zeros(len(ids), dtype=bool)
+    if model.tokenizer is None or len(ids) == 0:
+        return padding
+    tokenizer = model.tokenizer
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    first, last = int(ids[0]), int(ids[-1])
+    if first in (pad, eos):
+        run = _run(ids, first)
+        is_pad_alone = first == pad and first != eos
+        if first == bos:
+            run -= 1
+        elif run == 1 and not is_pad_alone and (len(ids) == 1 or ids[1] != bos):
+            run = 0
+        padding[:run] = True
+    if last in (pad, eos):
+        run = _run(ids[::-1], last)
+        padding[len(ids) - run + (last == eos) :] = True
+    return padding
+
+
+def _run(ids: NDArray[np.int64], token: int) -> int:
+    """How many of the first ids are this one."""
+    others = np.flatnonzero(ids != token)
+    return int(others[0]) if len(others) else len(ids)

@@ -1,0 +1,254 @@
+"""Records of JSON, CSV and Parquet files and of datasets, and the text or token ids in them.
+
+A record's text is in the column that was named, or in ``input_ids``, ``tokens``, ``text`` or
+``content``, the first of them that holds token ids or text. An ``attention_mask`` beside token ids
+says which of them are no padding.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prolu_eval.errors import TokensError
+from prolu_eval.tokens import reading
+
+Record = dict[str, Any]
+# Gives the records of a source, with the columns that are named, or with all.
+Open = Callable[[list[str] | None], Iterator[Record]]
+Value = str | tuple[NDArray[np.int64], NDArray[np.bool_] | None]
+
+JSON_LINES, JSON, TABLES = (".jsonl", ".ndjson"), (".json",), {".csv": ",", ".tsv": "\t"}
+MASK = "attention_mask"
+_ID_COLUMNS = ("input_ids", "tokens")
+_COLUMNS = (*_ID_COLUMNS, "text", "content")
+# Columns that an error lists, and letters of each.
+_SHOWN = 24
+_FIELD_LIMIT = (1 << 31) - 1
+
+
+def values(source: str | Path, open_records: Open, column: str | None) -> Iterator[Value]:
+    """The text, or the token ids and their mask, of each record.
+
+    Raises:
+        TokensError: if there is no such column, or a row has neither text nor token ids in it.
+    """
+    first = next(open_records(None), None)
+    if first is None:
+        raise TokensError(source, "has no rows", "give some")
+    column = _column(source, first, column)
+    wanted = [column, MASK] if MASK in first and column != MASK else [column]
+    for row, record in enumerate(open_records(wanted)):
+        yield _value(source, row, column, record)
+
+
+def _column(source: str | Path, first: Record, named: str | None) -> str:
+    has = ", ".join(repr(name[:_SHOWN]) for name in islice(first, _SHOWN)) or "no column"
+    if named is not None:
+        if named in first:
+            return named
+        raise TokensError(source, f"has no column {named!r}, but {has}", "name another column")
+    known = [name for name in _COLUMNS if name in first]
+    for name in known:
+        if isinstance(first[name], str) or _are_ids(first[name]):
+            return name
+    if known:
+        return known[0]
+    raise TokensError(
+        source,
+        f"has no column input_ids, tokens, text or content, but {has}",
+        "name the column of the text with --text-column",
+    )
+
+
+def _are_ids(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(type(item) is int for item in value)
+    return isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.ndim == 1
+
+
+def _value(source: str | Path, row: int, column: str, record: Record) -> Value:
+    value = record.get(column)
+    where = f"row {row} (from 0), column {column!r}"
+    if isinstance(value, str):
+        if column in _ID_COLUMNS and value.lstrip().startswith("["):
+            raise TokensError(source, f"{where} has token ids written out as text",
+                              "give them as JSON lines or Parquet")  # fmt: skip
+        return value
+    if value is None:
+        raise TokensError(source, f"{where} has nothing in it", "remove or fill such rows")
+    ids = _array(value)
+    if ids is not None and ids.shape == (0,):
+        return np.empty(0, np.int64), None
+    if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise TokensError(
+            source,
+            f"{where} holds {_described(value, ids)}, neither text nor a list of token ids",
+            "name another column with --text-column, or write the rows again",
+        )
+    mask = record.get(MASK)
+    return ids.astype(np.int64), None if mask is None else _mask(source, row, ids, mask)
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    if not isinstance(value, list | tuple | np.ndarray):
+        return None
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        return np.empty((0, 0))
+
+
+def _described(value: Any, array: NDArray[Any] | None) -> str:
+    if array is None:
+        return f"a value of type {type(value).__name__}"
+    if array.ndim != 1:
+        return "nested lists"
+    kinds = {"U": "a list of words", "f": "a list of fractions", "b": "a list of true and false"}
+    return kinds.get(array.dtype.kind, "a list with values that are no numbers")
+
+
+def _mask(source: str | Path, row: int, ids: NDArray[Any], mask: Any) -> NDArray[np.bool_]:
+    found = np.asarray(mask) if isinstance(mask, list | np.ndarray) else np.empty(0)
+    if found.shape != ids.shape or not np.isin(found, (0, 1)).all():
+        raise TokensError(
+            source,
+            f"row {row} (from 0), column {MASK!r} has not one 0 or 1 for each of the "
+            f"{len(ids)} token ids",
+            "write the rows again",
+        )
+    return found.astype(bool)
+
+
+def file_records(path: Path, kind: str) -> Open:
+    """The records of a file; its kind is its ending, without that of a packed file."""
+    if kind == ".parquet":
+        return lambda columns: _parquet(path, columns)
+    if kind in JSON_LINES:
+        return lambda _: _json_lines(path)
+    if kind in JSON:
+        return lambda _: _json(path)
+    return lambda _: _table(path, TABLES[kind])
+
+
+def _parquet(path: Path, columns: list[str] | None) -> Iterator[Record]:
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64, columns=columns):
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TokensError(path, f"cannot be read ({reason})", "write it again") from None
+
+
+def _json_lines(path: Path) -> Iterator[Record]:
+    for number, line in enumerate(reading.lines(path), 1):
+        if line.strip():
+            yield _record(path, f"line {number}", _parsed(path, f"line {number}", line))
+
+
+def _parsed(path: Path, where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TokensError(path, f"{where} is no JSON ({error})", "write it again") from None
+
+
+def _record(path: Path, where: str, value: Any) -> Record:
+    """A record of what a line or a list holds: an object, a text alone, or token ids alone."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return {"text": value}
+    if isinstance(value, list):
+        return {"input_ids": value}
+    kind = "nothing" if value is None else f"a value of type {type(value).__name__}"
+    raise TokensError(
+        path, f"{where} is {kind}, neither an object nor a text", "give one object a row"
+    )
+
+
+def _json(path: Path) -> Iterator[Record]:
+    """A list of objects or texts, or one object after another, as in JSON lines."""
+    chunks = iter(reading.chunks(path))
+    begin = ""
+    while not begin.strip() and (chunk := next(chunks, None)) is not None:
+        begin += chunk
+    if begin.lstrip().startswith("["):
+        stream = chain([begin.lstrip()[1:]], chunks)
+        for row, value in enumerate(_items(path, stream)):
+            yield _record(path, f"row {row} (from 0)", value)
+    else:
+        stream = chain([begin], chunks)
+        for row, value in enumerate(_items(path, stream, separator="", end="")):
+            yield _record(path, f"row {row} (from 0)", value)
+
+
+def _items(
+    path: Path, chunks: Iterable[str], separator: str = ",", end: str = "]"
+) -> Iterator[Any]:
+    """JSON values that follow one another, as they become complete."""
+    decoder, more = json.JSONDecoder(), iter(chunks)
+    buffer, row, ended = "", 0, False
+    while True:
+        buffer = buffer.lstrip()
+        if row and separator and buffer.startswith(separator):
+            buffer = buffer[1:].lstrip()
+        if end and buffer.startswith(end):
+            return
+        value, at, problem = None, 0, "it ends early"
+        if buffer:
+            try:
+                value, at = decoder.raw_decode(buffer)
+            except (ValueError, RecursionError) as error:
+                problem = str(error)
+        # A number or a value at the very end of what is read may go on.
+        if at and (ended or at < len(buffer)):
+            yield value
+            buffer, row = buffer[at:], row + 1
+            continue
+        if ended:
+            if not buffer and not end:
+                return
+            where = f"row {row} (from 0)"
+            raise TokensError(path, f"{where} is no JSON ({problem})", "write it again")
+        read = 0
+        while read <= len(buffer) and not ended:  # as much again: each byte is parsed a few times
+            chunk = next(more, None)
+            ended = chunk is None
+            buffer += chunk or ""
+            read += len(chunk or "")
+
+
+def _table(path: Path, delimiter: str) -> Iterator[Record]:
+    """Rows of a CSV or TSV file, whose first line names the columns."""
+    csv.field_size_limit(_FIELD_LIMIT)
+    lines = reading.lines(path)
+    first = next(lines, "")
+    if delimiter not in first:
+        delimiter = next((other for other in (";", "\t") if other in first), delimiter)
+    rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+    try:
+        header = next(rows, [])
+        if len(set(header)) < len(header):
+            raise TokensError(path, "names a column twice in its first line", "rename one")
+        for number, fields in enumerate(filter(None, rows)):
+            if len(fields) != len(header):
+                raise TokensError(
+                    path,
+                    f"row {number} (from 0) has {len(fields)} fields where the first line names "
+                    f"{len(header)} columns",
+                    "quote fields that hold the delimiter, and name the columns in the first line",
+                )
+            yield dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise TokensError(
+            path, f"line {rows.line_num} is no CSV ({error})", "write it again"
+        ) from None

@@ -1,0 +1,61 @@
+"""How far work is: a line a minute where there is no terminal, nothing where it is not wanted."""
+
+from pathlib import Path
+
+import pytest
+
+from prolu_eval import progress
+from prolu_eval.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that only the test moves, in seconds."""
+    now = [0.0]
+    monkeypatch.setattr("prolu_eval.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_a_minute(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
+    with Progress("blocks.1", "row", 1_000, done=100) as shown:
+        for step in range(1, 91):
+            clock[0] = 4.0 * step  # six minutes in all
+            shown.update(10, "L0 7")
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert lines[0] == (
+        "prolu-eval: blocks.1: 25% of 1,000 rows after 1 min, about 5 min left (L0 7)"
+    )
+    assert (
+        lines[-1] == "prolu-eval: blocks.1: 100% of 1,000 rows after 6 min, about 0 s left (L0 7)"
+    )
+
+
+def test_a_short_work_and_a_quiet_one_say_nothing(
+    clock: list[float], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("short", "row", 10) as shown:
+        clock[0] = 59
+        shown.update(10)
+    with Progress("quiet", "row", 10, shown=False) as shown:
+        clock[0] = 1_000
+        shown.update(5)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_evaluation_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from prolu_eval.checkpoints.native import save_run
+    from prolu_eval.runs import RunConfig
+    from prolu_eval.saes import Relu
+    from tests.helpers.cli import run
+
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    config = RunConfig(variant="", d_in=1, d_sae=1, hook="blocks.0.hook_resid_post",
+                       model="embedded", dataset="embedded")  # fmt: skip
+    save_run(tmp_path / "run", Relu(96, 32), config)
+    few = ("--n-tokens", 512, "--device", "cpu")
+    ran = run(capfd, "evaluate", tmp_path, *few)
+    assert "prolu-eval: blocks.0.hook_resid_post: 100% of" in ran.err
+    assert run(capfd, "evaluate", tmp_path, "--n-tokens", 256, "--device", "cpu", "-q").err == ""
