@@ -4,11 +4,11 @@ A GPT-2-small shape with random weights, autoencoders at blocks.8.hook_resid_pre
 precision: tokens per second and autoencoder; the share of that time which the necessary work
 alone takes, at the rates measured for it on this device in this precision (the autoencoder's
 two dense matrix products, those of the blocks after the hook with their attention, and the
-unembedding); the peak memory; how often the host waits for the device per autoencoder. Then one autoencoder of a very
-large dictionary. ``--check`` first compares what is measured with the CPU (``gpu_check.py``),
-``--profile`` lists the kernels that the time goes to, ``--saelens`` measures SAELens's evaluation
-too, in float32 and with its autocast, if sae-lens is installed. ``--out`` names a folder for the
-tables.
+unembedding); the peak memory; how often the host waits for the device per autoencoder. Then one
+autoencoder of a very large dictionary. ``--check`` first compares what is measured with the CPU
+(``gpu_check.py``), ``--profile`` lists the kernels that the time goes to, ``--saelens`` measures
+SAELens's evaluation too, in float32 and with its autocast, if sae-lens is installed. ``--out``
+names a folder for the tables.
 """
 
 import argparse

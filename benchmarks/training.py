@@ -2,10 +2,12 @@
 
 Standard autoencoders (ReLU, L1, unit decoder rows, Adam) are trained on the same activations, with
 the same batch and sizes, in one process: a stack of 32, one alone (a sweep trained one after
-another), and, where they are installed, SAELens's ``SAETrainer`` and dictionary_learning's
-``trainSAE``. Rounds of steps alternate between them. The first round starts from the first weights,
-when half of all features are active; the later ones go on from where the last ended. What the peers
-spend does not depend on that, so they start afresh in each round.
+another), and, where they are installed, SAELens's ``SAETrainer``, its ``MultiSAETrainer`` (with
+which ``MultiSAETrainingRunner`` trains several on one pass of the model), and dictionary_learning's
+``trainSAE``. On a GPU there are stacks in each precision, and SAELens with ``autocast`` too (on a
+CPU with ``--autocast``). Rounds of steps alternate between them. The first round starts from the
+first weights, when half of all features are active; the later ones go on from where the last ended.
+What the peers spend does not depend on that, so they start afresh in each round.
 
 Activations are sparse combinations of random directions, or a language model's (``--model``).
 """
@@ -20,14 +22,19 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from prolu_eval.lm import LanguageModel
+from prolu_eval.precision import matrix_products
 from prolu_eval.tokens import load_tokens
+from prolu_eval.training.active import Active, Dense
 from prolu_eval.training.config import Plan, Shared, Sweep
-from prolu_eval.training.initial import measure
+from prolu_eval.training.initial import Statistics, measure
+from prolu_eval.training.objectives import OBJECTIVES
+from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.stack import Stack
 from prolu_eval.training.stream import Stream, from_model
 
@@ -58,13 +65,19 @@ def model_activations(options: argparse.Namespace) -> Iterator[Tensor]:
         yield next(stream).cpu()
 
 
-def stack(options: argparse.Namespace, n: int, sample: Tensor) -> Stack:
+def stack(
+    options: argparse.Namespace,
+    n: int,
+    sample: Tensor,
+    precision: Literal["tf32", "float32", "mixed"] = "tf32",
+) -> Stack:
     """Autoencoders of one shape, over a range of coefficients."""
     shared = Shared(
         hook="",
         n_tokens=options.batch * options.steps * options.rounds,
         d_sae=options.d_sae,
         batch_size=options.batch,
+        precision=precision,
     )
     low, high = options.coefficients
     steps = [i / max(1, n - 1) if n > 1 else 0.5 for i in range(n)]
@@ -78,19 +91,23 @@ def of_stack(trained: Stack) -> Contestant:
     """A contestant that goes on with a stack."""
 
     def train(batches: list[Tensor]) -> float:
-        start = clock()
-        for x in batches:
-            losses = trained.step(x, sizes=False)  # as between two logged steps
-        float(losses.loss.sum())  # waits for a GPU
-        return (clock() - start) / len(batches) / len(trained.plans)
+        with matrix_products(tf32=trained.shared.precision_on(batches[0].device) == "tf32"):
+            start = clock()
+            for x in batches:
+                losses = trained.step(x, sizes=False)  # as between two logged steps
+            float(losses.loss.sum())  # waits for a GPU
+            return (clock() - start) / len(batches) / len(trained.plans)
 
     return train
 
 
-def of_sae_lens(options: argparse.Namespace, device: str) -> Contestant:
-    """SAELens's trainer on its standard autoencoder."""
+def of_sae_lens(
+    options: argparse.Namespace, device: str, n: int | None = None, *, autocast: bool = False
+) -> Contestant:
+    """SAELens's trainer on its standard autoencoder; or on n of them, on the same batches."""
     from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.training.multi_sae_trainer import MultiSAETrainer
     from sae_lens.training.sae_trainer import SAETrainer
 
     def train(batches: list[Tensor]) -> float:
@@ -103,12 +120,20 @@ def of_sae_lens(options: argparse.Namespace, device: str) -> Contestant:
             lr=options.rate,
             lr_end=options.rate,
             device=device,
+            autocast=autocast,
             logger=LoggingConfig(log_to_wandb=False),
         )
-        trainer = SAETrainer(settings, StandardTrainingSAE(config), iter(batches))
+        if n is None:
+            trainer = SAETrainer(settings, StandardTrainingSAE(config), iter(batches))
+        else:
+            saes = {str(i): StandardTrainingSAE(config) for i in range(n)}
+            hooks = dict.fromkeys(saes, "hook")
+            trainer = MultiSAETrainer(settings, saes, hooks, ({"hook": x} for x in batches))
         start = clock()
         trainer.fit()
-        return (clock() - start) / len(batches)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (clock() - start) / len(batches) / (n or 1)
 
     return train
 
@@ -126,9 +151,76 @@ def of_dictionary_learning(options: argparse.Namespace, device: str) -> Contesta
         }  # fmt: skip
         start = clock()
         trainSAE(batches, [config], steps=len(batches), device=device)
+        if device == "cuda":
+            torch.cuda.synchronize()
         return (clock() - start) / len(batches)
 
     return train
+
+
+_CHECKED = (
+    ("relu", {}), ("relu", {"gradient": "ste"}), ("prolu", {}), ("prolu", {"gradient": "relu"}),
+    ("prolu", {"estimator": "rectangle"}), ("jumprelu", {"bandwidth": 0.5}), ("gated", {}),
+    ("topk", {}), ("batchtopk", {}),
+)  # fmt: skip
+_LAYOUTS: dict[str, tuple[type[Active], float]] = {
+    "whole": (Whole, 1e-4),
+    "gathered": (GatheredOnDevice, 1e-4),
+    "whole, bfloat16 products": (WholeMixed, 0.1),
+    "gathered, bfloat16 products": (GatheredMixed, 0.1),
+}
+
+
+def check() -> None:
+    """Print PASS or FAIL for each layout and variant: three steps on a GPU against the CPU's.
+
+    The number is the largest relative difference of a parameter's change, by norm.
+    """
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(256, 96, generator=generator) for _ in range(3)]
+    centre = Statistics(1.0, torch.full((96,), 0.1), torch.full((96,), 0.1))
+    on_gpu = Statistics(1.0, centre.mean.cuda(), centre.centre.cuda())
+    for variant, given in _CHECKED:
+        varying = {"k": [8]} if OBJECTIVES[variant].takes_k else {"coefficients": [0.1, 0.5]}
+        sweep = Sweep(variant=variant, options=given, **varying)
+        plans = [Plan(sweep, value, 1e-3, seed) for value in sweep.k or sweep.coefficients
+                 for seed in (0, 1)]  # fmt: skip
+        settings = {"hook": "", "n_tokens": 25_600, "d_sae": 500, "batch_size": 256}
+        for name, (layout, most) in _LAYOUTS.items():
+            shared = Shared(**settings)
+            there = Stack(plans, shared, on_gpu, layout=layout)
+            here = Stack(plans, shared, centre, layout=Dense)
+            first = {key: p.detach().clone() for key, p in here.parameters.items()}
+            with matrix_products(tf32=False):
+                gradients = there.gradients(batches[0].cuda())
+            largest = max(
+                float((gradients[key].cpu() - own).norm() / own.norm().clamp(min=1e-6))
+                for key, own in here.gradients(batches[0]).items()
+            )
+            for x in batches:
+                there.step(x.cuda())
+                here.step(x)
+            moved = max(
+                float((there.parameters[key].detach().cpu() - p).norm() / (p - first[key]).norm())
+                for key, parameter in here.parameters.items()
+                if key in here.trained and (p := parameter.detach()) is not None
+            )
+            verdict = "PASS" if largest < most and moved < 0.2 else "FAIL"
+            print(f"{verdict} {variant} {given} {name}: gradients {largest:.1e}, steps {moved:.1e}")
+
+
+def profiled(name: str, trained: Stack, x: Tensor) -> None:
+    """Print where three steps of a stack spend a GPU's time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    tf32 = trained.shared.precision_on(x.device) == "tf32"
+    with matrix_products(tf32=tf32), profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(3):
+            trained.step(x, sizes=False)
+        torch.cuda.synchronize()
+    print(name)
+    print(found.key_averages().table(sort_by="self_cuda_time_total", row_limit=14,
+                                     max_name_column_width=70))  # fmt: skip
 
 
 def main() -> None:
@@ -138,6 +230,8 @@ def main() -> None:
     parser.add_argument("--d-sae", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--saes", type=int, default=32)
+    parser.add_argument("--peers-together", type=int, default=4, help="of MultiSAETrainer")
+    parser.add_argument("--autocast", action="store_true", help="SAELens's on a CPU too")
     parser.add_argument("--steps", type=int, default=60, help="per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -148,6 +242,8 @@ def main() -> None:
         action="store_true",
         help="count the process's seconds, on a machine that others use too",
     )
+    parser.add_argument("--check", action="store_true", help="first see that a GPU trains right")
+    parser.add_argument("--profile", action="store_true", help="of each stack, on a GPU")
     parser.add_argument("--model", help="take activations from this model")
     parser.add_argument("--tokens", default="embedded")
     parser.add_argument("--hook", default="blocks.2.hook_resid_post")
@@ -158,6 +254,8 @@ def main() -> None:
         clock = time.process_time
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.check:
+        check()
     source = (
         model_activations(options)
         if options.model
@@ -168,20 +266,42 @@ def main() -> None:
     sample = torch.cat(batches)[:8192]
     scale = float(options.d_in**0.5 / sample.norm(dim=1).mean())
     batches = [scale * x for x in batches]
-    many, one = (stack(options, n, scale * sample) for n in (options.saes, 1))
-    contestants = {f"stack of {options.saes}": of_stack(many),
-                   "one after another": of_stack(one)}  # fmt: skip
-    for name, make in (("SAELens", of_sae_lens), ("dictionary_learning", of_dictionary_learning)):
+    many = stack(options, options.saes, scale * sample)
+    stacks = {f"stack of {options.saes}": many}
+    if device == "cuda":
+        for precision in ("mixed", "float32"):
+            other = stack(options, options.saes, scale * sample, precision)
+            stacks[f"stack of {options.saes}, {precision}"] = other
+    contestants = {name: of_stack(trained) for name, trained in stacks.items()}
+    contestants["one after another"] = of_stack(stack(options, 1, scale * sample))
+    several = options.peers_together
+    peers: dict[str, Callable[[], Contestant]] = {
+        "SAELens": lambda: of_sae_lens(options, device),
+        f"SAELens, {several} together": lambda: of_sae_lens(options, device, several),
+        "dictionary_learning": lambda: of_dictionary_learning(options, device),
+    }
+    if options.autocast or device == "cuda":
+        peers |= {
+            "SAELens, autocast": lambda: of_sae_lens(options, device, autocast=True),
+            f"SAELens, {several} together, autocast": lambda: of_sae_lens(
+                options, device, several, autocast=True
+            ),
+        }
+    for name, make in peers.items():
         try:
-            contestants[name] = make(options, device)
-        except ImportError:
-            print(f"{name} is not installed", file=sys.stderr)
+            contestants[name] = make()
+        except ImportError as error:
+            print(f"{name} is not installed ({error})", file=sys.stderr)
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(options.rounds):
         for name, train in contestants.items():
             with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
                 times[name].append(train(batches))
     report(options, times, many, batches[0])
+    if options.profile and device == "cuda":
+        for name, trained in stacks.items():
+            print(f"layout: {trained.layout.__name__}")
+            profiled(name, trained, batches[0])
 
 
 def report(

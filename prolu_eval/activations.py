@@ -7,6 +7,9 @@ replaces it by synthetic gradients, derived by writing ``ProLU(m, b) = ReLU(m) T
 putting a straight-through estimator ST in the place of Thresh's derivative:
 
     d/dm = gate + ReLU(m) ST(m + b),    d/db = ReLU(m) ST(m + b),    gate = Thresh(m) Thresh(m + b)
+
+The same can be done to ReLU itself (its comments ask whether that works): with u = m + b,
+``ReLU(u) = ReLU(u) Thresh(u)``, so that ``d/du = Thresh(u) + ReLU(u) ST(u)``.
 """
 
 import math
@@ -145,4 +148,64 @@ def prolu(
     if not bandwidth > 0:
         raise ValueError(f"bandwidth {bandwidth} is not positive")
     result: Tensor = _ProLU.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Relu(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
+        return torch.relu(m + b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        m, b, ctx.gradient, ctx.st, ctx.width = inputs
+        ctx.m, ctx.b = (m.shape, m.dtype), (b.shape, b.dtype)
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = upstream
+        (value,) = ctx.saved_tensors
+        gated = gate(grad, value)
+        # Where u is not positive ReLU(u) = 0, so that ST is asked for at u = ReLU(u) alone.
+        straight = gated + grad * value * ESTIMATORS[ctx.st](value, ctx.width)
+        through_m, through_b = _STRAIGHT_THROUGH[ctx.gradient]
+        grad_m, grad_b = straight if through_m else gated, straight if through_b else gated
+        (m_shape, m_dtype), (b_shape, b_dtype) = ctx.m, ctx.b
+        return (
+            grad_m.sum_to_size(m_shape).to(m_dtype),
+            grad_b.sum_to_size(b_shape).to(b_dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def relu(
+    m: Tensor,
+    b: Tensor,
+    gradient: Gradient = "relu",
+    *,
+    estimator: Estimator = "thresh",
+    bandwidth: float = 1.0,
+) -> Tensor:
+    """``ReLU(m + b)``, with its own gradient or one by a straight-through estimator.
+
+    Args:
+        m: pre-activation without its bias. [..., d_sae]
+        b: encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
+        gradient: ``relu`` is the exact one, the gate ``m + b > 0`` for both; ``ste`` adds
+            ``ReLU(m + b) ST(m + b)`` to both; ``ste_bias_only`` and ``ste_input_only`` to one.
+        estimator: the pseudo-derivative ST of Thresh. None gives a gradient where ``m + b <= 0``,
+            as the factor ``ReLU(m + b)`` is zero there.
+        bandwidth: width of the estimator, in the units of ``m``; ``thresh`` has none.
+
+    Returns:
+        The activation. Shape of ``m + b``.
+    """
+    if gradient == "relu":
+        return torch.relu(m + b)
+    result: Tensor = _Relu.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
     return result

@@ -55,3 +55,14 @@ class ResultsError(ProluEvalError):
 
 class BaselineError(ProluEvalError):
     """A baseline that is missing, damaged, edited by hand, or of a newer schema."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, where what is kept and how it goes on can be said.
+
+    ``sentence`` says it, without the word interrupted and without a full stop.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = printable(sentence)
+        super().__init__(self.sentence)

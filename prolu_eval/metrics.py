@@ -103,7 +103,9 @@ _ALL = [
     _mean("l1_raw", "l1_raw", "L1 (raw)", "activation", "min", "sum of |a_i|"),
     _mean(
         "sqrt_l1", "sqrt_l1", "sqrt-L1", "sqrt(activation)", "min",
-        "sum of sqrt(|a_i| norm(W_dec_i)): invariant under rescaling a decoder row",
+        "sum of sqrt(|a_i| norm(W_dec_i)): invariant under rescaling a decoder row; the penalty "
+        "sqrt_l1 of training is smoothed at zero instead, sum of sqrt(|a_i| + 1e-4) - 0.01 with "
+        "a_i in training units",
     ),
     _mean(
         "sqrt_l1_raw", "sqrt_l1_raw", "sqrt-L1 (raw)", "sqrt(activation)", "min",

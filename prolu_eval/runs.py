@@ -47,6 +47,9 @@ class RunConfig(BaseModel):
     coefficient: float | None = None
     learning_rate: float | None = None
     seed: int | None = None
+    not_converged: str | None = Field(
+        None, description="why its training is called unfinished, if it is"
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="every other setting of the training run"
     )

@@ -137,6 +137,7 @@ def _describe(folder: Path) -> list[Run]:
             coefficient=config.coefficient,
             learning_rate=config.learning_rate,
             seed=config.seed,
+            problems=(f"not converged: {config.not_converged}",) if config.not_converged else (),
             options=sae.options.model_dump(mode="json"),
             provenance={"library": "prolu-eval", "config": config.model_dump(mode="json")},
         )

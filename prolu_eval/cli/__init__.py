@@ -12,12 +12,14 @@ from typing import Any
 import typer
 
 from prolu_eval import __version__
-from prolu_eval.errors import WRONG_INPUT, ProluEvalError, UsageError
+from prolu_eval.errors import WRONG_INPUT, Interrupted, ProluEvalError, UsageError
 from prolu_eval.plain_text import printable
 
 # What a shell reports of a command that SIGINT or SIGPIPE ended.
 INTERRUPTED, READER_GONE = 130, 141
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+# Of GNU's OpenMP, and of Intel's and LLVM's.
+_PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 app = typer.Typer(
     name="prolu-eval",
     help="Which sparse autoencoder is better, and did a change make it worse?",
@@ -98,9 +100,19 @@ def _run(words: Sequence[str]) -> int:
         if isinstance(stop.__context__, BrokenPipeError):
             raise stop.__context__ from None
         if stop.code == INTERRUPTED:
-            remark("interrupted; run the command again to continue.")
+            remark(_interrupted(stop))
         return int(stop.code or 0)
     return 0
+
+
+def _interrupted(stop: SystemExit) -> str:
+    """What to say of an interrupted command: its own sentence, where it has one."""
+    cause: BaseException | None = stop
+    while cause is not None:
+        if isinstance(cause, Interrupted):
+            return f"interrupted: {cause.sentence}."
+        cause = cause.__cause__ or cause.__context__
+    return "interrupted; run the command again to continue."
 
 
 def _drop_output() -> None:
@@ -112,7 +124,14 @@ def _drop_output() -> None:
 
 
 def entry_point() -> None:
-    """The console script. Being terminated ends it as Ctrl-C does: what is measured stays."""
+    """The console script. Being terminated ends it as Ctrl-C does: what is measured stays.
+
+    Threads of torch that have nothing to do sleep, which must be said before torch is loaded: by
+    default they spin, so that on a machine that others use too they take the time of those that
+    work, and two threads can be many times slower than one.
+    """
+    for variable, value in _PASSIVE_WAITING.items():
+        os.environ.setdefault(variable, value)
     signal.signal(signal.SIGTERM, _interrupt)
     for library in ("HF_HUB", "DATASETS"):  # what fails is said once, by us
         os.environ.setdefault(f"{library}_VERBOSITY", "critical")

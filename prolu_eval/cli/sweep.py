@@ -130,6 +130,9 @@ def train_and_print(
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
         say(f"{new} runs trained, {present} were there already: {out}")
+        for t in trained:
+            if t.not_converged is not None:
+                remark(f"{t.plan.name}: not converged: {t.not_converged}.")
     failed = [t for t in trained if t.status == "failed"]
     for t in failed:
         remark(str(t.error))
@@ -144,6 +147,7 @@ def _describe(trained: "Trained") -> dict[str, Any]:
         "path": str(trained.folder),
         "status": trained.status,
         "error": trained.error,
+        "not_converged": trained.not_converged,
     }
 
 
@@ -176,6 +180,9 @@ def _print_cost(cost: "Cost", device: str) -> None:
     rounds = "" if cost.rounds == 1 else f", in {cost.rounds} rounds because of memory"
     typer.echo(f"{cost.runs} runs of {cost.steps:,} steps{rounds}")
     typer.echo(f"parameters of each: {cost.parameters:,}")
-    typer.echo(f"memory of all, with gradients and moments: {cost.memory / 2**20:,.0f} MiB")
+    parts = asdict(cost.memory)
+    total = parts.pop("total")
+    told = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in parts.items())
+    typer.echo(f"memory at the peak: {total / 2**20:,.0f} MiB ({told})")
     typer.echo(f"operations, were every feature active: {cost.flops / 1e12:,.1f} TFLOP")
     typer.echo(f"time on {device}, by a few steps of each sweep: {cost.seconds / 60:,.1f} minutes")

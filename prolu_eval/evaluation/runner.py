@@ -4,14 +4,11 @@ Runs are found, told apart by the conditions that they are measured under, measu
 those that share these, and settled one by one: each step hands its values to the next.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from prolu_eval.checkpoints import discover
 from prolu_eval.devices import check_device
@@ -24,6 +21,7 @@ from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.evaluation.records import Record, results_folder
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.plain_text import printable
+from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
 from prolu_eval.results import Result
 from prolu_eval.runs import Broken, Run
@@ -136,7 +134,7 @@ def _outcomes(
         except UsageError as error:
             yield _failed(item, error)
     preparation = Preparation(options)
-    with _matrix_products(tf32=options.dtype == "tf32"):
+    with matrix_products(tf32=options.dtype == "tf32"):
         for conditions in sorted(together):
             runs = {run.name: run for run in together[conditions]}
             try:
@@ -200,14 +198,3 @@ def _settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -
 
 def _failed(run: Run, error: ProluEvalError) -> Outcome:
     return Outcome(run.name, run.path, "failed", run.variant, run.format, error=str(error))
-
-
-@contextlib.contextmanager
-def _matrix_products(*, tf32: bool) -> Iterator[None]:
-    """Whether float32 matrix products on CUDA may round to TF32, until the block ends."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

@@ -19,7 +19,7 @@ from prolu_eval.results.documents import (
     StoredArrays,
 )
 from prolu_eval.results.examples import Example, Examples
-from prolu_eval.results.files import check_writable, file_digests, write_atomically
+from prolu_eval.results.files import check_writable, file_digests, replacing, write_atomically
 from prolu_eval.results.select import Evaluation, Selection, select, titles
 from prolu_eval.results.store import (
     FOLDER,
@@ -56,6 +56,7 @@ __all__ = [
     "located",
     "outdated",
     "read_result",
+    "replacing",
     "result_files",
     "select",
     "titles",

@@ -1,9 +1,10 @@
 """Writing files whole or not at all, and telling one content from another."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prolu_eval.errors import ResultsError
@@ -22,8 +23,11 @@ def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
     return digests
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write, which takes a file's place when the block ends.
+
+    A reader, or a crash, sees the old content or the new, never a part.
 
     Raises:
         ResultsError: if the folder cannot be made or written to, or the disk is full.
@@ -31,10 +35,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
+            yield Path(temporary)
+            with Path(temporary).open("rb+") as file:
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
@@ -45,6 +49,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise ResultsError(
             path, f"cannot be written ({error.strerror})", "name a writable folder with free space"
         ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file by :func:`replacing` it.
+
+    Raises:
+        ResultsError: if the folder cannot be made or written to, or the disk is full.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def check_writable(folder: Path) -> None:

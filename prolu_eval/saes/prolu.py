@@ -2,6 +2,7 @@
 
 from typing import ClassVar, cast
 
+from pydantic import Field
 from torch import Tensor
 
 from prolu_eval.activations import REACH, Estimator, Gradient, Thresholding, prolu
@@ -13,7 +14,7 @@ class ProluOptions(VariantOptions):
 
     gradient: Gradient = "ste"
     estimator: Estimator = "thresh"
-    bandwidth: float = 1.0
+    bandwidth: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 class Prolu(SparseAutoencoder):

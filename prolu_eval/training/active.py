@@ -1,26 +1,30 @@
 """Which entries of a stack's codes take part in a step, and the operations over them.
 
-:class:`Dense` works on all entries of any number of autoencoders, by autograd: for GPUs, and the
-reference. On a CPU passes are bound by memory, so :mod:`prolu_eval.training.products` has two more
-choices with gradients of their own; all offer the same operations, differentiable alike.
+:class:`Dense` works on all entries of any number of autoencoders, by autograd: the reference.
+:mod:`prolu_eval.training.products` and :mod:`prolu_eval.training.on_device` have the choices that
+training makes, on a CPU and on a GPU, with gradients of their own; all offer the same operations,
+differentiable alike.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Room = Callable[..., Tensor]
+Mask = Callable[[], Tensor]
+"""Makes, when it is needed, the mask of the entries that take part. [n, batch, d_sae] bool"""
 
 
 class Active(Protocol):
     """A choice of entries of [n, batch, d_sae]; what is one number per entry is called values."""
 
-    def __init__(self, mask: Tensor) -> None: ...
+    def __init__(self, mask: Mask) -> None: ...
 
-    @staticmethod
-    def product(x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
+    @classmethod
+    def product(cls, x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
         """``m = (x - b_dec) W_enc^T`` of all entries. [n, batch, d_sae]
 
         Args:
@@ -61,18 +65,23 @@ class Active(Protocol):
 class Dense:
     """Every entry, as whole tensors."""
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask = mask
+    def __init__(self, mask: Mask) -> None:
+        self._make_mask = mask
 
-    @staticmethod
-    def product(x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
+    @cached_property
+    def mask(self) -> Tensor:
+        """Which entries were chosen. [n, batch, d_sae] bool"""
+        return self._make_mask()
+
+    @classmethod
+    def product(cls, x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
         return (x - b_dec[:, None]) @ W_enc.transpose(1, 2)
 
     def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
         return m
 
     def chosen(self, values: Tensor) -> Tensor:
-        return values * self._mask
+        return values * self.mask
 
     def per_feature(self, tensor: Tensor) -> Tensor:
         return tensor[:, None]
@@ -90,4 +99,4 @@ class Dense:
         return torch.where(values > 0, values, torch.inf).amin((1, 2))
 
     def share(self) -> Tensor:
-        return self._mask.count_nonzero((1, 2)) / self._mask[0].numel()
+        return self.mask.count_nonzero((1, 2)) / self.mask[0].numel()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,18 +18,25 @@ from prolu_eval.training.stream import RowActivations, from_model
 _ROWS_AT_ONCE = 32
 
 
-def cached(model: LanguageModel, hook: str, tokens: TokenRows, folder: Path) -> RowActivations:
+def cached(
+    model: LanguageModel,
+    hook: str,
+    tokens: TokenRows,
+    folder: Path,
+    precision: Literal["float32", "tf32", "mixed"] = "float32",
+) -> RowActivations:
     """Activations of rows, from a file of all of them that is written if it is missing.
 
-    The file is named by a fingerprint of the model, the hook and the tokens, and holds float32.
+    The file is named by a fingerprint of the model, the hook, the tokens and the precision of the
+    passes, and holds float32.
 
     Raises:
         ResultsError: if the folder cannot be written to, or the disk is full.
     """
-    key = json.dumps([model.fingerprint, hook, tokens.fingerprint])
+    key = json.dumps([model.fingerprint, hook, tokens.fingerprint, precision])
     path = folder / f"activations-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if not path.exists():
-        _write(path, from_model(model, hook, tokens), tokens)
+        _write(path, from_model(model, hook, tokens, mixed=precision == "mixed"), tokens)
     stored = np.load(path, mmap_mode="r")
     ends = np.cumsum(tokens.counted.sum(1).numpy())
     starts = ends - tokens.counted.sum(1).numpy()

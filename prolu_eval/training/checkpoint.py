@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from prolu_eval.errors import ResultsError
-from prolu_eval.results import write_atomically
+from prolu_eval.results import replacing
 from prolu_eval.training.history import History
 from prolu_eval.training.stack import Stack
 from prolu_eval.training.stream import Stream
@@ -23,8 +23,8 @@ class Checkpoint:
     """The state of a stream, its stacks and their histories, at a step.
 
     ``plan`` says what is being trained; a checkpoint of anything else is not continued. With the
-    same plan on the same machine, a continued run has bit for bit the weights of one that was
-    never interrupted.
+    same plan and number of threads on the same machine, a continued run has bit for bit the weights
+    of one that was never interrupted; so the number of threads is part of the state.
     """
 
     def __init__(
@@ -43,8 +43,29 @@ class Checkpoint:
             **{f"history{i}/": history for i, history in enumerate(histories)},
         }
 
-    def write(self, step: int) -> None:
-        """Store the state after a number of steps.
+    @property
+    def step(self) -> int:
+        """The step that the file stands at; 0 if there is none of this plan.
+
+        Raises:
+            ResultsError: if the file is damaged.
+        """
+        return int(self._metadata().get("step", 0))
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads that the stored steps were taken with, if they were on a CPU.
+
+        Raises:
+            ResultsError: if the file is damaged.
+        """
+        threads = self._metadata().get("threads")
+        return None if threads is None else int(threads)
+
+    def write(self, step: int, threads: int | None = None) -> None:
+        """Store the state after a number of steps, which were taken with so many threads.
+
+        Nothing is copied in memory but what is on another device.
 
         Raises:
             ResultsError: if the file cannot be written.
@@ -52,8 +73,12 @@ class Checkpoint:
         tensors = {"stream/" + name: t for name, t in self._stream.state().items()}
         for prefix, part in self._parts.items():
             tensors |= {prefix + name: t for name, t in part.state().items()}
-        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-        write_atomically(self.path, save(tensors, {"plan": self._plan, "step": str(step)}))
+        tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        metadata = {"plan": self._plan, "step": str(step)}
+        if threads is not None:
+            metadata["threads"] = str(threads)
+        with replacing(self.path) as temporary:
+            save_file(tensors, temporary, metadata)
 
     def read(self, device: torch.device) -> int:
         """Put a stored state of the same plan in place; the number of steps done, 0 if none.
@@ -61,19 +86,27 @@ class Checkpoint:
         Raises:
             ResultsError: if the file is damaged.
         """
-        if not self.path.exists():
+        if not (step := self.step):
             return 0
         try:
             with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata()
-                if metadata["plan"] != self._plan:
-                    return 0
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             self._stream.resume(_under(tensors, "stream/"), device)
             for prefix, part in self._parts.items():
                 part.resume(_under(tensors, prefix))
-            return int(metadata["step"])
         except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+            raise _damaged(self.path, error) from None
+        return step
+
+    def _metadata(self) -> dict[str, str]:
+        """What the file says beside its tensors; empty if it is missing, or of another plan."""
+        if not self.path.exists():
+            return {}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata: dict[str, str] = file.metadata()
+            return metadata if metadata["plan"] == self._plan else {}
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise _damaged(self.path, error) from None
 
     def remove(self) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prolu_eval.errors import ConfigError, UsageError
@@ -59,8 +60,10 @@ class Shared(_Table):
     auxk: float = Field(1 / 32, ge=0, description="weight of topk's loss on dead features")
     k_aux: int | None = Field(None, gt=0, description="dead features per token; half of d_in")
     threshold_ema: float = Field(0.99, ge=0, lt=1, description="of batchtopk's threshold, per step")
-    precision: Literal["float32", "mixed"] = Field(
-        "float32", description="mixed: products in bfloat16 on CUDA"
+    precision: Literal["tf32", "float32", "mixed"] = Field(
+        "tf32",
+        description="of products on CUDA, the model's too: TF32, float32, or bfloat16 (mixed) with "
+        "float32 weights, codes, thresholds and sums; a CPU always computes in float32",
     )
     data_seed: int = 0
 
@@ -77,6 +80,10 @@ class Shared(_Table):
         if (self.d_sae is None) == (self.expansion is None):
             raise ValueError("give either d_sae or expansion")
         return self
+
+    def precision_on(self, device: torch.device) -> Literal["tf32", "float32", "mixed"]:
+        """The precision of products on a device."""
+        return self.precision if device.type == "cuda" else "float32"
 
     @property
     def n_steps(self) -> int:
@@ -99,10 +106,13 @@ class Shared(_Table):
         return self.d_sae or max(1, round((self.expansion or 0) * d_in))
 
 
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Within(_Table):
     """What varies within every sweep, beside its coefficients."""
 
-    learning_rates: list[float] = Field(min_length=1)
+    learning_rates: list[LearningRate] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
 
 
@@ -112,9 +122,9 @@ class Sweep(_Table):
     variant: str
     options: dict[str, Any] = Field(default_factory=dict)
     penalty: str | None = None
-    coefficients: list[float] = []
-    k: list[float] = []
-    learning_rates: list[float] | None = Field(None, min_length=1)
+    coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
+    k: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
+    learning_rates: list[LearningRate] | None = Field(None, min_length=1)
     seeds: list[int] | None = Field(None, min_length=1)
 
     @model_validator(mode="before")
@@ -151,17 +161,30 @@ class Sweep(_Table):
         k: float | None = None,
         normalisation: Normalisation = "none",
     ) -> SparseAutoencoder:
-        """An autoencoder of the sweep, its weights zero.
+        """An autoencoder of the sweep, its weights zero; :meth:`check` has been passed."""
+        cls = VARIANTS[self.variant]
+        return cls(d_in, d_sae, self.options_with(k), normalisation=normalisation)
+
+    def check(self, d_sae: int) -> None:
+        """See that the sweep suits a number of features.
 
         Raises:
-            ConfigError: if the options do not suit the number of features.
+            ConfigError: if an option does not, or a k is larger than it.
         """
-        cls = VARIANTS[self.variant]
-        try:
-            return cls(d_in, d_sae, self.options_with(k), normalisation=normalisation)
-        except ValueError as error:
-            subject = f"a sweep of {self.variant}"
-            raise ConfigError(subject, str(error), "change the sweep file") from None
+        if self.k and max(self.k) > d_sae:
+            raise ConfigError(
+                f"a sweep of {self.variant}",
+                f"k = {max(self.k):g} is more than the {d_sae} features",
+                "choose smaller values of k, or more features",
+            )
+        values: list[float] | list[None] = self.k or [None]
+        for k in values:
+            try:
+                VARIANTS[self.variant].check_options(d_sae, self.options_with(k))
+            except ValueError as error:
+                raise ConfigError(
+                    f"a sweep of {self.variant}", str(error), "change the sweep file"
+                ) from None
 
     def options_with(self, k: float | None) -> VariantOptions:
         """The variant's options, checked, with k where that is what varies."""
@@ -175,6 +198,15 @@ class SweepFile(_Table):
     shared: Shared
     within: Within
     sweep: list[Sweep] = Field(min_length=1)
+
+    def check(self, d_in: int) -> None:
+        """See that every sweep suits the width of the activations.
+
+        Raises:
+            ConfigError: if one does not.
+        """
+        for sweep in self.sweep:
+            sweep.check(self.shared.dictionary_size(d_in))
 
     def plans(self) -> Iterator["Plan"]:
         """Every run of the grid, sweep by sweep."""
@@ -222,8 +254,8 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
     """Read and check a sweep file; overrides that are not None replace what is shared.
 
     Raises:
-        ConfigError: if the file cannot be read, has an unknown key or a value out of range, or
-            names an unknown variant, option or penalty.
+        ConfigError: if the file cannot be read, has an unknown key or a value out of range, names
+            an unknown variant, option or penalty, or has more active features than features.
         UsageError: if a model of the user's own is to be trained on no text of theirs.
     """
     try:
@@ -255,6 +287,9 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(path, f"{where}: {reason}", f"compare it with {EXAMPLE}") from None
+    if file.shared.d_sae is not None:
+        for sweep in file.sweep:
+            sweep.check(file.shared.d_sae)
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")
     return file

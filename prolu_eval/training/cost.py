@@ -2,24 +2,54 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
 
+import psutil
 import torch
 
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.initial import Statistics
+from prolu_eval.training.passes import CODES_AT_ONCE, DENSE_TENSORS
+from prolu_eval.training.products import Gathered
 from prolu_eval.training.stack import Stack
 
-# Parameters, their gradients and Adam's two moments, in float32.
-_BYTES_PER_PARAMETER = 16
+_FLOAT = 4
+# Parameters, their gradients and Adam's two moments.
+_TENSORS_PER_PARAMETER = 4
+# Of the size of a buffer of activations, while it is filled anew: the one before, what is added to
+# its rest, and both in one.
+_BUFFERS = 2.5
+# Of the size of the codes that pass at a time on a CPU, as measured: pre-activations, the mask, the
+# numbers of active entries and what the products over them take.
+_CODES = 7
 # The share of free memory that stacks may take.
 _MEMORY_SHARE = 0.6
 _CALIBRATION_RUNS, _CALIBRATION_STEPS = 16, 7
 # The pre-activations of Gaussian activations under unit rows exceed 1.28 in a tenth of cases.
 _TENTH_BELOW = -1.28
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What training holds at its peak, in bytes.
+
+    Attributes:
+        process: held before training: on a CPU torch, and the language model in any case.
+        stacks: parameters, gradients, moments, and when each feature fired last.
+        activations: the buffer that is shuffled, while it is filled.
+        passes: codes and gradients of the autoencoders that pass at a time.
+        total: all of these.
+    """
+
+    process: int
+    stacks: int
+    activations: int
+    passes: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -30,7 +60,7 @@ class Cost:
         runs: autoencoders.
         steps: optimiser steps of each.
         parameters: of one autoencoder.
-        memory: bytes of all parameters, gradients and moments.
+        memory: bytes at the peak, of the largest round.
         rounds: how often the text is gone through, because of memory.
         flops: operations of the products, were every code active: six of 2 batch d_in d_sae a step.
         seconds: of training, without the language model, by a short measured calibration.
@@ -39,7 +69,7 @@ class Cost:
     runs: int
     steps: int
     parameters: int
-    memory: int
+    memory: "Memory"
     rounds: int
     flops: float
     seconds: float
@@ -49,8 +79,28 @@ def rounds(
     plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device
 ) -> list[list[Plan]]:
     """Plans in parts, each of which fits in memory."""
-    at_once = max(1, int(_MEMORY_SHARE * free_memory(device)) // _run_memory(shared, d_in))
+    fixed = _buffers(shared, d_in) + _passes(shared, d_in, 1, device)
+    room = int(_MEMORY_SHARE * free_memory(device)) - fixed
+    at_once = max(1, room // _run_memory(shared, d_in))
     return [list(plans[i : i + at_once]) for i in range(0, len(plans), at_once)]
+
+
+def memory(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Memory:
+    """What training plans at once holds at its peak. The language model is loaded."""
+    process = held(device)
+    stacks = len(plans) * _run_memory(shared, d_in)
+    largest = max(Counter(plan.label for plan in plans).values())
+    activations, passes = _buffers(shared, d_in), _passes(shared, d_in, largest, device)
+    # Filling the buffer and passing are never at once, so that the smaller's extra is not added.
+    extra = max(activations, activations / _BUFFERS + passes)
+    return Memory(process, stacks, activations, passes, int(process + stacks + extra))
+
+
+def held(device: torch.device) -> int:
+    """Bytes that are held on a device now: by this process, or on a GPU by its tensors."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
 
 
 def free_memory(device: torch.device) -> int:
@@ -63,21 +113,39 @@ def free_memory(device: torch.device) -> int:
 def estimate(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:
     """What training plans costs; takes a few steps of each sweep to find out."""
     d_sae, steps = shared.dictionary_size(d_in), shared.n_steps
+    parts = rounds(plans, shared, d_in, device)
+    needed = memory(max(parts, key=len), shared, d_in, device)
     groups = [list(group) for _, group in groupby(plans, key=lambda plan: plan.label)]
     seconds = sum(_seconds_per_step(group, shared, d_in, device) for group in groups)
     return Cost(
         runs=len(plans),
         steps=steps,
         parameters=2 * d_in * d_sae,
-        memory=_run_memory(shared, d_in) * len(plans),
-        rounds=len(rounds(plans, shared, d_in, device)),
+        memory=needed,
+        rounds=len(parts),
         flops=6 * 2.0 * shared.batch_size * d_in * d_sae * steps * len(plans),
         seconds=seconds * steps,
     )
 
 
 def _run_memory(shared: Shared, d_in: int) -> int:
-    return _BYTES_PER_PARAMETER * 2 * d_in * shared.dictionary_size(d_in)
+    d_sae = shared.dictionary_size(d_in)
+    return _TENSORS_PER_PARAMETER * _FLOAT * 2 * d_in * d_sae + 8 * d_sae
+
+
+def _buffers(shared: Shared, d_in: int) -> int:
+    return int(_BUFFERS * _FLOAT * max(shared.buffer_size, 2 * shared.batch_size) * d_in)
+
+
+def _passes(shared: Shared, d_in: int, n: int, device: torch.device) -> int:
+    """What one pass holds beside parameters: codes, and gradients before they are in place."""
+    d_sae = shared.dictionary_size(d_in)
+    tensors = DENSE_TENSORS if device.type == "cuda" else _CODES
+    at_once = n * shared.batch_size * d_sae
+    if device.type != "cuda":
+        at_once = min(at_once, max(CODES_AT_ONCE[Gathered], shared.batch_size * d_sae))
+    together = -(-at_once // (shared.batch_size * d_sae))
+    return _FLOAT * (tensors * at_once + 2 * 2 * together * d_in * d_sae)
 
 
 def _seconds_per_step(

@@ -1,6 +1,6 @@
-"""The synthetic gradients of ProLU beside its exact one, while it trains.
+"""Synthetic gradients beside the exact one, while an autoencoder trains.
 
-The exact gradient of ProLU's loss is that of ``gradient = "relu"`` for every parameter but the
+The exact gradient of the loss is that of ``gradient = "relu"`` for every parameter, but for ProLU's
 encoder bias, whose exact gradient is zero almost everywhere.
 """
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval.saes.prolu import Prolu, ProluOptions
+from prolu_eval.saes.relu import Relu, ReluOptions
 from prolu_eval.training.stack import Stack
 
 
@@ -18,15 +19,22 @@ def compare_gradients(stack: Stack, x: Tensor) -> dict[str, Tensor]:
 
     Empty for variants whose gradients are all exact. ``x`` is a batch in training units.
     """
-    options = stack.options
-    if not issubclass(stack.variant, Prolu):
+    if not issubclass(stack.variant, (Prolu, Relu)):
         return {}
-    exact_options = cast(ProluOptions, options).model_copy(update={"gradient": "relu"})
-    synthetic, exact = stack.gradients(x), stack.gradients(x, exact_options)
-    ours, true = synthetic["W_enc"].flatten(1), exact["W_enc"].flatten(1)
-    return {
-        "gradient_norm_W_enc": ours.norm(dim=1),
-        "gradient_norm_b_enc": synthetic["b_enc"].norm(dim=1),
-        "exact_gradient_norm_W_enc": true.norm(dim=1),
-        "gradient_cosine_W_enc": torch.cosine_similarity(ours, true, dim=1),
-    }
+    options = cast(ProluOptions | ReluOptions, stack.options)
+    if options.gradient == "relu" and not issubclass(stack.variant, Prolu):
+        return {}
+    exact_options = options.model_copy(update={"gradient": "relu"})
+    found: dict[str, list[Tensor]] = {}
+    for synthetic, exact in stack.gradients_in_parts(x, None, exact_options):
+        ours, true = synthetic["W_enc"].flatten(1), exact["W_enc"].flatten(1)
+        norm, true_norm = ours.norm(dim=1), true.norm(dim=1)
+        dot = (synthetic["W_enc"] * exact["W_enc"]).sum((1, 2))
+        for name, value in (
+            ("gradient_norm_W_enc", norm),
+            ("gradient_norm_b_enc", synthetic["b_enc"].norm(dim=1)),
+            ("exact_gradient_norm_W_enc", true_norm),
+            ("gradient_cosine_W_enc", dot / (norm * true_norm).clamp(min=1e-8)),
+        ):
+            found.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in found.items()}

@@ -3,27 +3,34 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from prolu_eval.errors import EvaluationError
+from prolu_eval.errors import EvaluationError, Interrupted
 from prolu_eval.lm import LanguageModel
+from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.cache import cached
 from prolu_eval.training.checkpoint import Checkpoint
 from prolu_eval.training.config import Plan, Shared
+from prolu_eval.training.convergence import not_converged
 from prolu_eval.training.dead import resample
 from prolu_eval.training.history import History
 from prolu_eval.training.initial import measure
+from prolu_eval.training.interruption import Interruption
 from prolu_eval.training.loggers import Logger
 from prolu_eval.training.stack import Stack
-from prolu_eval.training.stream import Stream, from_model
+from prolu_eval.training.stream import Ahead, Stream, from_model
+from prolu_eval.training.threads import at, quickest
 
 _LOGS = 50
 # Enough for the mean norm and the centre; the geometric median of more takes long.
@@ -47,6 +54,19 @@ class Settings:
     checkpoint_minutes: float = 5
     progress: bool = False
     loggers: Sequence[Logger] = field(default=())
+
+
+class Outcome(NamedTuple):
+    """What came of a plan: its autoencoder in the model's units, None if it diverged.
+
+    ``history`` is what was logged, as :meth:`History.tensors` has it; ``not_converged`` says why
+    its training is called unfinished, if it is.
+    """
+
+    plan: Plan
+    sae: SparseAutoencoder | None
+    history: dict[str, Tensor]
+    not_converged: str | None
 
 
 class Training:
@@ -74,21 +94,36 @@ class Training:
         settings: Settings,
     ) -> None:
         self._shared, self._settings = shared, settings
-        source = (
-            from_model(model, shared.hook, tokens)
-            if settings.cache is None
-            else cached(model, shared.hook, tokens, settings.cache)
-        )
+        precision = shared.precision_on(model.device)
+        self._tf32 = precision == "tf32"
+        self._interruption = Interruption()
+
+        def activations(rows: Tensor) -> Tensor:
+            self._interruption.check()
+            return source(rows)
+
+        ahead = model.device.type == "cuda" and settings.cache is None
         self._stream = Stream(
-            source, len(tokens), shared.batch_size, shared.buffer_size, shared.data_seed
+            Ahead(activations, model.device) if ahead else activations,
+            len(tokens),
+            shared.batch_size,
+            shared.buffer_size,
+            shared.data_seed,
         )
-        sample = self._stream.peek(_SAMPLE)
+        with matrix_products(tf32=self._tf32):
+            source = (
+                from_model(model, shared.hook, tokens, mixed=precision == "mixed")
+                if settings.cache is None
+                else cached(model, shared.hook, tokens, settings.cache, precision)
+            )
+            sample = self._stream.peek(_SAMPLE)
         if not torch.isfinite(sample).all():
             raise EvaluationError(
                 shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
             )
         self._units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
         self.statistics = measure(self._units.normalise(sample).z, shared)
+        self._first = self.statistics.scale * self._units.normalise(sample[: shared.batch_size]).z
         self.stacks = [Stack(group, shared, self.statistics) for group in _stackable(plans)]
         self.histories = [History(stack) for stack in self.stacks]
         self._checkpoint = Checkpoint(
@@ -96,34 +131,77 @@ class Training:
         )
 
     def run(self) -> None:
-        """Train to the end, from the last checkpoint if there is one."""
+        """Train to the end, from the last checkpoint if there is one.
+
+        Ctrl-C and SIGTERM end it after the step that is being taken, or between two passes of the
+        language model, with a checkpoint; a second one ends it at once.
+
+        Raises:
+            Interrupted: on either; it says from where a second call goes on.
+            ResultsError: if the checkpoint is damaged, or cannot be written.
+        """
         n_steps = self._shared.n_steps
-        start = self._checkpoint.read(self.statistics.mean.device)
+        done = start = self._checkpoint.read(self.statistics.mean.device)
         written = time.monotonic()
         shown = self._settings.progress
-        with Progress("training", "step", n_steps, done=start, shown=shown) as progress:
-            for step in range(start, n_steps):
-                self._step(step)
-                progress.update(note=self._live_l0())
-                late = time.monotonic() - written > 60 * self._settings.checkpoint_minutes
-                if late or step == n_steps - 1:
-                    self._checkpoint.write(step + 1)
-                    written = time.monotonic()
+        with ExitStack() as around:
+            around.enter_context(self._interruption)
+            around.enter_context(matrix_products(tf32=self._tf32))
+            threads = self._threads()
+            if threads is not None:
+                around.enter_context(at(threads))
+            progress = around.enter_context(
+                Progress("training", "step", n_steps, done=start, shown=shown)
+            )
+            try:
+                for step in range(start, n_steps):
+                    self._interruption.check()
+                    self._step(step)
+                    done = step + 1
+                    progress.update(note=self._live_l0())
+                    late = time.monotonic() - written > 60 * self._settings.checkpoint_minutes
+                    if late or done == n_steps:
+                        self._checkpoint.write(done, threads)
+                        written = time.monotonic()
+            except KeyboardInterrupt:
+                raise self._stopped(done, threads) from None
 
-    def results(self) -> Iterator[tuple[Plan, SparseAutoencoder | None, History, int]]:
-        """Each run's autoencoder in the model's units, None if it diverged, with its history.
-
-        The number is the run's place in the history.
-        """
+    def results(self) -> Iterator[Outcome]:
+        """What came of each plan, one after another."""
+        tokens = self._shared.n_steps * self._shared.batch_size
         for stack, history in zip(self.stacks, self.histories, strict=True):
             for index, plan in enumerate(stack.plans):
-                failed = history.failed(index)
-                sae = None if failed else stack.autoencoder(index, self.statistics.scale)
-                yield plan, sae, history, index
+                logged = history.tensors(index)
+                if history.failed(index):
+                    yield Outcome(plan, None, logged, None)
+                else:
+                    sae = stack.autoencoder(index, self.statistics.scale)
+                    reason = not_converged(logged, stack.silent[index], tokens)
+                    yield Outcome(plan, sae, logged, reason)
 
     def finish(self) -> None:
         """Forget the checkpoint: what was trained has been stored."""
         self._checkpoint.remove()
+
+    def _threads(self) -> int | None:
+        """How many threads to train with: as before the checkpoint, or as measured; on a CPU."""
+        if self.statistics.mean.device.type != "cpu":
+            return None
+        return self._checkpoint.threads or quickest(partial(self.stacks[0].try_out, self._first))
+
+    def _stopped(self, done: int, threads: int | None) -> Interrupted:
+        """Store what was done if it is whole, and say from where training goes on."""
+        n_steps = self._shared.n_steps
+        if self._interruption.orderly and done:
+            self._checkpoint.write(done, threads)
+        if stored := self._checkpoint.step:
+            return Interrupted(
+                f"step {stored:,} of {n_steps:,} is stored; run the same command again to go on "
+                "from there"
+            )
+        return Interrupted(
+            "nothing was trained and stored yet; run the same command again to begin anew"
+        )
 
     def _step(self, step: int) -> None:
         shared = self._shared

@@ -217,7 +217,7 @@ def reconstruct_dead(done: Pass, error: Tensor, dead: Tensor, k_aux: int) -> Ten
         z = torch.where(dead[:, None], done.m + whole.b_enc[:, None], -torch.inf)
         top = z.topk(min(k_aux, z.shape[-1]), sorted=False).indices
         mask = torch.zeros_like(z, dtype=torch.bool).scatter_(-1, top, True) & (z > 0)
-    active = type(done.active)(mask)
+    active = type(done.active)(lambda: mask)
     m = active.pre_activations(done.m, done.x, whole.W_enc, whole.b_dec)
     codes = active.chosen(m + active.per_feature(whole.b_enc))
     e_hat = active.decode(codes, whole.W_dec, torch.zeros_like(whole.b_dec))

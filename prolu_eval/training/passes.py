@@ -1,7 +1,8 @@
 """Passes of stacked autoencoders over a batch, as far as their losses."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -9,17 +10,21 @@ import torch
 from torch import Tensor
 
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
-from prolu_eval.training.active import Active, Dense
+from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.objectives import OBJECTIVES, Pass, reconstruct_dead, squared_error
+from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.products import Full, Gathered
 
 # Codes computed at a time on a CPU: few enough for its caches, enough to be worth a call.
-_CODES_AT_ONCE: dict[type[Active], int] = {Dense: 1 << 22, Full: 1 << 20, Gathered: 1 << 23}
+CODES_AT_ONCE: dict[type[Active], int] = {Full: 1 << 20, Gathered: 1 << 23}
+_OTHER_CODES_AT_ONCE = 1 << 22
 # The share of active entries above which whole products are faster than gathered ones.
 _GATHERED_BELOW = 0.25
+# Above this share a GPU need not try: pairs of rows that are gathered take more memory than codes.
+_GATHERED_BELOW_ON_DEVICE = 0.02
 # On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
-_DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
+DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 
 
 class Losses(NamedTuple):
@@ -27,7 +32,7 @@ class Losses(NamedTuple):
 
     All but ``auxiliary`` are means over the batch. ``sizes`` are the codes' l0, l1 and sqrt_l1, [n,
     3], or [n, 0] where they were not asked for; ``share`` is the fraction of entries that took
-    part.
+    part (on a GPU, where nothing asks for it at each step, one).
     """
 
     loss: Tensor
@@ -68,8 +73,15 @@ class Passes:
         plans: the runs; they share their sweep.
         saes: the autoencoders one by one, whose options may differ in ``k``.
         shared: the settings of all sweeps.
-        layout: how passes work; None for what suits the device and the share of active entries.
+        layout: how passes work; None for what suits: on a CPU by the share of active entries, on a
+            GPU what :meth:`choose` says.
         device: where the parameters are.
+
+    Attributes:
+        objective: of the variant.
+        fixed: the layout of all; None if the share of active entries decides.
+        chooses: whether :meth:`choose` is to be called from time to time.
+        coefficients: of the penalty. [n]
     """
 
     def __init__(
@@ -83,9 +95,15 @@ class Passes:
         self.objective = OBJECTIVES[plans[0].sweep.variant]
         self.coefficients = torch.tensor([p.coefficient or 0.0 for p in plans], device=device)
         self._penalty = plans[0].sweep.penalty
-        on_device = None if device.type == "cpu" else Dense
-        self._saes, self._shared, self._fixed = saes, shared, layout or on_device
+        mixed = shared.precision_on(device) == "mixed"
+        self._whole: type[Active] = WholeMixed if mixed else Whole
+        self._gathered: type[Active] = GatheredMixed if mixed else GatheredOnDevice
+        self.chooses = layout is None and device.type != "cpu"
+        self._saes, self._shared = saes, shared
+        self.fixed = self._whole if self.chooses else layout
+        self._at_once = 0
         self._d_sae = saes[0].d_sae
+        self._all = torch.ones_like(self.coefficients)
         self._memory = self.coefficients.new_empty(0)
 
     def chunks(self, batch: int, share: Tensor) -> Iterator[Chunk]:
@@ -104,15 +122,31 @@ class Passes:
             start = end
 
     def _layouts(self, share: Tensor) -> list[type[Active]]:
-        if self._fixed is not None:
-            return [self._fixed] * len(share)  # without waiting for a GPU to tell the share
+        if self.fixed is not None:
+            return [self.fixed] * len(share)  # without waiting for a GPU to tell the share
         return [Gathered if part < _GATHERED_BELOW else Full for part in share.tolist()]
+
+    def choose(self, share: float, seconds: Callable[[], float]) -> None:
+        """Take the layout that is faster now, on a GPU; which it is depends on many things.
+
+        Args:
+            share: the fraction of entries that take part.
+            seconds: what a pass takes, measured, with the layout that is set.
+        """
+        self.fixed = self._whole
+        whole = seconds()
+        if share < _GATHERED_BELOW_ON_DEVICE:
+            self.fixed = self._gathered
+            if seconds() > whole:
+                self.fixed = self._whole
 
     def _codes_at_once(self, layout: type[Active]) -> int:
         if self.coefficients.is_cuda:
-            free, _ = torch.cuda.mem_get_info(self.coefficients.device)
-            return int(_MEMORY_SHARE * free) // (4 * _DENSE_TENSORS)
-        return _CODES_AT_ONCE[layout]
+            if not self._at_once:  # asked for before anything is kept in reserve
+                free, _ = torch.cuda.mem_get_info(self.coefficients.device)
+                self._at_once = int(_MEMORY_SHARE * free) // (4 * DENSE_TENSORS)
+            return self._at_once
+        return CODES_AT_ONCE.get(layout, _OTHER_CODES_AT_ONCE)
 
     def run(
         self,
@@ -135,7 +169,8 @@ class Passes:
         whole.options = options or whole.options
         m = chunk.layout.product(x, whole.W_enc, whole.b_dec, self._room)
         constant = whole.with_tensors({name: leaf.detach() for name, leaf in leaves.items()})
-        active = chunk.layout(self.objective.select(alone, constant, m.detach()))
+        selected = partial(self.objective.select, alone, constant, m.detach())
+        active = chunk.layout(selected)
         values = {
             name: active.per_feature(leaf.expand(-1, self._d_sae))
             for name, leaf in leaves.items()
@@ -174,7 +209,8 @@ class Passes:
         loss = torch.stack(errors).mean(0) / batch + coefficients * penalty + auxiliary
         with torch.no_grad():
             size = objective.magnitudes(done.codes.detach())
-            fired, share = done.active.fired(size), done.active.share()
+            fired = done.active.fired(size)
+            share = self._all[chunk.which] if self.chooses else done.active.share()
             measured = self._sizes(done, size) if sizes else loss.new_empty(len(loss), 0)
         return Losses(loss, errors[-1] / batch, penalty, auxiliary, fired, share, measured)
 

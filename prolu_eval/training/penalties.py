@@ -18,9 +18,12 @@ def l1(size: Tensor) -> Tensor:
 
 
 def sqrt_l1(size: Tensor) -> Tensor:
-    """sqrt(|a_i| + eps) - sqrt(eps), eps = 1e-4.
+    """sqrt(|a_i| + eps) - sqrt(eps), eps = 1e-4: the square root, smoothed at zero.
 
-    The square root of the write-up, P(a) = ||a||_{1/2}^{1/2}, with a finite gradient at zero.
+    The write-up's P(a) = ||a||_{1/2}^{1/2} has an infinite gradient at zero; here it is at most
+    1 / (2 sqrt(eps)) = 50. Codes are in training units (activations of mean norm sqrt(d_in)), so
+    that eps is small beside codes that are active: the penalty is below the root itself by less
+    than sqrt(eps) = 0.01 per code. The metric ``sqrt_l1`` is the root itself.
     """
     root: float = _SQRT_EPSILON**0.5
     return (size + _SQRT_EPSILON).sqrt() - root

@@ -8,6 +8,7 @@ takes these from the encoder's product, the only dense one that is left, and doe
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -16,15 +17,25 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from prolu_eval.training.active import Dense, Room
+from prolu_eval.training.active import Dense, Mask, Room
 
 
-class _Products:
+class Products:
     """The products over chosen entries, made of what a layout does with values and rows."""
 
+    multiply: Callable[[Tensor, Tensor], Tensor] = staticmethod(torch.bmm)
+    """The batched product of operands."""
+
     @staticmethod
+    def operand(tensor: Tensor) -> Tensor:
+        """A tensor as :attr:`multiply` takes it, to be kept for the backward pass."""
+        return tensor
+
+    @classmethod
     @torch.no_grad()
-    def product(x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
+    def product(cls, x: Tensor, W_enc: Tensor, b_dec: Tensor, room: Room) -> Tensor:
+        if x.is_cuda or cls.multiply is not torch.bmm:
+            return cls.multiply(x - b_dec[:, None], W_enc.transpose(1, 2))
         m = room(len(W_enc), len(x), W_enc.shape[1])
         return torch.bmm(x - b_dec[:, None], W_enc.transpose(1, 2), out=m)
 
@@ -59,7 +70,7 @@ class _Products:
         raise NotImplementedError
 
 
-class Full(_Products, Dense):
+class Full(Products, Dense):
     """Every entry, as whole tensors; for so few autoencoders that these stay in cache."""
 
     def gather(self, m: Tensor) -> Tensor:
@@ -69,30 +80,31 @@ class Full(_Products, Dense):
         return (rows.transpose(1, 2) @ values).transpose(1, 2)  # faster than values^T rows
 
     def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
-        return values @ rows
+        return self.multiply(values, rows)
 
     def dot(self, tokens: Tensor, features: Tensor) -> Tensor:
-        return tokens @ features.transpose(1, 2)
+        return self.multiply(tokens, features.transpose(1, 2))
 
     def per_feature_sum(self, values: Tensor) -> Tensor:
         return values.sum(1)
 
     def share(self) -> Tensor:
         # Ten times as fast as torch's.
-        counts = [np.count_nonzero(mask) for mask in self._mask.numpy()]
-        return torch.tensor(counts) / self._mask[0].numel()
+        counts = [np.count_nonzero(mask) for mask in self.mask.numpy()]
+        return torch.tensor(counts) / self.mask[0].numel()
 
 
-class Gathered(_Products):
+class Gathered(Products):
     """The chosen entries alone, in order of token; values are [n_active].
 
     Args:
-        mask: which entries are chosen. [n, batch, d_sae] bool
+        mask: makes the mask of the entries that are chosen. [n, batch, d_sae] bool
     """
 
-    def __init__(self, mask: Tensor) -> None:
-        self.n, self.batch, self.d_sae = mask.shape
-        flat = np.flatnonzero(mask.numpy())
+    def __init__(self, mask: Mask) -> None:
+        chosen = mask()
+        self.n, self.batch, self.d_sae = chosen.shape
+        flat = np.flatnonzero(chosen.numpy())
         tokens, features = self.n * self.batch, self.n * self.d_sae
         starts = np.searchsorted(flat, np.arange(tokens + 1) * self.d_sae).astype(np.int32)
         token = np.arange(tokens)
@@ -180,7 +192,7 @@ class Gathered(_Products):
 class _PreActivations(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, W_enc: Tensor, b_dec: Tensor, m: Tensor, x: Tensor, active: _Products
+        ctx: Any, W_enc: Tensor, b_dec: Tensor, m: Tensor, x: Tensor, active: Products
     ) -> Tensor:
         ctx.save_for_backward(W_enc, b_dec, x)
         ctx.active = active
@@ -209,7 +221,8 @@ class _PerFeature(torch.autograd.Function):
 
 class _Decoded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, active: _Products) -> Tensor:
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, active: Products) -> Tensor:
+        values, W_dec = active.operand(values), active.operand(W_dec)
         ctx.save_for_backward(values, W_dec)
         ctx.active = active
         return active.over_features(values, W_dec)

@@ -4,12 +4,14 @@ Each autoencoder's loss depends on its own slice of the parameters alone, so the
 of losses is each one's own gradient, and training them together equals training each alone.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from prolu_eval.kernels import suit
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.saes.trec import TrecOptions
 from prolu_eval.training.active import Active
@@ -17,6 +19,9 @@ from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.initial import Statistics, initialise
 from prolu_eval.training.objectives import Pass
 from prolu_eval.training.passes import Chunk, Losses, Passes, rate_factor
+
+# After how many steps a GPU's layout is chosen; after the last, every so many.
+_CHOICES = (0, 20, 100, 500)
 
 
 class Stack:
@@ -51,18 +56,21 @@ class Stack:
         d_in = len(statistics.mean)
         self.d_sae = shared.dictionary_size(d_in)
         device = statistics.mean.device
-        self._saes = [
-            plan.sweep.autoencoder(d_in, self.d_sae, plan.k, shared.sae_normalisation)
-            for plan in plans
-        ]
-        for sae, plan in zip(self._saes, plans, strict=True):
+        self._saes: list[SparseAutoencoder] = []
+        self.parameters: dict[str, Tensor] = {}
+        for index, plan in enumerate(plans):
+            sae = plan.sweep.autoencoder(d_in, self.d_sae, plan.k, shared.sae_normalisation)
             initialise(sae, plan.seed, statistics)
-        self.parameters = {
-            name: torch.stack([_by_feature(name, sae.get_parameter(name)) for sae in self._saes])
-            .to(device)
-            .requires_grad_()
-            for name, _ in self._saes[0].named_parameters()
-        }
+            for name, parameter in sae.named_parameters():
+                own = _by_feature(name, parameter)
+                if name not in self.parameters:
+                    self.parameters[name] = torch.empty(len(plans), *own.shape, device=device)
+                self.parameters[name][index] = own
+                # The stacked tensors take their place; the shape is all that is still needed.
+                parameter.data = parameter.new_zeros(()).expand(parameter.shape)
+            self._saes.append(sae)
+        for stacked in self.parameters.values():
+            stacked.requires_grad_()
         # Per-feature tensors begin alike in every feature; a restarted one begins so again.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
         self._passes = Passes(plans, self._saes, shared, layout, device)
@@ -88,6 +96,11 @@ class Stack:
         return self._saes[0].options
 
     @property
+    def layout(self) -> type[Active] | None:
+        """How all passes work now; None if that differs between autoencoders."""
+        return self._passes.fixed
+
+    @property
     def trained(self) -> dict[str, Tensor]:
         """The parameters that the optimiser moves."""
         return {name: p for name, p in self.parameters.items() if p.requires_grad}
@@ -97,16 +110,15 @@ class Stack:
 
         ``sizes``: whether to measure l0, l1 and sqrt_l1 too.
         """
+        if self._passes.chooses and (self.n_done in _CHOICES or self.n_done % _CHOICES[-1] == 0):
+            self._choose(x)
         losses = [self._descend(chunk, x, sizes=sizes) for chunk in self._chunks(x)]
         measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
-        self._keep_radial_part_out()
         shared, rate = self.shared, self.plans[0].learning_rate
         factor = rate_factor(self.n_done, shared.n_steps, shared.warmup, shared.decay)
-        self._optimiser.param_groups[0]["lr"] = rate * factor
-        self._optimiser.step()
-        self._constrain()
+        self._update(rate * factor)
         self.silent += len(x)
-        self.silent[measured.fired] = 0
+        self.silent.masked_fill_(measured.fired, 0)  # which, unlike an index, waits for nothing
         self._share = measured.share
         self.n_done += 1
         return measured
@@ -122,8 +134,37 @@ class Stack:
 
         ``options`` replace those of the sweep, to see what another synthetic gradient would do.
         """
-        parts = [self._differentiate(chunk, x, options)[0] for chunk in self._chunks(x)]
+        parts = [part for (part,) in self.gradients_in_parts(x, options)]
         return {name: torch.cat([part[name] for part in parts]) for name in self.trained}
+
+    def gradients_in_parts(
+        self, x: Tensor, *options: VariantOptions | None
+    ) -> Iterator[tuple[dict[str, Tensor], ...]]:
+        """As :meth:`gradients`, for each of several options, in order but never for all at once."""
+        for chunk in self._chunks(x):
+            yield tuple(self._differentiate(chunk, x, chosen)[0] for chosen in options)
+
+    def try_out(self, x: Tensor) -> None:
+        """Do the most of a step's work for some of the stack, and change nothing."""
+        self._differentiate(next(self._chunks(x)), x)
+
+    def _choose(self, x: Tensor) -> None:
+        """Measure on a GPU which layout is faster, now that so many entries take part."""
+        chunk = next(self._chunks(x))
+        leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
+        share = float(self._passes.run(chunk, x, leaves).active.share().max())
+
+        def seconds() -> float:
+            times = []
+            for _ in range(3):
+                torch.cuda.synchronize(x.device)
+                start = time.perf_counter()
+                self.try_out(x)
+                torch.cuda.synchronize(x.device)
+                times.append(time.perf_counter() - start)
+            return min(times)
+
+        self._passes.choose(share, seconds)
 
     def _chunks(self, x: Tensor) -> Iterator[Chunk]:
         return self._passes.chunks(len(x), self._share)
@@ -138,11 +179,9 @@ class Stack:
     ) -> tuple[dict[str, Tensor], Losses, Pass]:
         leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
         wanted = {name: leaves[name].requires_grad_() for name in self.trained}
-        mixed = self.shared.precision == "mixed" and x.is_cuda
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=mixed):
-            done = self._passes.run(chunk, x, leaves, options)
-            dead = self.silent[chunk.which] >= self.shared.dead_after
-            losses = self._passes.losses(chunk, done, dead, self.n_done, sizes=sizes)
+        done = self._passes.run(chunk, x, leaves, options)
+        dead = self.silent[chunk.which] >= self.shared.dead_after
+        losses = self._passes.losses(chunk, done, dead, self.n_done, sizes=sizes)
         gradients = torch.autograd.grad(
             losses.loss.sum(), list(wanted.values()), materialize_grads=True
         )
@@ -154,6 +193,9 @@ class Stack:
         gradients, losses, done = self._differentiate(chunk, x, sizes=sizes)
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
+            if len(gradient) == len(parameter) and gradient.is_contiguous():
+                parameter.grad = gradient
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad[chunk.which] = gradient
@@ -171,20 +213,47 @@ class Stack:
         threshold += torch.where(smallest.isfinite(), weight * (smallest - threshold), 0)
 
     @torch.no_grad()
-    def _keep_radial_part_out(self) -> None:
-        """Rows of unit norm do not follow the part of the gradient that would lengthen them."""
-        if self.shared.decoder_norm == "unit":
-            W_dec = self.parameters["W_dec"]
-            gradient = cast(Tensor, W_dec.grad)
-            gradient.addcmul_(W_dec, (gradient * W_dec).sum(-1, keepdim=True), value=-1)
+    def _update(self, rate: float) -> None:
+        """Adam's step. Decoder rows of unit norm do not move along themselves, and keep it.
 
-    @torch.no_grad()
-    def _constrain(self) -> None:
-        if self.shared.decoder_norm == "unit":
-            W_dec = self.parameters["W_dec"]
+        Without the part of the gradient that would lengthen rows, Adam's moments are of what moves
+        them. The kernel does all of that for them at once.
+        """
+        W_dec, unit = self.parameters["W_dec"], self.shared.decoder_norm == "unit"
+        self._optimiser.param_groups[0]["lr"] = rate
+        fused = unit and suit(W_dec.device, W_dec.dtype)
+        if fused:
+            self._step_unit_rows(rate)
+        elif unit:
+            for rows, gradient in zip(W_dec, cast(Tensor, W_dec.grad), strict=True):
+                gradient.addcmul_(rows, (gradient * rows).sum(-1, keepdim=True), value=-1)
+        self._optimiser.step()
+        if unit and not fused:
             W_dec /= W_dec.norm(dim=-1, keepdim=True)
         if "threshold" in self.trained:
             self.parameters["threshold"].clamp_(min=0)
+
+    def _step_unit_rows(self, rate: float) -> None:
+        """Adam's step of the decoder's rows by the kernel; the optimiser then has none to take."""
+        from prolu_eval.kernels.decoder import step_unit_rows
+
+        W_dec = self.parameters["W_dec"]
+        state, settings = self._optimiser.state[W_dec], self._optimiser.param_groups[0]
+        if not state:
+            state["step"] = torch.zeros((), device=W_dec.device)
+            state |= {name: torch.zeros_like(W_dec) for name in ("exp_avg", "exp_avg_sq")}
+        state["step"] += 1
+        step_unit_rows(
+            W_dec,
+            cast(Tensor, W_dec.grad),
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            step=self.n_done + 1,
+            rate=rate,
+            betas=settings["betas"],
+            epsilon=settings["eps"],
+        )
+        W_dec.grad = None
 
     @torch.no_grad()
     def reconstructions(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A stream of shuffled activations, the language model running once for all that train on it."""
 
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -13,14 +14,54 @@ _ROWS_AT_ONCE = 32
 RowActivations = Callable[[Tensor], Tensor]
 
 
-def from_model(model: LanguageModel, hook: str, tokens: TokenRows) -> RowActivations:
-    """Activations at the counted positions of chosen rows, by a pass of the model. [r] -> [n, d]"""
+def from_model(
+    model: LanguageModel, hook: str, tokens: TokenRows, *, mixed: bool = False
+) -> RowActivations:
+    """Activations at the counted positions of chosen rows, by a pass of the model. [r] -> [n, d]
+
+    ``mixed``: with the model's products in bfloat16, its weights and residual stream as they are.
+    """
 
     def activations(rows: Tensor) -> Tensor:
-        found = model.activations(tokens.ids[rows], hook)
-        return found[tokens.counted[rows].to(found.device)].float().clone()
+        # Found on the CPU, so that nothing waits for the GPU.
+        counted = tokens.counted[rows].flatten().nonzero()[:, 0]
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
+            found = model.activations(tokens.ids[rows], hook).flatten(0, 1)
+        return found.index_select(0, counted.to(found.device, non_blocking=True)).float().clone()
 
     return activations
+
+
+class Ahead:
+    """Activations of rows that will be asked for next, computed on a CUDA stream of their own.
+
+    Args:
+        source: activations of rows. [r] int64 -> [n, d_in]
+        device: a CUDA device.
+    """
+
+    def __init__(self, source: RowActivations, device: torch.device) -> None:
+        self._source, self._stream = source, torch.cuda.Stream(device)
+        self._started: deque[tuple[Tensor, Tensor, torch.cuda.Event]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._started)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Those of rows that were begun before, in the order in which they were; or of others."""
+        if self._started and torch.equal(self._started[0][0], rows):
+            _, found, ready = self._started.popleft()
+            torch.cuda.current_stream(found.device).wait_event(ready)
+            found.record_stream(torch.cuda.current_stream(found.device))
+            return found
+        self._started.clear()
+        return self._source(rows)
+
+    def begin(self, rows: Tensor) -> None:
+        """Begin a pass over rows, which goes on beside what the current stream does."""
+        with torch.cuda.stream(self._stream):
+            found = self._source(rows)
+            self._started.append((rows, found, self._stream.record_event()))
 
 
 class Stream:
@@ -31,7 +72,8 @@ class Stream:
     stream exactly where it was.
 
     Args:
-        source: activations of rows. [r] int64 -> [n, d_in]
+        source: activations of rows. [r] int64 -> [n, d_in] If it is :class:`Ahead`, passes for the
+            next buffer begin while batches of this one are used; the batches are the same.
         n_rows: how many rows there are.
         batch_size: activations per batch.
         buffer_size: activations shuffled together, at least.
@@ -46,7 +88,7 @@ class Stream:
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.int64)
         self._buffer = torch.empty(0, 0)
-        self._used = 0
+        self._used = self._per_pass = 0
 
     def __next__(self) -> Tensor:
         """The next batch. [batch, d_in]"""
@@ -54,6 +96,8 @@ class Stream:
             self._refill()
         batch = self._buffer[self._used : self._used + self._batch_size]
         self._used += self._batch_size
+        if isinstance(self._source, Ahead):
+            self._begin_next(self._source)
         return batch
 
     def peek(self, n: int) -> Tensor:
@@ -63,14 +107,33 @@ class Stream:
         return self._buffer[self._used : self._used + n]
 
     def _refill(self) -> None:
+        """Make a new buffer of what is left and of further rows.
+
+        If it is interrupted, the stream is where it was before.
+        """
+        before = self._order, self._generator.get_state()
         pending = [self._buffer[self._used :]] if len(self._buffer) else []
         size = sum(map(len, pending))
-        while size < self._buffer_size:
-            pending.append(self._source(self._next_rows()))
-            size += len(pending[-1])
+        try:
+            while size < self._buffer_size:
+                pending.append(self._source(self._next_rows()))
+                size += len(pending[-1])
+                self._per_pass = len(pending[-1])
+        except BaseException:
+            self._order, state = before
+            self._generator.set_state(state)
+            raise
         buffer = torch.cat(pending)
+        pending.clear()
         order = torch.randperm(size, generator=self._generator).to(buffer.device)
         self._buffer, self._used = buffer[order], 0
+
+    def _begin_next(self, source: Ahead) -> None:
+        """Begin a further pass, as far as the rest of this epoch and the next buffer go."""
+        first = len(source) * _ROWS_AT_ONCE
+        expected = len(source) * self._per_pass
+        if first < len(self._order) and expected < self._buffer_size // 2:
+            source.begin(self._order[first : first + _ROWS_AT_ONCE])
 
     def _next_rows(self) -> Tensor:
         if not len(self._order):

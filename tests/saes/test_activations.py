@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolu_eval.activations import ESTIMATORS, Estimator, Gradient, prolu
+from prolu_eval.activations import ESTIMATORS, Estimator, Gradient, prolu, relu
 
 GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 NUMBERS = st.floats(-4, 4, width=32)
@@ -173,3 +173,22 @@ def test_unknown_names_are_refused() -> None:
         prolu(m, m, estimator="box")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not positive"):
         prolu(m, m, bandwidth=0)
+
+
+@given(NUMBERS, NUMBERS, st.sampled_from(GRADIENTS), st.sampled_from(list(ESTIMATORS)))
+def test_relu_with_straight_through_gradients(
+    m: float, b: float, gradient: Gradient, estimator: Estimator
+) -> None:
+    m_, b_ = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (m, b))
+    value = relu(m_, b_, gradient, estimator=estimator, bandwidth=0.7)
+    assert value.item() == torch.relu(m_ + b_).item()
+    u = (m_ + b_).detach()
+    gate = float(u > 0)
+    straight = gate + (torch.relu(u) * ESTIMATORS[estimator](u, 0.7)).item()
+    found = torch.autograd.grad(value, (m_, b_))
+    through_m, through_b = (
+        gradient in ("ste", "ste_input_only"),
+        gradient in ("ste", "ste_bias_only"),
+    )
+    assert found[0].item() == pytest.approx(straight if through_m else gate)
+    assert found[1].item() == pytest.approx(straight if through_b else gate)

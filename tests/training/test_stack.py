@@ -15,6 +15,7 @@ from prolu_eval.training.dead import resample
 from prolu_eval.training.history import History
 from prolu_eval.training.initial import Statistics, geometric_median, measure
 from prolu_eval.training.objectives import OBJECTIVES
+from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.passes import Losses, rate_factor
 from prolu_eval.training.penalties import PENALTIES, l1, sqrt_l1, tanh
 from prolu_eval.training.products import Full, Gathered
@@ -49,6 +50,8 @@ SWEEPS = [
     for variant, objective in OBJECTIVES.items()
     for penalty in objective.penalties or (None,)
 ] + [
+    sweep_of("relu", gradient="ste"),
+    sweep_of("relu", gradient="ste_bias_only", estimator="triangle"),
     sweep_of("prolu", gradient="relu"),
     sweep_of("prolu", gradient="ste_bias_only"),
     sweep_of("prolu", gradient="ste_input_only", estimator="rectangle"),
@@ -111,7 +114,7 @@ def test_training_together_equals_training_alone(sweep: Sweep) -> None:
 
 @of_every_kind
 @pytest.mark.parametrize("decoder_norm", ["unit", "free"])
-@pytest.mark.parametrize("layout", [Full, Gathered])
+@pytest.mark.parametrize("layout", [Full, Gathered, Whole, GatheredOnDevice])
 def test_every_layout_trains_as_plain_autograd_does(
     sweep: Sweep, decoder_norm: str, layout: type[Active]
 ) -> None:
@@ -121,6 +124,21 @@ def test_every_layout_trains_as_plain_autograd_does(
     assert_same(found, whole)
     for value, reference in zip(losses, expected, strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-5)
+
+
+@of_every_kind
+@pytest.mark.parametrize("layout", [WholeMixed, GatheredMixed])
+def test_bfloat16_products_change_a_step_little(sweep: Sweep, layout: type[Active]) -> None:
+    (x,) = batches(1)
+    plans = plans_of(sweep)
+    exact, near = (Stack(plans, shared(), CENTRE, layout=kind) for kind in (Dense, layout))
+    (found, expected) = near.gradients(x), exact.gradients(x)
+    for name, gradient in expected.items():
+        assert found[name].dtype == torch.float32
+        difference = (found[name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert difference < 0.1, name  # a rounding may change which entries are active
+        if layout is WholeMixed and name == "W_dec":
+            assert difference > 1e-5, "products were not rounded"
 
 
 def test_each_autoencoder_gets_the_layout_that_suits_it() -> None:

@@ -151,7 +151,8 @@ def test_a_dry_run_prints_the_grid_and_its_cost(
     arguments = ("sweep", sweep_file, "--out", out, "--device", "cpu", "--dry-run")
     cost = run(capfd, *arguments, "--json").json()["cost"]
     assert (cost["runs"], cost["steps"], cost["parameters"]) == (6, 64, 2 * 32 * 48)
-    assert cost["memory"] == 6 * 16 * 2 * 32 * 48
+    assert cost["memory"]["stacks"] == 6 * (16 * 2 * 32 * 48 + 8 * 48)
+    assert cost["memory"]["total"] > cost["memory"]["process"] + cost["memory"]["stacks"]
     assert cost["flops"] == 6 * 64 * 6 * 2 * 64 * 32 * 48
     assert cost["seconds"] > 0
     printed = run(capfd, *arguments).out

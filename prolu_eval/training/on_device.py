@@ -1,0 +1,138 @@
+"""Entries of codes on a GPU: the products on tensor cores, or of the gathered entries alone.
+
+Training without either is bound by float32 arithmetic; with tensor cores passes over [n, batch,
+d_sae] take about as long as the products, so there are few of them: gradients are written by hand,
+no mask is made where nothing asks for it, and what products take in another precision is converted
+once for forward and backward. Everything here runs on a CPU too, where the tests are.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from prolu_eval.training.active import Mask
+from prolu_eval.training.products import Full, Products
+
+
+def in_bfloat16(one: Tensor, other: Tensor) -> Tensor:
+    """The batched product of two tensors rounded to bfloat16, summed in float32.
+
+    [n, i, j], [n, j, k] -> [n, i, k] float32
+    """
+    one, other = one.bfloat16(), other.bfloat16()
+    if one.is_cuda:
+        return torch.bmm(one, other, out_dtype=torch.float32)
+    return one.float() @ other.float()
+
+
+class Whole(Full):
+    """Every entry; products in float32, or in TF32 where torch is told to use that."""
+
+    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
+        return self.multiply(values.transpose(1, 2), rows)
+
+    def share(self) -> Tensor:
+        mask = self.mask
+        return mask.count_nonzero((1, 2)) / mask[0].numel()
+
+
+class WholeMixed(Whole):
+    """Every entry; products of bfloat16, while codes, thresholds and sums are float32."""
+
+    multiply = staticmethod(in_bfloat16)
+
+    @staticmethod
+    def operand(tensor: Tensor) -> Tensor:
+        return tensor.bfloat16()
+
+
+class GatheredOnDevice(Products):
+    """The chosen entries alone, in order of token; values are [n_active].
+
+    The encoder's product is the only one over all entries; the others cost what their entries do.
+    """
+
+    def __init__(self, mask: Mask) -> None:
+        chosen = mask()
+        self.n, self.batch, self.d_sae = chosen.shape
+        self.flat = chosen.flatten().nonzero()[:, 0]
+        row = self.flat // self.d_sae
+        self.feature = self.flat - row * self.d_sae + row // self.batch * self.d_sae
+        self.token = row
+        per_token = torch.zeros(self.n * self.batch + 1, dtype=torch.int64, device=chosen.device)
+        per_token[1:] = chosen.sum(-1).flatten()
+        self.token_starts = per_token.cumsum(0)
+        self.feature_in_order, self.order = self.feature.sort(stable=True)
+        features = torch.arange(self.n * self.d_sae + 1, device=chosen.device)
+        self.feature_starts = torch.searchsorted(self.feature_in_order, features)
+        self._ends = self.token_starts[:: self.batch]
+
+    def chosen(self, values: Tensor) -> Tensor:
+        return values
+
+    def gather(self, m: Tensor) -> Tensor:
+        return m.reshape(-1).index_select(0, self.flat)
+
+    def per_feature(self, tensor: Tensor) -> Tensor:
+        return tensor.reshape(-1).index_select(0, self.feature)
+
+    def total(self, values: Tensor) -> Tensor:
+        summed = values.new_zeros(self.n)
+        return summed.index_add(0, self.token // self.batch, values)
+
+    def fired(self, values: Tensor) -> Tensor:
+        return self.per_feature_sum(values) > 0
+
+    def smallest(self, values: Tensor) -> Tensor:
+        least = values.new_full((self.n,), torch.inf)
+        positive = torch.where(values > 0, values, torch.inf)
+        return least.scatter_reduce(0, self.token // self.batch, positive, "amin")
+
+    def share(self) -> Tensor:
+        return self._ends.diff() / (self.batch * self.d_sae)
+
+    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = embedding_bag(
+            self.token[self.order],
+            rows.reshape(self.n * self.batch, -1),
+            self.feature_starts,
+            mode="sum",
+            per_sample_weights=values.index_select(0, self.order),
+            include_last_offset=True,
+        )
+        return summed.view(self.n, self.d_sae, -1)
+
+    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = embedding_bag(
+            self.feature,
+            rows.reshape(self.n * self.d_sae, -1),
+            self.token_starts,
+            mode="sum",
+            per_sample_weights=values,
+            include_last_offset=True,
+        )
+        return summed.view(self.n, self.batch, -1)
+
+    def dot(self, tokens: Tensor, features: Tensor) -> Tensor:
+        one, other = tokens.flatten(0, 1), features.flatten(0, 1)
+        found = [
+            (one.index_select(0, token) * other.index_select(0, feature)).sum(-1)
+            for token, feature in zip(
+                self.token.split(_PAIRS), self.feature.split(_PAIRS), strict=True
+            )
+        ]
+        return torch.cat(found) if found else one.new_empty(0)
+
+    def per_feature_sum(self, values: Tensor) -> Tensor:
+        summed = values.new_zeros(self.n * self.d_sae)
+        return summed.index_add_(0, self.feature, values).view(self.n, self.d_sae)
+
+
+class GatheredMixed(GatheredOnDevice):
+    """As :class:`GatheredOnDevice`, the encoder's product in bfloat16."""
+
+    multiply = staticmethod(in_bfloat16)
+
+
+# Pairs of rows multiplied at a time.
+_PAIRS = 1 << 18
