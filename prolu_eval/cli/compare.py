@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prolu_eval.cli import app, options, remark, say_document
-from prolu_eval.cli.baseline import BaselineFile, Only
+from prolu_eval.cli.baseline import Only
+from prolu_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from prolu_eval.comparison import Comparison
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 @app.command()
 def compare(
     runs: options.Runs,
-    baseline: BaselineFile,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", "-b", help="The baseline's JSON file [default: the first of two folders]"
+        ),
+    ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,30 +57,27 @@ def compare(
 ) -> None:
     """Compare runs with a baseline; exit code 1 if one got worse or cannot be compared.
 
+    Of two folders without a baseline, the second is judged by the first.
     A regression is beyond its tolerance and statistically there: paired by sequence, corrected for
     the number of tests (Holm). Under GitHub Actions the job summary and annotations are written.
     """
-    from prolu_eval import comparison as comparing
-    from prolu_eval.baseline import load_baseline
-    from prolu_eval.comparison.obtain import obtain_results
+    from prolu_eval.interface import compare as compare_runs
     from prolu_eval.render.terminal import comparison_text
 
-    chosen = comparing.Options(
-        tolerances=comparing.parse_tolerances(tolerance or (comparing.DEFAULT,)),
+    runs, baseline = _sides(runs, baseline)
+    found = compare_runs(
+        runs,
+        baseline,
+        tolerance=tolerance,
         frontier=frontier,
         match=match,
         only=only or (),
         unpaired=unpaired,
         alpha=alpha,
-    )
-    stored = load_baseline(baseline)
-    current = obtain_results(
-        runs,
-        settings={result.setting for result in stored},
         warn=remark,
     )
-    found = comparing.compare(current, stored, chosen)
-    found = found.with_update(_update_command(found, runs, baseline, only))
+    if not baseline.is_dir():
+        found = found.with_update(_update_command(found, runs, baseline, only))
     if as_json:
         say_document(found.document())
     elif not quiet:
@@ -84,6 +87,16 @@ def compare(
     _write(found, markdown, junit, html)
     _tell_github(found, baseline)
     raise typer.Exit(found.exit_code)
+
+
+def _sides(runs: list[Path], baseline: Path | None) -> tuple[list[Path], Path]:
+    """What is judged, and by what."""
+    if baseline is not None:
+        return runs, baseline
+    if len(runs) != 2:
+        remedy = "pass --baseline FILE, or two folders, the second of which is judged by the first"
+        raise UsageError("--baseline", "is not given", remedy)
+    return runs[1:], runs[0]
 
 
 def _update_command(

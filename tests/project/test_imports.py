@@ -40,11 +40,14 @@ ALLOWED = {
     "baseline": _PLAIN | {"json_text"},
     "comparison": _PLAIN | {"analysis"},
     "render": _PLAIN | {"json_text", "analysis", "comparison"},
-    "pytest_plugin": {"errors", "baseline", "comparison", "render"},
+    "interface": _PLAIN
+    | {"analysis", "baseline", "comparison", "render", "training", "checkpoints"},
+    "pytest_plugin": {"errors", "interface", "comparison", "render"},
 }
 TORCHLESS = (
     "metrics", "runs", "hub", "results", "intervals", "analysis", "baseline", "comparison",
     "render", "render.page", "render.comparison_page", "render.documents", "pytest_plugin",
+    "interface",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 
