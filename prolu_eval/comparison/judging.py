@@ -17,7 +17,9 @@ from prolu_eval.results import Result
 # Of fewer sequences, a standard error is itself too uncertain for anything to pass by it.
 FEWEST_SEQUENCES = 4
 # How often what is called detectable is refined by the standard error that it would have itself.
-_ROUNDS = 20
+_ROUNDS = 30
+# A worsening whose own noise grows nearly as fast as it does is never sure to be caught.
+_STEEPEST = 0.9
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def measured(result: Result, key: str) -> Measured | None:
 
 def same_tokens(current: Result, baseline: Result) -> bool:
     """Whether two results can be compared sequence by sequence."""
-    return not current.differences(baseline)
+    return not {"tokens_fingerprint", "n_sequences"} & set(current.differences(baseline))
 
 
 def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:
@@ -153,13 +155,20 @@ def _detectable(test: Finding, level: float) -> float:
     """The smallest worsening that is confirmed, and beyond the tolerance, in 95 % of cases.
 
     The level is that of the strictest test of the family. The worsening is thought proportional:
-    each sequence's own value grows alike, and with it the standard error of the difference.
+    each sequence's own value grows alike, and with it the standard error of the difference. Where
+    sequences are so few or so different that none is sure to be caught, noise is thought constant.
     """
     confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level / test.sides, 0.95])
-    worse = 0.0
-    for _ in range(_ROUNDS):
+
+    def sure(worse: float) -> float:
         error = test.standard_error_at(worse)
-        worse = float(max(test.limit, confirmed * error) + caught * error)
+        return float(max(test.limit, confirmed * error) + caught * error)
+
+    worse = first = sure(0.0)
+    if sure(first) - first > _STEEPEST * first:
+        return first
+    for _ in range(_ROUNDS):
+        worse = sure(worse)
     return worse
 
 
