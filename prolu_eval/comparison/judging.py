@@ -158,7 +158,11 @@ def _detectable(test: Finding, level: float) -> float:
     each sequence's own value grows alike, and with it the standard error of the difference. Where
     sequences are so few or so different that none is sure to be caught, noise is thought constant.
     """
-    confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level / test.sides, 0.95])
+    freedom = test.degrees_of_freedom
+    confirmed, caught = stdtrit(freedom, [1 - level / test.sides, 0.95])
+    # The standard error is an estimate, with a relative variance of 1 / (2 freedom), both where the
+    # worsening is computed and where it is tested.
+    caught *= np.sqrt(1 + ((confirmed + caught) ** 2 + confirmed**2) / (2 * freedom))
 
     def sure(worse: float) -> float:
         error = test.standard_error_at(worse)

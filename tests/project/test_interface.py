@@ -81,7 +81,11 @@ def test_an_answer_from_a_folder_a_table_or_results_is_one(runs: Path, tmp_path:
     answer = answers[0]
     on = answer.table[answer.table["on_frontier"]]
     assert sorted(on["name"]) == sorted(prolu_eval.pareto_frontier(table)["name"])
-    drawn = {name for trace in answer.figure().data for name in (trace.text or ())}
+    drawn = {
+        name
+        for trace in answer.figure().data
+        for name in (() if trace.text is None else trace.text)
+    }
     assert drawn == set(table["name"])
     assert answer.report(tmp_path / "page.html").stat().st_size > 100_000
     assert answer.sentence[:20] in answer._repr_html_()
