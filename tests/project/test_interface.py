@@ -100,7 +100,7 @@ def test_two_folders_are_compared_without_a_baseline(runs: Path) -> None:
 
 
 def test_the_notebook_runs_in_under_15_lines(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     code = [cell["source"] for cell in notebook.cells if cell["cell_type"] == "code"]
     assert sum(bool(line.strip()) for text in code for line in text.splitlines()) < 15
     monkeypatch.setenv("RUNS", str(runs))
