@@ -1,7 +1,8 @@
 """prolu-eval: which sparse autoencoder is better, and did a change make it worse?
 
-The public interface is importable from here; each name loads its module on first use, so that
-``import prolu_eval`` alone imports neither torch nor pandas.
+The public interface is what is importable from here, and nothing else is promised. Each name loads
+its module on first use, so that ``import prolu_eval`` alone imports neither torch nor pandas;
+``load_results``, ``frontier``, ``pareto_frontier``, ``compare`` and baselines never need torch.
 """
 
 from importlib import import_module
@@ -10,39 +11,76 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prolu_eval.activations import prolu
     from prolu_eval.analysis import pareto_frontier
+    from prolu_eval.baseline import load_baseline, save_baseline
     from prolu_eval.checkpoints import discover, load_sae
-    from prolu_eval.evaluation import EvaluationOptions, Options, evaluate
-    from prolu_eval.results import load_results
+    from prolu_eval.comparison import Comparison
+    from prolu_eval.errors import ProluEvalError
+    from prolu_eval.estimates import Estimate
+    from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
+    from prolu_eval.interface import FrontierAnswer, compare, convert, frontier, train
+    from prolu_eval.metrics import METRICS
+    from prolu_eval.results import Result, load_results
     from prolu_eval.saes import SparseAutoencoder
 
-__version__ = "0.1.0"
+    __version__: str
 
 _MODULES = {
+    "METRICS": "metrics",
+    "Comparison": "comparison",
+    "Estimate": "estimates",
     "EvaluationOptions": "evaluation",
-    "Options": "evaluation",
+    "FrontierAnswer": "interface",
+    "Outcome": "evaluation",
+    "ProluEvalError": "errors",
+    "Result": "results",
     "SparseAutoencoder": "saes",
+    "compare": "interface",
+    "convert": "interface",
     "discover": "checkpoints",
     "evaluate": "evaluation",
+    "frontier": "interface",
+    "load_baseline": "baseline",
     "load_results": "results",
     "load_sae": "checkpoints",
     "pareto_frontier": "analysis",
     "prolu": "activations",
+    "save_baseline": "baseline",
+    "train": "interface",
 }
 
 __all__ = [
+    "METRICS",
+    "Comparison",
+    "Estimate",
     "EvaluationOptions",
-    "Options",
+    "FrontierAnswer",
+    "Outcome",
+    "ProluEvalError",
+    "Result",
     "SparseAutoencoder",
+    "__version__",
+    "compare",
+    "convert",
     "discover",
     "evaluate",
+    "frontier",
+    "load_baseline",
     "load_results",
     "load_sae",
     "pareto_frontier",
     "prolu",
+    "save_baseline",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("prolu-eval")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -63,13 +63,14 @@ class _Document(_Strict):
     runs: dict[str, _Entry] = Field(min_length=1)
 
 
-def save_baseline(results: Iterable[Result], path: Path) -> None:
+def save_baseline(results: Iterable[Result], path: str | Path) -> None:
     """Write results as a baseline: ``path`` and, beside it, the sums.
 
     Raises:
         BaselineError: if two results have the same name, or the file's own does not end in .json.
         ResultsError: if a file cannot be written.
     """
+    path = Path(path)
     if path.suffix != ".json" or path.is_dir():
         raise BaselineError(path, "is no name of a JSON file", "end it in .json")
     ordered = sorted(results, key=lambda result: result.run.name)
@@ -146,7 +147,7 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.{_DIGITS}g}")
 
 
-def load_baseline(path: Path) -> list[Result]:
+def load_baseline(path: str | Path) -> list[Result]:
     """Read a baseline of this schema version or an earlier one, with its sums.
 
     Raises:
@@ -154,6 +155,7 @@ def load_baseline(path: Path) -> list[Result]:
             in the middle of a merge, edited by hand so that it contradicts its sums, or of a newer
             schema.
     """
+    path = Path(path)
     text = _read(path).decode("utf-8", errors="replace")
     document = _parse(path, text)
     sums = _read_sums(path, text, document.sums)

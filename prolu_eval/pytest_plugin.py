@@ -6,7 +6,6 @@ def test_saes_did_not_get_worse(assert_no_regression):
 
 from collections.abc import Callable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,31 +31,21 @@ def _assert_no_regression(
 
     Args:
         runs: a folder of runs with results, or several.
-        baseline: the baseline's JSON file.
+        baseline: the baseline's JSON file, or a folder of runs in its stead.
         tolerance: as the option of that name, or several of it.
-        options: the other fields of :class:`prolu_eval.comparison.Options`.
+        options: the other arguments of :func:`prolu_eval.compare`.
     """
     __tracebackhide__ = True
-    from prolu_eval.baseline import load_baseline
-    from prolu_eval.comparison import DEFAULT, Options, compare, parse_tolerances
-    from prolu_eval.comparison.obtain import obtain_results
     from prolu_eval.errors import ProluEvalError
+    from prolu_eval.interface import compare
     from prolu_eval.render.terminal import comparison_text
 
-    folders = [runs] if isinstance(runs, str | PathLike) else runs
-    tolerances = [tolerance or DEFAULT] if isinstance(tolerance, str | None) else tolerance
     skipped: list[str] = []
     problem = ""
     try:
-        stored = load_baseline(Path(baseline))
-        settings = {result.setting for result in stored}
-        current = obtain_results(
-            [Path(folder) for folder in folders], settings=settings, warn=skipped.append
-        )
-        chosen = Options(tolerances=parse_tolerances(tolerances), **options)
-        found = compare(current, stored, chosen)
+        found = compare(runs, baseline, tolerance=tolerance, warn=skipped.append, **options)
         if found.exit_code:
-            problem = "\n".join([comparison_text(found), *(f"skipped: {why}" for why in skipped)])
+            problem = "\n".join([comparison_text(found), *skipped])
     except ProluEvalError as error:
         problem = str(error)
     if problem:

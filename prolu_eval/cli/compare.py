@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prolu_eval.cli import app, options, remark, say_document
-from prolu_eval.cli.baseline import BaselineFile, Only
+from prolu_eval.cli.baseline import Only
+from prolu_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from prolu_eval.comparison import Comparison
-    from prolu_eval.results import Result
 
 
 @app.command()
 def compare(
     runs: options.Runs,
-    baseline: BaselineFile,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", "-b", help="The baseline's JSON file [default: the first of two folders]"
+        ),
+    ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,40 +57,47 @@ def compare(
 ) -> None:
     """Compare runs with a baseline; exit code 1 if one got worse or cannot be compared.
 
+    Of two folders without a baseline, the second is judged by the first.
     A regression is beyond its tolerance and statistically there: paired by sequence, corrected for
     the number of tests (Holm). Under GitHub Actions the job summary and annotations are written.
     """
-    from prolu_eval import comparison as comparing
-    from prolu_eval.baseline import load_baseline
-    from prolu_eval.comparison.obtain import obtain_results
+    from prolu_eval.interface import compare as compare_runs
     from prolu_eval.render.terminal import comparison_text
 
-    chosen = comparing.Options(
-        tolerances=comparing.parse_tolerances(tolerance or (comparing.DEFAULT,)),
+    runs, baseline = _sides(runs, baseline)
+    found = compare_runs(
+        runs,
+        baseline,
+        tolerance=tolerance,
         frontier=frontier,
         match=match,
         only=only or (),
         unpaired=unpaired,
         alpha=alpha,
-    )
-    stored = load_baseline(baseline)
-    current = obtain_results(
-        runs,
-        settings={result.setting for result in stored},
         warn=remark,
     )
-    found = comparing.compare(current, stored, chosen)
-    found = found.with_update(_update_command(found, runs, baseline, only))
+    if not baseline.is_dir():
+        found = found.with_update(_update_command(found, runs, baseline, only))
     if as_json:
         say_document(found.document())
     elif not quiet:
         typer.echo(comparison_text(found, everything=show_all), nl=False)
     else:
         typer.echo(found.headline)
-    provenance = _provenance(runs, baseline, stored, current)
-    _write(found, markdown, junit, html, provenance)
+    compared = {"runs": ", ".join(map(str, runs)), "baseline": str(baseline)}
+    _write(found, markdown, junit, html, compared)
     _tell_github(found, baseline)
     raise typer.Exit(found.exit_code)
+
+
+def _sides(runs: list[Path], baseline: Path | None) -> tuple[list[Path], Path]:
+    """What is judged, and by what."""
+    if baseline is not None:
+        return runs, baseline
+    if len(runs) != 2:
+        remedy = "pass --baseline FILE, or two folders, the second of which is judged by the first"
+        raise UsageError("--baseline", "is not given", remedy)
+    return runs[1:], runs[0]
 
 
 def _update_command(
@@ -105,7 +117,7 @@ def _write(
     markdown_path: Path | None,
     junit_path: Path | None,
     html_path: Path | None,
-    provenance: dict[str, str],
+    compared: dict[str, str],
 ) -> None:
     from prolu_eval.results import write_atomically
 
@@ -120,27 +132,9 @@ def _write(
     if html_path:
         from prolu_eval.render.comparison_page import comparison_page
 
-        write_atomically(html_path, comparison_page(found, provenance).encode())
-
-
-def _provenance(
-    runs: list[Path], baseline: Path, stored: "list[Result]", current: "list[Result]"
-) -> dict[str, str]:
-    """What was compared, in words."""
-    said = {"runs": ", ".join(map(str, runs)), "baseline": str(baseline)}
-    for side, results in (("baseline", stored), ("current", current)):
-        settings = dict.fromkeys(
-            f"{r.setting.tokens}, {r.setting.n_counted:,} tokens, model {r.setting.model} "
-            f"({r.setting.model_fingerprint[:8]})"
-            for r in results
+        write_atomically(
+            html_path, comparison_page(found, {**compared, **found.provenance}).encode()
         )
-        said[f"{side}, measured on"] = "; ".join(settings)
-        made = dict.fromkeys(
-            ", ".join(f"{k} {v}" for k, v in r.environment.items() if v is not None)
-            for r in results
-        )
-        said[f"{side}, measured with"] = "; ".join(filter(None, made)) or "unknown"
-    return said
 
 
 def _tell_github(found: "Comparison", baseline: Path) -> None:

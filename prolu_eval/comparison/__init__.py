@@ -98,7 +98,24 @@ def compare(
         matched_by=options.match,
         method=_method(len(judged), pairs, options),
         points=points_to_draw(pairs, matched.new, axes) if axes else (),
+        provenance={**_provenance("baseline", baseline), **_provenance("current", current)},
     )
+
+
+def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
+    """On what and with what the results of one side were measured, in words."""
+    settings = dict.fromkeys(
+        f"{r.setting.tokens}, {r.setting.n_counted:,} tokens, model {r.setting.model} "
+        f"({r.setting.model_fingerprint[:8]})"
+        for r in results
+    )
+    made = dict.fromkeys(
+        ", ".join(f"{k} {v}" for k, v in r.environment.items() if v is not None) for r in results
+    )
+    return {
+        f"{side}, measured on": "; ".join(settings),
+        f"{side}, measured with": "; ".join(filter(None, made)) or "unknown",
+    }
 
 
 def _missing(run: Result, matched: Matched) -> Row:

@@ -1,6 +1,6 @@
 """What is tested, and when a difference is a regression: beyond the tolerance, and there."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,13 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import contrast, holm, p_above_zero, value_and_influence
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
+
+# Of fewer sequences, a standard error is itself too uncertain for anything to pass by it.
+FEWEST_SEQUENCES = 4
+# How often what is called detectable is refined by the standard error that it would have itself.
+_ROUNDS = 30
+# A worsening whose own noise grows nearly as fast as it does is never sure to be caught.
+_STEEPEST = 0.9
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Measured:
 class Finding:
     """A difference to be judged: its row, how much worse it is, and how sure either way.
 
-    ``sides`` is 2 where a change either way is a worsening, else 1.
+    ``sides`` is 2 where a change either way is a worsening, else 1. ``standard_error_at`` is that
+    of the difference if the current run were worse by some amount, each sequence in proportion.
     """
 
     row: Row
@@ -38,7 +46,7 @@ class Finding:
     limit: float
     p_worse: float
     p_better: float
-    standard_error: float
+    standard_error_at: Callable[[float], float]
     degrees_of_freedom: int
     sides: int
 
@@ -55,7 +63,7 @@ def measured(result: Result, key: str) -> Measured | None:
 
 def same_tokens(current: Result, baseline: Result) -> bool:
     """Whether two results can be compared sequence by sequence."""
-    return not current.differences(baseline)
+    return not {"tokens_fingerprint", "n_sequences"} & set(current.differences(baseline))
 
 
 def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:
@@ -78,6 +86,15 @@ def weigh(
     """The test of a difference of two measurements, or the row that says why there is none."""
     difference = now.value - then.value
     if now.influence is not None and then.influence is not None:
+        fewest = min(len(now.influence), len(then.influence))
+        if fewest < FEWEST_SEQUENCES:
+            sequences = "sequence is" if fewest == 1 else "sequences are"
+            reason = f"{fewest} {sequences} too few to tell a change from chance"
+            remedy = (
+                f"evaluate on at least {FEWEST_SEQUENCES} sequences, with a larger --n-tokens or "
+                "more text"
+            )
+            return replace(row, reason=reason, remedy=remedy)
         scalar, freedom = contrast(difference, now.influence, then.influence, paired=paired)
         if freedom < 1 or scalar.standard_error is None:
             reason = "so few sequences give no standard error"
@@ -89,7 +106,14 @@ def weigh(
         reason = f"{tolerance.key} has no standard error, and the tokens differ"
         remedy = f"leave {tolerance.key} out of --tolerance, or evaluate on the same tokens"
         return replace(row, reason=reason, remedy=remedy)
-    spread = scalar.standard_error or 0.0
+
+    def error_at(worse: float) -> float:
+        if now.influence is None or then.influence is None:
+            return 0.0
+        grown = now.influence * (1 + worse / abs(now.value) if now.value else 1)
+        at, _ = contrast(difference, grown, then.influence, paired=paired)
+        return at.standard_error or 0.0
+
     above = p_above_zero(scalar, freedom)
     below = p_above_zero(_negated(scalar), freedom)
     worse, p_worse, p_better = {
@@ -102,7 +126,7 @@ def weigh(
         ci95=scalar.ci95, tolerance=str(tolerance),
     )  # fmt: skip
     limit, sides = tolerance.limit(then.value), 1 if tolerance.worse else 2
-    return Finding(row, worse, limit, p_worse, p_better, spread, freedom, sides)
+    return Finding(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
 
 
 def _negated(scalar: Estimate) -> Estimate:
@@ -130,10 +154,26 @@ def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:
 def _detectable(test: Finding, level: float) -> float:
     """The smallest worsening that is confirmed, and beyond the tolerance, in 95 % of cases.
 
-    The level is that of the strictest test of the family.
+    The level is that of the strictest test of the family. The worsening is thought proportional:
+    each sequence's own value grows alike, and with it the standard error of the difference. Where
+    sequences are so few or so different that none is sure to be caught, noise is thought constant.
     """
-    confirmed, caught = stdtrit(test.degrees_of_freedom, [1 - level / test.sides, 0.95])
-    return float(max(test.limit, confirmed * test.standard_error) + caught * test.standard_error)
+    freedom = test.degrees_of_freedom
+    confirmed, caught = stdtrit(freedom, [1 - level / test.sides, 0.95])
+    # The standard error is an estimate, with a relative variance of 1 / (2 freedom), both where the
+    # worsening is computed and where it is tested.
+    caught *= np.sqrt(1 + ((confirmed + caught) ** 2 + confirmed**2) / (2 * freedom))
+
+    def sure(worse: float) -> float:
+        error = test.standard_error_at(worse)
+        return float(max(test.limit, confirmed * error) + caught * error)
+
+    worse = first = sure(0.0)
+    if sure(first) - first > _STEEPEST * first:
+        return first
+    for _ in range(_ROUNDS):
+        worse = sure(worse)
+    return worse
 
 
 def _verdict(test: Finding, p_worse: float, p_better: float, alpha: float) -> Verdict:

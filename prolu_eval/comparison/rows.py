@@ -1,8 +1,8 @@
 """What a comparison finds: one row for each thing that was judged."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil, inf
 from typing import Any, Literal
 
@@ -99,7 +99,11 @@ def change(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything a comparison found. ``frontiers`` are the rows about frontiers as wholes."""
+    """Everything a comparison found.
+
+    ``frontiers`` are the rows about frontiers as wholes; ``provenance`` says in words on what and
+    with what both sides were measured.
+    """
 
     runs: list[Row]
     frontiers: list[Row]
@@ -109,6 +113,7 @@ class Comparison:
     missing_runs: Sequence[str] = ()
     update: str | None = None
     points: "tuple[FrontierPoints, ...]" = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Row]:

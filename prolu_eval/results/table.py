@@ -54,6 +54,8 @@ def load_results(
 ) -> pd.DataFrame:
     """The results stored in or below folders, one row a run, as :func:`frame` lays them out.
 
+    ``file`` is where each lies.
+
     Results that are damaged or out of date are left out with a warning. Where runs were evaluated
     several times (on another text, in another precision), the newest evaluation counts, and a
     warning names the others.
@@ -71,4 +73,4 @@ def load_results(
     chosen = select([Path(folder) for folder in folders], tokens=tokens, every=all)
     for remark in chosen.remarks:
         warnings.warn(remark, stacklevel=2)
-    return frame(chosen.results)
+    return frame(chosen.results).assign(file=[str(result.file) for result in chosen.results])

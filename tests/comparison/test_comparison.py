@@ -83,11 +83,42 @@ def test_a_difference_is_a_regression_if_beyond_the_tolerance_and_there() -> Non
         assert found.verdict == verdict
         assert found.exit_code == (verdict == "regression")
         assert row_of(found, "prolu/0.3", "nmse").difference == pytest.approx(change)
-    few = np.arange(3)  # a difference of the same size, on too few sequences to be sure
+    few = np.arange(4)  # a difference of the same size, on too few sequences to be sure
     unsure = compare(
         [result(Sae(encoder_noise=0.02), few)], [result(Sae(), few)], tolerating("ce_degradation=0")
     )
     assert unsure.verdict == "pass"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_so_few_sequences_cannot_pass(n: int) -> None:
+    runs = sweep(np.arange(n))
+    found = compare(runs, runs)
+    assert (found.verdict, found.exit_code) == ("incomparable", 1)
+    (row, *_) = found.runs
+    assert f"{n} sequence" in (row.reason or "")
+    assert "evaluate on at least 4 sequences" in (row.remedy or "")
+    assert compare(sweep(np.arange(4)), sweep(np.arange(4))).verdict == "pass"
+
+
+def test_what_is_detectable_of_a_proportional_worsening_is_caught() -> None:
+    rng, n = np.random.default_rng(0), 20
+    few = np.arange(n)
+    base = result(Sae(), few)
+    sums = base.per_sequence()
+    hard = rng.gamma(8, 1 / 8, n)
+    old = {**base.arrays, "per_sequence/l0": sums["n"] * 5 * hard}
+    then = base.model_copy(update={"arrays": old})
+
+    def worse(by: float) -> Result:
+        own = sums["n"] * 5 * hard * (1 + by / 5) * (1 + 0.05 * rng.normal(0, 1, n))
+        return base.model_copy(update={"arrays": {**base.arrays, "per_sequence/l0": own}})
+
+    rows = [compare([worse(0)], [then], tolerating("l0=+2%")).rows[0] for _ in range(100)]
+    detectable = float(np.mean([row.detectable for row in rows]))
+    caught = [compare([worse(detectable)], [then], tolerating("l0=+2%")).exit_code
+              for _ in range(300)]  # fmt: skip
+    assert np.mean(caught) > 0.9
 
 
 def test_what_passes_for_want_of_tokens_says_so() -> None:

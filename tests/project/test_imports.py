@@ -32,20 +32,36 @@ ALLOWED = {
     "cache": set(),
     "choices": set(),
     "devices": {"errors"},
+    "precision": set(),
     "progress": set(),
     "evaluation": _PLAIN
-    | {"choices", "devices", "progress", "kernels", "saes", "checkpoints", "lm", "tokens", "cache"},
-    "training": _PLAIN | {"activations", "progress", "saes", "checkpoints", "lm", "tokens"},
+    | {
+        "choices",
+        "devices",
+        "precision",
+        "progress",
+        "kernels",
+        "saes",
+        "checkpoints",
+        "lm",
+        "tokens",
+        "cache",
+    },
+    "training": _PLAIN
+    | {"activations", "kernels", "precision", "progress", "saes", "checkpoints", "lm", "tokens"},
     "analysis": _PLAIN,
     "json_text": set(),
     "baseline": _PLAIN | {"json_text"},
     "comparison": _PLAIN | {"analysis"},
     "render": _PLAIN | {"json_text", "analysis", "comparison"},
-    "pytest_plugin": {"errors", "baseline", "comparison", "render"},
+    "interface": _PLAIN
+    | {"analysis", "baseline", "comparison", "render", "training", "checkpoints"},
+    "pytest_plugin": {"errors", "interface", "comparison", "render"},
 }
 TORCHLESS = (
     "metrics", "runs", "hub", "results", "intervals", "analysis", "baseline", "comparison",
     "render", "render.page", "render.comparison_page", "render.documents", "pytest_plugin",
+    "interface",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 

@@ -1,0 +1,113 @@
+"""The public interface: what a notebook and another package rely on."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+import prolu_eval
+from prolu_eval.results import write_result
+from tests.helpers.synthetic import sweep
+from tests.project.test_imports import loaded_after
+
+ROOT = Path(__file__).parent.parent.parent
+NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
+
+PROGRAM = """
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import prolu_eval
+
+def use(runs: str) -> int:
+    table: pd.DataFrame = prolu_eval.load_results(runs, tokens="stories.txt")
+    answer = prolu_eval.frontier(table, x="l0", y="ce_degradation")
+    sentence: str = answer.sentence
+    figure: go.Figure = answer.figure()
+    page: Path = answer.report("report.html")
+    prolu_eval.save_baseline([], "b.json")
+    outcomes = prolu_eval.evaluate(runs, prolu_eval.EvaluationOptions(n_tokens=1024))
+    result: prolu_eval.Result | None = outcomes[0].result
+    if result is not None:
+        estimate: prolu_eval.Estimate = result.metrics["l0"]
+    found = prolu_eval.compare(runs, "b.json", tolerance="l0=+1")
+    return found.exit_code
+"""
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A folder of runs with results."""
+    for made in sweep():
+        write_result(made, tmp_path / "runs" / made.run.name / "evaluation")
+    return tmp_path / "runs"
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    assert dir(prolu_eval) == sorted(prolu_eval.__all__)
+    for name in prolu_eval.__all__:
+        assert getattr(prolu_eval, name) is not None
+    assert prolu_eval.__version__ == importlib.metadata.version("prolu-eval")
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = prolu_eval.nonsense
+
+
+def test_a_typed_program_passes_mypy(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "program.py",
+               "--cache-dir", str(tmp_path / "cache"), "--ignore-missing-imports"]  # fmt: skip
+    environment = {**os.environ, "MYPYPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    own = [line for line in done.stdout.splitlines() if line.startswith("program.py")]
+    assert (done.returncode, own) == (0, []), done.stdout
+
+
+def test_answers_and_comparisons_need_no_torch(runs: Path) -> None:
+    for call in ("frontier(p).sentence", "compare(p, p).verdict", "load_results(p)"):
+        loaded = loaded_after(f"import prolu_eval\np = {str(runs)!r}\nprolu_eval.{call}")
+        assert loaded.isdisjoint({"torch", "transformers", "transformer_lens"})
+
+
+def test_an_answer_from_a_folder_a_table_or_results_is_one(runs: Path, tmp_path: Path) -> None:
+    table = prolu_eval.load_results(runs)
+    answers = [prolu_eval.frontier(given) for given in (runs, table, sweep())]
+    assert len({answer.sentence for answer in answers}) == 1
+    answer = answers[0]
+    on = answer.table[answer.table["on_frontier"]]
+    assert sorted(on["name"]) == sorted(prolu_eval.pareto_frontier(table)["name"])
+    drawn = {
+        name
+        for trace in answer.figure().data
+        for name in (() if trace.text is None else trace.text)
+    }
+    assert drawn == set(table["name"])
+    assert answer.report(tmp_path / "page.html").stat().st_size > 100_000
+    assert answer.sentence[:20] in answer._repr_html_()
+    some = table[table["label"] == "prolu+l1"]
+    assert len(prolu_eval.frontier(some).table) == len(some)
+    with pytest.raises(prolu_eval.ProluEvalError, match="does not say where"):
+        prolu_eval.frontier(table.drop(columns="file"))
+
+
+def test_two_folders_are_compared_without_a_baseline(runs: Path) -> None:
+    assert prolu_eval.compare(runs, runs).verdict == "pass"
+
+
+def test_the_notebook_runs_in_under_15_lines(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
+    code = [cell["source"] for cell in notebook.cells if cell["cell_type"] == "code"]
+    assert sum(bool(line.strip()) for text in code for line in text.splitlines()) < 15
+    monkeypatch.setenv("RUNS", str(runs))
+    monkeypatch.setenv("FORMER", str(runs))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbclient.NotebookClient(notebook, timeout=300).execute()
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    kinds = {kind for output in outputs for kind in output.get("data", {})}
+    assert {"text/html", "application/vnd.plotly.v1+json"} <= kinds
+    assert "pass" in "".join(output.get("text", "") for output in outputs)
