@@ -158,8 +158,10 @@ def _line(group: Group, view: View, label: str) -> pd.DataFrame:
     keys = [view.x, view.y]
     own = group.table["label"] == label
     if view.frontier:
-        rows = [rows for rows in group.configurations if own[rows[0]]]
-        points = pd.DataFrame([group.table.loc[part, keys].mean() for part in rows])
+        configuration = np.empty(len(group.table), int)
+        for i, rows in enumerate(group.configurations):
+            configuration[rows] = i
+        points = group.table.loc[own, keys].groupby(configuration[own.to_numpy()]).mean()
     else:
         points = group.table.loc[own, keys]
     points = points.dropna().sort_values(keys, kind="stable")

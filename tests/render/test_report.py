@@ -101,12 +101,12 @@ def test_variants_on_the_page(tmp_path: Path) -> None:
     path = write_report([only(by_hand())], tmp_path / "r.html")
     text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
     cells = " ".join(unescape(text).split())
-    # Up to (5, 4) all dominate 6 and prolu/ste all of it: b1 alone 3 x 2; relu has 2 x 1 by a2.
-    assert "prolu/ste+l1 3 3 6 100 % 66.67 %" in cells
-    assert "relu+l1 3 1 2 33.33 % 0 %" in cells
-    assert "alone 1 0 0 0 % 0 %" in cells
-    assert "up to (5, 4)" in cells
-    assert "No lead of any variant is stated" in cells
+    # Up to (5.4, 4.3): prolu/ste 3.4 x 2.3 + 0.4 x 1, relu 4.4 x 0.3 + 2.4 x 1, all 0.3 more.
+    assert "prolu/ste+l1 3 3 8.22 96.48 % 56.34 %" in cells
+    assert "relu+l1 3 1 3.72 43.66 % 3.521 %" in cells
+    assert "alone 1 0 0.12 1.408 % 0 %" in cells
+    assert "up to (5.4, 4.3)" in cells
+    assert "No variant is stated to be better" in cells
 
 
 def test_other_tokens_stand_apart(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_text_and_markdown() -> None:
     assert re.search(
         r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1\.00 ±0\.10\s+4\.00 ±0\.40", text, re.MULTILINE
     )
-    assert re.search(r"prolu/ste\+l1\s+3\s+3\s+6\s+100 %\s+66\.67 %", text)
+    assert re.search(r"prolu/ste\+l1\s+3\s+3\s+8\.22\s+96\.48 %\s+56\.34 %", text)
     assert "capitals are on the frontier" in text
     hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
     lines = frontier_markdown(*only(hostile)).splitlines()
@@ -276,7 +276,7 @@ def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     page = (tmp_path / "report.html").read_text()
     assert "src=" not in page.split("plotly.js v")[0]
     assert "Runs with l0 &lt; 3" in page
-    assert "up to (10, 4.5)" in page
+    assert "up to (10, 4.77)" in page
     assert "--split=l0=3 --reference=l0=10" in page
     for wrong in (("-y", "ce_clean"), ("--split", "l0=x"), ("--split", "speed=1"), ("-z", "l0"),
                   ("--reference", "mse=1")):  # fmt: skip
@@ -325,7 +325,7 @@ def test_report_as_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert (ran.code, ran.err) == (0, "")
     assert (found["x"], found["y"], found["report"]) == (*KEYS, str(tmp_path / "r.html"))
     assert found["frontier"] == ["a1", "b1", "b2", "b3"]
-    assert found["variants"]["relu+l1"]["hypervolume"] == 2
+    assert found["variants"]["relu+l1"]["hypervolume"] == pytest.approx(3.72)
     assert found["stretches"]["l0 >= 3"]["frontier"] == ["a2", "b3"]
     by_name = {entry["run"]: entry for entry in found["runs"]}
     measured = by_name["a2"]["metrics"]["l0"]
@@ -410,9 +410,9 @@ def test_frontier_command_prints_and_writes(
     monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: outcomes)
     asked = ("frontier", tmp_path, "--split", "l0=3", "--csv", tmp_path / "runs.csv", "--quiet")
     found = json.loads(run(capfd, *asked, "--json").out)
-    assert (found["x"], found["y"], found["reference"]) == ("l0", "ce_degradation", [5, 4])
+    assert (found["x"], found["y"], found["reference"]) == ("l0", "ce_degradation", [5.4, 4.3])
     assert found["frontier"] == ["a1", "b1", "b2", "b3"]
-    assert found["variants"]["relu+l1"]["hypervolume"] == 2
+    assert found["variants"]["relu+l1"]["hypervolume"] == pytest.approx(3.72)
     assert found["variants"]["relu+l1"]["hypervolume_ci95"] == [None, None]
     assert found["stretches"]["l0 >= 3"]["frontier"] == ["a2", "b3"]
     by_pair = {(s["first"], s["second"], s["metric"]): s for s in found["savings"]}
@@ -423,7 +423,7 @@ def test_frontier_command_prints_and_writes(
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 9
     ran = run(capfd, *asked, "--markdown")
     assert (ran.code, ran.err) == (0, "")
-    assert r"| prolu/ste\+l1 | 3 | 3 | 6 |" in ran.out
+    assert r"| prolu/ste\+l1 | 3 | 3 | 8.22 |" in ran.out
     three = json.loads(run(capfd, "frontier", tmp_path, "-z", "mse", "--json", "--quiet").out)
     assert three["keys"] == ["l0", "ce_degradation", "mse"]
     assert three["frontier"] == ["a1", "b2", "a3"]
