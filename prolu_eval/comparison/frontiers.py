@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.analysis.pareto import beyond_worst
 from prolu_eval.comparison.judging import Finding, Measured, measured, same_tokens, weigh
 from prolu_eval.comparison.rows import FrontierPoints, Place, Row
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
@@ -20,8 +21,6 @@ Points = NDArray[np.float64]
 
 # Fewer runs span no frontier that one could move along.
 FEWEST = 3
-# How far the reference point lies beyond the baseline's worst values, as a fraction of their range.
-_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,6 @@ def hypervolume(points: Points, reference: Points) -> tuple[float, Points]:
     return float((widths * (reference[1] - y)).sum()), gradient
 
 
-def reference_point(baseline: Points) -> Points:
-    """A little beyond the worst of the baseline on both axes, whatever the current runs do. [2]"""
-    worst, best = baseline.max(0), baseline.min(0)
-    spread = np.where(worst > best, worst - best, np.abs(worst))
-    return np.asarray(worst + _MARGIN * spread)
-
-
 def hypervolume_tests(
     found: Sequence[Group], axes: Axes, tolerance: Tolerance | None
 ) -> list[Finding]:
@@ -112,7 +104,7 @@ def hypervolume_tests(
     tolerance = tolerance or parse_tolerances()[HYPERVOLUME]
     tests = []
     for group in found:
-        reference = reference_point(group.baseline.points)
+        reference = beyond_worst(group.baseline.points)
         labels = np.array([then.run.label for _, then in group.pairs])
         hook = f" at {group.pairs[0][1].run.hook}" if len(found) > 1 else ""
         parts = {f"frontier of {label}": labels == label for label in dict.fromkeys(labels)}

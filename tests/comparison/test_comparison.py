@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prolu_eval.analysis import hypervolume as moocore_hypervolume
+from prolu_eval.analysis.pareto import beyond_worst
 from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
-from prolu_eval.comparison.frontiers import hypervolume, reference_point
+from prolu_eval.comparison.frontiers import hypervolume
 from prolu_eval.comparison.rows import WEAK, Row
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRIC_VERSION
@@ -378,7 +379,7 @@ def test_hypervolumes_are_moocores(points: np.ndarray[Any, Any]) -> None:
 
 def test_the_gradient_of_a_hypervolume_is_that_of_small_moves() -> None:
     points = np.random.default_rng(5).normal(size=(9, 2))
-    reference = reference_point(points)
+    reference = beyond_worst(points)
     area, gradient = hypervolume(points, reference)
     for i, k in np.ndindex(*points.shape):
         moved = points.copy()
