@@ -74,7 +74,12 @@ __all__ = [
 ]
 
 
+# What 0.1.0 called things that have other names now.
+_FORMER = {"Options": "EvaluationOptions"}
+
+
 def __getattr__(name: str) -> Any:
+    name = _FORMER.get(name, name)
     if name == "__version__":
         return import_module("importlib.metadata").version("prolu-eval")
     if name not in _MODULES:

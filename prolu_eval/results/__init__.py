@@ -5,6 +5,7 @@ from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays).
 ``evaluation/`` beside the run, or under a results folder in one folder per run.
 """
 
+from prolu_eval.estimates import Estimate
 from prolu_eval.results.documents import (
     EXAMPLE,
     NAMES_ONLY,
@@ -32,6 +33,8 @@ from prolu_eval.results.store import (
 )
 from prolu_eval.results.table import frame, load_results
 
+Scalar = Estimate  # its name in 0.1.0
+
 __all__ = [
     "EXAMPLE",
     "FOLDER",
@@ -46,6 +49,7 @@ __all__ = [
     "Examples",
     "Result",
     "RunSummary",
+    "Scalar",
     "Selection",
     "Setting",
     "StoredArrays",

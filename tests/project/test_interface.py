@@ -111,3 +111,10 @@ def test_the_notebook_runs_in_under_15_lines(runs: Path, monkeypatch: pytest.Mon
     kinds = {kind for output in outputs for kind in output.get("data", {})}
     assert {"text/html", "application/vnd.plotly.v1+json"} <= kinds
     assert "pass" in "".join(output.get("text", "") for output in outputs)
+
+
+def test_names_of_the_first_version_still_work() -> None:
+    from prolu_eval.results import Scalar
+
+    assert prolu_eval.Options is prolu_eval.EvaluationOptions
+    assert Scalar is prolu_eval.Estimate
