@@ -7,6 +7,8 @@ from typing import Any
 
 _WIDTH = 100
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
+# Half a character, as damaged names may hold: no encoding has it, an escape does.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<key>\s*:)?|[{}\[\],]')
 
 
@@ -21,6 +23,7 @@ class JsonTextError(ValueError):
 def dumps(document: Any, indent: int = 0) -> str:
     """JSON with one item to a line, where an item is whatever fits on it and nests no further."""
     flat = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    flat = _SURROGATE.sub(lambda lone: f"\\u{ord(lone[0]):04x}", flat)
     children = document.values() if isinstance(document, dict) else document
     if not isinstance(document, dict | list) or (
         len(flat) + indent < _WIDTH and not any(isinstance(c, dict) for c in children)
