@@ -187,7 +187,7 @@ def test_a_senseless_norm_factor(tmp_path: Path, factor: Any) -> None:
         ("mlp_layer_2", 2, "blocks.2.hook_mlp_out"),
         ("attn_layer_2", 2, "blocks.2.hook_attn_out"),
         (None, 4, "blocks.4.hook_resid_post"),
-        ("resid_post_layer_2", None, None),
+        ("resid_post_layer_2", None, "blocks.2.hook_resid_post"),
     ],
 )
 def test_hooks(tmp_path: Path, submodule: str | None, layer: int | None, hook: str | None) -> None:
