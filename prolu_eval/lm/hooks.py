@@ -14,10 +14,9 @@ def hooked(module: nn.Module, side: Side, function: Callable[[Any], Any]) -> Ite
     """Call ``function`` on what enters or leaves a module; what it returns takes its place."""
 
     def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
-        value = function(output[0] if isinstance(output, tuple) else output)
-        if value is not None and isinstance(output, tuple):
-            return (value, *output[1:])
-        return value
+        several = isinstance(output, tuple | list)
+        value = function(output[0] if several else output)
+        return (value, *output[1:]) if several and value is not None else value
 
     def on_input(_: nn.Module, arguments: Any, keywords: dict[str, Any]) -> Any:
         if arguments:

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,11 @@ def _network(
     kinds = (AutoModelForCausalLM, AutoModelForImageTextToText)
     kind = next((k for k in kinds if type(config) in k._model_mapping), None)
     if kind is None or config.is_encoder_decoder:
-        what = "an encoder-decoder" if config.is_encoder_decoder else f"a {config.model_type}"
+        what = f"is a {config.model_type} model"
+        if config.is_encoder_decoder:
+            what = "has an encoder besides its decoder"
         raise ModelError(
-            name, f"is {what} model, and no causal language model", "name a causal language model"
+            name, f"{what}, and no causal language model", "name a causal language model"
         )
     network, report = kind.from_pretrained(
         place, dtype=dtype, device_map=device_map, output_loading_info=True, **given
@@ -195,20 +198,25 @@ def _tokenizer(place: str, revision: str | None) -> Any:
 
 
 def _bridge(name: str, place: str, network: Any) -> tuple[Any, dict[int, str]]:
-    import transformer_lens
-
+    version = metadata.version("transformer-lens")
     try:
         with quiet():
-            return bridge_over(place, network)
+            bridge, modules = bridge_over(place, network)
     except Exception as error:  # noqa: BLE001 (each architecture's adapter raises its own)
         unknown = str(error).startswith("Could not determine supported architecture")
         reason = "" if unknown else f" ({_reason(error)})"
-        version = getattr(transformer_lens, "__version__", "")
         raise ModelError(
             name,
             f"TransformerLens {version} has no hook points for {type(network).__name__}{reason}",
             "name a model of an architecture that it knows",
         ) from None
+    if not hasattr(bridge, "blocks"):
+        raise ModelError(
+            name,
+            f"has no one stack of blocks (TransformerLens {version}, {type(network).__name__})",
+            "name a model whose blocks follow one another",
+        )
+    return bridge, modules
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from prolu_eval.lm.loading import Loaded, load_network, official_name
 from prolu_eval.lm.passes import Pass, Passes
 from prolu_eval.lm.read_out import find_read_out
 from prolu_eval.lm.sites import Site, Unfit, hook_sites
-from prolu_eval.lm.trial import check_causal, tried
+from prolu_eval.lm.trial import FAILURES, check_causal, tried
 from prolu_eval.lm.unpadded import never_padded
 
 _USUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post",
@@ -37,13 +37,16 @@ class LanguageModel:
         self.dtype = next(self._network.parameters()).dtype
         self._trunk = self._network.base_model
         never_padded(self._trunk)
-        self._read_out = find_read_out(self._network, self._trunk, self.vocab_size)
-        trunk = None if self._read_out is None else self._trunk
-        self._passes = Passes(self._network, trunk, self._blocks)
         try:
+            self._read_out = find_read_out(self._network, self._trunk, self.vocab_size)
+            trunk = None if self._read_out is None else self._trunk
+            self._passes = Passes(self._network, trunk, self._blocks)
             check_causal(self._passes, self.vocab_size)
         except Unfit as reason:
             raise ModelError(name, str(reason), "name a causal language model") from None
+        except FAILURES as error:
+            reason = f"cannot be run in {str(self.dtype).removeprefix('torch.')} ({error})"
+            raise ModelError(name, reason, "pass another --dtype") from None
 
     @classmethod
     def load(
@@ -110,6 +113,9 @@ class LanguageModel:
                 self._tried[hook] = tried(self._passes, self._sites[hook], self.vocab_size)
             except Unfit as reason:
                 raise self._no_site(hook, str(reason)) from None
+            except FAILURES as error:
+                reason = f"makes the network fail when it is replaced ({error})"
+                raise self._no_site(hook, reason) from None
         return self._tried[hook]
 
     def width(self, hook: str) -> int:

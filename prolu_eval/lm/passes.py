@@ -147,7 +147,7 @@ class Passes:
 
     def _note_kind(self, index: int) -> Any:
         def note(module: nn.Module, arguments: Any, output: Any) -> None:
-            self._block_returns_tuple[index] = isinstance(output, tuple)
+            self._block_returns_tuple[index] = isinstance(output, tuple | list)
 
         return note
 

@@ -11,6 +11,9 @@ from prolu_eval.lm.sites import Site, Unfit
 # Few enough to cost nothing; no number of heads or experts that models have, so that an axis of
 # those is not taken for one of tokens.
 _ROWS = torch.Size((2, 13))
+# What networks raise that are run in a way, or in a type of numbers, that they are not made for.
+FAILURES = (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError,
+            NotImplementedError)  # fmt: skip
 
 
 def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
@@ -76,7 +79,7 @@ def _resumes(
 ) -> bool:
     try:
         resumed = passes.resume(tokens, site, clean, replacement)
-    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError):
+    except FAILURES:
         return False  # the network wants more of its blocks than a stream
     return _close(resumed, spliced)
 

@@ -1,18 +1,9 @@
-"""Every architecture that TransformerLens knows, tried at every hook name that prolu-eval offers.
+"""Every architecture that TransformerLens knows, tried at every hook that prolu-eval offers."""
 
-``python -m tests.helpers.architectures docs/architectures.md`` writes the table of the installed
-TransformerLens into the document; with ``--check`` it fails if that would change it.
-"""
-
-import argparse
 import contextlib
 import inspect
-import re
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +15,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
-from transformers.utils import logging
 
 from prolu_eval.errors import ModelError
 from prolu_eval.lm import LanguageModel
@@ -78,9 +68,9 @@ _MORE: dict[str, dict[str, Any]] = {
     "recurrent_gemma": {"block_types": ["recurrent", "attention"]},
     "zamba2": {"layers_block_type": ["hybrid", "hybrid"], "num_mem_blocks": 1},
 }  # fmt: skip
-_TEXT_OF = {"qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
 _VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
-           "num_attention_heads": 4, "image_size": 28, "patch_size": 14}  # fmt: skip
+           "num_attention_heads": 4, "image_size": 28, "patch_size": 14, "depth": 1,
+           "num_heads": 4, "out_hidden_size": 32}  # fmt: skip
 _IDS = {"image_token_id": 61, "image_token_index": 61}
 # Multimodal models: what their configuration needs besides a text model and a vision model.
 _MULTIMODAL: dict[str, tuple[str, str | None, dict[str, Any]]] = {
@@ -91,6 +81,7 @@ _MULTIMODAL: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "llava_onevision": ("qwen2", "siglip_vision_model", _IDS),
     "mistral3": ("mistral", "pixtral", {"spatial_merge_size": 1, **_IDS}),
 }
+_MOST_PARAMETERS = 3_000_000
 USUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post",
          "attn.hook_z", "mlp.hook_post")  # fmt: skip
 
@@ -117,15 +108,18 @@ def tiny_config(architecture: str) -> Any:
         LookupError: if none is known here, because its other parts would be large.
     """
     model_type = known()[architecture]
-    if model_type in _MULTIMODAL and architecture.endswith("ConditionalGeneration"):
-        text, vision, more = _MULTIMODAL[model_type]
-        parts = {"text_config": {"model_type": text, **_sizes(text)}}
-        if vision is not None:
-            parts["vision_config"] = {"model_type": vision, **_VISION}
-        return CONFIG_MAPPING[model_type](**parts, **more)
+    cls = CONFIG_MAPPING[model_type]
     if architecture.endswith("ConditionalGeneration"):
-        raise LookupError("no tiny configuration: its parts for other inputs are large")
-    model_type = _TEXT_OF.get(model_type, model_type)
+        text_class = getattr(cls, "sub_configs", {}).get("text_config")
+        usual = (getattr(text_class, "model_type", None), None, {})
+        text, vision, more = _MULTIMODAL.get(model_type, usual)
+        if text not in CONFIG_MAPPING:
+            raise LookupError("no tiny configuration: its parts for other inputs are large")
+        kind = {} if vision is None else {"model_type": vision}
+        parts = {"text_config": {"model_type": text, **_sizes(text)}}
+        return cls(**parts, vision_config=kind | _VISION, **more)
+    if f"{model_type}_text" in CONFIG_MAPPING:
+        model_type = f"{model_type}_text"
     return CONFIG_MAPPING[model_type](**_sizes(model_type))
 
 
@@ -138,11 +132,19 @@ def _sizes(model_type: str) -> dict[str, Any]:
 
 
 def save_tiny(architecture: str, folder: Path) -> None:
-    """Write a random model of an architecture, without a tokenizer."""
+    """Write a random model of an architecture, without a tokenizer.
+
+    Raises:
+        LookupError: as :func:`tiny_config`.
+    """
     config = tiny_config(architecture)
-    torch.manual_seed(0)
     causal = type(config) in AutoModelForCausalLM._model_mapping
     kind = AutoModelForCausalLM if causal else AutoModelForImageTextToText
+    with torch.device("meta"):
+        n = sum(parameter.numel() for parameter in kind.from_config(config).parameters())
+    if n > _MOST_PARAMETERS:
+        raise LookupError(f"no tiny configuration is known here ({n} parameters)")
+    torch.manual_seed(0)
     model = kind.from_config(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0 if parameter.ndim > 1 else 1, 0.15)
@@ -151,10 +153,15 @@ def save_tiny(architecture: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of the hooks of an architecture: None where spliced, else the reason."""
+    """What became of the hooks of an architecture: None where spliced, else the reason.
+
+    ``adds_up`` says whether hook_resid_post is the sum of hook_resid_pre, hook_attn_out and
+    hook_mlp_out in every block that has them all.
+    """
 
     hooks: Mapping[str, str | None]
-    whole_passes: frozenset[str]
+    whole_passes: frozenset[str] = frozenset()
+    adds_up: bool | None = None
     refused: str | None = None
 
     @property
@@ -168,11 +175,13 @@ def try_architecture(architecture: str, folder: Path) -> Tried:
     try:
         save_tiny(architecture, folder)
     except LookupError as error:
-        return Tried({}, frozenset(), str(error.args[0]))
+        return Tried({}, refused=str(error.args[0]))
+    except Exception as error:  # noqa: BLE001 (configurations of all kinds raise anything)
+        return Tried({}, refused=f"no tiny configuration is known here ({type(error).__name__})")
     try:
-        model = LanguageModel.load(str(folder), device="cpu", dtype=torch.float64)
+        model = _load(folder)
     except ModelError as error:
-        return Tried({}, frozenset(), error.reason)
+        return Tried({}, refused=error.reason)
     results: dict[str, str | None] = {}
     first_of: dict[tuple[Any, ...], str] = {}
     whole = set()
@@ -190,7 +199,17 @@ def try_architecture(architecture: str, folder: Path) -> Tried:
             with contextlib.suppress(ModelError):
                 model.site(hook)
                 results[hook] = "WRONG: offered, but no module's input or output"
-    return Tried(results, frozenset(whole))
+    return Tried(results, frozenset(whole), _adds_up(model, results))
+
+
+def _load(folder: Path) -> LanguageModel:
+    """The model in float64, or in float32 if it does not run in that."""
+    try:
+        return LanguageModel.load(str(folder), device="cpu", dtype=torch.float64)
+    except ModelError as error:
+        if "cannot be run in float64" not in error.reason:
+            raise
+    return LanguageModel.load(str(folder), device="cpu", dtype=torch.float32)
 
 
 def _try_hook(model: LanguageModel, hook: str) -> str | None:
@@ -202,7 +221,7 @@ def _try_hook(model: LanguageModel, hook: str) -> str | None:
     clean = model.clean(tokens, hook)
     with plain(model, site, lambda value: value):
         expected = model._network(input_ids=tokens, use_cache=False).logits
-    if not torch.equal(model.logits(clean.hidden), expected):
+    if _error(model.logits(clean.hidden), expected) > 1e-5:
         return "WRONG: clean logits"
     replacement = clean.activation * torch.linspace(-1, 2, clean.activation.shape[-1])
     zero = torch.zeros_like(clean.activation)
@@ -244,7 +263,8 @@ def plain(model: LanguageModel, site: Site, put: Any) -> Iterator[None]:
     module = model._network.get_submodule(port.module)
 
     def on_output(_: Any, arguments: Any, output: Any) -> Any:
-        return (put(output[0]), *output[1:]) if isinstance(output, tuple) else put(output)
+        several = isinstance(output, tuple | list)
+        return (put(output[0]), *output[1:]) if several else put(output)
 
     def on_input(_: Any, arguments: Any, keywords: Any) -> Any:
         if arguments:
@@ -263,27 +283,18 @@ def plain(model: LanguageModel, site: Site, put: Any) -> Iterator[None]:
         handle.remove()
 
 
+def _adds_up(model: LanguageModel, results: Mapping[str, str | None]) -> bool | None:
+    tokens = torch.arange(1, 23).view(2, 11)
+    names = ("hook_resid_post", "hook_resid_pre", "hook_attn_out", "hook_mlp_out")
+    found = []
+    for block in range(model.n_blocks):
+        hooks = [f"blocks.{block}.{name}" for name in names]
+        if all(hook in results and results[hook] is None for hook in hooks):
+            post, *parts = (model.activations(tokens, hook) for hook in hooks)
+            same = all(part.shape == post.shape for part in parts)
+            found.append(same and _error(sum(parts, torch.zeros_like(post)), post) < 1e-5)
+    return all(found) if found else None
+
+
 def _error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
-
-
-if __name__ == "__main__":
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    import time
-    for name in sys.argv[1:] or known():
-        t = time.time()
-        with tempfile.TemporaryDirectory() as d:
-            try:
-                r = try_architecture(name, Path(d))
-            except Exception as e:
-                import traceback
-                tb = traceback.extract_tb(e.__traceback__)[-1]
-                print(name, "EXC", type(e).__name__, str(e)[:200].replace("\n", " "), tb.filename[-40:], tb.lineno, flush=True)
-                continue
-        ok = sum(v is None for v in r.hooks.values())
-        print(name, f"{time.time()-t:.1f}s", r.refused or f"{ok} of {len(r.hooks)}", sorted(r.whole_passes)[:5], flush=True)
-        reasons = {}
-        for h, v in r.hooks.items():
-            if v is not None: reasons.setdefault(v, []).append(h.removeprefix("blocks."))
-        for v, hs in reasons.items(): print("   ", v, hs[:6], len(hs), flush=True)
