@@ -101,7 +101,7 @@ def official_name(name: str) -> str:
 def _is_local(name: str, place: str) -> bool:
     """Whether a model is a folder here rather than a name on the hub."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     if Path(place).exists():
         if not (Path(place) / "config.json").exists():

@@ -45,8 +45,8 @@ class LanguageModel:
         except Unfit as reason:
             raise ModelError(name, str(reason), "name a causal language model") from None
         except FAILURES as error:
-            reason = f"cannot be run in {str(self.dtype).removeprefix('torch.')} ({error})"
-            raise ModelError(name, reason, "pass another --dtype") from None
+            failed = f"cannot be run in {str(self.dtype).removeprefix('torch.')} ({error})"
+            raise ModelError(name, failed, "pass another --dtype") from None
 
     @classmethod
     def load(
@@ -114,8 +114,8 @@ class LanguageModel:
             except Unfit as reason:
                 raise self._no_site(hook, str(reason)) from None
             except FAILURES as error:
-                reason = f"makes the network fail when it is replaced ({error})"
-                raise self._no_site(hook, reason) from None
+                failed = f"makes the network fail when it is replaced ({error})"
+                raise self._no_site(hook, failed) from None
         return self._tried[hook]
 
     def width(self, hook: str) -> int:

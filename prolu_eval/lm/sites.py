@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Side = Literal["input", "output"]
 
@@ -82,12 +82,12 @@ class Site:
             value = value.unflatten(0, rows)
         if value.ndim < 3 or value.shape[:2] != rows:
             raise Unfit(f"passes a tensor of shape {list(value.shape)} for {list(rows)} tokens")
-        value = value.flatten(2)
+        activation: Tensor = value.flatten(2)
         if self.added_at is None and self.scale != 1:
-            value = value * self.scale
+            activation = activation * self.scale
         if self.offset is not None:
-            value = value - self.offset.to(value)
-        return value - value.mean(-1, keepdim=True) if self.centred else value
+            activation = activation - self.offset.to(activation)
+        return activation - activation.mean(-1, keepdim=True) if self.centred else activation
 
     def written(self, activation: Tensor, value: Tensor) -> Tensor:
         """What has to pass in the place of ``value`` for the site to have an activation.
@@ -101,7 +101,7 @@ class Site:
         return activation.reshape(value.shape).to(value, copy=True)
 
 
-def bridge_over(place: str, network: nn.Module) -> tuple[Any, dict[int, str]]:
+def bridge_over(place: str, network: Any) -> tuple[Any, dict[int, str]]:
     """TransformerLens's bridge over a second module tree, and the path of each HF module by id.
 
     A bridge rebuilds the tree that it is given and changes its configuration, so it gets one of its

@@ -111,7 +111,8 @@ def tiny_config(architecture: str) -> Any:
     cls = CONFIG_MAPPING[model_type]
     if architecture.endswith("ConditionalGeneration"):
         text_class = getattr(cls, "sub_configs", {}).get("text_config")
-        usual = (getattr(text_class, "model_type", None), None, {})
+        usual: tuple[str, str | None, dict[str, Any]]
+        usual = (getattr(text_class, "model_type", ""), None, {})
         text, vision, more = _MULTIMODAL.get(model_type, usual)
         if text not in CONFIG_MAPPING:
             raise LookupError("no tiny configuration: its parts for other inputs are large")
