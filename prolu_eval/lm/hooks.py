@@ -16,7 +16,7 @@ def hooked(module: nn.Module, side: Side, function: Callable[[Any], Any]) -> Ite
     def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
         several = isinstance(output, tuple | list)
         value = function(output[0] if several else output)
-        return (value, *output[1:]) if several and value is not None else value
+        return type(output)((value, *output[1:])) if several and value is not None else value
 
     def on_input(_: nn.Module, arguments: Any, keywords: dict[str, Any]) -> Any:
         if arguments:

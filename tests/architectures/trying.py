@@ -265,7 +265,7 @@ def plain(model: LanguageModel, site: Site, put: Any) -> Iterator[None]:
 
     def on_output(_: Any, arguments: Any, output: Any) -> Any:
         several = isinstance(output, tuple | list)
-        return (put(output[0]), *output[1:]) if several else put(output)
+        return type(output)((put(output[0]), *output[1:])) if several else put(output)
 
     def on_input(_: Any, arguments: Any, keywords: Any) -> Any:
         if arguments:
