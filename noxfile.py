@@ -112,6 +112,21 @@ def interop(session: nox.Session) -> None:
     )
 
 
+@nox.session
+@nox.parametrize("lens", ["3.9.0", "4.3.0"])
+def architectures(session: nox.Session, lens: str) -> None:
+    """Try every architecture of a TransformerLens; `-- save` writes docs/architectures.md.
+
+    The document is of the versions named here: others have other architectures and other hooks.
+    """
+    install(session, f"transformer-lens=={lens}", "transformers==5.24.0", "-e", ".[test]")
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    if "save" in session.posargs:
+        session.run("python", "-m", "tests.architectures.document", env=one_thread)
+        return
+    session.run("pytest", "-n", "2", "tests/architectures", *session.posargs, env=one_thread)
+
+
 def _install_peers(session: nox.Session) -> None:
     install(
         session,

@@ -49,8 +49,8 @@ def plain(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencod
         zeroed = clean.activation * ~counted[..., None]
         for hidden in (
             clean.hidden,
-            model.splice(ids, hook, clean, spliced),
-            model.splice(ids, hook, clean, zeroed),
+            model.splice(ids, hook, spliced),
+            model.splice(ids, hook, zeroed),
         ):
             logits = model.logits(hidden)[:, :-1].flatten(0, 1)
             torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prolu_eval.errors import ProluEvalError
+
 SCHEMA_VERSION = 1
 # 1: first version (2026-11)
 
@@ -104,8 +106,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Broken:
-    """A checkpoint that was recognised and could not be read: where, and the sentence why."""
+    """A checkpoint that was recognised and could not be read: where, and why."""
 
     name: str
     path: Path
-    error: str
+    cause: ProluEvalError
+
+    @property
+    def error(self) -> str:
+        """The sentence why."""
+        return str(self.cause)

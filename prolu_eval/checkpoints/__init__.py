@@ -1,7 +1,7 @@
 """Finding and loading checkpoints. A new format is one module and one line in :data:`FORMATS`."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,11 @@ _CONFIG_OF = {
     "sae_weights.safetensors": "cfg.json",
     "sae.safetensors": "config.json or cfg.json",
 }
+_WEIGHTS_OF = {
+    "cfg.json": "sae_weights.safetensors or sae.safetensors",
+    "final_config.yaml": "samples_N.pt",
+}
+_NAMED = 3  # files of which a sentence names each
 
 
 def discover(path: str | Path) -> list[Run | Broken]:
@@ -67,14 +72,15 @@ def discover(path: str | Path) -> list[Run | Broken]:
         found = [_kept_at(item, hub.results_folder(path), root) for item in found]
     found += [_closed(error, root) for error in closed]
     if not found:
-        raise CheckpointError(root, "holds no checkpoint", f"formats known: {', '.join(FORMATS)}")
+        raise CheckpointError(root, _nothing_in(root), f"formats known: {', '.join(FORMATS)}")
     return found
 
 
 def skipped(path: str | Path) -> list[tuple[Path, str]]:
     """What :func:`discover` passes over in or below a folder, and why, in order of path.
 
-    These are files of weights that belong to no checkpoint, and links to folders.
+    These are files of weights that belong to no checkpoint, configurations without weights, and
+    links to folders.
     """
     root = hub.local(path)
     if root.is_file():
@@ -86,13 +92,39 @@ def skipped(path: str | Path) -> list[tuple[Path, str]]:
         found += [(p, "links to folders are not followed") for p in paths if p.is_symlink()]
         subfolders[:] = (name for name in subfolders if name != FOLDER)
         if Path(folder) not in folders:
-            found += [(Path(folder, n), _why(n)) for n in files if n.endswith(_WEIGHTS)]
+            reasons = ((Path(folder, name), _why(name, files)) for name in files)
+            found += [(place, reason) for place, reason in reasons if reason is not None]
     return sorted(found)
 
 
-def _why(name: str) -> str:
-    config = _CONFIG_OF.get(name)
-    return f"there is no {config} beside it" if config else "its format is unknown"
+def _why(name: str, beside: Collection[str]) -> str | None:
+    """Why a file is of no checkpoint; None for what is no file of one anyway."""
+    if name.endswith(_WEIGHTS):
+        config = _CONFIG_OF.get(name)
+        if config is not None:
+            return f"there is no {config} beside it"
+        model = name.startswith(("model", "pytorch_model")) and "config.json" in beside
+        return "it is a language model's" if model else "its format is unknown"
+    if name in _WEIGHTS_OF and not any(file.endswith(_WEIGHTS) for file in beside):
+        return f"there is no {_WEIGHTS_OF[name]} beside it"
+    return None
+
+
+def _nothing_in(root: Path) -> str:
+    """That there is no checkpoint, with every reason that is known."""
+    if root.is_file():
+        reason = _why(root.name, [p.name for p in root.parent.iterdir()])
+        return f"is no checkpoint: {reason or 'it is no file of weights'}"
+    files: dict[str, list[str]] = {}
+    for place, reason in skipped(root):
+        files.setdefault(reason, []).append(place.relative_to(root).as_posix())
+    reasons = [f"{_some(places)}: {reason}" for reason, places in files.items()]
+    return f"holds no checkpoint ({'; '.join(reasons)})" if reasons else "holds no checkpoint"
+
+
+def _some(places: list[str]) -> str:
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return ", ".join(places[:_NAMED]) + more
 
 
 def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
@@ -103,9 +135,9 @@ def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
 
 def _closed(error: OSError, root: Path) -> Broken:
     folder = Path(error.filename)
-    sentence = f"{folder}: cannot be listed ({error.strerror}); make it readable."
     name = printable(folder.relative_to(root).as_posix())
-    return Broken(name, folder, printable(sentence))
+    reason = f"cannot be listed ({error.strerror})"
+    return Broken(name, folder, CheckpointError(folder, reason, "make it readable"))
 
 
 def _places(
@@ -134,7 +166,7 @@ def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
             if file.suffix == ".safetensors":
                 check_safetensors(file)
     except ProluEvalError as error:
-        return [Broken(name, place, str(error))]
+        return [Broken(name, place, error)]
     return [
         replace(r, name=name if r.part is None else f"{name}:{printable(r.part)}") for r in runs
     ]
@@ -188,5 +220,5 @@ def load_sae(path: str | Path) -> SparseAutoencoder:
             path, f"holds {len(found)} checkpoints ({names}, ...)", "name one of them"
         )
     if isinstance(found[0], Broken):
-        raise CheckpointError(path, f"cannot be loaded ({found[0].error})", "mend it")
+        raise found[0].cause
     return load_run(found[0])

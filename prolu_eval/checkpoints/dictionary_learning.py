@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
+from prolu_eval.checkpoints.hook_names import ASKED_FOR, of_free_name
 from prolu_eval.checkpoints.reading import read_json, validate
 from prolu_eval.checkpoints.torch_files import read_torch
 from prolu_eval.errors import CheckpointError
@@ -177,20 +178,25 @@ def _problems(variant: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 
 def _hook_problems(config: _Config) -> tuple[str, ...]:
+    name, layer = config.trainer.submodule_name, config.trainer.layer
     if config.buffer is not None and config.buffer.io == "in":
-        return ("it reads the input of a submodule, whose hook point must be given with --hook",)
+        return (f"it reads the input of a submodule, whose hook point is unknown: {ASKED_FOR}",)
+    if _hook(config) is None:
+        where = "" if layer is None else f" of layer {layer}"
+        return (f"the hook point of its submodule {name!r}{where} is unknown: {ASKED_FOR}",)
+    if not name:
+        return (f"it does not name its submodule: the output of layer {layer} is taken for it",)
     return ()
 
 
 def _hook(config: _Config) -> str | None:
-    layer, name = config.trainer.layer, (config.trainer.submodule_name or "").lower()
-    if layer is None or layer < 0 or _hook_problems(config):
+    """The hook point of a submodule, whose name is free; the library's examples leave it out."""
+    layer, name = config.trainer.layer, config.trainer.submodule_name
+    if (config.buffer is not None and config.buffer.io == "in") or (layer or 0) < 0:
         return None
-    if "mlp" in name:
-        return f"blocks.{layer}.hook_mlp_out"
-    if "attn" in name or "attention" in name:
-        return f"blocks.{layer}.hook_attn_out"
-    return f"blocks.{layer}.hook_resid_post"
+    if not name:
+        return None if layer is None else f"blocks.{layer}.hook_resid_post"
+    return of_free_name(name, layer)
 
 
 def _about(config: _Config, variant: str, document: dict[str, Any]) -> dict[str, Any]:

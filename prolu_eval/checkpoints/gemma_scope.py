@@ -26,6 +26,9 @@ _HOOKS = {
     r"post_feedforward_layernorm\.output": "hook_mlp_out",
     r"self_attn\.o_proj\.input": "attn.hook_z",
 }
+_REPOSITORY = re.compile(
+    r"gemma-scope-(?P<size>\d+b)-(?P<tuned>pt|it)-(?P<site>res|mlp|att|transcoders)(?![a-z])"
+)
 _PATH_HOOKS = {
     "resid_post": "hook_resid_post",
     "attn_out": "attn.hook_z",
@@ -53,8 +56,8 @@ def _find_second(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 
 def _first(folder: Path) -> Mapping[str | None, Content]:
     path = folder / _NPZ
-    parts = folder.absolute().parts
-    if any("transcoder" in part for part in parts):
+    repository, parts = _repository(folder)
+    if "transcoder" in repository:
         raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
     shapes = {_NAMES.get(name, name): shape for name, shape in npz_shapes(path).items()}
     d_sae, d_in = _sizes(shapes, path)
@@ -67,8 +70,8 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
         }
 
     about = {
-        "hook": _path_hook(parts),
-        "model": _path_model(parts),
+        "hook": _path_hook(repository, parts),
+        "model": _path_model(repository),
         "context_length": 1024,
         "weight_processing": "none",
     }
@@ -95,18 +98,34 @@ def _sizes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> tuple[int, int]
     return shape[0], shape[1]
 
 
-def _path_hook(parts: tuple[str, ...]) -> str | None:
+def _repository(folder: Path) -> tuple[str, tuple[str, ...]]:
+    """The name of the repository that a folder lies in, and the folders from there on.
+
+    The nearest folder above that is named as Gemma Scope's repositories are, by itself or in the
+    hub's cache; else the one that holds ``layer_20/width_16k/average_l0_71``. What lies further
+    above says nothing.
+    """
+    parts = folder.absolute().parts
+    for index in range(len(parts) - 1, -1, -1):
+        if _REPOSITORY.search(parts[index]):
+            return parts[index], parts[index + 1 :]
+    return parts[-4] if len(parts) > 3 else "", parts[-3:]
+
+
+def _path_hook(repository: str, parts: tuple[str, ...]) -> str | None:
     if "embedding" in parts:
         return "hook_embed"
-    joined = "/".join(parts)
-    layer = re.search(r"layer_(\d+)(/|$)", joined)
-    site = re.search(r"gemma-scope-\w+-\w+-(res|mlp|att)\b", joined)
-    return f"blocks.{layer[1]}.{_SITES[site[1]]}" if layer and site else None
+    layer = next((m[1] for p in parts if (m := re.fullmatch(r"layer_(\d+)", p))), None)
+    site = _REPOSITORY.search(repository)
+    known = layer is not None and site is not None and site["site"] in _SITES
+    return f"blocks.{layer}.{_SITES[site['site']]}" if known and site else None
 
 
-def _path_model(parts: tuple[str, ...]) -> str | None:
-    match = re.search(r"gemma-scope-(\d+b)-(pt|it)-", "/".join(parts))
-    return f"google/gemma-2-{match[1]}{'-it' if match[2] == 'it' else ''}" if match else None
+def _path_model(repository: str) -> str | None:
+    match = _REPOSITORY.search(repository)
+    if match is None:
+        return None
+    return f"google/gemma-2-{match['size']}{'-it' if match['tuned'] == 'it' else ''}"
 
 
 def _second_files(folder: Path) -> tuple[Path, ...]:
@@ -123,7 +142,7 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
             config_path, f"unknown architecture {config.architecture!r}", "known is jump_relu"
         )
     arrays = {_NAMES.get(name, name): array for name, array in read_safetensors(path).items()}
-    kind = next((p for p in folder.absolute().parts if p in ("transcoder", "clt")), None)
+    kind = re.match(r"transcoder|clt", folder.absolute().parent.name)
     elsewhere = config.hf_hook_point_out not in (None, config.hf_hook_point_in)
     if kind or elsewhere or "affine_skip_connection" in arrays:
         raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
@@ -151,8 +170,10 @@ def _configured_hook(config: _Config) -> str | None:
 
 
 def _second_path_hook(folder: Path) -> str | None:
-    match = re.search(r"/(resid_post|attn_out|mlp_out)\w*/layer_(\d+)_", f"{folder.absolute()}/")
-    return f"blocks.{match[2]}.{_PATH_HOOKS[match[1]]}" if match else None
+    """By the two folders that Gemma Scope 2 has: ``resid_post_all/layer_9_width_16k_l0_big``."""
+    site = re.fullmatch(r"(resid_post|attn_out|mlp_out)(_all)?", folder.absolute().parent.name)
+    layer = re.match(r"layer_(\d+)_", folder.absolute().name)
+    return f"blocks.{layer[1]}.{_PATH_HOOKS[site[1]]}" if site and layer else None
 
 
 def _second_model(name: str | None) -> str | None:

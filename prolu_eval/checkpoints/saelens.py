@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, Fold, foreign
 from prolu_eval.checkpoints.folding import fold_decoder_norms
+from prolu_eval.checkpoints.hook_names import DOUBTFUL, of_module
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.checkpoints.saelens_config import (
     Config,
@@ -81,7 +82,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         _options(config, architecture, path),
         config.apply_b_dec_to_input,
         RUN_TIME.get(normalisation(config.normalize_activations), "none"),
-        problems(metadata),
+        problems(metadata) + _hook_problems(metadata),
         _about(config, metadata, architecture, document),
     )
     return {None: content}
@@ -182,13 +183,19 @@ def _options(config: Config, architecture: str, path: Path) -> dict[str, Any]:
     return {"k": float(k)}
 
 
+def _hook_problems(metadata: Metadata) -> tuple[str, ...]:
+    """What is doubtful about a hook point that is named as a module of the Hugging Face model."""
+    hook = of_module(metadata.hook_name or "") or ""
+    return (DOUBTFUL,) if hook.endswith(("mlp_out", "attn_out")) else ()
+
+
 def _about(
     config: Config, metadata: Metadata, architecture: str, document: dict[str, Any]
 ) -> dict[str, Any]:
     trained_as = metadata.training_architecture
     coefficient = config.l1_coefficient if architecture != "jumprelu" else config.l0_coefficient
     about: dict[str, Any] = {
-        "hook": metadata.hook_name,
+        "hook": of_module(metadata.hook_name or "") or metadata.hook_name,
         "model": metadata.model_name,
         "dataset": metadata.dataset_path,
         "context_length": metadata.context_size,

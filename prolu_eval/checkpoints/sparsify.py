@@ -8,18 +8,13 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
+from prolu_eval.checkpoints.hook_names import ASKED_FOR, DOUBTFUL, of_module
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import WEIGHTS_FILE
 
 _CONFIG = "cfg.json"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec"}
-_MODULES = {
-    r"(layers|h|blocks)\.(\d+)": "blocks.{}.hook_resid_post",
-    r"(layers|h|blocks)\.(\d+)\.mlp": "blocks.{}.hook_mlp_out",
-    r"(layers|h|blocks)\.(\d+)\.(attn|self_attn|attention)": "blocks.{}.hook_attn_out",
-    r"(embed_tokens|wte|embed_in)()": "hook_embed",
-}
 
 
 class _Config(BaseModel):
@@ -120,14 +115,10 @@ def _hook_folder(folder: Path) -> Path:
 
 def _hook(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     name = _hook_folder(folder).name
-    for pattern, hook in _MODULES.items():
-        if match := re.fullmatch(rf"(?:.*\.)?{pattern}", name):
-            doubtful = (
-                "on models with norms after a block's parts (Gemma 2 and 3) sparsify reads before "
-                "that norm, the hook point after it",
-            )
-            return hook.format(match[2]), doubtful if hook.endswith(("mlp_out", "attn_out")) else ()
-    return None, (f"the hook point of {name!r} is unknown: give it with --hook",)
+    hook = of_module(name)
+    if hook is None:
+        return None, (f"the hook point of {name!r} is unknown: {ASKED_FOR}",)
+    return hook, (DOUBTFUL,) if hook.endswith(("mlp_out", "attn_out")) else ()
 
 
 FORMAT = foreign("sparsify", "eai-sparsify", _find, _interpret, _files)

@@ -45,11 +45,10 @@ def _coefficient(item: "Run | Broken") -> float:
 def _describe(item: "Run | Broken") -> dict[str, Any]:
     from prolu_eval.analysis.biases import bias_distribution
     from prolu_eval.checkpoints import load_run
-    from prolu_eval.errors import CheckpointError
     from prolu_eval.runs import Broken
 
     if isinstance(item, Broken):
-        raise CheckpointError(item.path, f"cannot be loaded ({item.error})", "mend it")
+        raise item.cause
     bias = load_run(item).encoder_bias()
     return {
         "run": item.name,

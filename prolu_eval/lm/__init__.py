@@ -9,6 +9,7 @@ runs them, and its bridge forces eager attention). Passes end at the final hidde
 """
 
 from prolu_eval.lm.loading import official_name
-from prolu_eval.lm.model import LanguageModel, Pass
+from prolu_eval.lm.model import LanguageModel
+from prolu_eval.lm.passes import Pass
 
 __all__ = ["LanguageModel", "Pass", "official_name"]

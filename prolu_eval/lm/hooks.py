@@ -4,28 +4,27 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from prolu_eval.lm.sites import Side
 
 
 @contextlib.contextmanager
-def hooked(
-    module: nn.Module, side: Side, function: Callable[[Tensor], Tensor | None]
-) -> Iterator[None]:
+def hooked(module: nn.Module, side: Side, function: Callable[[Any], Any]) -> Iterator[None]:
     """Call ``function`` on what enters or leaves a module; what it returns takes its place."""
 
     def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
-        value = function(output[0] if isinstance(output, tuple) else output)
-        if value is not None and isinstance(output, tuple):
-            return (value, *output[1:])
-        return value
+        several = isinstance(output, tuple | list)
+        value = function(output[0] if several else output)
+        return type(output)((value, *output[1:])) if several and value is not None else value
 
     def on_input(_: nn.Module, arguments: Any, keywords: dict[str, Any]) -> Any:
         if arguments:
             value = function(arguments[0])
             return None if value is None else ((value, *arguments[1:]), keywords)
-        name = "hidden_states" if "hidden_states" in keywords else next(iter(keywords))
+        name = "hidden_states" if "hidden_states" in keywords else next(iter(keywords), None)
+        if name is None:
+            return None
         value = function(keywords[name])
         return None if value is None else (arguments, {**keywords, name: value})
 
@@ -59,12 +58,3 @@ def removing(handle: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def into(found: dict[str, Tensor], key: str) -> Callable[[Tensor], None]:
-    """A function that keeps what it is called with under a key."""
-
-    def keep(value: Tensor) -> None:
-        found[key] = value
-
-    return keep

@@ -1,9 +1,14 @@
-"""Bringing a Hugging Face model into memory, and telling it from any other."""
+"""Bringing a Hugging Face model into memory, and telling it from any other.
+
+Nothing that a model brings is executed, and nothing is installed for it.
+"""
 
 import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,28 @@ import torch
 from torch import nn
 
 from prolu_eval.embedded import MODEL_PATH
-from prolu_eval.errors import ModelError
+from prolu_eval.errors import ModelError, ProluEvalError
 from prolu_eval.lm.sites import bridge_over
 from prolu_eval.runs import EMBEDDED_MODEL
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
+                    "vocab.txt", "spiece.model", "tekken.json")  # fmt: skip
+_MOVED = "pass --model with the folder where it is now, or its name on the hub"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network, and what is known about it.
+
+    ``bridge`` is TransformerLens's over a second tree of the network's modules, and ``modules``
+    the path of each by id; ``tokenizer`` is the model's own, as it was saved, or None.
+    """
+
+    network: Any
+    bridge: Any
+    modules: dict[int, str]
+    tokenizer: Any
+    fingerprint: str
 
 
 def load_network(
@@ -22,41 +46,31 @@ def load_network(
     device_map: str | None,
     dtype: torch.dtype,
     revision: str | None,
-) -> tuple[nn.Module, Any, dict[int, str], str]:
-    """A network, TransformerLens's bridge for it, its modules' paths by id, and a fingerprint.
-
-    ``name`` is an official one.
+) -> Loaded:
+    """The network of a name, which is an official one.
 
     Raises:
         ModelError: as :meth:`prolu_eval.lm.LanguageModel.load`.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     place = str(MODEL_PATH) if name == EMBEDDED_MODEL else name
+    local = _is_local(name, place)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    local = Path(place).exists()
-    if local and not (Path(place) / "config.json").exists():
-        raise ModelError(
-            name, "is no model folder (no config.json)", "name a Hugging Face model folder"
-        )
     try:
         with quiet():
-            network = AutoModelForCausalLM.from_pretrained(
-                place, revision=revision, dtype=dtype, device_map=device_map
-            )
+            network = _network(name, place, revision, dtype, device_map)
             if device_map is None:
                 network = network.to(device)
             fuse_activations(network)
-            tokenizer = AutoTokenizer.from_pretrained(place, revision=revision)
-            bridge, modules = bridge_over(place, network, tokenizer)
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            tokenizer = _tokenizer(place, revision)
+    except ProluEvalError:
+        raise
+    except Exception as error:  # noqa: BLE001 (files and architectures of all kinds raise anything)
         what = "folder cannot be loaded" if local else "is no local folder, and the hub failed"
-        raise ModelError(
-            name, f"{what} ({reason})", "check the name, the files and the architecture"
-        ) from None
+        remedy = "check the files and the architecture" if local else f"check the name, or {_MOVED}"
+        raise ModelError(name, f"{what} ({_reason(error)})", remedy) from None
+    bridge, modules = _bridge(name, place, network)
     fingerprint = _fingerprint(Path(place) if local else None, place, revision, network)
-    return network, bridge, modules, fingerprint
+    return Loaded(network, bridge, modules, tokenizer, fingerprint)
 
 
 def fuse_activations(network: nn.Module) -> None:
@@ -84,6 +98,132 @@ def official_name(name: str) -> str:
     return aliases.get(name.lower(), name)
 
 
+def _is_local(name: str, place: str) -> bool:
+    """Whether a model is a folder here rather than a name on the hub."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    if Path(place).exists():
+        if not (Path(place) / "config.json").exists():
+            raise ModelError(
+                name, "is no model folder (no config.json)", "name a Hugging Face model folder"
+            )
+        return True
+    try:
+        validate_repo_id(place)
+    except HFValidationError:
+        raise ModelError(name, "is a folder that is not there", _MOVED) from None
+    return False
+
+
+def _network(
+    name: str, place: str, revision: str | None, dtype: torch.dtype, device_map: str | None
+) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    given: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(place, **given)
+    kinds = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    kind = next((k for k in kinds if type(config) in k._model_mapping), None)
+    if kind is None or config.is_encoder_decoder:
+        what = f"is a {config.model_type} model"
+        if config.is_encoder_decoder:
+            what = "has an encoder besides its decoder"
+        raise ModelError(
+            name, f"{what}, and no causal language model", "name a causal language model"
+        )
+    network, report = kind.from_pretrained(
+        place, dtype=dtype, device_map=device_map, output_loading_info=True, **given
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            name,
+            f"holds no weights for {missing[0]} ({len(missing)} tensors are missing)",
+            "download or save the model again",
+        )
+    if dtype == torch.float64:
+        # Torch has no grouped product in float64, by which experts run otherwise.
+        network.set_experts_implementation("eager")
+    return network if config.get_text_config() is config else _text_part(name, network)
+
+
+def _text_part(name: str, whole: Any) -> Any:
+    """The causal language model within a multimodal one, whose other parts are let go.
+
+    Raises:
+        ModelError: if it is none that transformers has as a model of its own, or it computes
+            something else by itself.
+    """
+    from transformers import AutoModelForCausalLM
+
+    text, what = whole.config.get_text_config(), f"is a multimodal {whole.config.model_type} model"
+    remedy = "name a model of text alone"
+    if type(text) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(name, f"{what}, whose part for text is no model of its own", remedy)
+    with torch.device("meta"):
+        part = AutoModelForCausalLM.from_config(text)
+    trunk, head = whole.get_decoder(), whole.get_output_embeddings()
+    if type(trunk) is not type(part.base_model) or head is None:
+        raise ModelError(name, f"{what}, whose part for text cannot be told apart", remedy)
+    setattr(part, part.base_model_prefix, trunk)
+    part.set_output_embeddings(head)
+    part.config._commit_hash = getattr(whole.config, "_commit_hash", None)
+    part.eval()
+    if not _same_logits(part, whole.eval()):
+        raise ModelError(name, f"{what}, whose part for text computes less than the whole", remedy)
+    return part
+
+
+@torch.inference_mode()
+def _same_logits(part: nn.Module, whole: nn.Module) -> bool:
+    tokens = torch.arange(4, device=next(whole.parameters()).device)[None]
+    found, expected = (
+        network(input_ids=tokens, use_cache=False).logits for network in (part, whole)
+    )
+    return torch.equal(found, expected)
+
+
+def _tokenizer(place: str, revision: str | None) -> Any:
+    """The model's tokenizer; None if it has none."""
+    from transformers import AutoTokenizer
+    from transformers.utils import cached_file
+
+    held = (
+        cached_file(place, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+        for file in _TOKENIZER_FILES
+    )
+    if not any(held):
+        return None
+    return AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+
+
+def _bridge(name: str, place: str, network: Any) -> tuple[Any, dict[int, str]]:
+    version = metadata.version("transformer-lens")
+    try:
+        with quiet():
+            bridge, modules = bridge_over(place, network)
+    except Exception as error:  # noqa: BLE001 (each architecture's adapter raises its own)
+        unknown = str(error).startswith("Could not determine supported architecture")
+        reason = "" if unknown else f" ({_reason(error)})"
+        raise ModelError(
+            name,
+            f"TransformerLens {version} has no hook points for {type(network).__name__}{reason}",
+            "name a model of an architecture that it knows",
+        ) from None
+    if not hasattr(bridge, "blocks"):
+        raise ModelError(
+            name,
+            f"has no one stack of blocks (TransformerLens {version}, {type(network).__name__})",
+            "name a model whose blocks follow one another",
+        )
+    return bridge, modules
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 def _fingerprint(folder: Path | None, name: str, revision: str | None, network: nn.Module) -> str:
     """What tells this model from any other: the bytes of its files, or its commit on the hub."""
     digest = hashlib.sha256()
@@ -102,7 +242,7 @@ def _fingerprint(folder: Path | None, name: str, revision: str | None, network: 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep other libraries' loading bars off the terminal."""
+    """Keep other libraries' loading bars and remarks off the terminal."""
     from transformers.utils import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

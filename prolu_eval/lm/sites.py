@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Side = Literal["input", "output"]
 
@@ -15,6 +15,19 @@ _ON_THE_STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_a
                   "hook_mlp_out", "hook_in", "hook_out", "attn.hook_out", "mlp.hook_out",
                   "attn.o.hook_out", "mlp.out.hook_out")  # fmt: skip
 _VALUES_MIXED = ("attn.hook_z", "attn.o.hook_in")
+# What a block adds to the stream that enters it, so that hook_resid_mid follows: attention, or
+# what stands in its place in blocks of hybrid models.
+_FIRST_WRITERS = ("hook_attn_out", "attn.hook_out", "linear_attn.hook_out", "mamba.hook_out",
+                  "mixer.hook_out", "ssm.hook_out", "conv.hook_out")  # fmt: skip
+# What some blocks multiply by a constant before they add it (Granite), and the modules meant.
+_SCALED = {
+    "hook_attn_out": ("attn.hook_out", "linear_attn.hook_out", "mamba.hook_out"),
+    "hook_mlp_out": ("mlp.hook_out",),
+}
+
+
+class Unfit(Exception):  # noqa: N818 - a finding; the model's name makes an error of it
+    """Why a hook point cannot be spliced, as the rest of a sentence about it."""
 
 
 class Port(NamedTuple):
@@ -31,53 +44,98 @@ class Site:
     ``block`` is the first block that a replacement at the site can change; it is the number of
     blocks if only what follows them can change. ``residual`` says that the site is the stream that
     enters that block, so that resuming needs nothing but the replacement. ``added_at`` is set where
-    no module's input or output can be replaced in the site's stead: the replacement's difference
-    from the clean activation is then added to that module's output.
+    no module's input or output can be replaced in the site's stead, because it is the sum of that
+    module's output and the stream that enters the block: the replacement is then that output, and
+    the stream zero, so that the sum is exactly the replacement. ``scale`` is what a block
+    multiplies such an output by.
 
     ``centred`` and ``offset`` [d] lead from the network's activations to those of a model whose
     weights TransformerLens has processed: its streams have mean zero over d_model (layer norms do
     not see the difference), and its attention heads mix values without their bias.
+
+    ``resumable`` is false where a pass cannot begin at the block; it is then run whole.
     """
 
     port: Port
     block: int
     residual: bool = False
     added_at: Port | None = None
+    scale: float = 1.0
     centred: bool = False
     offset: Tensor | None = None
+    resumable: bool = True
 
-    def read(self, value: Tensor) -> Tensor:
-        """The activation that autoencoders see, of what passes the port. [B, T, d]"""
+    def read(self, value: Any, rows: torch.Size) -> Tensor:
+        """The activation that autoencoders see, of what passes the port. [B, T, d]
+
+        Args:
+            value: what passes; some networks flatten the tokens [B * T, d], others keep heads
+                apart [B, T, n_heads, d_head].
+            rows: shape [B, T] of the token ids.
+
+        Raises:
+            Unfit: if it is no such tensor.
+        """
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise Unfit("passes no tensor of activations")
+        if value.ndim == 2 and value.shape[0] == rows.numel():
+            value = value.unflatten(0, rows)
+        if value.ndim < 3 or value.shape[:2] != rows:
+            raise Unfit(f"passes a tensor of shape {list(value.shape)} for {list(rows)} tokens")
+        activation: Tensor = value.flatten(2)
+        if self.added_at is None and self.scale != 1:
+            activation = activation * self.scale
         if self.offset is not None:
-            value = value - self.offset.to(value)
-        return value - value.mean(-1, keepdim=True) if self.centred else value
+            activation = activation - self.offset.to(activation)
+        return activation - activation.mean(-1, keepdim=True) if self.centred else activation
 
-    def written(self, activation: Tensor) -> Tensor:
-        """What has to pass the port for the site to have an activation. [B, T, d]"""
-        return activation if self.offset is None else activation + self.offset.to(activation)
+    def written(self, activation: Tensor, value: Tensor) -> Tensor:
+        """What has to pass in the place of ``value`` for the site to have an activation.
+
+        It is a tensor of its own, in which the network may go on to calculate.
+        """
+        if self.offset is not None:
+            activation = activation + self.offset.to(activation)
+        if self.scale != 1:
+            activation = activation / self.scale
+        return activation.reshape(value.shape).to(value, copy=True)
 
 
-def bridge_over(place: str, network: nn.Module, tokenizer: Any) -> tuple[Any, dict[int, str]]:
+def bridge_over(place: str, network: Any) -> tuple[Any, dict[int, str]]:
     """TransformerLens's bridge over a second module tree, and the path of each HF module by id.
 
     A bridge rebuilds the tree that it is given and changes its configuration, so it gets one of its
-    own, whose parameters are the network's (shared, not copied); paths are the same in both.
+    own, whose parameters are the network's (shared, not copied); paths are the same in both. It is
+    built from that tree alone: given a name, TransformerLens would set a BOS token for tokenizers
+    that have none, and install what the processor of a multimodal model needs.
+
+    Raises:
+        ValueError: if TransformerLens does not know the architecture.
     """
-    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformer_lens.model_bridge.sources.transformers import (
+        determine_architecture_from_hf_config,
+    )
     from transformers import AutoModelForCausalLM
 
+    config = copy.deepcopy(network.config)
+    config.architectures = [*(config.architectures or ()), type(network).__name__]
     with torch.device("meta"):
-        twin = AutoModelForCausalLM.from_config(copy.deepcopy(network.config))
+        twin = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     twin.load_state_dict(network.state_dict(), assign=True)
     modules = {id(module): path for path, module in twin.named_modules()}
-    bridge = TransformerBridge.boot_transformers(
-        place, hf_model=twin, tokenizer=tokenizer, device=str(next(network.parameters()).device)
+    bridge = build_bridge_from_module(
+        twin,
+        determine_architecture_from_hf_config(config),
+        hf_config=config,
+        device=str(next(network.parameters()).device),
+        model_name=place,
     )
     return bridge, modules
 
 
 def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> dict[str, Site]:
-    """Every hook name of the bridge's blocks, aliases too, that can be spliced faithfully.
+    """Every hook name of the bridge's blocks, aliases too, that is a module's input or output.
 
     ``processed`` asks for the activations of TransformerLens's processed weights.
     """
@@ -87,16 +145,25 @@ def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
         if path is not None:
             ports[id(component.hook_in)] = Port(path, "input")
             ports[id(component.hook_out)] = Port(path, "output")
+    hooks = bridge.hook_dict
+    found = {
+        hook: ports[id(point)]
+        for hook, point in hooks.items()
+        if hook.startswith("blocks.") and id(point) in ports
+    }
+    multiplier = getattr(bridge.cfg, "residual_multiplier", None) or 1.0
+    if multiplier != 1:
+        found |= _scaled(found, len(bridge.blocks))
     sites = {}
-    for hook, point in bridge.hook_dict.items():
-        port = ports.get(id(point))
-        if port is None or not hook.startswith("blocks."):
-            continue
+    for hook, port in found.items():
         index, name = hook.removeprefix("blocks.").split(".", 1)
         block, added_at, residual = int(index), None, False
         if name == "hook_resid_mid":
             # TransformerLens's bridge has the name on the MLP norm's input, past the skip.
-            added_at = ports[id(bridge.hook_dict[f"blocks.{index}.hook_attn_out"])]
+            writers = (f"blocks.{index}.{writer}" for writer in _FIRST_WRITERS)
+            added_at = next((found[writer] for writer in writers if writer in found), None)
+            if added_at is None:
+                continue
         elif port.module == modules[id(bridge.blocks[block].original_component)]:
             residual = True
         sites[hook] = Site(
@@ -104,10 +171,22 @@ def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
             block + (residual and port.side == "output"),
             residual,
             added_at,
+            scale=multiplier if name in (*_SCALED, "hook_resid_mid") else 1.0,
             centred=processed and name in _ON_THE_STREAM and bridge.cfg.normalization_type == "LN",
             offset=_value_bias(bridge, block) if processed and name in _VALUES_MIXED else None,
         )
     return sites
+
+
+def _scaled(found: Mapping[str, Port], n_blocks: int) -> dict[str, Port]:
+    """The modules whose outputs a block scales before it adds them, by the names of the sums."""
+    scaled = {}
+    for block in range(n_blocks):
+        for name, modules in _SCALED.items():
+            hooks = [f"blocks.{block}.{m}" for m in modules if f"blocks.{block}.{m}" in found]
+            if hooks:
+                scaled[f"blocks.{block}.{name}"] = found[hooks[0]]
+    return scaled
 
 
 def _value_bias(bridge: Any, block: int) -> Tensor | None:

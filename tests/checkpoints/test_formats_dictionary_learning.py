@@ -187,13 +187,27 @@ def test_a_senseless_norm_factor(tmp_path: Path, factor: Any) -> None:
         ("mlp_layer_2", 2, "blocks.2.hook_mlp_out"),
         ("attn_layer_2", 2, "blocks.2.hook_attn_out"),
         (None, 4, "blocks.4.hook_resid_post"),
-        ("resid_post_layer_2", None, None),
+        ("resid_pre_layer_2", 2, "blocks.2.hook_resid_pre"),
+        ("resid_mid_2", 2, "blocks.2.hook_resid_mid"),
+        ("layer2_resid_pre", 2, "blocks.2.hook_resid_pre"),
+        ("blocks.2.hook_resid_pre", 2, "blocks.2.hook_resid_pre"),
+        ("blocks.2.attn.hook_z", 2, "blocks.2.attn.hook_z"),
+        ("model.layers.2", 2, "blocks.2.hook_resid_post"),
+        ("gpt_neox.layers.2.mlp", 2, "blocks.2.hook_mlp_out"),
+        ("resid_post_layer_3", 2, None),
+        ("embed", 2, None),
+        ("model.layers.2.self_attn.q_proj", 2, None),
+        ("model.layers.2.mlp.act_fn", 2, None),
+        ("vision_tower.encoder.layers.2", 2, None),
+        ("resid_post_layer_2", None, "blocks.2.hook_resid_post"),
     ],
 )
 def test_hooks(tmp_path: Path, submodule: str | None, layer: int | None, hook: str | None) -> None:
     state = linear(W) | {"bias": W["b_dec"]}
     entries = {"submodule_name": submodule, "layer": layer}
-    assert run_at(dictionary(tmp_path, "AutoEncoder", state, **entries)).hook == hook
+    run = run_at(dictionary(tmp_path, "AutoEncoder", state, **entries))
+    assert run.hook == hook
+    assert bool(run.problems) == (hook is None or submodule is None)
 
 
 def test_without_the_buffers_settings(tmp_path: Path) -> None:

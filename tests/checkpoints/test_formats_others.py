@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from prolu_eval.checkpoints import discover, load_run
+from prolu_eval.checkpoints import discover, load_run, load_sae
 from prolu_eval.runs import Run
 from tests.helpers.foreign_files import (
     D_IN,
@@ -152,6 +152,17 @@ def test_gemma_scope_of_embeddings_is_rescaled(tmp_path: Path) -> None:
 def test_gemma_scope_sites(tmp_path: Path, site: str, hook: str) -> None:
     folder = tmp_path / f"gemma-scope-27b-pt-{site}" / "layer_4/width_131k/average_l0_7"
     assert run_at(gemma_scope(folder, W | T)).hook == hook
+
+
+@pytest.mark.parametrize("above", ["layer_12", "embedding", "transcoders", "gemma-scope-9b-it-mlp"])
+def test_folders_above_a_gemma_scope_repository_say_nothing(tmp_path: Path, above: str) -> None:
+    for name in ("gemma-scope-2b-pt-res", "models--google--gemma-scope-2b-pt-res/snapshots/0a1b"):
+        folder = tmp_path / above / name / "layer_4/width_16k/average_l0_7"
+        run = run_at(gemma_scope(folder, W | T))
+        assert (run.model, run.hook) == ("google/gemma-2-2b", "blocks.4.hook_resid_post")
+        torch.testing.assert_close(load_sae(folder).W_dec, W["W_dec"])
+    second = tmp_path / above / "clt" / "resid_post" / "layer_9_width_16k"
+    assert run_at(gemma_scope_2(second, W | T, None)).hook == "blocks.9.hook_resid_post"
 
 
 def test_gemma_scope_under_another_name_asks_for_its_hook(tmp_path: Path) -> None:

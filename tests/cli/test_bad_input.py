@@ -168,6 +168,13 @@ def test_a_sweep_that_cannot_be_written_is_refused_before_it_trains(
 def test_a_folder_without_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert_refused(evaluate(capfd, tmp_path), str(tmp_path), "holds no checkpoint")
     assert_refused(evaluate(capfd, tmp_path / "nowhere"), "nowhere", "does not exist")
+    (tmp_path / "a").mkdir()
+    for name in ("ae.pt", "other.pt", "cfg.json"):
+        (tmp_path / "a" / name).write_text("{}")
+    assert_refused(
+        evaluate(capfd, tmp_path), "a/ae.pt: there is no config.json beside it",
+        "a/other.pt: its format is unknown",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_resumed_pass_equals_a_hooked_forward(pair: tuple[LanguageModel, Any], h
     resumed = model.resume(tokens, hook, clean, replacement.flatten(2))
     torch.testing.assert_close(model.logits(resumed), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
-        resumed, model.splice(tokens, hook, clean, replacement.flatten(2)), rtol=1e-5, atol=1e-5
+        resumed, model.splice(tokens, hook, replacement.flatten(2)), rtol=1e-5, atol=1e-5
     )
 
 

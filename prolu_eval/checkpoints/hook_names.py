@@ -1,0 +1,70 @@
+"""Hook points by the names that other libraries and Hugging Face models have for them.
+
+A name that is not known here has no hook: none is ever guessed from a part of it.
+"""
+
+import re
+
+ASKED_FOR = "give it with --hook"
+# A decoder's blocks, wherever the model has them; those that encode other inputs are not meant.
+_STACK = r"(?:(?!\S*(?:vision|visual|audio|encoder))[\w.]*\.)?(?:layers|h|blocks|block)"
+_MODULES = {
+    rf"{_STACK}\.(\d+)": "blocks.{}.hook_resid_post",
+    rf"{_STACK}\.(\d+)\.(?:mlp|block_sparse_moe|feed_forward)": "blocks.{}.hook_mlp_out",
+    rf"{_STACK}\.(\d+)\.(?:attn|self_attn|attention|self_attention)": "blocks.{}.hook_attn_out",
+    r"(?:[\w.]*\.)?(?:embed_tokens|wte|embed_in)": "hook_embed",
+}
+_LENS = r"blocks\.\d+\.(?:[\w.]+\.)?hook_\w+|hook_embed|hook_pos_embed|ln_final\.hook_\w+"
+_SITES = {
+    "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "resid_post": "hook_resid_post",
+    "resid": "hook_resid_post",
+    "mlp": "hook_mlp_out",
+    "mlp_out": "hook_mlp_out",
+    "attn": "hook_attn_out",
+    "attn_out": "hook_attn_out",
+    "attention": "hook_attn_out",
+    "attention_out": "hook_attn_out",
+}
+_SITE = r"(?P<site>[a-z_]+?)"
+_SITE_AND_LAYER = (rf"{_SITE}(?:_?layer)?_?(?P<layer>\d+)?", rf"(?:layer_?)?(?P<layer>\d+)_{_SITE}")
+
+DOUBTFUL = (
+    "on models with norms after a block's parts (Gemma 2 and 3) the library reads before that "
+    "norm, the hook point after it"
+)
+
+
+def of_module(name: str) -> str | None:
+    """The hook point that a Hugging Face module's output is, by the module's path.
+
+    It is None if it is that of none, or if the path is not known.
+    """
+    for pattern, hook in _MODULES.items():
+        if match := re.fullmatch(pattern, name):
+            return hook.format(*match.groups())
+    return None
+
+
+def of_free_name(name: str, layer: int | None) -> str | None:
+    """The hook point that a name for people means, which may leave the layer to the configuration.
+
+    TransformerLens's names, module paths, and those such as ``resid_post_layer_2`` are understood.
+    It is None if the name is not understood, or the layers disagree.
+    """
+    if re.fullmatch(_LENS, name):
+        hook: str | None = name
+    else:
+        hook = of_module(name) or _of_site(name.lower(), layer)
+    number = re.match(r"blocks\.(\d+)\.", hook or "")
+    return None if number and layer not in (None, int(number[1])) else hook
+
+
+def _of_site(name: str, layer: int | None) -> str | None:
+    for pattern in _SITE_AND_LAYER:
+        match = re.fullmatch(pattern, name)
+        if match and match["site"] in _SITES:
+            number = layer if match["layer"] is None else int(match["layer"])
+            return None if number is None else f"blocks.{number}.{_SITES[match['site']]}"
+    return None

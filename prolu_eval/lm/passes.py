@@ -1,0 +1,177 @@
+"""Passes of a network up to, through, and from a site."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prolu_eval.lm.hooks import forwarding, hooked, removing
+from prolu_eval.lm.sites import Port, Site
+from prolu_eval.lm.unpadded import never_packed
+
+
+class Pass(NamedTuple):
+    """A clean pass: what follows from it, the site's activation, and what to resume from.
+
+    ``hidden`` [B, T, d_model] are the final hidden states, which
+    :meth:`prolu_eval.lm.LanguageModel.logits` reads out; ``activation`` [B, T, d] is the site's;
+    ``entry`` [B, T, d_model] is the residual stream that enters the site's block.
+    """
+
+    hidden: Tensor
+    activation: Tensor
+    entry: Tensor
+
+
+class _Captured(Exception):  # noqa: N818 - no error: it ends a pass that has reached its hook
+    pass
+
+
+class Passes:
+    """The passes of a network over token ids [B, T], on the device that it lies on.
+
+    Networks calculate in what passes between their modules (Falcon adds the attention's output
+    into the MLP's), so what is captured is copied, and so is what is put in its place.
+    """
+
+    def __init__(self, network: Any, trunk: nn.Module | None, blocks: Sequence[str]) -> None:
+        """Passes of a network.
+
+        Args:
+            network: a causal language model of transformers.
+            trunk: its part that ends in the final hidden states; None if it cannot be told from
+                the head, in which case logits take their place.
+            blocks: paths of its blocks.
+        """
+        self._network, self._trunk, self._blocks = network, trunk, blocks
+        self._device = next(network.parameters()).device
+        self._block_returns_tuple: dict[int, bool] = {}
+
+    @torch.inference_mode()
+    def run(self, tokens: Tensor) -> Tensor:
+        """Final hidden states, or logits without a trunk. [B, T, d_model]"""
+        tokens = tokens.to(self._device, non_blocking=True)
+        with never_packed():
+            if self._trunk is None:
+                logits: Tensor = self._network(input_ids=tokens, use_cache=False).logits
+                return logits
+            output = self._trunk(input_ids=tokens, use_cache=False, return_dict=True)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    @torch.inference_mode()
+    def passing(self, tokens: Tensor, port: Port) -> list[Any]:
+        """Everything that passes a port in one pass."""
+        found: list[Any] = []
+        with self._hooked(port, found.append):
+            self.run(tokens)
+        return found
+
+    @torch.inference_mode()
+    def activations(self, tokens: Tensor, site: Site) -> Tensor:
+        """Activations at a site; the pass ends there. [B, T, d]"""
+        found: list[Tensor] = []
+
+        def keep(value: Tensor) -> None:
+            found.append(value)
+            raise _Captured
+
+        with self._hooked(site.port, keep), contextlib.suppress(_Captured):
+            self.run(tokens)
+        return site.read(found[0], tokens.shape)
+
+    @torch.inference_mode()
+    def clean(self, tokens: Tensor, site: Site) -> Pass:
+        """A pass with nothing replaced."""
+        found: dict[str, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._hooked(site.port, _into(found, "activation")))
+            if not site.residual and site.added_at is None:
+                stack.enter_context(self._hooked(self._entry(site.block), _into(found, "entry")))
+            if not self._block_returns_tuple:
+                for index, path in enumerate(self._blocks):
+                    block = self._network.get_submodule(path)
+                    note = block.register_forward_hook(self._note_kind(index))
+                    stack.enter_context(removing(note))
+            hidden = self.run(tokens)
+        activation = site.read(found["activation"], tokens.shape)
+        return Pass(hidden, activation, found.get("entry", activation))
+
+    @torch.inference_mode()
+    def resume(self, tokens: Tensor, site: Site, clean: Pass, replacement: Tensor) -> Tensor:
+        """Final hidden states with a site's activation replaced; only what follows it is run."""
+        if not site.resumable:
+            return self.splice(tokens, site, replacement)
+        entering = replacement if site.residual else clean.entry
+        if site.added_at is not None:
+            entering = torch.zeros_like(replacement)
+        with contextlib.ExitStack() as stack:
+            for index in range(site.block):
+                stack.enter_context(self._passing_through(index, entering))
+            if site.block == 0:
+                stack.enter_context(self._hooked(self._entry(0), lambda _: entering.clone()))
+            if not site.residual:
+                stack.enter_context(self._replacing(site, replacement))
+            return self.run(tokens)
+
+    @torch.inference_mode()
+    def splice(self, tokens: Tensor, site: Site, replacement: Tensor) -> Tensor:
+        """As :meth:`resume`, by a full pass."""
+        with contextlib.ExitStack() as stack:
+            if site.added_at is not None:
+                entry = self._entry(site.block)
+                stack.enter_context(self._hooked(entry, torch.zeros_like))
+            stack.enter_context(self._replacing(site, replacement))
+            return self.run(tokens)
+
+    def spliced_passing(self, tokens: Tensor, site: Site, replacement: Tensor) -> list[Any]:
+        """Everything that passes the site's own port while its activation is replaced."""
+        found: list[Any] = []
+        with self._hooked(site.port, found.append):
+            self.splice(tokens, site, replacement)
+        return found
+
+    def _entry(self, block: int) -> Port:
+        """Where the residual stream that enters a block can be had."""
+        if block < len(self._blocks):
+            return Port(self._blocks[block], "input")
+        return Port(self._blocks[-1], "output")
+
+    def _replacing(
+        self, site: Site, replacement: Tensor
+    ) -> contextlib.AbstractContextManager[None]:
+        port = site.port if site.added_at is None else site.added_at
+        return self._hooked(port, lambda value: site.written(replacement, value))
+
+    def _note_kind(self, index: int) -> Any:
+        def note(module: nn.Module, arguments: Any, output: Any) -> None:
+            self._block_returns_tuple[index] = isinstance(output, tuple | list)
+
+        return note
+
+    def _passing_through(
+        self, index: int, residual: Tensor
+    ) -> contextlib.AbstractContextManager[None]:
+        """Make a block return ``residual`` at no cost, in the shape its own output has."""
+        block = self._network.get_submodule(self._blocks[index])
+        is_tuple = self._block_returns_tuple[index]
+
+        def forward(*_: Any, **__: Any) -> Any:
+            own = residual.clone()
+            return (own,) if is_tuple else own
+
+        return forwarding(block, forward)
+
+    def _hooked(self, port: Port, function: Any) -> contextlib.AbstractContextManager[None]:
+        return hooked(self._network.get_submodule(port.module), port.side, function)
+
+
+def _into(found: dict[str, Tensor], key: str) -> Callable[[Any], None]:
+    """A function that keeps a copy of what it is called with under a key."""
+
+    def keep(value: Any) -> None:
+        found[key] = value.clone()
+
+    return keep

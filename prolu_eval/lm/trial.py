@@ -1,0 +1,93 @@
+"""Trying a site on a few tokens before anything is measured at it."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from prolu_eval.lm.passes import Pass, Passes
+from prolu_eval.lm.sites import Site, Unfit
+
+# Few enough to cost nothing; no number of heads or experts that models have, so that an axis of
+# those is not taken for one of tokens.
+_ROWS = torch.Size((2, 13))
+# What networks raise that are run in a way, or in a type of numbers, that they are not made for.
+FAILURES = (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError,
+            NotImplementedError)  # fmt: skip
+
+
+def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
+    """The site as it can be spliced, found by splicing it.
+
+    A name tells what a hook point is in most architectures, not that this network's block calls
+    the module once, with all tokens in order, and adds its output where the name says.
+
+    Raises:
+        Unfit: if splicing is not faithful there.
+    """
+    tokens = torch.arange(_ROWS.numel()).remainder(vocab_size).view(_ROWS)
+    seen = passes.passing(tokens, site.port)
+    if len(seen) != 1:
+        often = "is never passed" if not seen else f"is passed {len(seen)} times in one pass"
+        raise Unfit(f"{often}, so nothing can take its place")
+    site.read(seen[0], _ROWS)
+    clean = passes.clean(tokens, site)
+    if not bool(clean.hidden.isfinite().all()):
+        return site  # what is measured says so
+    if not site.centred and not _close(passes.splice(tokens, site, clean.activation), clean.hidden):
+        raise Unfit("changes what follows even if its own activation is put back")
+    other = _other(clean.activation)
+    spliced = passes.splice(tokens, site, other)
+    if torch.equal(spliced, clean.hidden):
+        raise Unfit("feeds nothing that follows, so replacing it has no effect")
+    if site.added_at is not None:
+        _check_sum(passes, tokens, site, other)
+    resumes = _resumes(passes, tokens, site, clean, other, spliced)
+    return site if resumes else replace(site, resumable=False)
+
+
+def check_causal(passes: Passes, vocab_size: int) -> None:
+    """See that no position depends on a later one.
+
+    Raises:
+        Unfit: if one does, so that predicting the next token from it means nothing.
+    """
+    tokens = torch.arange(_ROWS[1]).remainder(vocab_size).repeat(2, 1)
+    tokens[1, -1] = (tokens[1, -1] + 1) % vocab_size
+    first, second = passes.run(tokens)[:, :-1]
+    if bool(first.isfinite().all()) and not _close(first, second):
+        raise Unfit("lets positions see later ones, so it predicts no next token")
+
+
+def _other(activation: Tensor) -> Tensor:
+    """Another activation of about the same size, as no norm makes it equal."""
+    size = activation.float().square().mean().sqrt().clamp(min=1e-3)
+    ramp = torch.linspace(-1, 1, activation.shape[-1], device=activation.device) * size
+    return 0.5 * activation.flip(-1) + ramp.to(activation)
+
+
+def _check_sum(passes: Passes, tokens: Tensor, site: Site, replacement: Tensor) -> None:
+    (value,) = passes.spliced_passing(tokens, site, replacement)
+    found = site.read(value, tokens.shape)
+    wanted = replacement - replacement.mean(-1, keepdim=True) if site.centred else replacement
+    if not _close(found, wanted):
+        raise Unfit("is no sum of the stream and the attention's output in this architecture")
+
+
+def _resumes(
+    passes: Passes, tokens: Tensor, site: Site, clean: Pass, replacement: Tensor, spliced: Tensor
+) -> bool:
+    try:
+        resumed = passes.resume(tokens, site, clean, replacement)
+    except FAILURES:
+        return False  # the network wants more of its blocks than a stream
+    return _close(resumed, spliced)
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    """Equality up to rounding, by norms."""
+    if found.shape != expected.shape:
+        return False
+    difference = (found.double() - expected.double()).norm()
+    tolerance = torch.finfo(expected.dtype).eps ** 0.5
+    return bool(difference <= tolerance * expected.double().norm())
