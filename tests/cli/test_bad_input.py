@@ -183,9 +183,7 @@ def test_a_folder_without_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]
         (["--model", "{tmp}"], ["{tmp}", "no model folder"]),
         (["--hook", "blocks.0.hook_nothing"], ["blocks.0.hook_nothing"]),
         (["--tokens", "{tmp}/outside.npy"], ["outside.npy", "outside the vocabulary"]),
-        (["--tokens", "{tmp}/floats.npy"], ["floats.npy", "no token ids"]),
         (["--tokens", "{tmp}/short.npy"], ["short.npy", "less than one row"]),
-        (["--tokens", "{tmp}/broken.npy"], ["broken.npy", "cannot be read"]),
         (["--context-length", "100"], ["exceed the context"]),
     ],
 )
@@ -194,15 +192,24 @@ def test_a_wrong_option_fails_every_run_with_its_reason(
 ) -> None:
     folder = runs.parent
     np.save(folder / "outside.npy", np.full(640, 96))
-    np.save(folder / "floats.npy", np.zeros(640))
     np.save(folder / "short.npy", np.ones(9, int))
-    (folder / "broken.npy").write_bytes(b"\x93NUMPY")
     ran = evaluate(capfd, runs, *(option.format(tmp=folder) for option in options))
     assert ran.code == 2
     (outcome,) = ran.json()["runs"]
     for word in words:
         assert word.format(tmp=folder) in outcome["error"]
     assert not (runs / "good" / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("floats.npy", "no token ids"), ("broken.npy", "cannot be read")]
+)
+def test_tokens_that_no_model_can_use_are_told_once(
+    runs: Path, name: str, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    np.save(runs.parent / "floats.npy", np.zeros(640))
+    (runs.parent / "broken.npy").write_bytes(b"\x93NUMPY")
+    assert_refused(evaluate(capfd, runs, "--tokens", runs.parent / name), name, reason)
 
 
 @pytest.mark.parametrize(

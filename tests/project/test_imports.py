@@ -18,7 +18,7 @@ ALLOWED = {
     "errors": {"plain_text"},
     "estimates": set(),
     "metrics": set(),
-    "runs": set(),
+    "runs": {"errors"},
     "hub": {"errors", "cache"},
     "results": {"errors", "estimates", "hub", "plain_text"},
     "intervals": {"metrics", "estimates"},
