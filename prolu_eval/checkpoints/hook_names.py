@@ -47,6 +47,11 @@ def of_module(name: str) -> str | None:
     return None
 
 
+def hook_of(name: str | None) -> str | None:
+    """A hook point's name, where a module's path may stand in its place."""
+    return None if name is None else of_module(name) or name
+
+
 def of_free_name(name: str, layer: int | None) -> str | None:
     """The hook point that a name for people means, which may leave the layer to the configuration.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from prolu_eval.checkpoints.base import Format, build, fill
+from prolu_eval.checkpoints.hook_names import hook_of
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.results import write_atomically
@@ -125,7 +126,7 @@ def _describe(folder: Path) -> list[Run]:
             d_in=config.d_in,
             d_sae=config.d_sae,
             files=_files(folder),
-            hook=config.hook,
+            hook=hook_of(config.hook),
             model=config.model,
             model_revision=config.model_revision,
             dataset=config.dataset,

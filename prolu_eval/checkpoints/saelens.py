@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, Fold, foreign
 from prolu_eval.checkpoints.folding import fold_decoder_norms
-from prolu_eval.checkpoints.hook_names import DOUBTFUL, of_module
+from prolu_eval.checkpoints.hook_names import DOUBTFUL, hook_of, of_module
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.checkpoints.saelens_config import (
     Config,
@@ -195,7 +195,7 @@ def _about(
     trained_as = metadata.training_architecture
     coefficient = config.l1_coefficient if architecture != "jumprelu" else config.l0_coefficient
     about: dict[str, Any] = {
-        "hook": of_module(metadata.hook_name or "") or metadata.hook_name,
+        "hook": hook_of(metadata.hook_name),
         "model": metadata.model_name,
         "dataset": metadata.dataset_path,
         "context_length": metadata.context_size,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from prolu_eval.checkpoints.hook_names import hook_of
 from prolu_eval.choices import Split
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import DEFAULT_CONTEXT, EvaluationOptions
@@ -38,7 +39,7 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
     """
     needs = {
         "model": options.model or run.model,
-        "hook": options.hook or run.hook,
+        "hook": hook_of(options.hook or run.hook),
         "tokens": options.tokens or run.dataset,
     }
     for what, value in needs.items():

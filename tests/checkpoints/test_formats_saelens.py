@@ -45,6 +45,23 @@ def decoded(codes: Tensor) -> Tensor:
     return codes @ W["W_dec"] + W["b_dec"]
 
 
+@pytest.mark.parametrize(
+    ("name", "hook", "doubtful"),
+    [
+        ("model.layers.2", "blocks.2.hook_resid_post", False),
+        ("transformer.h.2.mlp", "blocks.2.hook_mlp_out", True),
+        ("gpt_neox.layers.2.attention", "blocks.2.hook_attn_out", True),
+        ("model.layers.2.self_attn.o_proj", "model.layers.2.self_attn.o_proj", False),
+    ],
+)
+def test_modules_of_the_hugging_face_model(
+    tmp_path: Path, name: str, hook: str, doubtful: bool
+) -> None:
+    run = run_at(saelens(tmp_path, "standard", W, metadata={"hook_name": name}))
+    assert run.hook == hook
+    assert bool(run.problems) == doubtful
+
+
 def test_standard(tmp_path: Path) -> None:
     folder = saelens(tmp_path, "standard", W)
     codes = torch.relu(H)
