@@ -70,12 +70,15 @@ NULLS = {
 }  # fmt: skip
 
 
-# Rates that are more than 5 %, by cell.
+# Rates of misses that are more than 5 %, as measured (250 and 150 evaluations), by cell. One seed
+# tells too little of how much trainings vary. The best points of several variants together look
+# better than they are where these lie close to one another.
 MORE: dict[str, dict[str, float]] = {
     "power law: 8 runs, 1 seed, trainings vary 5 %": {"claimed": 0.08},
     "convex: 8 runs, 1 seed, trainings vary 5 %": {"claimed": 0.08, "CE missed": 0.13},
-    "equal, 1 seeds": {"hypervolume of all": 0.11},
-    "equal, 3 seeds": {"hypervolume of all": 0.2},
+    "equal, seeds: 1": {"hypervolume of all": 0.11},
+    "equal, seeds: 3": {"hypervolume of all": 0.13},
+    "a behind, runs between, seeds: 3": {"hypervolume of all": 0.11},
 }
 
 
@@ -233,16 +236,16 @@ def test_intervals_hold_the_truth(name: str, n_seeds: int, noise: float) -> None
             own = group.table[group.table["label"] == "b"]
             places = np.log(own[list(KEYS)].to_numpy(float)) / unit
             gaps.append(attained(places[None], own["seed"].to_numpy(int), marks)[:, 0])
-    shares: dict[str, float] = dict(wrong)
+    counts: dict[str, float] = dict(wrong)
     for which, gap in zip(
         ("best", "median", "worst"), np.mean(gaps, 0) if gaps else (), strict=False
     ):
         # An average over places varies no more than one place does.
-        shares[f"{which} of 3 seeds"] = n * outside(
+        counts[f"{which} of 3 seeds"] = n * outside(
             [band[which] for band in bands], marks + gap[:, None], unit
         )
-    print(n, {key: f"{count / n:.1%}" for key, count in shares.items()})
-    assert excesses(shares, n, f"{name}, {n_seeds} seeds") == {}
+    print(n, {key: f"{count / n:.1%}" for key, count in counts.items()})
+    assert excesses(counts, n, f"{name}, seeds: {n_seeds}") == {}
 
 
 def diagonals(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
