@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how often a lead is claimed that is not there.
 
-They take about 4 minutes of one core: `nox -s slow` runs them. Without ``PROLU_EVAL_SIMULATIONS``,
+They take about 2 minutes of one core: `nox -s slow` runs them. Without ``PROLU_EVAL_SIMULATIONS``,
 150 evaluations are simulated of a cell in which trainings vary, 40 of another, and 60 for the
 intervals of hypervolumes, epsilon indicators and attainment surfaces. The variable sets the number
 of all: 250 gives the table of docs/statistics.md. `-rP` prints the rates.
