@@ -105,16 +105,19 @@ def main() -> None:
                 made(i, chosen.features, chosen.sequences),
                 Path(folder) / f"run{i}" / "evaluation",
             )
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         report = "from prolu_eval.cli import main; from peak import peak_mib; "
         report += f"assert main(['report', {folder!r}]) == 0; print(peak_mib())"
         ran = subprocess.run(
             [sys.executable, "-c", report], check=True, capture_output=True, text=True,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         )  # fmt: skip
-        taken = time.perf_counter() - start
+        taken, after = time.perf_counter() - start, os.times()
+        cpu = after.children_user + after.children_system
+        cpu -= before.children_user + before.children_system
         page = Path(folder) / "report.html"
-        print(f"report of {chosen.runs} runs x {chosen.features} features: {taken:.1f} s")
+        print(f"report of {chosen.runs} runs x {chosen.features} features: {taken:.1f} s, ", end="")
+        print(f"{cpu:.1f} s of CPU time")
         peak = ran.stdout.splitlines()[-1]
         print(f"peak memory {peak} MiB, page {page.stat().st_size / 1e6:.1f} MB")
         shown = first_figure(page)

@@ -120,7 +120,19 @@ def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> 
         [n_replicates, n_configurations, n_keys]
     """
     values = values if rng is None else retrained(group, values, rng)
-    return np.stack([values[:, runs].mean(1) for runs in group.configurations], 1)
+    return averaged(values, group.configurations)
+
+
+def averaged(values: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
+    """Means of runs' values [n_replicates, n_runs, n_keys] over each of some sets of rows.
+
+    Returns:
+        [n_replicates, n_sets, n_keys]
+    """
+    sizes = np.array([len(part) for part in rows])
+    starts = np.cumsum(sizes) - sizes
+    sums = np.add.reduceat(values[:, np.concatenate(rows)], starts, axis=1)
+    return np.asarray(sums / sizes[:, None])
 
 
 def retrained(group: Group, values: Array, rng: np.random.Generator) -> Array:

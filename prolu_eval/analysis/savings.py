@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prolu_eval.analysis.bootstrap import averaged
 from prolu_eval.analysis.curves import Array, Scale
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.pareto import nondominated
@@ -146,13 +147,13 @@ class Curves:
     def _site(self, label: str) -> Site | None:
         """A variant's configurations on its own frontier, in order of the first metric."""
         own = [i for i, name in enumerate(self._runs.labels) if name == label]
-        means = np.array([self._runs.costs[self._runs.of[i]].mean(0) for i in own])
+        configurations = [self._runs.of[i] for i in own]
+        means = averaged(self._runs.costs[None], configurations)[0]
         places = self._placed(means)
         usable = np.asarray(np.isfinite(places).all(1))
         deviations = np.zeros((0, len(own), 2))
         if self._runs.replicated is not None:
-            again = np.stack([self._runs.replicated[:, self._runs.of[i]].mean(1) for i in own], 1)
-            drawn = self._placed(again)
+            drawn = self._placed(averaged(self._runs.replicated, configurations))
             clear = np.asarray(np.isfinite(drawn).all((0, 2)))
             deviations = np.where(clear[:, None], drawn, 0.0)
             deviations = deviations - deviations.mean(0)
@@ -167,7 +168,7 @@ class Curves:
         chosen = chosen[np.unique(places[chosen, 0], return_index=True)[1]]
         if not len(chosen):
             return None
-        rows = [self._runs.of[own[i]] for i in chosen]
+        rows = [configurations[i] for i in chosen]
         singles = [self._placed(self._runs.costs[part]) for part in rows]
         residuals = [part - part.mean(0) for part in singles if np.isfinite(part).all()]
         of = [np.full(len(part), i) for i, part in enumerate(singles) if np.isfinite(part).all()]
@@ -232,11 +233,14 @@ class Curves:
             low <= shared[0] and shared[1] <= high for low, high in stretches
         )
 
+    @cached_property
+    def _places(self) -> Array:
+        """Of all configurations. [n_configurations, 2]"""
+        return self._placed(averaged(self._runs.costs[None], self._runs.of)[0])
+
     def _certain(self, better: str, worse: str) -> list[Range]:
         """Places of x between runs of one variant and runs that they dominate of another."""
-        place = self._placed(np.array([self._runs.costs[rows].mean(0) for rows in self._runs.of]))[
-            :, 0
-        ]
+        place = self._places[:, 0]
         spans = sorted(
             (place[d.rows[0]], place[d.rows[1]])
             for d in self._known

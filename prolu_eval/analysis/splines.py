@@ -162,19 +162,17 @@ class Splines:
 
     def _likelihoods(self) -> None:
         """How likely each curvature and scatter is."""
-        curvature, scatter = (
-            part.ravel() for part in np.meshgrid(_CURVATURES, _SCATTERS, indexing="ij")
-        )
+        curvature, scatter = np.meshgrid(_CURVATURES, _SCATTERS, indexing="ij")
         fits = list(self._fits.values())
         exact = sum(fit.roughness for fit in fits)
         free = sum(max(0, len(fit.u) - 2) for fit in fits)
         self._sampling = exact / free if free else 0.0
         logs = -0.5 * (curvature / _CURVATURE_SCALE) ** 2
         logs = logs - np.log1p((scatter / _SCATTER_SCALE) ** 2)
-        logs = logs + np.log(np.gradient(_CURVATURES))[:, None].repeat(len(_SCATTERS), 1).ravel()
-        logs = logs + np.tile(np.log(np.gradient(_SCATTERS)), len(_CURVATURES))
+        logs = logs + np.log(np.gradient(_CURVATURES))[:, None]
+        logs = logs + np.log(np.gradient(_SCATTERS))
         for fit in fits:
-            logs = logs + fit.log_likelihoods(curvature, scatter, self._sampling)
+            logs = logs + fit.log_likelihoods(_CURVATURES, _SCATTERS, self._sampling)
         chance = np.exp(logs - logs.max())
         chance /= chance.sum()
         kept = chance > _NEGLIGIBLE
@@ -338,38 +336,50 @@ class _Fit:
         rest = self.deviations - (self.deviations @ q) @ q.T
         return float(_variance(rest).sum())
 
-    def _precision(
-        self, curvature: Array, scatter: Array, sampling: float
-    ) -> tuple[Array, Array, Array, Array]:
-        """Inverses of the runs' covariance, of the trend's information, and log determinants."""
-        noise = scatter[:, None] ** 2 / self.seeds + sampling + _EXACT**2
-        covariance = (curvature**2)[:, None, None] * self._kernel
-        covariance = covariance + noise[:, :, None] * np.eye(len(self.u))
-        inverse = np.linalg.inv(covariance)
-        information = self._trend.T @ inverse @ self._trend
-        determinants = np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(information)[1]
-        return inverse, np.linalg.inv(information), determinants, noise
+    def _noise(self, scatter: Array, sampling: float) -> Array:
+        """Variances of runs about the curve. [n_scatters, n]"""
+        return np.asarray(scatter[:, None] ** 2 / self.seeds + sampling + _EXACT**2)
 
-    def log_likelihoods(self, curvature: Array, scatter: Array, sampling: float) -> Array:
-        """Restricted log likelihoods of settings, and what repeated trainings add. [n_settings]"""
-        inverse, trend, determinants, _ = self._precision(curvature, scatter, sampling)
-        left = inverse @ self.v
-        line = left @ self._trend
-        squares = left @ self.v - np.einsum("hi,hij,hj->h", line, trend, line)
-        logs = -0.5 * (determinants + np.maximum(squares, 0))
+    def log_likelihoods(self, curvatures: Array, scatters: Array, sampling: float) -> Array:
+        """Restricted log likelihoods, and what repeated trainings add. [n_curvatures, n_scatters]
+
+        The runs' covariance is ``curvature^2 kernel + level shape``, where the noise's shape over
+        runs is the same for all scatters unless some runs are means of more trainings than others.
+        The directions that make kernel and shape diagonal at once serve every setting of a shape,
+        so that no setting needs an inverse of its own.
+        """
+        noise = self._noise(scatters, sampling)
+        shapes, shape_of = np.unique(noise / noise[:, :1], axis=0, return_inverse=True)
+        logs = np.empty((len(curvatures), len(scatters)))
+        for i, shape in enumerate(shapes):
+            chosen = np.flatnonzero(shape_of == i)
+            scale = np.sqrt(shape)
+            modes, turned = np.linalg.eigh(self._kernel / scale / scale[:, None])
+            v, trend = turned.T @ (self.v / scale), turned.T @ (self._trend / scale[:, None])
+            variances = (curvatures**2)[:, None, None] * np.maximum(modes, 0)
+            variances = variances + noise[chosen, :1]
+            information = np.einsum("csn,ni,nj->csij", 1 / variances, trend, trend, optimize=True)
+            line = (v / variances) @ trend
+            squares = (v**2 / variances).sum(-1)
+            squares -= (line * np.linalg.solve(information, line[..., None])[..., 0]).sum(-1)
+            determinants = np.log(variances).sum(-1) + np.log(shape).sum()
+            determinants += np.linalg.slogdet(information)[1]
+            logs[:, chosen] = -0.5 * (determinants + np.maximum(squares, 0))
         if self._repeats:
-            single = scatter**2 + sampling + _EXACT**2
+            single = scatters**2 + sampling + _EXACT**2
             repeated = np.square(self._residuals).sum() / single
-            logs = logs - 0.5 * (self._repeats * np.log(single) + repeated)
-        return np.asarray(logs)
+            logs -= 0.5 * (self._repeats * np.log(single) + repeated)
+        return logs
 
     def solve(self, curvature: Array, scatter: Array, sampling: float, levels: Array) -> None:
         """Compute the curve at levels; beyond the runs it stays at the nearest end."""
-        inverse, trend, _, _ = self._precision(curvature, scatter, sampling)
+        c2 = (curvature**2)[:, None, None]
+        noise = self._noise(scatter, sampling)[:, :, None] * np.eye(len(self.u))
+        inverse = np.linalg.inv(c2 * self._kernel + noise)
+        trend = np.linalg.inv(self._trend.T @ inverse @ self._trend)
         at = np.clip(levels, self.u[0], self.u[-1]) - self._start
         basis = np.stack([np.ones_like(at), at], 1)
         cross = _kernel(at, self.u - self._start)
-        c2 = (curvature**2)[:, None, None]
         loading = trend @ self._trend.T @ inverse
         direct = inverse - inverse @ self._trend @ loading
         self.weights = c2 * (cross @ direct) + basis @ loading

@@ -73,11 +73,16 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
 
 def _shown(name: str, values: Array | None) -> Array | None:
     """An array as it is counted: finite values, or the logarithms of positive ones."""
-    if values is None:
-        return None
-    logarithmic = ARRAYS[name][2]
-    kept = values[values > 0 if logarithmic else np.isfinite(values)].astype(float)
-    return np.asarray(np.log10(kept)) if logarithmic else kept
+    return None if values is None else _scaled(name, _counted(name, values))
+
+
+def _counted(name: str, values: Array) -> Array:
+    return np.asarray(values[values > 0 if ARRAYS[name][2] else np.isfinite(values)])
+
+
+def _scaled(name: str, values: Array) -> Array:
+    values = values.astype(float)
+    return np.asarray(np.log10(values)) if ARRAYS[name][2] else values
 
 
 def _edges(results: Sequence[Result]) -> dict[str, Array]:
@@ -86,10 +91,11 @@ def _edges(results: Sequence[Result]) -> dict[str, Array]:
     for result in results:
         arrays = result.per_feature()
         for name, found in ranges.items():
-            values = _shown(name, arrays.get(name))
-            if values is not None and len(values):
+            # Logarithms keep the order, and so are taken of the two ends alone.
+            values = _counted(name, arrays[name]) if name in arrays else ()
+            if len(values):
                 ends = (len(values) // 1000, len(values) - 1 - len(values) // 1000)
-                found.append(np.partition(values, ends)[list(ends)])
+                found.append(_scaled(name, np.partition(values, ends)[list(ends)]))
     edges = {}
     for name, found in ranges.items():
         if found:

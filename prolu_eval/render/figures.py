@@ -4,15 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from plotly import graph_objects as go
 
 from prolu_eval.analysis import Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.looks import Look, looks
+
+if TYPE_CHECKING:
+    from plotly import graph_objects as go
 
 # Figures of more variants have a legend instead of names at the ends of lines.
 _MOST_NAMED = 8
@@ -101,56 +103,72 @@ def view_figure(
     view: View,
     styles: Mapping[str, Look] | None = None,
     surfaces: Mapping[str, Mapping[str, Surface]] | None = None,
-) -> go.Figure:
+) -> "go.Figure":
+    """:func:`figure_document` as Plotly's own object, for notebooks and papers."""
+    from plotly.graph_objects import Figure
+
+    return Figure(figure_document(group, view, styles, surfaces))
+
+
+def figure_document(
+    group: Group,
+    view: View,
+    styles: Mapping[str, Look] | None = None,
+    surfaces: Mapping[str, Mapping[str, Surface]] | None = None,
+) -> dict[str, Any]:
     """A figure of a group's runs, one trace of markers and one line for each variant.
 
     A frontier's lines join the nondominated configurations, trainings that differ in the seed alone
     by their mean, and a thin step line bounds what all runs dominate. Axes are logarithmic where
     all their values are positive and less is better.
+
+    Returns:
+        ``data`` and ``layout`` as Plotly's JSON has them. A page has many figures of many runs, and
+        Plotly's objects would check every number of them anew.
     """
     styles = styles or looks(group.labels)
-    figure = go.Figure()
+    traces: list[dict[str, Any]] = []
     table = group.table
     ends = []
     for label in group.labels:
         look = styles[label]
         rows = table.index[(table["label"] == label) & table[[view.x, view.y]].notna().all(axis=1)]
         line = _line(group, view, label)
-        common = {"name": escape(label), "legendgroup": label}
-        figure.add_scatter(
-            x=_numbers(line[view.x]), y=_numbers(line[view.y]), mode="lines", hoverinfo="skip",
-            showlegend=False, meta="line",
-            line={"color": look.colour, "width": 2, "dash": look.dash}, **common,
-        )  # fmt: skip
-        figure.add_scatter(
-            x=_numbers(table[view.x][rows]), y=_numbers(table[view.y][rows]), mode="markers",
-            customdata=[int(row) for row in rows],
-            text=[escape(str(name)) for name in table["name"][rows]],
-            hovertemplate=f"<b>%{{text}}</b><br>{escape(label)}<br>{axis_title(view.x)} %{{x:.4g}}"
-            f"<br>{axis_title(view.y)} %{{y:.4g}}<extra></extra>",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
-            error_x=_errors(table, rows, view.x, look.colour),
-            error_y=_errors(table, rows, view.y, look.colour), **common,
-        )  # fmt: skip
+        common = {"type": "scatter", "name": escape(label), "legendgroup": label}
+        traces.append({
+            "x": _numbers(line[view.x]), "y": _numbers(line[view.y]), "mode": "lines",
+            "hoverinfo": "skip", "showlegend": False, "meta": "line",
+            "line": {"color": look.colour, "width": 2, "dash": look.dash}, **common,
+        })  # fmt: skip
+        traces.append({
+            "x": _numbers(table[view.x][rows]), "y": _numbers(table[view.y][rows]),
+            "mode": "markers", "customdata": [int(row) for row in rows],
+            "text": [escape(str(name)) for name in table["name"][rows]],
+            "hovertemplate": f"<b>%{{text}}</b><br>{escape(label)}<br>{axis_title(view.x)} "
+            f"%{{x:.4g}}<br>{axis_title(view.y)} %{{y:.4g}}<extra></extra>",
+            "marker": {"color": look.colour, "symbol": look.symbol, "size": 9},
+            **_errors(table, rows, "x", view.x, look.colour),
+            **_errors(table, rows, "y", view.y, look.colour), **common,
+        })  # fmt: skip
         for name, surface in (surfaces or {}).get(label, {}).items():
-            _add_surface(figure, name, surface, look.colour, common)
+            traces += _surface(name, surface, look.colour, common)
         if len(line):
             ends.append((label, *line[[view.x, view.y]].iloc[-1].tolist()))
     if view.frontier:
-        _add_frontier_of_all(figure, table, view)
+        traces.append(_frontier_of_all(table, view))
     scales = {
         axis: _scale(table, key, view) for axis, key in zip("xy", (view.x, view.y), strict=True)
     }
-    figure.update_layout(
+    layout: dict[str, Any] = {
         **{f"{axis}axis": {"title": {"text": axis_title(key)}, **scales[axis]}
            for axis, key in zip("xy", (view.x, view.y), strict=True)},
-        hovermode="closest",
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        margin={"l": 56, "r": 16, "t": 24, "b": 48},
-    )  # fmt: skip
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
+    }  # fmt: skip
     if view.frontier and len(ends) <= _MOST_NAMED:
-        _name_ends(figure, ends, styles, scales["y"]["type"] == "log")
-    return figure
+        _name_ends(traces, layout, ends, styles)
+    return {"data": traces, "layout": layout}
 
 
 def _line(group: Group, view: View, label: str) -> pd.DataFrame:
@@ -173,20 +191,23 @@ def _numbers(values: Any) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def _errors(table: pd.DataFrame, rows: Any, key: str, colour: str) -> dict[str, Any] | None:
-    """Bars over 95 % intervals, which end where what a fraction or a norm can be ends."""
+def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) -> dict[str, Any]:
+    """Bars over 95 % intervals, which end where what a fraction or a norm can be ends.
+
+    Empty where a metric has no intervals.
+    """
     if f"{key}_low" not in table:
-        return None
+        return {}
     value, low, high = (table[key + end][rows].to_numpy(float) for end in ("", "_low", "_high"))
     if (value >= 0).all() and METRICS[key].direction != "max" and key != "ce_degradation":
         low = np.maximum(low, 0)
     if METRICS[key].unit == "fraction":
         high = np.minimum(high, 1)
-    return {
+    return {f"error_{axis}": {
         "type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": colour,
         "array": _numbers(np.nan_to_num(high - value)),
         "arrayminus": _numbers(np.nan_to_num(value - low)),
-    }  # fmt: skip
+    }}  # fmt: skip
 
 
 def _scale(table: pd.DataFrame, key: str, view: View) -> dict[str, Any]:
@@ -208,58 +229,63 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 
 
-def _add_surface(
-    figure: go.Figure, name: str, surface: Surface, colour: str, common: dict[str, Any]
-) -> None:
+def _surface(
+    name: str, surface: Surface, colour: str, common: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """An attainment surface over seeds and its band; hidden until they are asked for."""
     dash = {"best": "dot", "median": "solid", "worst": "dash"}[name]
     band = [*surface.better, *reversed(surface.worse)]
+    traces: list[dict[str, Any]] = []
     if band:
-        figure.add_scatter(
-            x=_numbers(p[0] for p in band), y=_numbers(p[1] for p in band), mode="lines",
-            line={"width": 0}, fill="toself", fillcolor=colour, opacity=0.15, hoverinfo="skip",
-            showlegend=False, meta="band", visible=False, **common,
-        )  # fmt: skip
-    figure.add_scatter(
-        x=_numbers(p[0] for p in surface.corners), y=_numbers(p[1] for p in surface.corners),
-        mode="lines", line={"color": colour, "width": 1, "shape": "hv", "dash": dash},
-        showlegend=False, meta="surface", visible=False,
-        hovertemplate=f"{common['name']}: {name} over seeds<extra></extra>", **common,
-    )  # fmt: skip
+        traces.append({
+            "x": _numbers(p[0] for p in band), "y": _numbers(p[1] for p in band), "mode": "lines",
+            "line": {"width": 0}, "fill": "toself", "fillcolor": colour, "opacity": 0.15,
+            "hoverinfo": "skip", "showlegend": False, "meta": "band", "visible": False, **common,
+        })  # fmt: skip
+    traces.append({
+        "x": _numbers(p[0] for p in surface.corners), "y": _numbers(p[1] for p in surface.corners),
+        "mode": "lines", "line": {"color": colour, "width": 1, "shape": "hv", "dash": dash},
+        "showlegend": False, "meta": "surface", "visible": False,
+        "hovertemplate": f"{common['name']}: {name} over seeds<extra></extra>", **common,
+    })  # fmt: skip
+    return traces
 
 
-def _add_frontier_of_all(figure: go.Figure, table: pd.DataFrame, view: View) -> None:
+def _frontier_of_all(table: pd.DataFrame, view: View) -> dict[str, Any]:
     points = table[[view.x, view.y]].dropna().sort_values([view.x, view.y], kind="stable")
     points = points[is_nondominated(points, view.x, view.y)]
-    figure.add_scatter(
-        x=_numbers(points[view.x]), y=_numbers(points[view.y]), mode="lines", hoverinfo="skip",
-        line={"shape": "hv", "width": 1, "color": _SOFT}, name="frontier of all runs", meta="all",
-    )  # fmt: skip
+    return {
+        "type": "scatter", "x": _numbers(points[view.x]), "y": _numbers(points[view.y]),
+        "mode": "lines", "hoverinfo": "skip", "line": {"shape": "hv", "width": 1, "color": _SOFT},
+        "name": "frontier of all runs", "meta": "all",
+    }  # fmt: skip
 
 
 def _name_ends(
-    figure: go.Figure, ends: Sequence[tuple[str, float, float]], styles: Mapping[str, Look],
-    logarithmic: bool,
+    traces: Sequence[dict[str, Any]], layout: dict[str, Any],
+    ends: Sequence[tuple[str, float, float]], styles: Mapping[str, Look],
 ) -> None:  # fmt: skip
     """Names at the right ends of lines, apart from each other, instead of a legend."""
+    logarithmic = layout["yaxis"]["type"] == "log"
     heights = [math.log10(y) if logarithmic else y for _, _, y in ends]
-    every = [v for t in figure.data if t.meta != "all" and t.y for v in t.y if v is not None]
+    every = [v for t in traces if t.get("meta") != "all" for v in t["y"] if v is not None]
     shown = [math.log10(v) if logarithmic else v for v in every]
     span = (max(shown) - min(shown) or 1) if shown else 1
     last = -math.inf
+    notes = layout["annotations"] = []
     for place in sorted(range(len(ends)), key=lambda i: heights[i]):
         label, x, _ = ends[place]
         at = _HEIGHT * heights[place] / span
         raised = max(at, last + _BETWEEN_NAMES)
         last = raised
         name = label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
-        figure.add_annotation(
-            x=math.log10(x) if figure.layout.xaxis.type == "log" else x, y=heights[place],
-            text=escape(name), name=label, xanchor="left", ax=12, ay=at - raised,
-            showarrow=True, arrowhead=0, arrowwidth=1, standoff=5,
-            arrowcolor=styles[label].colour, font={"color": styles[label].colour},
-        )  # fmt: skip
-    figure.update_layout(
-        margin={"r": 24 + 8 * max((min(len(e[0]), _LONGEST_NAME) for e in ends), default=0)}
-    )
-    figure.update_traces(showlegend=False)
+        notes.append({
+            "x": math.log10(x) if layout["xaxis"]["type"] == "log" else x, "y": heights[place],
+            "text": escape(name), "name": label, "xanchor": "left", "ax": 12, "ay": at - raised,
+            "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "standoff": 5,
+            "arrowcolor": styles[label].colour, "font": {"color": styles[label].colour},
+        })  # fmt: skip
+    longest = max((min(len(e[0]), _LONGEST_NAME) for e in ends), default=0)
+    layout["margin"]["r"] = 24 + 8 * longest
+    for trace in traces:
+        trace["showlegend"] = False

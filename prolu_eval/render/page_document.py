@@ -11,7 +11,7 @@ import pandas as pd
 from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.features import features_document
-from prolu_eval.render.figures import VIEWS, View, axis_title, view_figure
+from prolu_eval.render.figures import VIEWS, View, axis_title, figure_document
 from prolu_eval.render.looks import Look
 
 _COLUMNS = ("name", "label", "coefficient", "seed", "format", "path", "fingerprint")
@@ -133,8 +133,7 @@ def view_document(
         lines[str(label)] = [int(row) for row in rows.index[np.asarray(own)]]
     on = is_nondominated(table, view.x, view.y) if view.frontier else np.zeros(len(table), bool)
     surfaces = answer.surfaces if answer else {}
-    figure = view_figure(group, view, styles, surfaces).to_plotly_json()
-    figure["layout"].pop("template", None)
+    figure = figure_document(group, view, styles, surfaces)
     return {
         "id": f"{view.x}-{view.y}",
         "figure": figure,

@@ -276,3 +276,21 @@ def test_the_first_screen_answers(browser: Any, page_path: Path) -> None:
                 assert opened.locator(f"#{MAIN}-plot").evaluate(bottom) < height
             assert opened.locator("#g0 .matrix .self").count() == 4
             assert "blocks" in opened.locator("#g0 .strip").inner_text()
+
+
+def test_the_first_figure_is_seen_before_others_are_drawn(browser: Any, page_path: Path) -> None:
+    """Several come near a tall screen at once; each is drawn in a task of its own."""
+    for page in opened_page(browser, page_path, 1440, "light"):
+        page.set_viewport_size({"width": 1440, "height": 6000})
+        page.add_init_script(
+            """window.drawn = [];
+            new MutationObserver(() => {
+              const ids = [...document.querySelectorAll(".plot:has(.main-svg)")].map((p) => p.id);
+              if (ids.length > (drawn.at(-1)?.length ?? 0)) drawn.push(ids);
+            }).observe(document, { childList: true, subtree: true });"""
+        )
+        page.reload()
+        page.wait_for_function("drawn.at(-1)?.length >= 3")
+        seen = page.evaluate("drawn")
+        assert seen[0] == [f"{MAIN}-plot"]
+        assert [len(ids) for ids in seen[:3]] == [1, 2, 3]

@@ -19,7 +19,7 @@ from prolu_eval.analysis import Frontier, Group, answer_results, frontier
 from prolu_eval.errors import UsageError
 from prolu_eval.render.environment import embedded
 from prolu_eval.render.features import features_document, history_file, packed_floats
-from prolu_eval.render.figures import VIEWS, view_figure
+from prolu_eval.render.figures import VIEWS, figure_document, view_figure
 from prolu_eval.render.looks import COLOURS, looks
 from prolu_eval.render.markdown import frontier_markdown
 from prolu_eval.render.page import first_rivals, write_report
@@ -517,3 +517,16 @@ def test_the_first_screen_speaks_of_a_variant_that_is_worse() -> None:
     best, following, *_ = [place.label for place in answer.ranking]
     assert best != "d"
     assert first_rivals(answer) == [following, "d"]
+
+
+def test_a_page_s_figures_are_the_figures_that_notebooks_get() -> None:
+    """Plotly finds nothing amiss in the plain data, and changes nothing in it."""
+    rng = np.random.default_rng(0)
+    made = [drawn(f"{label}{i}", label, rng, factor * 4.0**i, 1 / 4.0**i)
+            for label, factor in (("a", 1.0), ("b", 2.0)) for i in range(4)]  # fmt: skip
+    group, answer = only(made)
+    for view in figure_views(group, answer.keys):
+        plain = figure_document(group, view, surfaces=answer.surfaces)
+        figure = view_figure(group, view, surfaces=answer.surfaces).to_plotly_json()
+        figure["layout"].pop("template")
+        assert figure == plain

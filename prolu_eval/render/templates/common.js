@@ -39,11 +39,22 @@ const Report = (() => {
     return Plotly.react(id, data, themed(layout), config());
   }
 
+  // Figures that came near the screen are drawn from the top, each in a task of its own, so that the first is
+  // seen before the others are made.
+  let drawing = false;
+  function drawNext() {
+    const next = [...builders.keys()].find((id) => stale.has(id) && visible.has(id));
+    drawing = next !== undefined;
+    if (!drawing) return;
+    setTimeout(drawNext);
+    draw(next);
+  }
+
   const watcher = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
       if (isIntersecting) visible.add(target.id); else visible.delete(target.id);
-      if (isIntersecting && stale.has(target.id)) draw(target.id);
     }
+    if (!drawing) drawNext();
   }, { rootMargin: "300px" });
 
   // A plot is drawn when it comes near the screen, and again when `redraw` says that it changed.

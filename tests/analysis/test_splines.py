@@ -1,0 +1,31 @@
+"""What is told of a curve's shape by its runs, against the densities that it stands for."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from prolu_eval.analysis.splines import _EXACT, _Fit, _kernel
+
+
+@pytest.mark.parametrize("seeds", [[1, 1, 1, 1, 1, 1], [4, 4, 4, 4, 4, 4], [1, 3, 1, 2, 2, 3]])
+def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
+    """Restricted likelihood is the density of what no straight line explains, up to a constant."""
+    rng = np.random.default_rng(0)
+    u = np.sort(rng.random(6))
+    v = 1 - u + 0.1 * rng.standard_normal(6)
+    fit = _Fit(u, v, np.zeros((0, 6)), np.array(seeds), np.zeros(0))
+    curvatures, scatters, sampling = np.array([0.01, 0.5, 3.0]), np.array([1e-3, 0.02, 0.3]), 1e-4
+    trend = np.stack([np.ones(6), u], 1)
+    contrasts = np.linalg.svd(trend)[0][:, 2:]
+    expected = np.empty((3, 3))
+    for i, curvature in enumerate(curvatures):
+        for j, scatter in enumerate(scatters):
+            noise = np.diag(scatter**2 / np.array(seeds) + sampling + _EXACT**2)
+            covariance = curvature**2 * _kernel(u - u[0], u - u[0]) + noise
+            spread = contrasts.T @ covariance @ contrasts
+            expected[i, j] = multivariate_normal(np.zeros(4), spread).logpdf(contrasts.T @ v)
+            # Repeated trainings are told apart from the curve: here they all agree.
+            repeats = sum(n - 1 for n in seeds)
+            expected[i, j] -= 0.5 * repeats * np.log(scatter**2 + sampling + _EXACT**2)
+    found = fit.log_likelihoods(curvatures, scatters, sampling)
+    assert found - found[0, 0] == pytest.approx(expected - expected[0, 0], abs=1e-7)
