@@ -1,9 +1,16 @@
 """The answer in a sentence or two, and a refusal where the data does not support one."""
 
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
 from prolu_eval.analysis.frontiers import Frontier
 from prolu_eval.analysis.savings import Lead, Range, Saving
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
+
+if TYPE_CHECKING:
+    from prolu_eval.analysis.answers import AtBudget
 
 _RIVALS = 3
 _THREE = (
@@ -99,6 +106,32 @@ def amount(saving: Saving) -> str:
     saved = saving.amount.value >= 0
     shown = saving.amount if saved else saving.amount.scaled(-1)
     return f"{shown:%} {less if saved else more}"
+
+
+def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
+    """What is best at each budget, and the best run near it, in a sentence each.
+
+    Args:
+        keys: the objectives, in the order of runs' values.
+        parts: variants at budgets, of each budget the best first.
+    """
+    found = []
+    for (metric, budget), those in groupby(parts, key=lambda part: (part.metric, part.budget)):
+        best, *others = those
+        place = f"{_title(metric)} {number(budget)}"
+        if best.rank is None:
+            found.append(f"No variant has runs on both sides of {place}.")
+            continue
+        run = ", ".join(
+            f"{_title(key)} {value:v}" for key, value in zip(keys, best.nearest.values, strict=True)
+        )
+        tied = [part.label for part in others if part.rank == 1]
+        more = f"; not told from it: {', '.join(tied)}" if tied else ""
+        found.append(
+            f"At {place}, {best.label} is best: {_title(best.other)} {best.value}{more}. "
+            f"Best run near {place}: {best.nearest.name} ({run})."
+        )
+    return found
 
 
 def _equal(saving: Saving) -> str:

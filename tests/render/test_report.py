@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prolu_eval.analysis import Frontier, Group, answer_results, frontier
+from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, frontier
 from prolu_eval.errors import UsageError
 from prolu_eval.render.environment import embedded
 from prolu_eval.render.features import features_document, history_file, packed_floats
@@ -54,8 +54,13 @@ def by_hand() -> list[Result]:
 
 
 def only(results: list[Result]) -> tuple[Group, Frontier]:
-    (answer,) = answer_results(results)
-    return answer
+    found = answered(results)
+    return found.group, found.details
+
+
+def answered(results: list[Result]) -> Answer:
+    (found,) = answer(results, Question())
+    return found
 
 
 def document(results: list[Result], **extra: Any) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def test_figures_join_what_is_nondominated() -> None:
 
 
 def test_variants_on_the_page(tmp_path: Path) -> None:
-    path = write_report([only(by_hand())], tmp_path / "r.html")
+    path = write_report([answered(by_hand())], tmp_path / "r.html")
     text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
     cells = " ".join(unescape(text).split())
     # Up to (5.4, 4.3): prolu/ste 3.4 x 2.3 + 0.4 x 1, relu 4.4 x 0.3 + 2.4 x 1, all 0.3 more.
@@ -112,9 +117,9 @@ def test_variants_on_the_page(tmp_path: Path) -> None:
 def test_other_tokens_stand_apart(tmp_path: Path) -> None:
     other = setting(tokens_fingerprint="u" * 32, tokens="other text")
     extra = result("x", "relu+l1", {"l0": 0.1, "ce_degradation": 0.1}, at=other)
-    answers = answer_results([*by_hand(), extra])
-    assert [found.frontier for _, found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
-    titles = [group.title for group, _ in answers]
+    answers = answer([*by_hand(), extra], Question())
+    assert [found.details.frontier for found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
+    titles = [found.title for found in answers]
     assert titles[0].endswith(" on embedded")
     assert titles[1].endswith(" on other text")
     page = write_report(answers, tmp_path / "r.html").read_text()
@@ -210,22 +215,21 @@ def test_variants_look_alike_everywhere_and_unlike_each_other() -> None:
 
 
 def test_text_and_markdown() -> None:
-    group, answer = only(by_hand())
-    text = frontier_text(group, answer)
+    text = frontier_text(answered(by_hand()))
     assert re.search(
         r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1\.00 ±0\.10\s+4\.00 ±0\.40", text, re.MULTILINE
     )
     assert re.search(r"prolu/ste\+l1\s+3\s+3\s+8\.22\s+96\.48 %\s+56\.34 %", text)
     assert "capitals are on the frontier" in text
     hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
-    lines = frontier_markdown(*only(hostile)).splitlines()
+    lines = frontier_markdown(answered(hostile)).splitlines()
     row = next(line for line in lines if "a\\|b" in line)
     assert "x&lt;script&gt;" in row
     assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
 
 
 def test_tables_as_files(tmp_path: Path) -> None:
-    answers = [only(by_hand())]
+    answers = [answered(by_hand())]
     write_table(answers, tmp_path / "runs.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
     assert {row["name"]: row["on_frontier"] for row in rows}["b2"] == "True"
@@ -360,7 +364,7 @@ def test_watching_renders_when_results_arrive(
 
 
 def test_figures_for_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = write_report([only(by_hand())], tmp_path / "r.html")
+    page = write_report([answered(by_hand())], tmp_path / "r.html")
     if shutil.which("chromium") is None:
         pytest.skip("no chromium")
     files = write_figures(page, tmp_path / "svg")

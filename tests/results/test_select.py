@@ -50,7 +50,7 @@ def test_the_newest_evaluation_counts_and_others_are_named(tmp_path: Path) -> No
     (other,) = found.others
     assert (other.title, len(other.results)) == ("b.txt", 3)
     (remark,) = found.remarks
-    assert "3 on b.txt are there too" in remark
+    assert "the results on a.txt are taken; there are also 3 on b.txt (--tokens" in remark
     assert f"--tokens {other.key}" in remark
     for tokens in ("b.txt", "/texts/b.txt", other.key, other.results[0].setting.tokens_fingerprint):
         assert texts(select([tmp_path], tokens=tokens)) == dict.fromkeys("xyz", "b.txt")
@@ -76,7 +76,7 @@ def test_an_evaluation_of_few_runs_does_not_hide_the_others(tmp_path: Path) -> N
 def test_a_table_has_one_row_a_run_unless_all_are_asked_for(tmp_path: Path) -> None:
     evaluated(tmp_path, "a.txt", "xyz", 1e9)
     evaluated(tmp_path, "b.txt", "xyz", 2e9)
-    with pytest.warns(UserWarning, match=r"3 on a.txt are there too"):
+    with pytest.warns(UserWarning, match=r"there are also 3 on a.txt"):
         table = load_results(tmp_path)
     assert table["name"].tolist() == ["x", "y", "z"]
     assert table["comparison_key"].nunique() == 1
@@ -164,7 +164,7 @@ def test_report_answers_the_evaluation_that_is_asked_for(
     evaluated(tmp_path, "b.txt", "xyz", 1e9)
     evaluated(tmp_path, "a.txt", "xyz", 2e9)
     ran = run(capfd, "report", tmp_path, "--json")
-    assert "3 on b.txt are there too" in ran.err
+    assert "there are also 3 on b.txt" in ran.err
     for text, arguments in (("a.txt", ()), ("b.txt", ("--tokens", "b.txt"))):
         document = run(capfd, "report", tmp_path, "--json", *arguments).json()
         measured = {r["provenance"]["setting"]["tokens"] for r in document["runs"]}
