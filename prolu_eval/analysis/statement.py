@@ -10,7 +10,7 @@ from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis.answers import AtBudget
+    from prolu_eval.analysis.answers import AtBudget, RunPlace
 
 _RIVALS = 3
 _THREE = (
@@ -109,7 +109,7 @@ def amount(saving: Saving) -> str:
 
 
 def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
-    """What is best at each budget, and the best run near it, in a sentence each.
+    """What is best at each budget, and the best run near it, in a sentence or two each.
 
     Args:
         keys: the objectives, in the order of runs' values.
@@ -117,21 +117,32 @@ def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
     """
     found = []
     for (metric, budget), those in groupby(parts, key=lambda part: (part.metric, part.budget)):
-        best, *others = those
+        variants = list(those)
         place = f"{_title(metric)} {number(budget)}"
+        best = variants[0]
         if best.rank is None:
-            found.append(f"No variant has runs on both sides of {place}.")
+            axis = keys.index(metric)
+            runs = [part.nearest for part in variants]
+            run = min(runs, key=lambda run: abs((run.values[axis].value or 0.0) - budget))
+            found.append(
+                f"No variant has runs on both sides of {place}; the nearest run is "
+                f"{_place(run, keys)}."
+            )
             continue
-        run = ", ".join(
-            f"{_title(key)} {value:v}" for key, value in zip(keys, best.nearest.values, strict=True)
-        )
-        tied = [part.label for part in others if part.rank == 1]
-        more = f"; not told from it: {', '.join(tied)}" if tied else ""
-        found.append(
-            f"At {place}, {best.label} is best: {_title(best.other)} {best.value}{more}. "
-            f"Best run near {place}: {best.nearest.name} ({run})."
-        )
+        tied = [part.label for part in variants[1:] if part.rank == 1]
+        value = f"{_title(best.other)} {best.value}"
+        if tied:
+            said = f"{best.label}, {value}, is not told from {', '.join(tied)}"
+        else:
+            said = f"{best.label} {'is best:' if variants[1:] else 'has'} {value}"
+        found.append(f"At {place}, {said}. Best run near {place}: {_place(best.nearest, keys)}.")
     return found
+
+
+def _place(run: "RunPlace", keys: Sequence[str]) -> str:
+    """A run and its values."""
+    values = zip(keys, run.values, strict=True)
+    return f"{run.name} ({', '.join(f'{_title(key)} {value:v}' for key, value in values)})"
 
 
 def _equal(saving: Saving) -> str:

@@ -158,6 +158,21 @@ def test_runs_of_one_name_below_a_folder_have_their_paths_for_names(tmp_path: Pa
     assert load_results(tmp_path)["name"].tolist() == ["a/r0", "b/r0"]
 
 
+def test_other_evaluations_are_named_in_one_line_beside_the_one_taken(tmp_path: Path) -> None:
+    evaluated(tmp_path, "a.txt", "xyz", 2e9)
+    evaluated(tmp_path, "b.txt", "xyz", 1e9)
+    for name in "xy":
+        path = write_result(on_text("a.txt", name, 32), tmp_path / name / "evaluation")
+        os.utime(path, (1e9, 1e9))
+    (remark,) = select([tmp_path]).remarks
+    taken, there = remark.split("; ")
+    full, half = (on_text("a.txt", "x", n).setting.n_counted for n in (64, 32))
+    assert taken == f"the results on a.txt, {full:,} tokens are taken"
+    assert there.startswith("there are also 3 on b.txt (--tokens ")
+    assert f", 2 on a.txt, {half:,} tokens (--tokens " in there
+    assert "fingerprint" not in remark
+
+
 def test_report_answers_the_evaluation_that_is_asked_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
