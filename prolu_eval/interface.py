@@ -4,11 +4,11 @@ import html
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prolu_eval.analysis import Frontier, Group, answer_results, maximised, statement
+from prolu_eval.analysis import Answer, Question, answer
 from prolu_eval.baseline import load_baseline
 from prolu_eval.comparison import DEFAULT, Comparison, Options, parse_tolerances
 from prolu_eval.comparison import compare as compare_results
@@ -39,17 +39,17 @@ def _folders(paths: Paths) -> list[Path]:
 class FrontierAnswer:
     """Which runs and variants are better: the frontier of every group of comparable results.
 
-    ``groups`` are the comparable groups with their frontiers, the largest first.
+    ``groups`` are the answers for comparable groups, the largest group first.
     """
 
-    groups: tuple[tuple[Group, Frontier], ...]
+    groups: tuple[Answer, ...]
 
     @property
     def sentence(self) -> str:
         """The answer in a few sentences; of several groups, each with its title."""
         if len(self.groups) == 1:
-            return statement(self.groups[0][1])
-        return "\n".join(f"{group.title}: {statement(found)}" for group, found in self.groups)
+            return self.groups[0].sentence
+        return "\n".join(f"{found.title}: {found.sentence}" for found in self.groups)
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -62,8 +62,9 @@ class FrontierAnswer:
         """The runs of a group over its first two metrics, as the page draws them."""
         from prolu_eval.render.figures import View, view_figure
 
-        of, found = self.groups[group]
-        drawn = view_figure(of, View(found.x, found.y, "frontiers", "", frontier=True))
+        of = self.groups[group]
+        x, y, *_ = of.question.keys
+        drawn = view_figure(of.group, View(x, y, "frontiers", "", frontier=True))
         return drawn.update_layout(title=of.title, margin={"t": 64})
 
     def report(self, path: PathLike) -> Path:
@@ -93,27 +94,36 @@ def frontier(
     tokens: str | None = None,
     splits: Mapping[str, Sequence[float]] | None = None,
     reference: Mapping[str, float] | None = None,
+    at: Mapping[str, float] | None = None,
 ) -> FrontierAnswer:
     """The Pareto frontier of stored results; needs neither torch nor a model.
 
     Args:
-        runs: a folder of runs with results, or several, whose variants then bear their names; or a
-            table of :func:`prolu_eval.load_results`; or results.
+        runs: a folder of runs with results, or several, whose variants then bear their names and
+            which are compared with each other (``groups[0].folders``); or a table of
+            :func:`prolu_eval.load_results`; or results.
         x: a metric (:data:`prolu_eval.METRICS`), which direction is better being its own.
         y: another.
         z: a third, or None.
         tokens: of several evaluations of the runs, the one on this text.
         splits: by metric, values that part the runs into stretches, each answered too.
         reference: by metric, where hypervolumes reach up to.
+        at: by metric, a value at which variants are compared, such as ``{"l0": 32}``; the answers
+            are in ``groups[0].at``.
 
     Raises:
         UsageError: if a metric is unknown or has no better direction, a folder does not exist, or a
             table was not made by :func:`prolu_eval.load_results`.
         ResultsError: if there are no results.
     """
-    keys = (x, y) if z is None else (x, y, z)
-    maximised(*keys)
-    return FrontierAnswer(tuple(answer_results(_results(runs, tokens), keys, splits, reference)))
+    parts = [(key, value) for key, values in (splits or {}).items() for value in values]
+    question = Question.asked(
+        x, y, z, splits=parts, reference=(reference or {}).items(), at=(at or {}).items()
+    )
+    results = _results(runs, tokens)
+    if len({result.folder for result in results}) > 1:
+        question = replace(question, grouping="folder")
+    return FrontierAnswer(tuple(answer(results, question)))
 
 
 def _results(

@@ -1,7 +1,6 @@
 """From stored results to answers: comparable groups and Pareto frontiers; no torch, no model."""
 
 from prolu_eval.analysis.advice import Gap
-from prolu_eval.analysis.answering import answer_results, n_replicates
 from prolu_eval.analysis.answers import (
     AdvisedSaving,
     Answer,
@@ -15,7 +14,7 @@ from prolu_eval.analysis.answers import (
     answer_group,
 )
 from prolu_eval.analysis.attainment import Surface
-from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, resample
+from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, n_replicates, resample
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.epsilon import Epsilon
 from prolu_eval.analysis.frontiers import Frontier, VariantFrontier, frontier
@@ -62,7 +61,6 @@ __all__ = [
     "VariantFrontier",
     "answer",
     "answer_group",
-    "answer_results",
     "comparable",
     "frontier",
     "hypervolume",

@@ -7,15 +7,14 @@ from itertools import combinations
 import numpy as np
 
 from prolu_eval.analysis.advice import Gap, advised
-from prolu_eval.analysis.answering import n_replicates
-from prolu_eval.analysis.bootstrap import Replicates, resample
+from prolu_eval.analysis.bootstrap import Replicates, n_replicates, resample
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier
 from prolu_eval.analysis.groups import Group, comparable, stretched
 from prolu_eval.analysis.questions import Question
 from prolu_eval.analysis.savings import Curves, Range, Saving, Status
 from prolu_eval.analysis.splines import Reading
-from prolu_eval.analysis.statement import amount, statement
+from prolu_eval.analysis.statement import amount, at_budgets, statement
 from prolu_eval.estimates import CONFIDENCE, Estimate
 from prolu_eval.intervals import holm
 from prolu_eval.metrics import METRICS
@@ -155,7 +154,7 @@ class Answer:
         folders: folders against each other, where the question asks for them.
         details: hypervolumes, shares, epsilon indicators, attainment surfaces.
         splits: the answer for parts of the group, by what they hold.
-        sentence: the answer in one or two sentences.
+        sentence: the answer in a few sentences, of budgets too.
         notes: badges, such as ``1 seed``, and what is missing.
     """
 
@@ -218,6 +217,7 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
     curves = made.curves
     savings = _savings(curves, group, found)
     folders = _folders(curves, group) if question.grouping == "folder" else ()
+    at = _budgets(curves, question, runs) if curves else ()
     return Answer(
         question=question,
         group=group,
@@ -229,7 +229,7 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
         dominations=tuple(found.dominations),
         savings=savings,
         stretches=_stretches(found),
-        at=_budgets(curves, question, runs) if curves else (),
+        at=at,
         folders=folders,
         details=found,
         splits={
@@ -240,7 +240,12 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
             )
             for title, rows in stretched(group, question.splits).items()
         },
-        sentence=_folder_sentence(folders, found) if folders else statement(found),
+        sentence=" ".join(
+            [
+                _folder_sentence(folders, found) if folders else statement(found),
+                *at_budgets(question.keys, at),
+            ]
+        ),
         notes=_notes(group, found),
     )
 

@@ -23,6 +23,8 @@ from prolu_eval.results import Result
 Array = NDArray[np.float64]
 
 N_REPLICATES = 1000
+# Groups of more runs are resampled less often, in proportion.
+_RUNS_RESAMPLED_IN_FULL = 200
 # Multiplicities held at a time: 32 MiB, whatever the number of sequences.
 _AT_ONCE = 1 << 22
 
@@ -231,3 +233,9 @@ def exponential(gap: Estimate) -> Estimate:
     value = float(np.exp(gap.value))
     error = None if gap.standard_error is None else value * gap.standard_error
     return Estimate(value=value, standard_error=error, ci95=(low, high))
+
+
+def n_replicates(group: Group) -> int:
+    """How often a group's sequences are resampled: less often where there are many runs."""
+    runs = max(len(group.results), _RUNS_RESAMPLED_IN_FULL)
+    return N_REPLICATES * _RUNS_RESAMPLED_IN_FULL // runs

@@ -46,7 +46,8 @@ class Question:
         """The question that options ask, whose METRIC=VALUE are read already.
 
         Raises:
-            UsageError: if an objective is none, or a reference or a budget is of no objective.
+            UsageError: if an objective is none, or a reference or a budget is of no objective or
+                given twice.
         """
         keys = (x, y) if z is None else (x, y, z)
         maximised(*keys)
@@ -55,11 +56,15 @@ class Question:
         parts: dict[str, list[float]] = {}
         for metric, value in splits:
             parts.setdefault(metric, []).append(value)
-        points = {"--reference": dict(reference), "--at": dict(at)}
-        for option, values in points.items():
-            for metric in values.keys() - set(keys):
-                raise UsageError(option, f"{metric} is no objective here", "name one that is")
-        if at and z is not None:
+        points: dict[str, dict[str, float]] = {"--reference": {}, "--at": {}}
+        for option, values in (("--reference", reference), ("--at", at)):
+            for metric, value in values:
+                if metric not in keys:
+                    raise UsageError(option, f"{metric} is no objective here", "name one that is")
+                if metric in points[option]:
+                    raise UsageError(option, f"names {metric} twice", "give one value for it")
+                points[option][metric] = value
+        if points["--at"] and z is not None:
             raise UsageError("--at", "needs two objectives", "leave the third out")
         return cls(x, y, z, parts, points["--reference"], points["--at"], grouping)
 

@@ -215,8 +215,11 @@ class Splines:
         return self._functional({first: functional, second: -functional})
 
     def curve(self, label: str) -> list[tuple[float, Reading]]:
-        """The curve at the levels between a variant's first and last run."""
-        low, high = self.range_of(label) or (np.inf, -np.inf)
+        """The curve at the levels between a variant's first and last run; empty without one."""
+        span = self.range_of(label)
+        if span is None:
+            return []
+        low, high = span
         inside = [float(level) for level in self.levels if low <= level <= high]
         return [(level, self.read(label, level)) for level in inside]
 

@@ -1,9 +1,16 @@
 """The answer in a sentence or two, and a refusal where the data does not support one."""
 
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
 from prolu_eval.analysis.frontiers import Frontier
 from prolu_eval.analysis.savings import Lead, Range, Saving
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
+
+if TYPE_CHECKING:
+    from prolu_eval.analysis.answers import AtBudget, RunPlace
 
 _RIVALS = 3
 _THREE = (
@@ -99,6 +106,43 @@ def amount(saving: Saving) -> str:
     saved = saving.amount.value >= 0
     shown = saving.amount if saved else saving.amount.scaled(-1)
     return f"{shown:%} {less if saved else more}"
+
+
+def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
+    """What is best at each budget, and the best run near it, in a sentence or two each.
+
+    Args:
+        keys: the objectives, in the order of runs' values.
+        parts: variants at budgets, of each budget the best first.
+    """
+    found = []
+    for (metric, budget), those in groupby(parts, key=lambda part: (part.metric, part.budget)):
+        variants = list(those)
+        place = f"{_title(metric)} {number(budget)}"
+        best = variants[0]
+        if best.rank is None:
+            axis = keys.index(metric)
+            runs = [part.nearest for part in variants]
+            run = min(runs, key=lambda run: abs((run.values[axis].value or 0.0) - budget))
+            found.append(
+                f"No variant has runs on both sides of {place}; the nearest run is "
+                f"{_place(run, keys)}."
+            )
+            continue
+        tied = [part.label for part in variants[1:] if part.rank == 1]
+        value = f"{_title(best.other)} {best.value}"
+        if tied:
+            said = f"{best.label}, {value}, is not told from {', '.join(tied)}"
+        else:
+            said = f"{best.label} {'is best:' if variants[1:] else 'has'} {value}"
+        found.append(f"At {place}, {said}. Best run near {place}: {_place(best.nearest, keys)}.")
+    return found
+
+
+def _place(run: "RunPlace", keys: Sequence[str]) -> str:
+    """A run and its values."""
+    values = zip(keys, run.values, strict=True)
+    return f"{run.name} ({', '.join(f'{_title(key)} {value:v}' for key, value in values)})"
 
 
 def _equal(saving: Saving) -> str:

@@ -17,7 +17,8 @@ def demo(
     quiet: options.Quiet = False,
 ) -> None:
     """Train the write-up's four sweeps on the embedded model, evaluate them, write the report."""
-    from prolu_eval.cli.frontier import Question, answer
+    from prolu_eval.analysis import Question
+    from prolu_eval.cli.frontier import evaluate_and_answer
     from prolu_eval.cli.sweep import train_and_print
     from prolu_eval.devices import check_device
     from prolu_eval.errors import DONE
@@ -32,5 +33,5 @@ def demo(
     settings = Settings(device, progress=not quiet)
     trained = train_and_print(grid, out, settings, as_json=False, quiet=quiet)
     chosen = EvaluationOptions(device=device)
-    answered = answer([out], chosen, Question(), quiet=quiet)
+    answered = evaluate_and_answer([out], chosen, Question(), quiet=quiet)
     raise typer.Exit(trained if answered == DONE else answered)

@@ -1,6 +1,6 @@
 """`prolu-eval frontier`: evaluate what is missing, print the frontier, write the report."""
 
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +10,9 @@ from prolu_eval.cli import app, options, say, say_document
 from prolu_eval.cli.evaluate import exit_code, outcome_document, report_failures
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis import Group
+    from prolu_eval.analysis import Answer, Question
     from prolu_eval.evaluation import EvaluationOptions, Outcome
+    from prolu_eval.results import Result
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
 Y = Annotated[str, typer.Option("-y", "--y", help="Second objective.")]
@@ -26,6 +27,10 @@ Reference = Annotated[
         "--reference", help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]"
     ),
 ]
+At = Annotated[
+    list[str] | None,
+    typer.Option("--at", help="METRIC=VALUE: how variants compare at this value, and their runs"),
+]
 ReportPath = Annotated[
     Path | None,
     typer.Option(help="Where to write the report [default: report.html where results go]"),
@@ -34,43 +39,33 @@ Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table of runs
 Parquet = Annotated[Path | None, typer.Option(help="Write the table of runs as Parquet.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
+# Runs that a folder must hold to be compared with others as a folder.
+_SEVERAL = 2
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of results: objectives, split points by metric, and the reference point."""
 
-    keys: tuple[str, ...] = ("l0", "ce_degradation")
-    splits: dict[str, list[float]] = field(default_factory=dict)
-    reference: dict[str, float] = field(default_factory=dict)
+def asked(
+    runs: list[Path],
+    x: str,
+    y: str,
+    z: str | None,
+    splits: list[str] | None,
+    reference: list[str] | None,
+    at: list[str] | None,
+) -> "Question":
+    """The question that options ask, of several folders about these.
 
-    @classmethod
-    def asked(
-        cls, x: str, y: str, z: str | None, splits: list[str] | None, reference: list[str] | None
-    ) -> "Question":
-        """The question that options ask.
+    Raises:
+        UsageError: if an objective is none, or a METRIC=VALUE is not that, or of no objective.
+    """
+    from prolu_eval.analysis import Question
 
-        Raises:
-            UsageError: if an objective is none, or a split or reference is no METRIC=VALUE.
-        """
-        from prolu_eval.analysis import maximised
-        from prolu_eval.errors import UsageError
-
-        keys = (x, y) if z is None else (x, y, z)
-        maximised(*keys)
-        at: dict[str, list[float]] = {}
-        for metric, value in options.metric_values("--split", splits):
-            at.setdefault(metric, []).append(value)
-        point = dict(options.metric_values("--reference", reference))
-        for metric in point.keys() - set(keys):
-            raise UsageError("--reference", f"{metric} is no objective here", "name one that is")
-        return cls(keys, at, point)
-
-    def arguments(self) -> list[str]:
-        """The options that ask it again."""
-        letters = [part for letter, key in zip("xyz", self.keys, strict=False)
-                   for part in (f"-{letter}", key)]  # fmt: skip
-        splits = [f"--split={k}={v:g}" for k, values in self.splits.items() for v in values]
-        return letters + splits + [f"--reference={k}={v:g}" for k, v in self.reference.items()]
+    return Question.asked(
+        x, y, z,
+        splits=options.metric_values("--split", splits),
+        reference=options.metric_values("--reference", reference),
+        at=options.metric_values("--at", at),
+        grouping="variant" if len(runs) == 1 else "folder",
+    )  # fmt: skip
 
 
 @app.command(cls=options.EvaluatingCommand)
@@ -82,6 +77,7 @@ def frontier(
     z: Z = None,
     split_at: Splits = None,
     reference: Reference = None,
+    at: At = None,
     report: ReportPath = None,
     csv: Csv = None,
     parquet: Parquet = None,
@@ -89,20 +85,23 @@ def frontier(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Evaluate what has no result yet, print the Pareto frontier, and write the report."""
-    question = Question.asked(x, y, z, split_at, reference)
+    """Evaluate what has no result yet, print the Pareto frontier, and write the report.
+
+    Several folders are compared with each other, variant by variant and in all.
+    """
+    question = asked(runs, x, y, z, split_at, reference, at)
     raise typer.Exit(
-        answer(
+        evaluate_and_answer(
             runs, options.chosen(context), question, report=report, csv=csv, parquet=parquet,
             as_markdown=markdown, as_json=as_json, quiet=quiet,
         )
     )  # fmt: skip
 
 
-def answer(
+def evaluate_and_answer(
     runs: list[Path],
     chosen: "EvaluationOptions",
-    question: Question,
+    question: "Question",
     *,
     report: Path | None = None,
     csv: Path | None = None,
@@ -112,7 +111,7 @@ def answer(
     quiet: bool = False,
 ) -> int:
     """Evaluate, print and report; the exit code."""
-    from prolu_eval.analysis import answer_results
+    from prolu_eval.analysis import answer
     from prolu_eval.evaluation import evaluate
     from prolu_eval.render.documents import frontier_document
     from prolu_eval.render.markdown import frontier_markdown
@@ -122,28 +121,28 @@ def answer(
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
     report_failures(outcomes)
-    measured = [outcome.result for outcome in outcomes if outcome.result is not None]
+    measured = _by_folder(runs, outcomes) if question.grouping == "folder" else _measured(outcomes)
     if not measured:
         if as_json:
             document = frontier_document([], question.keys, None, lambda _: [])
             say_document(document | {"runs": [outcome_document(o) for o in outcomes]})
         return exit_code(outcomes)
-    groups = answer_results(measured, question.keys, question.splits, question.reference)
+    answers = answer(measured, question)
     if not as_json:  # before files are written: a full disk hides no answer
-        for group, found in groups:
+        for found in answers:
             shown = frontier_markdown if as_markdown else frontier_text
-            typer.echo(shown(group, found) + "\n")
+            typer.echo(shown(found) + "\n")
     path = write_report(
-        groups,
+        answers,
         report or default_report(runs, chosen.results),
         command=command_line("frontier", runs, question),
     )
     for table in (csv, parquet):
         if table is not None:
-            write_table(groups, table, parquet=table is parquet)
+            write_table(answers, table, parquet=table is parquet)
     if as_json:
         document = frontier_document(
-            groups, question.keys, path, lambda group: _runs(group, outcomes)
+            answers, question.keys, path, lambda found: _runs(found, outcomes)
         )
         say_document(document)
     else:
@@ -151,8 +150,32 @@ def answer(
     return exit_code(outcomes)
 
 
-def _runs(group: "Group", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    names = {result.run.name for result in group.results}
+def _measured(outcomes: "list[Outcome]") -> "list[Result]":
+    return [outcome.result for outcome in outcomes if outcome.result is not None]
+
+
+def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]":
+    """Results whose variants bear the name of their folder, if each folder holds several runs.
+
+    Single runs named one by one, and folders on the hub, are no folders to be compared.
+    """
+    from prolu_eval.results import folder_titles, in_folder
+
+    titles = {folder.resolve(): title for folder, title in folder_titles(folders).items()}
+    found = []
+    for outcome in outcomes:
+        if outcome.result is not None:
+            place = outcome.path.resolve()
+            homes = [home for home in (place, *place.parents) if home in titles]
+            found.append((outcome.result, titles[homes[0]] if homes else ""))
+    n_runs = Counter(title for _, title in found)
+    if len(n_runs) < len(titles) or min(n_runs.values()) < _SEVERAL or "" in n_runs:
+        return _measured(outcomes)
+    return [in_folder(result, title) for result, title in found]
+
+
+def _runs(answer: "Answer", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+    names = {result.run.name for result in answer.group.results}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 
 
@@ -163,7 +186,7 @@ def default_report(runs: list[Path], results: Path | None = None) -> Path:
     return runs[0] / "report.html" if len(runs) == 1 and runs[0].is_dir() else Path("report.html")
 
 
-def command_line(command: str, runs: list[Path], question: Question) -> str:
+def command_line(command: str, runs: list[Path], question: "Question") -> str:
     """The command that makes the same report again."""
     import shlex
 

@@ -8,19 +8,20 @@ import typer
 
 from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.cli.frontier import (
-    Question,
+    At,
     Reference,
     Splits,
     X,
     Y,
     Z,
+    asked,
     command_line,
     default_report,
 )
 from prolu_eval.errors import UsageError
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis import Frontier, Group
+    from prolu_eval.analysis import Answer, Question
 
 Output = Annotated[
     Path | None,
@@ -57,6 +58,7 @@ def report(
     tokens: StoredTokens = None,
     split_at: Splits = None,
     reference: Reference = None,
+    at: At = None,
     title: Title = "Sparse autoencoders compared",
     static: Static = None,
     kind: Format = "svg",
@@ -67,9 +69,10 @@ def report(
 ) -> None:
     """Write the report of results that are stored already; needs neither model nor torch.
 
-    Several folders are compared with each other: their variants bear their names.
+    Several folders are compared with each other, variant by variant and in all: variants bear the
+    names of their folders.
     """
-    question = Question.asked(x, y, z, split_at, reference)
+    question = asked(runs, x, y, z, split_at, reference, at)
     path = output or default_report(runs)
     if watch:
         if as_json or static is not None:
@@ -96,15 +99,15 @@ def _figures(page: Path, folder: Path, kind: str, width: float, font_size: float
 
 
 def _print_json(
-    answers: "list[tuple[Group, Frontier]]",
-    question: Question,
+    answers: "list[Answer]",
+    question: "Question",
     path: Path,
     figures: list[Path] | None,
 ) -> None:
     from prolu_eval.render.documents import frontier_document, result_document
 
     document = frontier_document(
-        answers, question.keys, path, lambda group: [result_document(r) for r in group.results]
+        answers, question.keys, path, lambda a: [result_document(r) for r in a.group.results]
     )
     if figures is not None:
         document["figures"] = [str(figure) for figure in figures]
@@ -114,25 +117,25 @@ def _print_json(
 def render(
     runs: list[Path],
     path: Path,
-    question: Question,
+    question: "Question",
     title: str,
     *,
     tokens: str | None = None,
     refresh: int | None = None,
-) -> "list[tuple[Group, Frontier]]":
+) -> "list[Answer]":
     """Write the page of folders of runs; what it answers.
 
     Raises:
         UsageError, ResultsError: as :func:`prolu_eval.results.select`.
     """
-    from prolu_eval.analysis import answer_results
+    from prolu_eval.analysis import answer
     from prolu_eval.render.page import write_report
     from prolu_eval.results import select
 
     chosen = select(runs, tokens=tokens, titled=True)
     for sentence in chosen.remarks:
         remark(sentence)
-    answers = answer_results(chosen.results, question.keys, question.splits, question.reference)
+    answers = answer(chosen.results, question)
     write_report(
         answers, path, title=title, command=command_line("report", runs, question), refresh=refresh
     )
@@ -140,7 +143,7 @@ def render(
 
 
 def _watch(
-    runs: list[Path], path: Path, question: Question, title: str, tokens: str | None
+    runs: list[Path], path: Path, question: "Question", title: str, tokens: str | None
 ) -> None:
     """Write the page again whenever results come, go or change, until interrupted."""
     from prolu_eval.results import result_files
@@ -153,7 +156,7 @@ def _watch(
             if found and found != seen:
                 seen = found
                 answers = render(runs, path, question, title, tokens=tokens, refresh=_REFRESH)
-                n = sum(len(group.results) for group, _ in answers)
+                n = sum(len(found.group.results) for found in answers)
                 typer.echo(f"{time.strftime('%H:%M:%S')}  {n} results")
             time.sleep(_POLL)
     except KeyboardInterrupt:

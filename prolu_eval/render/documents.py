@@ -10,7 +10,7 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.results import Result
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis import Frontier, Group
+    from prolu_eval.analysis import Answer
 
 
 def run_document(
@@ -56,30 +56,31 @@ def _measured(result: Result | None) -> dict[str, Any]:
 
 
 def frontier_document(
-    groups: "Sequence[tuple[Group, Frontier]]",
+    answers: "Sequence[Answer]",
     keys: Sequence[str],
     report: Path | None,
-    runs: "Callable[[Group], list[dict[str, Any]]]",
+    runs: "Callable[[Answer], list[dict[str, Any]]]",
 ) -> dict[str, Any]:
-    """Frontiers of groups; one group, the usual case, is the document itself.
+    """Answers for groups; one group, the usual case, is the document itself.
 
     Args:
-        groups: and their frontiers.
+        answers: of all groups.
         keys: the objectives.
         report: the page that was written, if any.
         runs: what there is to say of a group's runs.
     """
-    from prolu_eval.analysis import statement
-
     parts = [
         {
-            "group": group.title,
-            **asdict(found),
-            "variants": {v.label: asdict(v) for v in found.variants},
-            "statement": statement(found),
-            "runs": runs(group),
+            "group": answer.title,
+            **asdict(answer.details),
+            "variants": {v.label: asdict(v) for v in answer.details.variants},
+            "stretches": {title: asdict(part.details) for title, part in answer.splits.items()},
+            "at": [asdict(part) for part in answer.at],
+            "folders": [asdict(part) for part in answer.folders],
+            "statement": answer.sentence,
+            "runs": runs(answer),
         }
-        for group, found in groups
+        for answer in answers
     ]
     content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
     document = {

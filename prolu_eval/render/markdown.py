@@ -4,12 +4,14 @@ import html
 import re
 from collections.abc import Sequence
 
-from prolu_eval.analysis import Frontier, Group, statement
+from prolu_eval.analysis import Answer
 from prolu_eval.comparison.rows import Comparison, Row
 from prolu_eval.render.tables import (
     HEADER,
     Table,
+    budget_tables,
     cells,
+    folder_table,
     remarks,
     run_table,
     saving_table,
@@ -40,22 +42,25 @@ def table(content: Table) -> list[str]:
     return [_line(head), "|" + " --- |" * len(head), *(_line(list(map(escape, r))) for r in rows)]
 
 
-def frontier_markdown(group: Group, answer: Frontier) -> str:
-    """A group's frontier."""
+def frontier_markdown(answer: Answer) -> str:
+    """A group's answer."""
+    found = answer.details
+    asked = [*budget_tables(answer), *([folder_table(answer)] if answer.folders else [])]
     parts = [
-        f"## {escape(group.title)}",
-        escape(statement(answer)),
-        "\n".join(table(run_table(group, answer))),
+        f"## {escape(answer.title)}",
+        escape(answer.sentence),
+        *("\n".join(table(content)) for content in asked),
+        "\n".join(table(run_table(answer.group, found))),
         "\\* on the frontier of all runs; ± is one standard error, clustered by sequence",
-        "\n".join(table(variant_table(answer))),
-        escape(about_hypervolumes(answer)),
+        "\n".join(table(variant_table(found))),
+        escape(about_hypervolumes(found)),
     ]
-    savings = saving_table(answer)
+    savings = saving_table(found)
     if savings[1]:
         parts.append("\n".join(table(savings)))
-    for title, part in answer.stretches.items():
-        parts += [f"### {escape(title)}: {escape(statement(part))}",
-                  "\n".join(table(variant_table(part)))]  # fmt: skip
+    for title, part in answer.splits.items():
+        parts += [f"### {escape(title)}: {escape(part.sentence)}",
+                  "\n".join(table(variant_table(part.details)))]  # fmt: skip
     return "\n\n".join(parts)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prolu_eval import __version__
 from prolu_eval.analysis import (
+    Answer,
     Frontier,
     Group,
     frontier,
@@ -17,13 +18,21 @@ from prolu_eval.analysis import (
     statement,
 )
 from prolu_eval.analysis.slack import PROXY, TARGET
+from prolu_eval.analysis.statement import at_budgets
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.features import ARRAYS
 from prolu_eval.render.figures import TOPICS, VIEWS
 from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.page_document import TABLE, environments, group_document, has_all
-from prolu_eval.render.tables import saving_matrix, saving_table, variant_table
+from prolu_eval.render.tables import (
+    Table,
+    budget_tables,
+    folder_table,
+    saving_matrix,
+    saving_table,
+    variant_table,
+)
 from prolu_eval.results import write_atomically
 
 # Variants whose L1 at equal L0 is stated, the first against the others.
@@ -31,7 +40,7 @@ _COMPARED = 4
 
 
 def write_report(
-    answers: Sequence[tuple[Group, Frontier]],
+    answers: Sequence[Answer],
     path: Path,
     *,
     title: str = "Sparse autoencoders compared",
@@ -41,7 +50,7 @@ def write_report(
     """Write the report of answered groups; each stands apart.
 
     Args:
-        answers: as :func:`answer_results` gives them.
+        answers: as :func:`~prolu_eval.analysis.answer` gives them.
         path: the file.
         title: of the page.
         command: that makes the page again, to be shown on it.
@@ -50,8 +59,8 @@ def write_report(
     Raises:
         ResultsError: if the file cannot be written.
     """
-    styles = looks([label for group, _ in answers for label in group.labels])
-    parts = [_part(group, answer, styles, i) for i, (group, answer) in enumerate(answers)]
+    styles = looks([label for answer in answers for label in answer.group.labels])
+    parts = [_part(answer, styles, i) for i, answer in enumerate(answers)]
     data = {
         "groups": [part.pop("document") for part in parts],
         "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
@@ -75,8 +84,9 @@ def write_report(
     return path
 
 
-def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
+def _part(given: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
     """Everything the template shows of one group."""
+    group, answer = given.group, given.details
     views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
     views -= {answer.keys}
     measured = [keys for keys in sorted(views) if has_all(group, *keys)]
@@ -91,8 +101,9 @@ def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int
     return {
         "id": document["id"],
         "title": document["title"],
-        "sentence": statement(answer, others=first_rivals(answer)),
-        "statement": statement(answer),
+        "sentence": _first_sentence(given),
+        "statement": given.sentence,
+        "asked": _asked(given),
         "matrix": saving_matrix(answer),
         "strip": strip(group),
         "main": document["views"][0] if document["views"] else None,
@@ -109,8 +120,8 @@ def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int
         "variants": variant_table(answer),
         "savings": saving_table(answer),
         "stretches": [
-            (title, statement(stretch), variant_table(stretch))
-            for title, stretch in answer.stretches.items()
+            (title, part.sentence, variant_table(part.details))
+            for title, part in given.splits.items()
         ],
         "slack": slack(group) if has_all(group, *TARGET, *PROXY) else None,
         "styles": document["styles"],
@@ -121,6 +132,26 @@ def _part(group: Group, answer: Frontier, styles: Mapping[str, Look], index: int
         "environments": environments(group),
         "document": document,
     }
+
+
+def _first_sentence(answer: Answer) -> str:
+    """What the first screen says: all of an answer about folders, else the best and its rivals."""
+    if answer.folders:
+        return answer.sentence
+    found = answer.details
+    return " ".join(
+        [statement(found, others=first_rivals(found)), *at_budgets(found.keys, answer.at)]
+    )
+
+
+def _asked(answer: Answer) -> list[tuple[str, Table]]:
+    """Tables of what was asked beside the frontier, each with its caption."""
+    tables = [
+        (f"Variants {table[0][1]}, with 95 % intervals", table) for table in budget_tables(answer)
+    ]
+    if answer.folders:
+        tables.append(("Folders against each other, with 95 % intervals", folder_table(answer)))
+    return tables
 
 
 def first_rivals(answer: Frontier) -> list[str]:

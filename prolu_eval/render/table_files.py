@@ -6,33 +6,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from prolu_eval.analysis import Frontier, Group
+from prolu_eval.analysis import Answer
 from prolu_eval.errors import UsageError
 from prolu_eval.results import write_atomically
 
 
-def run_frame(groups: Sequence[tuple[Group, Frontier]]) -> pd.DataFrame:
+def run_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     """The runs of all groups, with ``group``, ``on_frontier`` and ``membership`` beside metrics."""
     parts = []
-    for group, answer in groups:
-        part = group.table.copy()
-        part.insert(0, "group", group.title)
-        part.insert(1, "on_frontier", part["name"].isin(answer.frontier))
-        part.insert(2, "membership", part["name"].map(answer.membership).astype(float))
+    for answer in answers:
+        part = answer.group.table.copy()
+        part.insert(0, "group", answer.title)
+        part.insert(1, "on_frontier", part["name"].isin(answer.details.frontier))
+        part.insert(2, "membership", part["name"].map(answer.details.membership).astype(float))
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
-def write_table(
-    groups: Sequence[tuple[Group, Frontier]], path: Path, *, parquet: bool = False
-) -> None:
+def write_table(answers: Sequence[Answer], path: Path, *, parquet: bool = False) -> None:
     """Write the table of runs as CSV or Parquet.
 
     Raises:
         ResultsError: if the file cannot be written.
         UsageError: if Parquet is asked for and pyarrow is not installed.
     """
-    frame = run_frame(groups)
+    frame = run_frame(answers)
     if not parquet:
         write_atomically(path, frame.to_csv(index=False).encode())
         return

@@ -1,11 +1,12 @@
 """What tables show, as text: a head and rows, for the terminal, Markdown and pages alike."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from prolu_eval.analysis import Frontier, Group, Saving
+from prolu_eval.analysis import Answer, AtBudget, Frontier, Group, Saving
 from prolu_eval.analysis.frontiers import Interval
 from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.rows import Row
@@ -70,6 +71,49 @@ def saving_table(answer: Frontier) -> Table:
          f"{number(s.range[0])} to {number(s.range[1])}"]
         for s in answer.savings if s.range and ranks[s.first] < ranks[s.second]
     ]  # fmt: skip
+
+
+def budget_tables(answer: Answer) -> list[Table]:
+    """For each budget one row a variant: its value there, and its run nearest to the budget.
+
+    The value is of the variant's curve, with its 95 % interval; a variant without runs on both
+    sides of the budget has none. Ranks are equal where values are not told apart.
+    """
+    keys = answer.question.keys
+    found: list[Table] = []
+    for (metric, budget), parts in groupby(answer.at, key=lambda part: (part.metric, part.budget)):
+        title = f"{METRICS[metric].title} {number(budget)}"
+        rows = [_budget_row(part, keys) for part in parts]
+        other = next(METRICS[key].title for key in keys if key != metric)
+        head = ["rank", f"at {title}", other, "nearest run", *(METRICS[k].title for k in keys)]
+        found.append((head, rows))
+    return found
+
+
+def _budget_row(part: AtBudget, keys: Sequence[str]) -> list[str]:
+    values = [f"{value:se}" for value in part.nearest.values[: len(keys)]]
+    return ["-" if part.rank is None else str(part.rank), part.label, f"{part.value}",
+            part.nearest.name, *values]  # fmt: skip
+
+
+def folder_table(answer: Answer) -> Table:
+    """What the first of two folders takes less or more than the second, by variant and in all."""
+    head = ["folder", "against", "variant", "takes", "at equal", "better"]
+    rows = []
+    seen: set[tuple[str, str]] = set()
+    for part in answer.folders:
+        seen |= {(part.first, part.second)} - {pair[::-1] for pair in seen}
+        if (part.first, part.second) not in seen:
+            continue
+        saving = part.saving
+        better = (
+            (part.first if (saving.amount.value or 0) > 0 else part.second)
+            if saving.status == "likely"
+            else saving.status
+        )
+        rows.append([part.first, part.second, part.variant or "all", amount(saving),
+                     METRICS[saving.at_equal].title, better])  # fmt: skip
+    return head, rows
 
 
 HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 % interval",

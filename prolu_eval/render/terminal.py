@@ -1,13 +1,15 @@
 """Answers and comparisons for the terminal: sentences, and rows in columns."""
 
-from prolu_eval.analysis import Frontier, Group, statement
+from prolu_eval.analysis import Answer, Frontier
 from prolu_eval.comparison.rows import WEAK, Comparison
 from prolu_eval.estimates import number
 from prolu_eval.plain_text import aligned
 from prolu_eval.render.tables import (
     HEADER,
     Table,
+    budget_tables,
     cells,
+    folder_table,
     remarks,
     run_table,
     saving_table,
@@ -20,23 +22,26 @@ _LEFT_OUT = HEADER.index("95 % interval")
 _MANY = 40
 
 
-def frontier_text(group: Group, answer: Frontier) -> str:
-    """A group's frontier."""
+def frontier_text(answer: Answer) -> str:
+    """A group's answer."""
+    group, found = answer.group, answer.details
+    asked = [*budget_tables(answer), *([folder_table(answer)] if answer.folders else [])]
     parts = [
-        group.title,
-        statement(answer),
-        plain(run_table(group, answer)),
+        answer.title,
+        answer.sentence,
+        *map(plain, asked),
+        plain(run_table(group, found)),
         "* on the frontier of all runs; ± is one standard error, clustered by sequence",
-        plain(variant_table(answer)),
-        about_hypervolumes(answer),
+        plain(variant_table(found)),
+        about_hypervolumes(found),
     ]
-    savings = saving_table(answer)
+    savings = saving_table(found)
     if savings[1]:
         parts.append(plain(savings))
-    if len(answer.keys) == 2:
-        parts.append(plot(group, answer))
-    for title, part in answer.stretches.items():
-        parts += [f"{title}: {statement(part)}", plain(variant_table(part))]
+    if len(found.keys) == 2:
+        parts.append(plot(group, found))
+    for title, part in answer.splits.items():
+        parts += [f"{title}: {part.sentence}", plain(variant_table(part.details))]
     return "\n\n".join(parts)
 
 

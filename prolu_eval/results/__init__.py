@@ -21,7 +21,14 @@ from prolu_eval.results.documents import (
 )
 from prolu_eval.results.examples import Example, Examples
 from prolu_eval.results.files import check_writable, file_digests, replacing, write_atomically
-from prolu_eval.results.select import Evaluation, Selection, select, titles
+from prolu_eval.results.select import (
+    Evaluation,
+    Selection,
+    folder_titles,
+    in_folder,
+    select,
+    titles,
+)
 from prolu_eval.results.store import (
     FOLDER,
     located,
@@ -55,7 +62,9 @@ __all__ = [
     "StoredArrays",
     "check_writable",
     "file_digests",
+    "folder_titles",
     "frame",
+    "in_folder",
     "load_results",
     "located",
     "outdated",

@@ -50,16 +50,16 @@ class Selection:
     @property
     def remarks(self) -> list[str]:
         """What the user should know of what was left out, a sentence each."""
-        chosen = dict.fromkeys(titles([r.setting for r in self.results]))
-        named = f"the results on {', '.join(chosen)} are taken"
-        return [
-            *self.left_out,
-            *(
-                f"{named}; {len(other.results)} on {other.title} are there too: "
-                f"choose them with --tokens {other.key}."
-                for other in self.others
-            ),
-        ]
+        if not self.others:
+            return list(self.left_out)
+        others = [other.results[0].setting for other in self.others]
+        told = titles([*(r.setting for r in self.results), *others])
+        chosen = ", ".join(dict.fromkeys(told[: len(self.results)]))
+        there = ", ".join(
+            f"{len(other.results)} on {title} (--tokens {other.key})"
+            for other, title in zip(self.others, told[len(self.results) :], strict=True)
+        )
+        return [*self.left_out, f"the results on {chosen} are taken; there are also {there}."]
 
 
 def select(
@@ -128,12 +128,13 @@ def _told(name: str, beside: Mapping[str, Setting]) -> Iterator[tuple[str, str]]
     readable = sorted(fields.difference(_OPAQUE))
 
     def title(setting: Setting, fields: Iterable[str]) -> str:
-        parts = [f"{field.replace('_', ' ')} {_shown(setting, field)}" for field in fields]
-        return ", ".join([name, *parts])
+        return ", ".join([name, *(_shown(setting, field) for field in fields)])
 
-    enough = len({title(setting, readable) for setting in settings}) == len(beside)
-    for key, setting in beside.items():
-        yield key, title(setting, readable if enough else sorted(fields))
+    for shown in (readable, ["tokens", *readable], sorted(fields)):
+        told = {key: title(setting, shown) for key, setting in beside.items()}
+        if len(set(told.values())) == len(told):
+            break
+    yield from told.items()
 
 
 def _name(setting: Setting) -> str:
@@ -143,15 +144,20 @@ def _name(setting: Setting) -> str:
 
 
 def _shown(setting: Setting, field: str) -> str:
-    value = str(getattr(setting, field))
-    return value[:8] if field.endswith("fingerprint") else value
+    """A field in words: ``130,048 tokens``, ``context length 128``, ``version 28dfe505``."""
+    value = getattr(setting, field)
+    if field in ("n_counted", "n_sequences"):
+        return f"{value:,} {'tokens' if field == 'n_counted' else 'sequences'}"
+    if field.endswith("fingerprint"):
+        return f"{'model ' if field == 'model_fingerprint' else ''}version {value[:8]}"
+    return str(value) if field == "tokens" else f"{field.replace('_', ' ')} {value}"
 
 
 def _found(
     paths: Sequence[Path], *, titled: bool
 ) -> tuple[dict[_Run, dict[str, Result]], list[str]]:
     """By run and comparison key the newest result, and a sentence for each that is none."""
-    names = _folder_titles(paths) if titled else dict.fromkeys(paths, "")
+    names = folder_titles(paths) if titled else dict.fromkeys(paths, "")
     found: dict[_Run, dict[str, Result]] = defaultdict(dict)
     damaged: list[str] = []
     old: dict[_Run, str] = {}
@@ -178,7 +184,7 @@ def _time(result: Result) -> float:
     return result.file.stat().st_mtime if result.file else 0.0
 
 
-def _folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
+def folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
     """What tells each folder apart: its name, or all of its path; nothing for a single one."""
     if len(folders) == 1:
         return {folders[0]: ""}
@@ -192,8 +198,15 @@ def _titled(result: Result, title: str) -> Result:
         return result
     run = result.run
     name = run.name if run.name.startswith(f"{title}/") else f"{title}/{run.name}"
-    renamed = run.model_copy(update={"name": name, "label": f"{title}: {run.label}"})
-    return result.model_copy(update={"run": renamed, "folder": title})
+    return in_folder(
+        result.model_copy(update={"run": run.model_copy(update={"name": name})}), title
+    )
+
+
+def in_folder(result: Result, title: str) -> Result:
+    """A result whose variant bears the name of the folder that it is compared as a part of."""
+    run = result.run.model_copy(update={"label": f"{title}: {result.run.label}"})
+    return result.model_copy(update={"run": run, "folder": title})
 
 
 def _on_tokens(

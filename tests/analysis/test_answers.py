@@ -156,8 +156,21 @@ def test_budgets() -> None:
     assert one.within == one.nearest
     assert (one.rank, at["b", "l0"].rank) == (1, 2)
     assert at["b", "ce_degradation"].value.value == pytest.approx(10 / 0.3, rel=0.01)
-    beyond = only(variant("a", 8), at={"l0": 2.0}).at[0]
+    assert f"At L0 20, a is best: CE degradation {one.value}. Best run near L0 20: a4 (L0 19." in (
+        found.sentence
+    )
+    equal = only([*variant("a", 8), *variant("c", 8, seed=2)], at={"l0": 20.0})
+    first, second = equal.at
+    assert (first.rank, second.rank) == (1, 1)
+    assert f"is not told from {second.label}. Best run near L0 20: {first.nearest.name} (" in (
+        equal.sentence
+    )
+    outside = only([*variant("a", 8), *runs("one", (3.0, 5.0))], at={"l0": 2.0})
+    (beyond,) = (part for part in outside.at if part.label == "a")
     assert (beyond.value.value, beyond.rank, beyond.within) == (None, None, None)
+    assert "No variant has runs on both sides of L0 2; the nearest run is one0 (L0 3" in (
+        outside.sentence
+    )
 
 
 def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
@@ -175,6 +188,8 @@ def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
 def test_a_question_is_asked_again_by_its_arguments() -> None:
     asked = Question.asked("l0", "mse", splits=[("l0", 20.0)], at=[("l0", 32.0)])
     assert asked.arguments() == ["-x", "l0", "-y", "mse", "--split=l0=20", "--at=l0=32"]
-    for wrong in ({"at": [("kl", 1.0)]}, {"reference": [("kl", 1.0)]}, {"z": "l0"}):
+    twice = [("l0", 1.0), ("l0", 2.0)]
+    for wrong in ({"at": [("kl", 1.0)]}, {"reference": [("kl", 1.0)]}, {"z": "l0"}, {"at": twice},
+                  {"z": "kl", "at": [("l0", 1.0)]}):  # fmt: skip
         with pytest.raises(UsageError):
             Question.asked("l0", "mse", **wrong)

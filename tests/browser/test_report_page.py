@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prolu_eval.analysis import answer_results
+from prolu_eval.analysis import Question, answer
 from prolu_eval.render.figures import VIEWS
 from prolu_eval.render.page import write_report
 from prolu_eval.results import Result, select
@@ -44,7 +44,7 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = setting(tokens_fingerprint="u" * 32, tokens=EVIL)
     apart = result("other", "relu+l1", {"l0": 4.0, "ce_degradation": 1.0}, at=other)
     write_sweep(folder / "runs", [*swept(), undefined, apart])
-    answers = answer_results(select([folder / "runs"]).results)
+    answers = answer(select([folder / "runs"]).results, Question())
     return write_report(answers, folder / "report.html", title=EVIL)
 
 

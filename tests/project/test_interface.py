@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def use(runs: str) -> int:
     sentence: str = answer.sentence
     figure: go.Figure = answer.figure()
     page: Path = answer.report("report.html")
+    budget = prolu_eval.frontier(table, at={"l0": 32})
+    there: prolu_eval.Estimate = budget.groups[0].at[0].value
     prolu_eval.save_baseline([], "b.json")
     outcomes = prolu_eval.evaluate(runs, prolu_eval.EvaluationOptions(n_tokens=1024))
     result: prolu_eval.Result | None = outcomes[0].result
@@ -95,8 +98,22 @@ def test_an_answer_from_a_folder_a_table_or_results_is_one(runs: Path, tmp_path:
         prolu_eval.frontier(table.drop(columns="file"))
 
 
-def test_two_folders_are_compared_without_a_baseline(runs: Path) -> None:
+def test_two_folders_are_compared_without_a_baseline(runs: Path, tmp_path: Path) -> None:
     assert prolu_eval.compare(runs, runs).verdict == "pass"
+    shutil.copytree(runs, tmp_path / "again")
+    answer = prolu_eval.frontier([runs, tmp_path / "again"])
+    assert {(part.first, part.second) for part in answer.groups[0].folders} == {
+        ("runs", "again"), ("again", "runs"),
+    }  # fmt: skip
+    assert "again and runs are tied within what these runs can tell" in answer.sentence
+
+
+def test_variants_are_compared_at_a_budget(runs: Path) -> None:
+    at = prolu_eval.frontier(runs, at={"l0": 4}).groups[0].at
+    assert {part.label for part in at} == set(prolu_eval.load_results(runs)["label"])
+    assert all(part.budget == 4 and part.other == "ce_degradation" for part in at)
+    with pytest.raises(prolu_eval.ProluEvalError, match="no objective"):
+        prolu_eval.frontier(runs, at={"mse": 4})
 
 
 def test_the_notebook_runs_in_under_15_lines(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prolu_eval.analysis import Frontier, Group, answer_results, frontier
+from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, frontier
 from prolu_eval.errors import UsageError
 from prolu_eval.render.environment import embedded
 from prolu_eval.render.features import features_document, history_file, packed_floats
@@ -54,8 +54,13 @@ def by_hand() -> list[Result]:
 
 
 def only(results: list[Result]) -> tuple[Group, Frontier]:
-    (answer,) = answer_results(results)
-    return answer
+    found = answered(results)
+    return found.group, found.details
+
+
+def answered(results: list[Result]) -> Answer:
+    (found,) = answer(results, Question())
+    return found
 
 
 def document(results: list[Result], **extra: Any) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def test_figures_join_what_is_nondominated() -> None:
 
 
 def test_variants_on_the_page(tmp_path: Path) -> None:
-    path = write_report([only(by_hand())], tmp_path / "r.html")
+    path = write_report([answered(by_hand())], tmp_path / "r.html")
     text = re.sub(r"<[^>]+>", " ", path.read_text().split('id="data"')[0])
     cells = " ".join(unescape(text).split())
     # Up to (5.4, 4.3): prolu/ste 3.4 x 2.3 + 0.4 x 1, relu 4.4 x 0.3 + 2.4 x 1, all 0.3 more.
@@ -112,9 +117,9 @@ def test_variants_on_the_page(tmp_path: Path) -> None:
 def test_other_tokens_stand_apart(tmp_path: Path) -> None:
     other = setting(tokens_fingerprint="u" * 32, tokens="other text")
     extra = result("x", "relu+l1", {"l0": 0.1, "ce_degradation": 0.1}, at=other)
-    answers = answer_results([*by_hand(), extra])
-    assert [found.frontier for _, found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
-    titles = [group.title for group, _ in answers]
+    answers = answer([*by_hand(), extra], Question())
+    assert [found.details.frontier for found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
+    titles = [found.title for found in answers]
     assert titles[0].endswith(" on embedded")
     assert titles[1].endswith(" on other text")
     page = write_report(answers, tmp_path / "r.html").read_text()
@@ -210,22 +215,21 @@ def test_variants_look_alike_everywhere_and_unlike_each_other() -> None:
 
 
 def test_text_and_markdown() -> None:
-    group, answer = only(by_hand())
-    text = frontier_text(group, answer)
+    text = frontier_text(answered(by_hand()))
     assert re.search(
         r"^\*\s+a1\s+relu\+l1\s+0\.1\s+1\.00 ±0\.10\s+4\.00 ±0\.40", text, re.MULTILINE
     )
     assert re.search(r"prolu/ste\+l1\s+3\s+3\s+8\.22\s+96\.48 %\s+56\.34 %", text)
     assert "capitals are on the frontier" in text
     hostile = [result("a|b", "x<script>", {"l0": 1, "ce_degradation": 1})]
-    lines = frontier_markdown(*only(hostile)).splitlines()
+    lines = frontier_markdown(answered(hostile)).splitlines()
     row = next(line for line in lines if "a\\|b" in line)
     assert "x&lt;script&gt;" in row
     assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
 
 
 def test_tables_as_files(tmp_path: Path) -> None:
-    answers = [only(by_hand())]
+    answers = [answered(by_hand())]
     write_table(answers, tmp_path / "runs.csv")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
     assert {row["name"]: row["on_frontier"] for row in rows}["b2"] == "True"
@@ -255,6 +259,97 @@ def test_two_folders_are_compared(tmp_path: Path, capfd: pytest.CaptureFixture[s
     ran = run(capfd, "report", tmp_path / "A", tmp_path / "B", "-o", tmp_path / "ab.html")
     assert (ran.code, ran.err) == (0, "")
     assert "A: relu+l1" in (tmp_path / "ab.html").read_text()
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders A and B of two variants, of which "x" takes half the L0 in A, and "y" the same."""
+    rng = np.random.default_rng(0)
+    for folder, factors in (("A", {"x": 8, "y": 6}), ("B", {"x": 16, "y": 6})):
+        made = [drawn(f"{label}{i}", label, rng, l0, factor / l0)
+                for label, factor in factors.items()
+                for i, l0 in enumerate(np.geomspace(4, 64, 6))]  # fmt: skip
+        write_sweep(tmp_path / folder, made, logged=False)
+    return tmp_path / "A", tmp_path / "B"
+
+
+def assert_folders_and_budget(found: dict[str, Any]) -> None:
+    parts = {(p["first"], p["variant"], p["saving"]["metric"]): p["saving"]
+             for p in found["folders"]}  # fmt: skip
+    assert len(parts) == 12, "two folders each way, two metrics, two variants and all"
+    assert parts["A", "x", "l0"]["amount"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert parts["A", "x", "l0"]["status"] == "likely"
+    assert parts["B", "y", "ce_degradation"]["status"] == "tied"
+    assert parts["A", None, "l0"]["amount"]["ci95"][0] > 0.2
+    assert found["statement"].startswith("A is better than B: ")
+    assert "A is better for x: " in found["statement"]
+    at = {part["label"]: part for part in found["at"]}
+    assert at["A: x"]["value"]["value"] == pytest.approx(8 / 20, rel=0.1)
+    assert at["A: x"]["value"]["ci95"][0] < at["A: x"]["value"]["value"]
+    assert [part["label"] for part in found["at"]][-1] == "B: x"
+    assert [part["rank"] for part in found["at"]] == [1, 1, 3, 3]
+    assert at["A: x"]["nearest"]["name"] == "A/x3"
+
+
+def test_folders_and_budgets_are_answered_by_every_face(
+    two_folders: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from prolu_eval.evaluation import Outcome
+
+    page = two_folders[0].parent / "ab.html"
+    reported = run(capfd, "report", *two_folders, "--at", "l0=20", "--json", "-o", page)
+    assert (reported.code, reported.err) == (0, "")
+    assert_folders_and_budget(reported.json())
+    shown = " ".join(re.sub(r"<[^>]+>", " ", page.read_text().split('id="data"')[0]).split())
+    assert "Variants at L0 20, with 95 % intervals" in shown
+    assert "Folders against each other, with 95 % intervals" in shown
+    assert unescape(shown).count("A is better than B: ") == 1
+    assert "--at=l0=20" in shown
+
+    def outcome(result: Result, folder: Path) -> Outcome:
+        name = result.run.name
+        run = result.run.model_copy(update={"name": f"{folder.name}/{name}"})
+        named = result.model_copy(update={"run": run})
+        return Outcome(run.name, folder / name, "cached", run.variant, "native", named)
+
+    outcomes = [outcome(r, folder) for folder in two_folders for r in select([folder]).results]
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: outcomes)
+    asked = ("frontier", *two_folders, "--report", page, "--at", "l0=20", "--quiet")
+    found = run(capfd, *asked, "--json").json()
+    assert_folders_and_budget(found)
+    assert found["statement"] == reported.json()["statement"]
+    assert {r["run"] for r in found["runs"]} == {o.name for o in outcomes}
+    text, markdown = run(capfd, *asked).out, run(capfd, *asked, "--markdown").out
+    assert re.search(r"^3\s+B: x\s+0\.8\S+ \[\S+, \S+\]\s+B/x3\s+\S+ ±", text, re.MULTILINE)
+    assert re.search(r"^A\s+B\s+x\s+\S+ % \[\S+, \S+\] fewer active features", text, re.MULTILINE)
+    assert re.search(r"^\| 3 \| B\\: x \| 0\.8", markdown, re.MULTILINE)
+    assert re.search(
+        r"^\| A \| B \| x \| \S+ % .* \| CE degradation \| A \|$", markdown, re.MULTILINE
+    )
+    for option in ("--at=mse=1", "--at=l0", "--at=l0=1 --at=l0=2", "--at=l0=1 -z kl"):
+        ran = run(capfd, *asked[:-3], *option.split())
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+
+
+def test_single_runs_named_one_by_one_are_no_folders(
+    two_folders: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from prolu_eval.evaluation import Outcome
+
+    results = select([two_folders[0]]).results
+    outcomes = [
+        Outcome(r.run.name, two_folders[0] / r.run.name, "cached", r.run.variant, "native", r)
+        for r in results
+    ]
+    monkeypatch.setattr("prolu_eval.evaluation.evaluate", lambda *_, **__: outcomes)
+    page = two_folders[0].parent / "single.html"
+    asked = ("frontier", *(o.path for o in outcomes), "--report", page, "--quiet", "--json")
+    found = run(capfd, *asked).json()
+    assert (set(found["variants"]), found["folders"]) == ({"x", "y"}, [])
 
 
 def test_the_newest_result_of_a_run_counts_and_broken_ones_are_named(tmp_path: Path) -> None:
@@ -360,7 +455,7 @@ def test_watching_renders_when_results_arrive(
 
 
 def test_figures_for_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = write_report([only(by_hand())], tmp_path / "r.html")
+    page = write_report([answered(by_hand())], tmp_path / "r.html")
     if shutil.which("chromium") is None:
         pytest.skip("no chromium")
     files = write_figures(page, tmp_path / "svg")

@@ -99,10 +99,15 @@ def test_evaluations_are_called_by_their_text_and_by_what_else_tells_them_apart(
     assert titles([base, other]) == ["text.txt", "stories.txt"]
     assert titles([base, base]) == ["text.txt", "text.txt"]
     assert titles([base, shorter, other]) == [
-        "text.txt, n counted 4096", "text.txt, n counted 64", "stories.txt",
+        "text.txt, 4,096 tokens", "text.txt, 64 tokens", "stories.txt",
     ]  # fmt: skip
     alike = base.model_copy(update={"tokens_fingerprint": "v" * 16})
-    assert titles([base, alike])[1] == "text.txt, tokens fingerprint vvvvvvvv"
+    here, there = (
+        base.model_copy(update={"tokens": f"/{place}/text.txt", "tokens_fingerprint": place * 16})
+        for place in "ab"
+    )
+    assert titles([here, there]) == ["text.txt, /a/text.txt", "text.txt, /b/text.txt"]
+    assert titles([base, alike])[1] == "text.txt, version vvvvvvvv"
 
 
 def summary(**changes: Any) -> RunSummary:

@@ -50,7 +50,7 @@ def test_the_newest_evaluation_counts_and_others_are_named(tmp_path: Path) -> No
     (other,) = found.others
     assert (other.title, len(other.results)) == ("b.txt", 3)
     (remark,) = found.remarks
-    assert "3 on b.txt are there too" in remark
+    assert "the results on a.txt are taken; there are also 3 on b.txt (--tokens" in remark
     assert f"--tokens {other.key}" in remark
     for tokens in ("b.txt", "/texts/b.txt", other.key, other.results[0].setting.tokens_fingerprint):
         assert texts(select([tmp_path], tokens=tokens)) == dict.fromkeys("xyz", "b.txt")
@@ -76,7 +76,7 @@ def test_an_evaluation_of_few_runs_does_not_hide_the_others(tmp_path: Path) -> N
 def test_a_table_has_one_row_a_run_unless_all_are_asked_for(tmp_path: Path) -> None:
     evaluated(tmp_path, "a.txt", "xyz", 1e9)
     evaluated(tmp_path, "b.txt", "xyz", 2e9)
-    with pytest.warns(UserWarning, match=r"3 on a.txt are there too"):
+    with pytest.warns(UserWarning, match=r"there are also 3 on a.txt"):
         table = load_results(tmp_path)
     assert table["name"].tolist() == ["x", "y", "z"]
     assert table["comparison_key"].nunique() == 1
@@ -158,13 +158,28 @@ def test_runs_of_one_name_below_a_folder_have_their_paths_for_names(tmp_path: Pa
     assert load_results(tmp_path)["name"].tolist() == ["a/r0", "b/r0"]
 
 
+def test_other_evaluations_are_named_in_one_line_beside_the_one_taken(tmp_path: Path) -> None:
+    evaluated(tmp_path, "a.txt", "xyz", 2e9)
+    evaluated(tmp_path, "b.txt", "xyz", 1e9)
+    for name in "xy":
+        path = write_result(on_text("a.txt", name, 32), tmp_path / name / "evaluation")
+        os.utime(path, (1e9, 1e9))
+    (remark,) = select([tmp_path]).remarks
+    taken, there = remark.split("; ")
+    full, half = (on_text("a.txt", "x", n).setting.n_counted for n in (64, 32))
+    assert taken == f"the results on a.txt, {full:,} tokens are taken"
+    assert there.startswith("there are also 3 on b.txt (--tokens ")
+    assert f", 2 on a.txt, {half:,} tokens (--tokens " in there
+    assert "fingerprint" not in remark
+
+
 def test_report_answers_the_evaluation_that_is_asked_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     evaluated(tmp_path, "b.txt", "xyz", 1e9)
     evaluated(tmp_path, "a.txt", "xyz", 2e9)
     ran = run(capfd, "report", tmp_path, "--json")
-    assert "3 on b.txt are there too" in ran.err
+    assert "there are also 3 on b.txt" in ran.err
     for text, arguments in (("a.txt", ()), ("b.txt", ("--tokens", "b.txt"))):
         document = run(capfd, "report", tmp_path, "--json", *arguments).json()
         measured = {r["provenance"]["setting"]["tokens"] for r in document["runs"]}

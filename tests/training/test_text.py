@@ -112,6 +112,6 @@ def test_the_demo_evaluates_as_evaluate_does(
         given.append(chosen)
         return 0
 
-    monkeypatch.setattr("prolu_eval.cli.frontier.answer", answer)
+    monkeypatch.setattr("prolu_eval.cli.frontier.evaluate_and_answer", answer)
     assert run(capfd, "demo", "--out", tmp_path, "--device", "cpu", "-q").code == 0
     assert given == [EvaluationOptions(device="cpu")]
