@@ -23,6 +23,7 @@ def largest(z: Tensor, k: int, *, positive: bool) -> NDArray[np.int64] | None:
     Returns:
         Places in the flattened rows, in order; None if equal numbers leave a choice.
     """
+    z = z.detach()
     n, d = z.shape
     maxima = z
     while maxima.shape[1] % 2 == 0 and maxima.shape[1] >= 2 * _LEAST * k:
