@@ -123,7 +123,9 @@ def test_what_it_trains(
         theirs.load_state_dict(state)
         run = found[name]
         assert (run.variant, run.hook, run.model) == (variant, "blocks.1.hook_resid_post", "tiny")
-        assert not run.problems
+        # The trainer was given no submodule's name, and what is taken for it is said.
+        (problem,) = run.problems
+        assert "does not name its submodule: the output of layer 1" in problem
         # x_hat, f: AutoEncoderNew gives codes times the decoder's norms where it gives both.
         assert_same(load_run(run), x, theirs.encode(x), theirs.decode(theirs.encode(x)))
     assert main(["convert", str(tmp_path), str(tmp_path / "to"), "--to", "saelens"]) == 0
