@@ -9,8 +9,6 @@ from prolu_eval.metrics import METRICS
 
 Array = NDArray[np.float64]
 
-_LEVELS = 64
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -106,22 +104,6 @@ class Lines:
             for at in (segment, segment + 1)
         )
         return np.asarray(y0 + (levels - x0) * (y1 - y0) / (x1 - x0))
-
-
-def shared_levels(first: Lines, second: Lines) -> Array:
-    """Places that both measured lines cover: a grid, with both lines' corners in it.
-
-    Empty if either has fewer than two corners or they share no range.
-    """
-    one, two = first.measured[:, 0], second.measured[:, 0]
-    if min(len(one), len(two)) < 2:
-        return np.empty(0)
-    low, high = max(one[0], two[0]), min(one[-1], two[-1])
-    if not low < high:
-        return np.empty(0)
-    both = np.concatenate([one, two])
-    inside = both[(both > low) & (both < high)]
-    return np.unique(np.concatenate([np.linspace(low, high, _LEVELS), inside]))
 
 
 def mean_over(levels: Array, values: Array) -> Array:
