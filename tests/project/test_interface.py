@@ -64,11 +64,11 @@ def test_every_public_name_is_there_and_listed() -> None:
 def test_a_typed_program_passes_mypy(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "program.py",
-               "--cache-dir", str(tmp_path / "cache"), "--ignore-missing-imports"]  # fmt: skip
+               "--cache-dir", str(tmp_path / "cache"), "--ignore-missing-imports",
+               "--follow-imports=silent"]  # fmt: skip
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    own = [line for line in done.stdout.splitlines() if line.startswith("program.py")]
-    assert (done.returncode, own) == (0, []), done.stdout
+    assert done.returncode == 0, done.stdout
 
 
 def test_answers_and_comparisons_need_no_torch(runs: Path) -> None:
