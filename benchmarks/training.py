@@ -32,7 +32,7 @@ from prolu_eval.precision import matrix_products
 from prolu_eval.tokens import load_tokens
 from prolu_eval.training.active import Active, Dense
 from prolu_eval.training.config import Plan, Shared, Sweep
-from prolu_eval.training.initial import Statistics, measure
+from prolu_eval.training.initial import Statistics, measure_statistics
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.stack import Stack
@@ -83,7 +83,7 @@ def stack(
     steps = [i / max(1, n - 1) if n > 1 else 0.5 for i in range(n)]
     values = [low * (high / low) ** step for step in steps]
     sweep = Sweep(variant="relu", coefficients=values)
-    statistics_ = measure(sample, shared)
+    statistics_ = measure_statistics(sample, shared)
     return Stack([Plan(sweep, value, options.rate, 0) for value in values], shared, statistics_)
 
 

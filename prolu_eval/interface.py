@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from prolu_eval.analysis import Answer, Question, answer
 from prolu_eval.baseline import load_baseline
-from prolu_eval.comparison import DEFAULT, Comparison, Options, parse_tolerances
-from prolu_eval.comparison import compare as compare_results
+from prolu_eval.comparison import (
+    DEFAULT,
+    Comparison,
+    Options,
+    compare_results,
+    parse_tolerances,
+)
 from prolu_eval.comparison.obtain import obtain_results
 from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.results import Result, read_result, result_files, select
@@ -133,11 +138,11 @@ def _results(
 
     if isinstance(runs, pd.DataFrame):
         return _of_table(runs)
-    given = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
-    results = [item for item in given if isinstance(item, Result)]
+    items = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    results = [item for item in items if isinstance(item, Result)]
     if results:
         return results
-    chosen = select([Path(str(item)) for item in given], tokens=tokens, titled=True)
+    chosen = select([Path(str(item)) for item in items], tokens=tokens, titled=True)
     for sentence in chosen.remarks:
         _warn(sentence)
     return chosen.results
@@ -286,8 +291,7 @@ def train(
         ResultsError: if ``out`` cannot be written to.
         UsageError: if settings are to replace those of a sweep that is no file.
     """
-    from prolu_eval.training import FOUR_SWEEPS, SweepFile, read_sweep_file
-    from prolu_eval.training import train as train_sweep
+    from prolu_eval.training import FOUR_SWEEPS, SweepFile, read_sweep_file, train_sweep
 
     if isinstance(sweep, SweepFile):
         if shared:

@@ -36,7 +36,7 @@ from prolu_eval.saes.prolu import ProluOptions
 from prolu_eval.tokens import load_tokens
 from prolu_eval.training import read_sweep_file
 from prolu_eval.training.config import Plan, Shared, Sweep
-from prolu_eval.training.initial import measure
+from prolu_eval.training.initial import measure_statistics
 from prolu_eval.training.stack import Stack
 from prolu_eval.training.stream import Stream, from_model
 
@@ -164,7 +164,7 @@ def prepare(shared: Shared, plans: list[Plan]) -> tuple[Tensor, Tensor, Iterator
     source = from_model(model, shared.hook, tokens)
     stream = Stream(source, len(tokens), shared.batch_size, shared.buffer_size, shared.data_seed)
     sample = stream.peek(8192)
-    statistics = measure(sample, shared)
+    statistics = measure_statistics(sample, shared)
     x, other = (statistics.scale * sample[: 2 * BATCH]).clone().split(BATCH)
 
     def batches() -> Iterator[Tensor]:

@@ -121,9 +121,9 @@ def train_and_print(
     grid: "SweepFile", out: Path, settings: "Settings", *, as_json: bool, quiet: bool
 ) -> int:
     """Train, say what came of it, and the exit code."""
-    from prolu_eval.training import train
+    from prolu_eval.training import train_sweep
 
-    trained = train(grid, out, settings)
+    trained = train_sweep(grid, out, settings)
     if as_json:
         say_document({"runs": [_describe(t) for t in trained]})
     elif not quiet:
@@ -153,12 +153,12 @@ def _describe(trained: "Trained") -> dict[str, Any]:
 
 def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool) -> None:
     from prolu_eval.lm import LanguageModel
-    from prolu_eval.training import estimate
+    from prolu_eval.training import estimate_cost
 
     shared, plans = grid.shared, list(grid.plans())
     model = LanguageModel.load(shared.model, device=device)
     d_in = model.width(shared.hook)
-    cost = estimate(plans, shared, d_in, model.device)
+    cost = estimate_cost(plans, shared, d_in, model.device)
     if as_json:
         document = {
             "shared": shared.model_dump(mode="json"),

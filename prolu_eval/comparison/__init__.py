@@ -7,9 +7,9 @@ be compared is said to be so, and fails too.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from prolu_eval.comparison.frontiers import (
+from prolu_eval.comparison.frontier_tests import (
+    comparable_pairs,
     frontier_axes,
-    groups,
     hypervolume_tests,
     points_to_draw,
     with_movement,
@@ -21,7 +21,7 @@ from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, par
 from prolu_eval.errors import UsageError
 from prolu_eval.results import Result
 
-__all__ = ["DEFAULT", "Comparison", "Options", "compare", "parse_tolerances"]
+__all__ = ["DEFAULT", "Comparison", "Options", "compare_results", "parse_tolerances"]
 
 MOST_ALPHA = 0.5
 
@@ -55,7 +55,7 @@ class Options:
             raise UsageError("--alpha", f"{self.alpha:g} is no error rate", remedy)
 
 
-def compare(
+def compare_results(
     current: Sequence[Result], baseline: Sequence[Result], options: Options | None = None
 ) -> Comparison:
     """Judge every run of a baseline by what it is today.
@@ -68,22 +68,22 @@ def compare(
     matched = match(current, baseline, options.match, only=options.only)
     rows = [_missing(run, matched) for run in matched.missing]
     pairs, findings = [], []
-    for now, then in matched.pairs:
-        if problem := obstacle(now, then, unpaired=options.unpaired):
-            name = then.run.name
+    for pair in matched.pairs:
+        if problem := obstacle(*pair, unpaired=options.unpaired):
+            name = pair[1].run.name
             rows.append(
                 Row(name, None, "incomparable", reason=problem.reason, remedy=problem.remedy)
             )
             continue
-        pairs.append((now, then))
+        pairs.append(pair)
         for key, tolerance in options.tolerances.items():
             if key != HYPERVOLUME:
-                outcome = weigh_metric(now, then, tolerance)
+                outcome = weigh_metric(*pair, tolerance)
                 if isinstance(outcome, Finding):
                     findings.append(outcome)
                 else:
                     rows.append(outcome)
-    found = groups(pairs, axes) if axes else []
+    found = comparable_pairs(pairs, axes) if axes else []
     areas = hypervolume_tests(found, axes, options.tolerances.get(HYPERVOLUME)) if axes else []
     judged = judge([*findings, *areas], options.alpha)
     runs, frontiers = judged[: len(findings)], judged[len(findings) :]
@@ -120,7 +120,9 @@ def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
 
 def _missing(run: Result, matched: Matched) -> Row:
     remedy = "evaluate it, or drop it with `prolu-eval baseline update --prune`"
-    configuration = configurations([*matched.new, *(now for now, _ in matched.pairs)], [run])
+    configuration = configurations(
+        [*matched.new, *(current for current, _ in matched.pairs)], [run]
+    )
     for other in matched.new:
         if configuration(other.run) == configuration(run.run):
             remedy = (
@@ -131,7 +133,7 @@ def _missing(run: Result, matched: Matched) -> Row:
 
 
 def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: Options) -> str:
-    counts = sorted({now.setting.n_sequences for now, _ in pairs})
+    counts = sorted({current.setting.n_sequences for current, _ in pairs})
     if not counts:
         return "Nothing could be tested."
     sequences = "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))

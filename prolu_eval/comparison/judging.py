@@ -23,7 +23,7 @@ _STEEPEST = 0.9
 
 
 @dataclass(frozen=True)
-class Measured:
+class Quantity:
     """A value with the pull of each sequence on it; no influence where none is stored.
 
     ``influence`` [n_sequences]
@@ -51,14 +51,14 @@ class Finding:
     sides: int
 
 
-def measured(result: Result, key: str) -> Measured | None:
+def quantity_of(result: Result, key: str) -> Quantity | None:
     """A metric of a result, from its per-sequence sums where it has them; None if undefined."""
     metric, sums = METRICS[key], result.per_sequence()
     if metric.denominator and sums.keys() >= metric.numerator.keys() | metric.denominator.keys():
         value, influence = value_and_influence(metric, sums)
-        return Measured(value, influence) if np.isfinite(value) else None
+        return Quantity(value, influence) if np.isfinite(value) else None
     stored = result.metrics.get(key)
-    return None if stored is None or stored.value is None else Measured(stored.value, None)
+    return None if stored is None or stored.value is None else Quantity(stored.value, None)
 
 
 def same_tokens(current: Result, baseline: Result) -> bool:
@@ -68,25 +68,23 @@ def same_tokens(current: Result, baseline: Result) -> bool:
 
 def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:
     """The test of one metric of a run, or the row that says why there is none."""
-    now, then = measured(current, tolerance.key), measured(baseline, tolerance.key)
+    new, old = (quantity_of(result, tolerance.key) for result in (current, baseline))
     row = Row(baseline.run.name, tolerance.key, "incomparable", tolerance=str(tolerance))
-    if now is None or then is None:
-        row = replace(
-            row, baseline=then.value if then else None, current=now.value if now else None
-        )
-        where = "the baseline" if then is None else "the current run"
+    if new is None or old is None:
+        row = replace(row, baseline=old.value if old else None, current=new.value if new else None)
+        where = "the baseline" if old is None else "the current run"
         remedy = f"leave {tolerance.key} out of --tolerance, or mend the run"
         return replace(row, reason=f"{tolerance.key} is undefined in {where}", remedy=remedy)
-    return weigh(row, now, then, tolerance, paired=same_tokens(current, baseline))
+    return weigh(row, new, old, tolerance, paired=same_tokens(current, baseline))
 
 
 def weigh(
-    row: Row, now: Measured, then: Measured, tolerance: Tolerance, *, paired: bool
+    row: Row, current: Quantity, baseline: Quantity, tolerance: Tolerance, *, paired: bool
 ) -> Finding | Row:
     """The test of a difference of two measurements, or the row that says why there is none."""
-    difference = now.value - then.value
-    if now.influence is not None and then.influence is not None:
-        fewest = min(len(now.influence), len(then.influence))
+    difference = current.value - baseline.value
+    if current.influence is not None and baseline.influence is not None:
+        fewest = min(len(current.influence), len(baseline.influence))
         if fewest < FEWEST_SEQUENCES:
             sequences = "sequence is" if fewest == 1 else "sequences are"
             reason = f"{fewest} {sequences} too few to tell a change from chance"
@@ -95,7 +93,7 @@ def weigh(
                 "more text"
             )
             return replace(row, reason=reason, remedy=remedy)
-        scalar, freedom = contrast(difference, now.influence, then.influence, paired=paired)
+        scalar, freedom = contrast(difference, current.influence, baseline.influence, paired=paired)
         if freedom < 1 or scalar.standard_error is None:
             reason = "so few sequences give no standard error"
             return replace(row, reason=reason, remedy="evaluate on more tokens")
@@ -108,10 +106,10 @@ def weigh(
         return replace(row, reason=reason, remedy=remedy)
 
     def error_at(worse: float) -> float:
-        if now.influence is None or then.influence is None:
+        if current.influence is None or baseline.influence is None:
             return 0.0
-        grown = now.influence * (1 + worse / abs(now.value) if now.value else 1)
-        at, _ = contrast(difference, grown, then.influence, paired=paired)
+        grown = current.influence * (1 + worse / abs(current.value) if current.value else 1)
+        at, _ = contrast(difference, grown, baseline.influence, paired=paired)
         return at.standard_error or 0.0
 
     above = p_above_zero(scalar, freedom)
@@ -122,10 +120,10 @@ def weigh(
         0: (abs(difference), min(1.0, 2 * min(above, below)), 1.0),
     }[tolerance.worse]
     row = replace(
-        row, verdict="pass", baseline=then.value, current=now.value, difference=difference,
+        row, verdict="pass", baseline=baseline.value, current=current.value, difference=difference,
         ci95=scalar.ci95, tolerance=str(tolerance),
     )  # fmt: skip
-    limit, sides = tolerance.limit(then.value), 1 if tolerance.worse else 2
+    limit, sides = tolerance.limit(baseline.value), 1 if tolerance.worse else 2
     return Finding(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
 
 

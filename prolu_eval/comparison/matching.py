@@ -37,8 +37,8 @@ def match(
         UsageError: if the expression is none, nothing is left, or two runs are told apart by
             nothing.
     """
-    chosen = [r for r in current if selected(r.run.name, only)]
-    kept = [r for r in baseline if selected(r.run.name, only)]
+    chosen = [r for r in current if is_selected(r.run.name, only)]
+    kept = [r for r in baseline if is_selected(r.run.name, only)]
     identity = _identity(by, configurations(chosen, kept))
     ours = _index(chosen, identity, "the runs")
     theirs = _index(kept, identity, "the baseline")
@@ -53,7 +53,7 @@ def match(
     )
 
 
-def selected(name: str, only: str | Sequence[str]) -> bool:
+def is_selected(name: str, only: str | Sequence[str]) -> bool:
     """Whether a name is one of some, or matches one as a shell pattern, or there are none.
 
     A name with brackets, such as ``topk[4]``, is first of all itself.
@@ -152,10 +152,10 @@ def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle |
         return Obstacle(f"{what} changed from {old} to {new}", remedy)
     # How many positions count follows from the tokens, whose fingerprint says if they are the same.
     if not unpaired and {"tokens_fingerprint", "n_sequences"} & set(differing):
-        now, then = current.setting, baseline.setting
+        old, new = baseline.setting, current.setting
         return Obstacle(
-            f"the tokens changed ({then.tokens}, {then.n_counted} counted, to {now.tokens}, "
-            f"{now.n_counted})",
+            f"the tokens changed ({old.tokens}, {old.n_counted} counted, to {new.tokens}, "
+            f"{new.n_counted})",
             f"evaluate on the baseline's tokens, compare with --unpaired, or {_ACCEPT}",
         )
     return None

@@ -1,9 +1,9 @@
 """Training sweeps of autoencoders on a language model's activations."""
 
 from prolu_eval.training.config import EXAMPLE, FOUR_SWEEPS, SweepFile, read_sweep_file
-from prolu_eval.training.cost import Cost, estimate
+from prolu_eval.training.cost import Cost, estimate_cost
 from prolu_eval.training.loop import Settings
-from prolu_eval.training.sweep import Trained, train
+from prolu_eval.training.sweep import Trained, train_sweep
 
 __all__ = [
     "EXAMPLE",
@@ -12,7 +12,7 @@ __all__ = [
     "Settings",
     "SweepFile",
     "Trained",
-    "estimate",
+    "estimate_cost",
     "read_sweep_file",
-    "train",
+    "train_sweep",
 ]

@@ -12,8 +12,8 @@ import psutil
 import torch
 
 from prolu_eval.training.config import Plan, Shared
+from prolu_eval.training.forward import CODES_AT_ONCE, DENSE_TENSORS
 from prolu_eval.training.initial import Statistics
-from prolu_eval.training.passes import CODES_AT_ONCE, DENSE_TENSORS
 from prolu_eval.training.products import Gathered
 from prolu_eval.training.stack import Stack
 
@@ -110,7 +110,7 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def estimate(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:
+def estimate_cost(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:
     """What training plans costs; takes a few steps of each sweep to find out."""
     d_sae, steps = shared.dictionary_size(d_in), shared.n_steps
     parts = rounds(plans, shared, d_in, device)

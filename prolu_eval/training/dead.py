@@ -10,7 +10,7 @@ _ENCODER_SHARE = 0.2
 
 
 @torch.no_grad()
-def resample(stack: Stack, x: Tensor, x_hat: Tensor) -> Tensor:
+def resample_dead(stack: Stack, x: Tensor, x_hat: Tensor) -> Tensor:
     """Point dead features at tokens that are reconstructed badly.
 
     The procedure of Towards Monosemanticity (Bricken et al. 2023): tokens are drawn with

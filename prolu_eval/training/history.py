@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from prolu_eval.training.forward import Losses
 from prolu_eval.training.gradients import compare_gradients
-from prolu_eval.training.passes import Losses
 from prolu_eval.training.stack import Stack
 
 BIAS_EDGES = torch.linspace(-4, 4, 81)

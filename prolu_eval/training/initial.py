@@ -23,7 +23,7 @@ class Statistics(NamedTuple):
     centre: Tensor
 
 
-def measure(x: Tensor, shared: Shared) -> Statistics:
+def measure_statistics(x: Tensor, shared: Shared) -> Statistics:
     """Statistics of a sample of activations, normalised already. [n, d_in]"""
     scale = 1.0
     if shared.normalisation == "mean_norm":

@@ -23,9 +23,9 @@ from prolu_eval.training.cache import cached
 from prolu_eval.training.checkpoint import Checkpoint
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.convergence import not_converged
-from prolu_eval.training.dead import resample
+from prolu_eval.training.dead import resample_dead
 from prolu_eval.training.history import History
-from prolu_eval.training.initial import measure
+from prolu_eval.training.initial import measure_statistics
 from prolu_eval.training.interruption import Interruption
 from prolu_eval.training.loggers import Logger
 from prolu_eval.training.stack import Stack
@@ -56,7 +56,7 @@ class Settings:
     loggers: Sequence[Logger] = field(default=())
 
 
-class Outcome(NamedTuple):
+class TrainingOutcome(NamedTuple):
     """What came of a plan: its autoencoder in the model's units, None if it diverged.
 
     ``history`` is what was logged, as :meth:`History.tensors` has it; ``not_converged`` says why
@@ -122,7 +122,7 @@ class Training:
                 shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
             )
         self._units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
-        self.statistics = measure(self._units.normalise(sample).z, shared)
+        self.statistics = measure_statistics(self._units.normalise(sample).z, shared)
         self._first = self.statistics.scale * self._units.normalise(sample[: shared.batch_size]).z
         self.stacks = [Stack(group, shared, self.statistics) for group in _stackable(plans)]
         self.histories = [History(stack) for stack in self.stacks]
@@ -166,18 +166,18 @@ class Training:
             except KeyboardInterrupt:
                 raise self._stopped(done, threads) from None
 
-    def results(self) -> Iterator[Outcome]:
+    def results(self) -> Iterator[TrainingOutcome]:
         """What came of each plan, one after another."""
         tokens = self._shared.n_steps * self._shared.batch_size
         for stack, history in zip(self.stacks, self.histories, strict=True):
             for index, plan in enumerate(stack.plans):
                 logged = history.tensors(index)
                 if history.failed(index):
-                    yield Outcome(plan, None, logged, None)
+                    yield TrainingOutcome(plan, None, logged, None)
                 else:
                     sae = stack.autoencoder(index, self.statistics.scale)
                     reason = not_converged(logged, stack.silent[index], tokens)
-                    yield Outcome(plan, sae, logged, reason)
+                    yield TrainingOutcome(plan, sae, logged, reason)
 
     def finish(self) -> None:
         """Forget the checkpoint: what was trained has been stored."""
@@ -216,7 +216,7 @@ class Training:
                 history.log(step, x, losses)
                 self._tell(step, stack, history)
             if resampling:
-                resample(stack, x, stack.reconstructions(x))
+                resample_dead(stack, x, stack.reconstructions(x))
 
     def _tell(self, step: int, stack: Stack, history: History) -> None:
         for logger in self._settings.loggers:

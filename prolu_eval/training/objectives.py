@@ -19,7 +19,7 @@ from prolu_eval.training.penalties import PENALTIES
 
 
 @dataclass(frozen=True)
-class Pass:
+class Encoded:
     """One pass of n autoencoders over a batch, as far as the codes.
 
     Attributes:
@@ -79,15 +79,15 @@ class Objective:
         """|a_i|, whose derivative at zero is one where codes cannot be negative."""
         return codes
 
-    def reconstructions(self, done: Pass) -> list[Tensor]:
+    def reconstructions(self, encoded: Encoded) -> list[Tensor]:
         """Those whose mean error is the loss, the autoencoder's own last. [n, batch, d_in] each"""
-        return [done.decode(done.codes)]
+        return [encoded.decode(encoded.codes)]
 
-    def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
+    def penalty(self, name: str, encoded: Encoded, norms: Tensor | None) -> Tensor:
         """The penalty of each entry; ``norms`` of decoder rows weigh it. values -> values"""
-        return PENALTIES[name](_weighed(self.magnitudes(done.codes), norms))
+        return PENALTIES[name](_weighed(self.magnitudes(encoded.codes), norms))
 
-    def auxiliary(self, done: Pass) -> Tensor | None:
+    def auxiliary(self, encoded: Encoded) -> Tensor | None:
         """A further squared error, summed over the batch; None for none. [n]"""
         return None
 
@@ -97,14 +97,14 @@ class GatedObjective(Objective):
 
     penalties = ("l1",)
 
-    def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
-        return PENALTIES[name](_weighed(self._gate(done), norms))
+    def penalty(self, name: str, encoded: Encoded, norms: Tensor | None) -> Tensor:
+        return PENALTIES[name](_weighed(self._gate(encoded), norms))
 
-    def auxiliary(self, done: Pass) -> Tensor:
-        return squared_error(done.x, done.decode(self._gate(done), frozen=True))
+    def auxiliary(self, encoded: Encoded) -> Tensor:
+        return squared_error(encoded.x, encoded.decode(self._gate(encoded), frozen=True))
 
-    def _gate(self, done: Pass) -> Tensor:
-        return cast(Gated, done.sae).gate_activation(done.active_m)
+    def _gate(self, encoded: Encoded) -> Tensor:
+        return cast(Gated, encoded.sae).gate_activation(encoded.active_m)
 
 
 class JumpReluObjective(Objective):
@@ -115,10 +115,10 @@ class JumpReluObjective(Objective):
 
     penalties = ("l0", "tanh")
 
-    def penalty(self, name: str, done: Pass, norms: Tensor | None) -> Tensor:
+    def penalty(self, name: str, encoded: Encoded, norms: Tensor | None) -> Tensor:
         if name == "l0":
-            return cast(JumpRelu, done.sae).fires(done.active_m)
-        return super().penalty(name, done, norms)
+            return cast(JumpRelu, encoded.sae).fires(encoded.active_m)
+        return super().penalty(name, encoded, norms)
 
 
 class SelectingObjective(Objective):
@@ -157,12 +157,12 @@ class BatchTopKObjective(SelectingObjective):
 class MatryoshkaObjective(BatchTopKObjective):
     """arXiv 2503.17547: the mean over prefixes of groups of their own reconstruction error."""
 
-    def reconstructions(self, done: Pass) -> list[Tensor]:
-        d_sae = done.whole.W_dec.shape[1]
-        ends = np.cumsum(cast(MatryoshkaOptions, done.sae.options).group_sizes or (d_sae,))
-        index = torch.arange(d_sae, device=done.m.device).expand(len(done.m), d_sae)
-        within = done.active.per_feature(index)
-        return [done.decode(torch.where(within < int(end), done.codes, 0)) for end in ends]
+    def reconstructions(self, encoded: Encoded) -> list[Tensor]:
+        d_sae = encoded.whole.W_dec.shape[1]
+        ends = np.cumsum(cast(MatryoshkaOptions, encoded.sae.options).group_sizes or (d_sae,))
+        index = torch.arange(d_sae, device=encoded.m.device).expand(len(encoded.m), d_sae)
+        within = encoded.active.per_feature(index)
+        return [encoded.decode(torch.where(within < int(end), encoded.codes, 0)) for end in ends]
 
 
 class SignedObjective(Objective):
@@ -198,13 +198,13 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
     return (x - x_hat).square().sum((1, 2))
 
 
-def reconstruct_dead(done: Pass, error: Tensor, dead: Tensor, k_aux: int) -> Tensor:
+def reconstruct_dead(encoded: Encoded, error: Tensor, dead: Tensor, k_aux: int) -> Tensor:
     """AuxK of arXiv 2406.04093: the squared error of dead features at what the others leave.
 
     Of each token the ``k_aux`` largest dead features reconstruct ``error``, the residual.
 
     Args:
-        done: the pass.
+        encoded: the pass.
         error: x - x_hat, without gradients. [n, batch, d_in]
         dead: which features are. [n, d_sae] bool
         k_aux: features per token.
@@ -212,13 +212,13 @@ def reconstruct_dead(done: Pass, error: Tensor, dead: Tensor, k_aux: int) -> Ten
     Returns:
         The squared error, summed over the batch; zero where no feature is dead. [n]
     """
-    whole = done.whole
+    whole = encoded.whole
     with torch.no_grad():
-        z = torch.where(dead[:, None], done.m + whole.b_enc[:, None], -torch.inf)
+        z = torch.where(dead[:, None], encoded.m + whole.b_enc[:, None], -torch.inf)
         top = z.topk(min(k_aux, z.shape[-1]), sorted=False).indices
         mask = torch.zeros_like(z, dtype=torch.bool).scatter_(-1, top, True) & (z > 0)
-    active = type(done.active)(lambda: mask)
-    m = active.pre_activations(done.m, done.x, whole.W_enc, whole.b_dec)
+    active = type(encoded.active)(lambda: mask)
+    m = active.pre_activations(encoded.m, encoded.x, whole.W_enc, whole.b_dec)
     codes = active.chosen(m + active.per_feature(whole.b_enc))
     e_hat = active.decode(codes, whole.W_dec, torch.zeros_like(whole.b_dec))
     return (error - e_hat).square().sum((1, 2)) * dead.any(1)

@@ -16,9 +16,9 @@ from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.saes.trec import TrecOptions
 from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
+from prolu_eval.training.forward import Chunk, Forward, Losses, rate_factor
 from prolu_eval.training.initial import Statistics, initialise
-from prolu_eval.training.objectives import Pass
-from prolu_eval.training.passes import Chunk, Losses, Passes, rate_factor
+from prolu_eval.training.objectives import Encoded
 
 # After how many steps a GPU's layout is chosen; after the last, every so many.
 _CHOICES = (0, 20, 100, 500)
@@ -73,8 +73,8 @@ class Stack:
             stacked.requires_grad_()
         # Per-feature tensors begin alike in every feature; a restarted one begins so again.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
-        self._passes = Passes(plans, self._saes, shared, layout, device)
-        if self._passes.objective.learns_threshold:
+        self._forward = Forward(plans, self._saes, shared, layout, device)
+        if self._forward.objective.learns_threshold:
             self.parameters["threshold"].requires_grad_(False)
         self.silent = torch.zeros(len(plans), self.d_sae, dtype=torch.int64, device=device)
         self._share = torch.ones(len(plans), device=device)
@@ -98,7 +98,7 @@ class Stack:
     @property
     def layout(self) -> type[Active] | None:
         """How all passes work now; None if that differs between autoencoders."""
-        return self._passes.fixed
+        return self._forward.fixed
 
     @property
     def trained(self) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class Stack:
 
         ``sizes``: whether to measure l0, l1 and sqrt_l1 too.
         """
-        if self._passes.chooses and (self.n_done in _CHOICES or self.n_done % _CHOICES[-1] == 0):
+        if self._forward.chooses and (self.n_done in _CHOICES or self.n_done % _CHOICES[-1] == 0):
             self._choose(x)
         losses = [self._descend(chunk, x, sizes=sizes) for chunk in self._chunks(x)]
         measured = Losses(*(torch.cat(part) for part in zip(*losses, strict=True)))
@@ -152,7 +152,7 @@ class Stack:
         """Measure on a GPU which layout is faster, now that so many entries take part."""
         chunk = next(self._chunks(x))
         leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
-        share = float(self._passes.run(chunk, x, leaves).active.share().max())
+        share = float(self._forward.run(chunk, x, leaves).active.share().max())
 
         def seconds() -> float:
             times = []
@@ -164,10 +164,10 @@ class Stack:
                 times.append(time.perf_counter() - start)
             return min(times)
 
-        self._passes.choose(share, seconds)
+        self._forward.choose(share, seconds)
 
     def _chunks(self, x: Tensor) -> Iterator[Chunk]:
-        return self._passes.chunks(len(x), self._share)
+        return self._forward.chunks(len(x), self._share)
 
     def _differentiate(
         self,
@@ -176,21 +176,21 @@ class Stack:
         options: VariantOptions | None = None,
         *,
         sizes: bool = False,
-    ) -> tuple[dict[str, Tensor], Losses, Pass]:
+    ) -> tuple[dict[str, Tensor], Losses, Encoded]:
         leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
         wanted = {name: leaves[name].requires_grad_() for name in self.trained}
-        done = self._passes.run(chunk, x, leaves, options)
+        encoded = self._forward.run(chunk, x, leaves, options)
         dead = self.silent[chunk.which] >= self.shared.dead_after
-        losses = self._passes.losses(chunk, done, dead, self.n_done, sizes=sizes)
+        losses = self._forward.losses(chunk, encoded, dead, self.n_done, sizes=sizes)
         gradients = torch.autograd.grad(
             losses.loss.sum(), list(wanted.values()), materialize_grads=True
         )
         measured = Losses(*(value.detach() for value in losses))
-        return dict(zip(wanted, gradients, strict=True)), measured, done
+        return dict(zip(wanted, gradients, strict=True)), measured, encoded
 
     def _descend(self, chunk: Chunk, x: Tensor, *, sizes: bool) -> Losses:
         """Put a chunk's gradients where the optimiser finds them."""
-        gradients, losses, done = self._differentiate(chunk, x, sizes=sizes)
+        gradients, losses, encoded = self._differentiate(chunk, x, sizes=sizes)
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
             if len(gradient) == len(parameter) and gradient.is_contiguous():
@@ -199,16 +199,16 @@ class Stack:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad[chunk.which] = gradient
-        if self._passes.objective.learns_threshold:
-            self._follow_threshold(chunk, done)
+        if self._forward.objective.learns_threshold:
+            self._follow_threshold(chunk, encoded)
         return losses
 
     @torch.no_grad()
-    def _follow_threshold(self, chunk: Chunk, done: Pass) -> None:
+    def _follow_threshold(self, chunk: Chunk, encoded: Encoded) -> None:
         """Move an exponential average, corrected for its start, to the smallest code kept."""
         keep = self.shared.threshold_ema
         weight = (1 - keep) / (1 - keep ** (self.n_done + 1))
-        smallest = done.active.smallest(done.codes)[:, None]
+        smallest = encoded.active.smallest(encoded.codes)[:, None]
         threshold = self.parameters["threshold"][chunk.which]
         threshold += torch.where(smallest.isfinite(), weight * (smallest - threshold), 0)
 
@@ -262,8 +262,8 @@ class Stack:
         parts = []
         for chunk in self._chunks(x):
             own = {name: leaf[chunk.which] for name, leaf in leaves.items()}
-            done = self._passes.run(chunk, x, own)
-            parts.append(self._passes.objective.reconstructions(done)[-1])
+            encoded = self._forward.run(chunk, x, own)
+            parts.append(self._forward.objective.reconstructions(encoded)[-1])
         return torch.cat(parts)
 
     def restart(self, index: int, features: Tensor, rows: Tensor, encoder_share: float) -> None:

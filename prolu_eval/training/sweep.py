@@ -40,7 +40,7 @@ class Trained:
     not_converged: str | None = None
 
 
-def train(
+def train_sweep(
     file: SweepFile,
     out: Path,
     settings: Settings | None = None,

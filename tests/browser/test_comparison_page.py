@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prolu_eval.comparison import Comparison, compare
+from prolu_eval.comparison import Comparison, compare_results
 from prolu_eval.render.comparison_page import comparison_page
 from prolu_eval.render.tables import remarks
 from tests.helpers.browser import EVERYWHERE, has_asked_colours, opened_page, violations
@@ -18,7 +18,9 @@ PLOT = "document.getElementById('frontiers-plot')"
 
 @pytest.fixture(scope="module")
 def found() -> Comparison:
-    return compare(runs_now(), runs_then()).with_update("prolu-eval baseline update 'a `b`'")
+    return compare_results(runs_now(), runs_then()).with_update(
+        "prolu-eval baseline update 'a `b`'"
+    )
 
 
 @pytest.fixture(scope="module", params=EVERYWHERE, ids=str)
@@ -112,7 +114,7 @@ def _next(page: Any, name: str) -> str:
 
 def test_where_all_pass_the_table_is_open(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "comparison.html"
-    path.write_text(comparison_page(compare(sweep(), sweep())), encoding="utf-8")
+    path.write_text(comparison_page(compare_results(sweep(), sweep())), encoding="utf-8")
     for opened in opened_page(browser, path, 1440, "light"):
         assert opened.locator("tr.pass").first.is_visible()
         assert opened.locator("#passed table").count() == 1

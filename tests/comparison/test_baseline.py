@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prolu_eval.baseline import SCHEMA_VERSION, load_baseline, save_baseline, updated
-from prolu_eval.comparison import compare
+from prolu_eval.comparison import compare_results
 from prolu_eval.errors import BaselineError
 from prolu_eval.estimates import Estimate
 from prolu_eval.results import Result
@@ -73,7 +73,7 @@ def test_every_released_schema_still_loads(version: int) -> None:
     baseline = load_baseline(STORED / f"v{version}" / "baseline.json")
     assert [r.run.name for r in baseline] == ["prolu/0.2", "prolu/0.5", "relu/0.2"]
     assert baseline[0].metrics["l0"].value == pytest.approx(5.86719)
-    assert compare(baseline, baseline).verdict == "pass"
+    assert compare_results(baseline, baseline).verdict == "pass"
 
 
 def test_each_stored_example_is_of_a_released_schema() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
+from prolu_eval.comparison import Comparison, Options, compare_results, parse_tolerances
 from prolu_eval.results import Result
 
 SIMULATIONS = 200
@@ -46,5 +46,5 @@ def share_of(
         drawn = rng.permutation(pool)[: 2 * SEQUENCES]
         before, others = drawn[:SEQUENCES], drawn[SEQUENCES:]
         after = before if paired else others
-        counted += of(compare(now(after), then(before), options))
+        counted += of(compare_results(now(after), then(before), options))
     return counted / SIMULATIONS

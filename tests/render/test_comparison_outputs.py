@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from prolu_eval.baseline import save_baseline
-from prolu_eval.comparison import Comparison, Options, compare, parse_tolerances
+from prolu_eval.comparison import Comparison, Options, compare_results, parse_tolerances
 from prolu_eval.render import github
 from prolu_eval.render.comparison_page import comparison_page
 from prolu_eval.render.junit import comparison_junit
@@ -46,7 +46,9 @@ def runs_now() -> list[Result]:
 
 @pytest.fixture(scope="module")
 def found() -> Comparison:
-    made = compare(runs_now(), runs_then()).with_update("prolu-eval baseline update 'a `b`'")
+    made = compare_results(runs_now(), runs_then()).with_update(
+        "prolu-eval baseline update 'a `b`'"
+    )
     assert {row.verdict for row in made.rows} == {
         "regression", "incomparable", "improvement", "pass",
     }  # fmt: skip
@@ -67,7 +69,7 @@ def test_the_terminal_shows_what_fails_first_and_how_to_accept_it(found: Compari
 
 def test_many_passing_rows_are_only_counted() -> None:
     runs = [result(Sae(threshold=i / 100)) for i in range(10, 35)]
-    found = compare(runs, runs)
+    found = compare_results(runs, runs)
     assert comparison_text(found).startswith(f"{len(found.rows)} pass; --all shows them\n")
     assert len(comparison_text(found, everything=True).splitlines()) > len(found.rows)
 
@@ -99,7 +101,7 @@ def test_markdown_renders_as_tables_whose_cells_are_the_texts(found: Comparison)
 def test_a_jobs_summary_stays_below_githubs_limit() -> None:
     base = [result(Sae(threshold=0.3), name=f"run {i} {'x' * 100}") for i in range(1500)]
     now = [result(Sae(threshold=0.3, decoder_scale=0.8), name=r.run.name) for r in base]
-    found = compare(now, base)
+    found = compare_results(now, base)
     assert len(found.rows) >= 3000
     assert len(comparison_markdown(found).encode()) < 1 << 20
 
@@ -198,7 +200,7 @@ def test_at_most_ten_annotations_of_a_kind(tmp_path: Path) -> None:
     base = [result(Sae(threshold=0.3), name=f"run {i}") for i in range(30)]
     now = [result(Sae(threshold=0.3, decoder_scale=0.8), name=r.run.name) for r in base]
     save_baseline(base, tmp_path / "b.json")
-    found = compare(now, base, Options(frontier=None))
+    found = compare_results(now, base, Options(frontier=None))
     lines = list(github.annotations(found, tmp_path / "b.json", {}))
     assert len(lines) == 10
     assert "21 more runs fail" in lines[-1]
@@ -207,7 +209,7 @@ def test_at_most_ten_annotations_of_a_kind(tmp_path: Path) -> None:
 def test_what_the_tokens_are_too_few_for_is_said_in_every_output(tmp_path: Path) -> None:
     base, now = [result(Sae(), np.arange(5))], [result(Sae(encoder_noise=0.01), np.arange(5))]
     save_baseline(base, tmp_path / "b.json")
-    found = compare(now, base, Options(parse_tolerances(["ce_degradation=+3%"])))
+    found = compare_results(now, base, Options(parse_tolerances(["ce_degradation=+3%"])))
     (sentence,) = found.too_few_tokens
     (warning,) = commands("\n".join(github.annotations(found, tmp_path / "b.json", {})))
     assert (warning[0], warning[2]) == ("warning", sentence)

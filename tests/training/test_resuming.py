@@ -16,7 +16,7 @@ from torch import Tensor
 from prolu_eval.errors import ResultsError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens import load_tokens
-from prolu_eval.training import Settings, read_sweep_file, train
+from prolu_eval.training import Settings, read_sweep_file, train_sweep
 from prolu_eval.training.cache import cached
 from prolu_eval.training.checkpoint import CHECKPOINT_FILE
 from prolu_eval.training.stream import Stream, from_model
@@ -83,7 +83,7 @@ def test_a_cached_sweep_learns_what_an_uncached_one_does(tmp_path: Path, sweep_f
     grid = read_sweep_file(sweep_file)
     folders = []
     for name, cache in (("plain", None), ("cached", tmp_path / "cache")):
-        train(grid, tmp_path / name, Settings("cpu", cache))
+        train_sweep(grid, tmp_path / name, Settings("cpu", cache))
         folders.append(tmp_path / name / "prolu-ste_l1_c0.1_lr0.002_s0")
     first, second = (load_file(folder / "sae.safetensors") for folder in folders)
     for name, tensor in first.items():
@@ -94,8 +94,8 @@ def sweeping(file: Path, out: Path) -> "subprocess.Popen[bytes]":
     code = (
         "import torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
-        "from prolu_eval.training import Settings, read_sweep_file, train\n"
-        f"train(read_sweep_file(Path({str(file)!r})), Path({str(out)!r}), "
+        "from prolu_eval.training import Settings, read_sweep_file, train_sweep\n"
+        f"train_sweep(read_sweep_file(Path({str(file)!r})), Path({str(out)!r}), "
         "Settings('cpu', checkpoint_minutes=0.002))"
     )
     return subprocess.Popen(
@@ -105,7 +105,7 @@ def sweeping(file: Path, out: Path) -> "subprocess.Popen[bytes]":
 
 def test_a_killed_sweep_goes_on_to_the_same_weights(tmp_path: Path, sweep_file: Path) -> None:
     file = with_more(sweep_file, 40_960)
-    train(read_sweep_file(file), tmp_path / "whole", Settings("cpu"))
+    train_sweep(read_sweep_file(file), tmp_path / "whole", Settings("cpu"))
     out = tmp_path / "killed"
     kills = 0
     while True:
@@ -133,4 +133,4 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, sweep_file: Path) -> None
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / CHECKPOINT_FILE).write_bytes(b"nonsense")
     with pytest.raises(ResultsError, match="cannot be continued"):
-        train(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
+        train_sweep(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))

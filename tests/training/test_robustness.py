@@ -16,7 +16,7 @@ from prolu_eval.checkpoints import discover
 from prolu_eval.cli import main
 from prolu_eval.errors import ConfigError, Interrupted, ResultsError
 from prolu_eval.lm import LanguageModel
-from prolu_eval.training import Settings, read_sweep_file, train
+from prolu_eval.training import Settings, read_sweep_file, train_sweep
 from prolu_eval.training.checkpoint import CHECKPOINT_FILE
 from prolu_eval.training.convergence import not_converged
 from prolu_eval.training.cost import memory
@@ -45,11 +45,11 @@ def test_an_interrupted_sweep_says_where_it_goes_on_and_does(
     number: int, sweep_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "runs"
-    train(read_sweep_file(sweep_file), whole, Settings("cpu"))
+    train_sweep(read_sweep_file(sweep_file), whole, Settings("cpu"))
     with monkeypatch.context() as patch:
         interrupting(patch, 9, number)
         with pytest.raises(Interrupted, match="step 10 of 64 is stored"):
-            train(read_sweep_file(sweep_file), out, Settings("cpu"))
+            train_sweep(read_sweep_file(sweep_file), out, Settings("cpu"))
     assert [path.name for path in out.iterdir()] == [CHECKPOINT_FILE]
     assert signal.getsignal(number) is not None
     steps = []
@@ -60,7 +60,7 @@ def test_an_interrupted_sweep_says_where_it_goes_on_and_does(
         step(self, number)
 
     monkeypatch.setattr(Training, "_step", noted)
-    train(read_sweep_file(sweep_file), out, Settings("cpu"))
+    train_sweep(read_sweep_file(sweep_file), out, Settings("cpu"))
     assert steps[0] == 10
     for folder in whole.iterdir():
         for name in ("sae.safetensors", "history.safetensors", "config.json"):
@@ -72,7 +72,7 @@ def test_a_second_signal_ends_at_once_and_promises_nothing(
 ) -> None:
     interrupting(monkeypatch, 9, signal.SIGINT, signal.SIGINT)
     with pytest.raises(Interrupted, match="nothing was trained and stored yet"):
-        train(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
+        train_sweep(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -132,14 +132,14 @@ def test_a_second_sweep_into_a_folder_is_refused_before_work(
     def other_first(name: str, **options: str) -> LanguageModel:
         monkeypatch.setattr(LanguageModel, "load", load)
         with pytest.raises(ResultsError, match="trained into by another sweep") as refused:
-            train(grid, out, Settings("cpu"))
+            train_sweep(grid, out, Settings("cpu"))
         errors.append(refused)
         return load(name, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LanguageModel, "load", other_first)
-    assert {t.status for t in train(grid, out, Settings("cpu"))} == {"trained"}
+    assert {t.status for t in train_sweep(grid, out, Settings("cpu"))} == {"trained"}
     assert errors
-    assert {t.status for t in train(grid, out, Settings("cpu"))} == {"present"}
+    assert {t.status for t in train_sweep(grid, out, Settings("cpu"))} == {"present"}
     assert {path.name for path in out.iterdir()} == {plan.name for plan in grid.plans()}
 
 
@@ -172,7 +172,7 @@ def test_k_above_what_an_expansion_gives_is_refused_before_training(sweep_file: 
     text = sweep_file.read_text().replace("d_sae = 48", "expansion = 0.5")
     sweep_file.write_text(text + '[[sweep]]\nvariant = "topk"\nk = [17]\n')
     with pytest.raises(ConfigError, match="k = 17 is more than the 16 features"):
-        train(read_sweep_file(sweep_file), sweep_file.parent / "runs", Settings("cpu"))
+        train_sweep(read_sweep_file(sweep_file), sweep_file.parent / "runs", Settings("cpu"))
     assert not (sweep_file.parent / "runs").exists()
 
 
@@ -231,13 +231,13 @@ def test_a_checkpoint_goes_on_with_its_threads(
 ) -> None:
     interrupting(monkeypatch, 3, signal.SIGINT)
     with pytest.raises(Interrupted):
-        train(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
+        train_sweep(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
 
     def never(_: object) -> int:
         raise AssertionError("it was measured already")
 
     monkeypatch.setattr("prolu_eval.training.loop.quickest", never)
-    trained = train(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
+    trained = train_sweep(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
     assert {t.status for t in trained} == {"trained"}
 
 
@@ -267,7 +267,7 @@ from pathlib import Path
 import psutil, torch
 torch.set_num_threads(1)
 from prolu_eval.lm import LanguageModel
-from prolu_eval.training import Settings, read_sweep_file, train
+from prolu_eval.training import Settings, read_sweep_file, train_sweep
 from prolu_eval.training.cost import memory
 grid = read_sweep_file(Path(sys.argv[1]))
 model = LanguageModel.load(grid.shared.model, device="cpu")
@@ -280,7 +280,7 @@ def watch():
         peak = max(peak, psutil.Process().memory_info().rss)
 watching = threading.Thread(target=watch)
 watching.start()
-train(grid, Path(sys.argv[2]), Settings("cpu"))
+train_sweep(grid, Path(sys.argv[2]), Settings("cpu"))
 over.set()
 watching.join()
 print(peak)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from prolu_eval.training.active import Active, Dense
 from prolu_eval.training.config import Plan, Shared, Sweep
-from prolu_eval.training.dead import resample
+from prolu_eval.training.dead import resample_dead
+from prolu_eval.training.forward import Losses, rate_factor
 from prolu_eval.training.history import History
-from prolu_eval.training.initial import Statistics, geometric_median, measure
+from prolu_eval.training.initial import Statistics, geometric_median, measure_statistics
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
-from prolu_eval.training.passes import Losses, rate_factor
 from prolu_eval.training.penalties import PENALTIES, l1, sqrt_l1, tanh
 from prolu_eval.training.products import Full, Gathered
 from prolu_eval.training.stack import Stack
@@ -301,7 +301,7 @@ def test_dead_features_are_resampled_from_bad_tokens() -> None:
     x_hat[1, 5] += 1  # the one token of the second autoencoder with any error
     stack.silent[:2, 3:6] = 100
     kept = {name: p.detach().clone() for name, p in stack.parameters.items()}
-    counts = resample(stack, x, x_hat)
+    counts = resample_dead(stack, x, x_hat)
     assert counts.tolist() == [3, 1, 0, 0]
     direction = x[5] - kept["b_dec"][1]
     W_dec, W_enc = stack.parameters["W_dec"], stack.parameters["W_enc"]
@@ -335,14 +335,14 @@ def test_where_decoder_biases_start() -> None:
     median = geometric_median(x)
     for step in 0.01 * torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]]):
         assert (x - median).norm(dim=1).sum() <= (x - median - step).norm(dim=1).sum()
-    known = {init: measure(x, shared(b_dec_init=init))
+    known = {init: measure_statistics(x, shared(b_dec_init=init))
              for init in ("mean", "geometric_median", "zero")}  # fmt: skip
     scale = 2**0.5 / x.norm(dim=1).mean().item()
     assert known["mean"].scale == pytest.approx(scale)
     torch.testing.assert_close(known["mean"].centre, scale * x.mean(0))
     torch.testing.assert_close(known["geometric_median"].centre, geometric_median(scale * x))
     assert known["zero"].centre.tolist() == [0, 0]
-    assert measure(x, shared(normalisation="none")).scale == 1
+    assert measure_statistics(x, shared(normalisation="none")).scale == 1
 
 
 def test_history_by_hand() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.training.config import Plan, Shared, Sweep
-from prolu_eval.training.initial import measure
+from prolu_eval.training.initial import measure_statistics
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.stack import Stack
 
@@ -81,7 +81,7 @@ def trained(name: str) -> list[list[SparseAutoencoder]]:
     sweep = SWEEPS[name]
     values = sweep.k or sweep.coefficients
     plans = [Plan(sweep, value, 5e-3, seed) for value in values for seed in SEEDS]
-    stack = Stack(plans, settings, measure(made(0, 4096), settings))
+    stack = Stack(plans, settings, measure_statistics(made(0, 4096), settings))
     for step in range(STEPS):
         stack.step(made(1000 + step, BATCH))
     found = [stack.autoencoder(i, 1.0).requires_grad_(False).eval() for i in range(len(plans))]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolu_eval.analysis.pareto import beyond_worst
-from prolu_eval.comparison.judging import Finding, Measured, measured, same_tokens, weigh
+from prolu_eval.comparison.judging import Finding, Quantity, quantity_of, same_tokens, weigh
 from prolu_eval.comparison.rows import FrontierPoints, Place, Row
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.errors import UsageError
@@ -32,7 +32,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Group:
+class ComparablePairs:
     """Comparable pairs of one hook and setting, on both axes."""
 
     pairs: list[Pair]
@@ -45,35 +45,38 @@ class Group:
         return same_tokens(*self.pairs[0])
 
 
-def groups(pairs: Iterable[Pair], axes: Axes) -> list[Group]:
+def comparable_pairs(pairs: Iterable[Pair], axes: Axes) -> list[ComparablePairs]:
     """Pairs whose places can be compared, by hook and setting; groups too small are left out."""
     members: dict[object, list[Pair]] = defaultdict(list)
-    for now, then in pairs:
-        members[then.comparison_key(), now.comparison_key()].append((now, then))
+    for pair in pairs:
+        new, old = pair
+        members[old.comparison_key(), new.comparison_key()].append(pair)
     found = []
-    for some in members.values():
-        placed = [(pair, _place(pair[0], axes), _place(pair[1], axes)) for pair in some]
-        kept = [(pair, now, then) for pair, now, then in placed if now and then]
+    for together in members.values():
+        places = [(_place(new, axes), _place(old, axes)) for new, old in together]
+        kept = [
+            (p, new, old) for p, (new, old) in zip(together, places, strict=True) if new and old
+        ]
         if len(kept) >= FEWEST:
-            current, baseline = [now for _, now, _ in kept], [then for _, _, then in kept]
-            both = [pair for pair, _, _ in kept]
-            found.append(Group(both, _side(current, axes), _side(baseline, axes)))
+            current = _side([place for _, place, _ in kept], axes)
+            baseline = _side([place for _, _, place in kept], axes)
+            found.append(ComparablePairs([pair for pair, _, _ in kept], current, baseline))
     return found
 
 
-def _place(result: Result, axes: Axes) -> list[Measured] | None:
-    place = [m for axis in axes if (m := measured(result, axis.key)) and m.influence is not None]
+def _place(result: Result, axes: Axes) -> list[Quantity] | None:
+    place = [m for axis in axes if (m := quantity_of(result, axis.key)) and m.influence is not None]
     return place if len(place) == len(axes) else None
 
 
-def _side(places: Sequence[list[Measured]], axes: Axes) -> Side:
+def _side(places: Sequence[list[Quantity]], axes: Axes) -> Side:
     signs = np.array([1.0 if METRICS[axis.key].direction == "min" else -1.0 for axis in axes])
     points = np.array([[m.value for m in place] for place in places])
     influence = np.array([[m.influence for m in place] for place in places])
     return Side(points * signs, influence * signs[:, None])
 
 
-def hypervolume(points: Points, reference: Points) -> tuple[float, Points]:
+def hypervolume_and_gradient(points: Points, reference: Points) -> tuple[float, Points]:
     """Area that points dominate up to a reference, and its derivative by each coordinate.
 
     Args:
@@ -98,14 +101,14 @@ def hypervolume(points: Points, reference: Points) -> tuple[float, Points]:
 
 
 def hypervolume_tests(
-    found: Sequence[Group], axes: Axes, tolerance: Tolerance | None
+    found: Sequence[ComparablePairs], axes: Axes, tolerance: Tolerance | None
 ) -> list[Finding]:
     """One test per label with enough runs, and one per group of several labels."""
     tolerance = tolerance or parse_tolerances()[HYPERVOLUME]
     tests = []
     for group in found:
         reference = beyond_worst(group.baseline.points)
-        labels = np.array([then.run.label for _, then in group.pairs])
+        labels = np.array([baseline.run.label for _, baseline in group.pairs])
         hook = f" at {group.pairs[0][1].run.hook}" if len(found) > 1 else ""
         parts = {f"frontier of {label}": labels == label for label in dict.fromkeys(labels)}
         if len(parts) > 1:
@@ -113,20 +116,21 @@ def hypervolume_tests(
         for name, chosen in parts.items():
             if chosen.sum() >= FEWEST:
                 row = Row(name + hook, f"hypervolume({axes[0].key}, {axes[1].key})", "pass")
-                now, then = (_area(s, chosen, reference) for s in (group.current, group.baseline))
-                outcome = weigh(row, now, then, tolerance, paired=group.paired)
+                new = _area(group.current, chosen, reference)
+                old = _area(group.baseline, chosen, reference)
+                outcome = weigh(row, new, old, tolerance, paired=group.paired)
                 tests += [outcome] if isinstance(outcome, Finding) else []
     return tests
 
 
-def _area(side: Side, chosen: NDArray[np.bool_], reference: Points) -> Measured:
+def _area(side: Side, chosen: NDArray[np.bool_], reference: Points) -> Quantity:
     """The hypervolume with each sequence's pull on it, to first order (the delta method)."""
-    area, gradient = hypervolume(side.points[chosen], reference)
-    return Measured(area, np.einsum("ka,kas->s", gradient, side.influence[chosen]))
+    area, gradient = hypervolume_and_gradient(side.points[chosen], reference)
+    return Quantity(area, np.einsum("ka,kas->s", gradient, side.influence[chosen]))
 
 
 def with_movement(
-    rows: list[Row], found: Sequence[Group], axes: Axes
+    rows: list[Row], found: Sequence[ComparablePairs], axes: Axes
 ) -> tuple[list[Row], list[Row]]:
     """Metric rows with those excused that only moved along the frontier, and rows of new places.
 
@@ -139,17 +143,18 @@ def with_movement(
     excused: set[str] = set()
     places: list[Row] = []
     for group in found:
-        for i, (_, then) in enumerate(group.pairs):
-            on_axes = {verdicts.get((then.run.name, axis.key)) for axis in axes}
+        for i, (_, baseline) in enumerate(group.pairs):
+            name = baseline.run.name
+            on_axes = {verdicts.get((name, axis.key)) for axis in axes}
             if "regression" not in on_axes:
                 continue
             rivals, was_ahead = _rivals(group, i, axes)
             ahead = _dominating(group.current.points[i], group.baseline.points[rivals], axes)
             if ahead is None and "improvement" in on_axes:
-                excused.add(then.run.name)
+                excused.add(name)
             elif ahead is not None and was_ahead:
                 by = group.pairs[rivals[ahead]][1].run.name
-                places.append(_newly_dominated(then.run.name, by, axes))
+                places.append(_newly_dominated(name, by, axes))
     keys = {axis.key for axis in axes if axis.worse}
     moved = [
         replace(row, verdict="moved")
@@ -160,7 +165,7 @@ def with_movement(
     return moved, places
 
 
-def _rivals(group: Group, i: int, axes: Axes) -> tuple[NDArray[np.intp], bool]:
+def _rivals(group: ComparablePairs, i: int, axes: Axes) -> tuple[NDArray[np.intp], bool]:
     """The baseline's runs whose frontier a run is held to, and whether it was on that frontier.
 
     All of the group for a run that no run of the baseline dominated; else those of its own label.
@@ -168,7 +173,7 @@ def _rivals(group: Group, i: int, axes: Axes) -> tuple[NDArray[np.intp], bool]:
     everyone = np.arange(len(group.pairs))
     if _dominating(group.baseline.points[i], group.baseline.points, axes) is None:
         return everyone, True
-    labels = np.array([then.run.label for _, then in group.pairs])
+    labels = np.array([baseline.run.label for _, baseline in group.pairs])
     own = everyone[labels == labels[i]]
     was_ahead = _dominating(group.baseline.points[i], group.baseline.points[own], axes) is None
     return own, was_ahead
@@ -196,11 +201,15 @@ def points_to_draw(
     pairs: Sequence[Pair], new: Sequence[Result], axes: Axes
 ) -> tuple[FrontierPoints, ...]:
     """Both sides' runs on the axes, by label."""
-    then, now = [old for _, old in pairs], [run for run, _ in pairs] + list(new)
-    labels = sorted({result.run.label for result in [*then, *now]})
+    baseline, current = [old for _, old in pairs], [run for run, _ in pairs] + list(new)
+    labels = sorted({result.run.label for result in [*baseline, *current]})
     return tuple(
         FrontierPoints(
-            label, axes[0].key, axes[1].key, _drawn(then, label, axes), _drawn(now, label, axes)
+            label,
+            axes[0].key,
+            axes[1].key,
+            _drawn(baseline, label, axes),
+            _drawn(current, label, axes),
         )
         for label in labels
     )
@@ -209,7 +218,7 @@ def points_to_draw(
 def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[Place]:
     found = []
     for result in (result for result in results if result.run.label == label):
-        x, y = (measured(result, axis.key) for axis in axes)
+        x, y = (quantity_of(result, axis.key) for axis in axes)
         if x is not None and y is not None:
             found.append((result.run.name, x.value, y.value))
     return found

@@ -1,4 +1,4 @@
-"""Passes of stacked autoencoders over a batch, as far as their losses."""
+"""Forward of stacked autoencoders over a batch, as far as their losses."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
-from prolu_eval.training.objectives import OBJECTIVES, Pass, reconstruct_dead, squared_error
+from prolu_eval.training.objectives import OBJECTIVES, Encoded, reconstruct_dead, squared_error
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.products import Full, Gathered
 
@@ -66,7 +66,7 @@ class Chunk(NamedTuple):
     layout: type[Active]
 
 
-class Passes:
+class Forward:
     """How the autoencoders of a stack turn a batch into losses.
 
     Args:
@@ -154,7 +154,7 @@ class Passes:
         x: Tensor,
         leaves: dict[str, Tensor],
         options: VariantOptions | None = None,
-    ) -> Pass:
+    ) -> Encoded:
         """A pass of some of the autoencoders over a batch.
 
         Args:
@@ -179,56 +179,58 @@ class Passes:
         sae = whole.with_tensors(values)
         active_m = active.pre_activations(m, x, whole.W_enc, whole.b_dec)
         codes = self.objective.codes(sae, active_m, active)
-        return Pass(x, m, whole, active, sae, active_m, codes)
+        return Encoded(x, m, whole, active, sae, active_m, codes)
 
-    def losses(self, chunk: Chunk, done: Pass, dead: Tensor, n_done: int, *, sizes: bool) -> Losses:
+    def losses(
+        self, chunk: Chunk, encoded: Encoded, dead: Tensor, n_done: int, *, sizes: bool
+    ) -> Losses:
         """What a pass of some of the autoencoders costs.
 
         Args:
             chunk: which.
-            done: the pass.
+            encoded: the pass.
             dead: which of their features are dead. [n, d_sae] bool
             n_done: steps done before, which decide the coefficients' warm-up.
             sizes: whether to measure the codes' sizes, which costs passes over them.
         """
-        batch, objective = len(done.x), self.objective
-        parts = objective.reconstructions(done)
-        errors = [squared_error(done.x, x_hat) for x_hat in parts]
+        batch, objective = len(encoded.x), self.objective
+        parts = objective.reconstructions(encoded)
+        errors = [squared_error(encoded.x, x_hat) for x_hat in parts]
         zero = torch.zeros_like(self.coefficients[chunk.which])
         penalty = auxiliary = zero
         if self._penalty is not None:
-            values = objective.penalty(self._penalty, done, self._norms(done))
-            penalty = done.active.total(values) / batch
-        if (further := objective.auxiliary(done)) is not None:
+            values = objective.penalty(self._penalty, encoded, self._norms(encoded))
+            penalty = encoded.active.total(values) / batch
+        if (further := objective.auxiliary(encoded)) is not None:
             auxiliary = further / batch
         if objective.has_auxk and self._shared.auxk and dead.any():
-            auxiliary = auxiliary + self._auxk(done, parts[-1].detach(), dead)
+            auxiliary = auxiliary + self._auxk(encoded, parts[-1].detach(), dead)
         shared = self._shared
         warmed = rate_factor(n_done, shared.n_steps, shared.coefficient_warmup, 0)
         coefficients = self.coefficients[chunk.which] * warmed
         loss = torch.stack(errors).mean(0) / batch + coefficients * penalty + auxiliary
         with torch.no_grad():
-            size = objective.magnitudes(done.codes.detach())
-            fired = done.active.fired(size)
-            share = self._all[chunk.which] if self.chooses else done.active.share()
-            measured = self._sizes(done, size) if sizes else loss.new_empty(len(loss), 0)
+            size = objective.magnitudes(encoded.codes.detach())
+            fired = encoded.active.fired(size)
+            share = self._all[chunk.which] if self.chooses else encoded.active.share()
+            measured = self._sizes(encoded, size) if sizes else loss.new_empty(len(loss), 0)
         return Losses(loss, errors[-1] / batch, penalty, auxiliary, fired, share, measured)
 
-    def _sizes(self, done: Pass, size: Tensor) -> Tensor:
+    def _sizes(self, encoded: Encoded, size: Tensor) -> Tensor:
         # The root of zero itself takes a CPU twenty times as long.
         root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()
-        totals = [done.active.total(values) for values in (size.sign(), size, root)]
-        return torch.stack(totals, dim=1) / len(done.x)
+        totals = [encoded.active.total(values) for values in (size.sign(), size, root)]
+        return torch.stack(totals, dim=1) / len(encoded.x)
 
-    def _norms(self, done: Pass) -> Tensor | None:
+    def _norms(self, encoded: Encoded) -> Tensor | None:
         if self._shared.decoder_norm == "unit":
             return None
-        return done.active.per_feature(done.whole.W_dec.norm(dim=-1))
+        return encoded.active.per_feature(encoded.whole.W_dec.norm(dim=-1))
 
-    def _auxk(self, done: Pass, x_hat: Tensor, dead: Tensor) -> Tensor:
-        k_aux = self._shared.k_aux or max(1, done.x.shape[1] // 2)
-        error = reconstruct_dead(done, done.x - x_hat, dead, k_aux)
-        return self._shared.auxk / len(done.x) * error
+    def _auxk(self, encoded: Encoded, x_hat: Tensor, dead: Tensor) -> Tensor:
+        k_aux = self._shared.k_aux or max(1, encoded.x.shape[1] // 2)
+        error = reconstruct_dead(encoded, encoded.x - x_hat, dead, k_aux)
+        return self._shared.auxk / len(encoded.x) * error
 
     def _room(self, *shape: int) -> Tensor:
         """Memory that is the same in every step: fresh pages cost more than what fills them."""
