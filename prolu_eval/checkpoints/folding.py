@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Whitening(NamedTuple):
-    """z = (x - mean) into, x = z back + mean. [d_in], [d_in, d_in] twice"""
+    """z = (x - mean) whiten, x = z unwhiten + mean. [d_in], [d_in, d_in] twice"""
 
     mean: Tensor
-    into: Tensor
-    back: Tensor
+    whiten: Tensor
+    unwhiten: Tensor
 
 
 def fold_decoder_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -49,13 +49,13 @@ def fold_whitening(
         bias: the bias that is added to the encoder's product: what it must absorb.
         subtracts: whether the decoder bias is subtracted before encoding.
     """
-    mean, into, back = whitening
+    mean, whiten, unwhiten = whitening
     wide = {name: tensor.double() for name, tensor in weights.items()}
-    shift = mean @ into + (wide["b_dec"] if subtracts else 0)
-    encoder = into @ wide["W_enc"]
-    b_dec = wide["b_dec"] @ back + mean
+    shift = mean @ whiten + (wide["b_dec"] if subtracts else 0)
+    encoder = whiten @ wide["W_enc"]
+    b_dec = wide["b_dec"] @ unwhiten + mean
     offset = (b_dec @ encoder if subtracts else 0) - shift @ wide["W_enc"]
-    folded = {"W_enc": encoder, "W_dec": wide["W_dec"] @ back, "b_dec": b_dec}
+    folded = {"W_enc": encoder, "W_dec": wide["W_dec"] @ unwhiten, "b_dec": b_dec}
     folded[bias] = wide[bias] + offset
     if bias == "b_gate":
         folded["b_mag"] = wide["b_mag"] + offset * wide["r_mag"].exp()

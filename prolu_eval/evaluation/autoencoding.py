@@ -99,36 +99,36 @@ class Autoencoding:
         self._capacity: int | None = None
 
     @torch.inference_mode()
-    def reconstruct(self, given: Activations, first_row: int) -> Tensor:
+    def reconstruct(self, activations: Activations, first_row: int) -> Tensor:
         """Reconstruct the activations of rows from ``first_row`` on, and add up their statistics.
 
         Returns:
             x_hat, in the dtype of the activations. [N, d_in]
         """
-        x = given.x.to(self.sae.W_dec.dtype)
+        x = activations.x.to(self.sae.W_dec.dtype)
         normalised = self.sae.normalise(x)
         # The strongest examples need the active codes as lists.
         fused = kernels.suit(x.device, x.dtype) and self.examples is None
-        z_hat = (self._fused if fused else self._eager)(normalised, given, first_row)
+        z_hat = (self._fused if fused else self._eager)(normalised, activations, first_row)
         x_hat = normalised.restore(z_hat)
-        compared = by_row(_compared(x, x_hat), given.starts)
+        compared = by_row(_compared(x, x_hat), activations.starts)
         self.sums.add(RECONSTRUCTION_COLUMNS, first_row, compared)
-        self.features.count_tokens(given.fold)
-        return x_hat.to(given.x.dtype)
+        self.features.count_tokens(activations.fold)
+        return x_hat.to(activations.x.dtype)
 
-    def _fused(self, normalised: Normalised, given: Activations, first_row: int) -> Tensor:
+    def _fused(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:
         """Reconstructions of normalised activations, by kernels; the codes' sums are added up."""
         from prolu_eval.kernels import codes as fused
 
         if self._capacity is None:
-            size_slots([self], given)
+            size_slots([self], activations)
         sae, features = self.sae, self.features
         size = max(1, self._sizes.codes // sae.d_sae)
         scale = None if normalised.scale is None else normalised.scale[:, 0]
         z_hat, columns = [], []
         for start in range(0, len(normalised.z), size):
-            some = slice(start, start + size)
-            m = sae.pre_activation(normalised.z[some])
+            chunk = slice(start, start + size)
+            m = sae.pre_activation(normalised.z[chunk])
             if not self._capacity:
                 codes = sae.activate(m)
                 slots = fused.dense(codes)
@@ -143,22 +143,22 @@ class Autoencoding:
                 fused.add_codes(
                     slots,
                     self._norms,
-                    None if scale is None else scale[some],
-                    given.fold[some],
+                    None if scale is None else scale[chunk],
+                    activations.fold[chunk],
                     features.fired,
                     features.total,
                     features.largest,
                 )
             )
-        by_code = by_row(torch.cat(columns, 1), given.starts)
+        by_code = by_row(torch.cat(columns, 1), activations.starts)
         self.sums.add(CODE_COLUMNS, first_row, by_code)
         return torch.cat(z_hat)
 
-    def n_active(self, given: Activations) -> Tensor:
+    def n_active(self, activations: Activations) -> Tensor:
         """How many codes of some tokens are active, on average and at most. [2] float32"""
         sae = self.sae
         size = max(1, min(_SAMPLE, self._sizes.codes // sae.d_sae))
-        z = sae.normalise(given.x[:size].to(sae.W_dec.dtype)).z
+        z = sae.normalise(activations.x[:size].to(sae.W_dec.dtype)).z
         count = (sae.activate(sae.pre_activation(z)) != 0).sum(1).float()
         return torch.stack([count.mean(), count.max()])
 
@@ -167,7 +167,7 @@ class Autoencoding:
         dense = mean > self._sizes.dense_above * self.sae.d_sae
         self._capacity = 0 if dense else 1 << int(max(most, 4) * _MARGIN - 1).bit_length()
 
-    def _eager(self, normalised: Normalised, given: Activations, first_row: int) -> Tensor:
+    def _eager(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:
         """What :meth:`_fused` does, without kernels."""
         sae = self.sae
         size = max(1, self._sizes.codes // sae.d_sae)
@@ -178,10 +178,10 @@ class Autoencoding:
             pending.append(active._replace(token=active.token + i * size))
             n_pending += len(active.value)
             if n_pending > self._sizes.active:
-                self._add_codes(_joined(pending), given, normalised.scale, first_row)
+                self._add_codes(_joined(pending), activations, normalised.scale, first_row)
                 pending, n_pending = [], 0
         if pending:
-            self._add_codes(_joined(pending), given, normalised.scale, first_row)
+            self._add_codes(_joined(pending), activations, normalised.scale, first_row)
         return torch.cat(z_hat)
 
     def _encode(self, z: Tensor) -> tuple[_Active, Tensor | None]:
@@ -210,24 +210,24 @@ class Autoencoding:
         )
 
     def _add_codes(
-        self, active: _Active, given: Activations, scale: Tensor | None, first_row: int
+        self, active: _Active, activations: Activations, scale: Tensor | None, first_row: int
     ) -> None:
         size = active.value.float().abs()
         weighted = size * self._norms.index_select(0, active.feature)
         if scale is not None:
             weighted = weighted * scale[:, 0].index_select(0, active.token)
-        starts = torch.searchsorted(active.token, given.starts)
+        starts = torch.searchsorted(active.token, activations.starts)
         norms = by_row(torch.stack((weighted, size, weighted.sqrt(), size.sqrt())), starts)
         self.sums.add(CODE_COLUMNS, first_row, torch.cat([starts.diff()[None].double(), norms]))
-        fold = given.fold.index_select(0, active.token)
+        fold = activations.fold.index_select(0, active.token)
         self.features.add(active.feature, active.value, fold)
-        if self.examples is not None and given.place is not None:
-            self.examples.add(active.feature, active.value, active.token, given.place)
+        if self.examples is not None and activations.place is not None:
+            self.examples.add(active.feature, active.value, active.token, activations.place)
 
 
-def size_slots(running: Sequence[Autoencoding], given: Activations) -> None:
+def size_slots(running: Sequence[Autoencoding], activations: Activations) -> None:
     """Provide slots for all autoencodings at once, by how many codes of some tokens are active."""
-    found = torch.stack([one.n_active(given) for one in running]).tolist()
+    found = torch.stack([one.n_active(activations) for one in running]).tolist()
     for one, (mean, most) in zip(running, found, strict=True):
         one.provide_slots(mean, most)
 

@@ -121,8 +121,8 @@ class Engine:
 
     def _batches(self, rows: range) -> Iterator[Batch]:
         for start in range(rows.start, rows.stop, self.batch_size):
-            some = range(start, min(start + self.batch_size, rows.stop))
-            yield Batch.of(self.tokens, some, start - rows.start, self.model.device)
+            batch = range(start, min(start + self.batch_size, rows.stop))
+            yield Batch.of(self.tokens, batch, start - rows.start, self.model.device)
 
     @torch.inference_mode()
     def _measure(
@@ -138,21 +138,21 @@ class Engine:
         spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
         for batch in self._batches(rows):
             clean = self._passes.of(batch)
-            given, wanted = batch.activations(clean), batch.next_of(clean.hidden)
+            activations, wanted = batch.activations(clean), batch.next_of(clean.hidden)
             if batch.first == 0 and running and kernels.suit(model.device, model.dtype):
-                size_slots(running, given)
-            for some, sums in zip(_groups(running), _groups(spliced), strict=True):
+                size_slots(running, activations)
+            for together, sums in zip(_groups(running), _groups(spliced), strict=True):
                 hidden = [
-                    self._resumed(batch, clean, autoencoding.reconstruct(given, batch.first))
-                    for autoencoding in some
+                    self._resumed(batch, clean, autoencoding.reconstruct(activations, batch.first))
+                    for autoencoding in together
                 ]
                 losses = cross_entropies_and_kls(
                     model.logits, wanted, hidden, batch.targets, model.vocab_size
                 )
-                for into, pair in zip(sums, losses, strict=True):
+                for own, pair in zip(sums, losses, strict=True):
                     by_loss = by_row(torch.stack(pair), batch.next_starts)
-                    into.add(SPLICED_COLUMNS, batch.first, by_loss)
-                self._progress(len(batch.ids) * len(some))
+                    own.add(SPLICED_COLUMNS, batch.first, by_loss)
+                self._progress(len(batch.ids) * len(together))
         return dict(zip(saes, _measurements(list(saes), running, spliced), strict=True))
 
     def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor) -> Tensor:

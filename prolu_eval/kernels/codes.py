@@ -70,9 +70,9 @@ def _sieve(
     there = (token < n)[:, None, None]
     inside = there & (feature < d_sae)
     place = m + token[:, None, None] * m_stride + feature
-    given = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    pre = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     _, on = _code(
-        given, feature, feature < d_sae, scale, shift, bound, gate,
+        pre, feature, feature < d_sae, scale, shift, bound, gate,
         HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
     )  # fmt: skip
     set_bits = tl.where(on & inside, 1 << bit[None, None, :], 0)
@@ -112,9 +112,9 @@ def _fill(
         for _ in range(tl.max(n_set, 0)):
             left = word != 0
             feature = place * 32 + _bits((word & (0 - word)) - 1)
-            given = tl.load(m + token * m_stride + feature, mask=left, other=0.0).to(tl.float32)
+            pre = tl.load(m + token * m_stride + feature, mask=left, other=0.0).to(tl.float32)
             value, _on = _code(
-                given, feature, left, scale, shift, bound, gate,
+                pre, feature, left, scale, shift, bound, gate,
                 HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
             )  # fmt: skip
             kept = left & (slot < capacity)
@@ -155,9 +155,9 @@ def _decode(
         for start in range(0, d_sae, FEATURES):
             feature = start + tl.arange(0, FEATURES)
             there = feature < d_sae
-            given = tl.load(m + token * m_stride + feature, mask=there, other=0.0).to(tl.float32)
+            pre = tl.load(m + token * m_stride + feature, mask=there, other=0.0).to(tl.float32)
             value, on = _code(
-                given, feature, there, scale, shift, bound, gate,
+                pre, feature, there, scale, shift, bound, gate,
                 HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
             )  # fmt: skip
             if tl.sum(on.to(tl.int32), 0) > 0:
@@ -216,9 +216,9 @@ def _sums(
         for start in range(0, d_sae, BLOCK):
             feature = start + tl.arange(0, BLOCK)
             there = feature < d_sae
-            given = tl.load(m + token * m_stride + feature, mask=there, other=0.0).to(tl.float32)
+            pre = tl.load(m + token * m_stride + feature, mask=there, other=0.0).to(tl.float32)
             value, on = _code(
-                given, feature, there, scale, shift, bound, gate,
+                pre, feature, there, scale, shift, bound, gate,
                 HAS_SCALE, HAS_SHIFT, HAS_BOUND, HAS_GATE, BOTH_SIGNS,
             )  # fmt: skip
             a, b, c, d, e = _count(

@@ -121,8 +121,8 @@ def _network(
 ) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    given: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(place, **given)
+    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(place, **settings)
     kinds = (AutoModelForCausalLM, AutoModelForImageTextToText)
     kind = next((k for k in kinds if type(config) in k._model_mapping), None)
     if kind is None or config.is_encoder_decoder:
@@ -133,7 +133,7 @@ def _network(
             name, f"{what}, and no causal language model", "name a causal language model"
         )
     network, report = kind.from_pretrained(
-        place, dtype=dtype, device_map=device_map, output_loading_info=True, **given
+        place, dtype=dtype, device_map=device_map, output_loading_info=True, **settings
     )
     if missing := sorted(report["missing_keys"]):
         raise ModelError(

@@ -30,8 +30,8 @@ def find_read_out(
     hidden, head = output.last_hidden_state, network.get_output_embeddings()
 
     def after_trunk(hidden: Tensor) -> Tensor:
-        given = type(output)(last_hidden_state=hidden.reshape(1, -1, hidden.shape[-1]))
-        with forwarding(trunk, lambda *_, **__: given):
+        trunk_output = type(output)(last_hidden_state=hidden.reshape(1, -1, hidden.shape[-1]))
+        with forwarding(trunk, lambda *_, **__: trunk_output):
             logits: Tensor = network(input_ids=tokens[:, :0], use_cache=False).logits
         return logits.reshape(*hidden.shape[:-1], -1)
 

@@ -84,9 +84,9 @@ def write_report(
     return path
 
 
-def _part(given: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
+def _part(part: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
     """Everything the template shows of one group."""
-    group, answer = given.group, given.details
+    group, answer = part.group, part.details
     views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
     views -= {answer.keys}
     measured = [keys for keys in sorted(views) if has_all(group, *keys)]
@@ -101,9 +101,9 @@ def _part(given: Answer, styles: Mapping[str, Look], index: int) -> dict[str, An
     return {
         "id": document["id"],
         "title": document["title"],
-        "sentence": _first_sentence(given),
-        "statement": given.sentence,
-        "asked": _asked(given),
+        "sentence": _first_sentence(part),
+        "statement": part.sentence,
+        "asked": _asked(part),
         "matrix": saving_matrix(answer),
         "strip": strip(group),
         "main": document["views"][0] if document["views"] else None,
@@ -120,8 +120,8 @@ def _part(given: Answer, styles: Mapping[str, Look], index: int) -> dict[str, An
         "variants": variant_table(answer),
         "savings": saving_table(answer),
         "stretches": [
-            (title, part.sentence, variant_table(part.details))
-            for title, part in given.splits.items()
+            (title, stretch.sentence, variant_table(stretch.details))
+            for title, stretch in part.splits.items()
         ],
         "slack": slack(group) if has_all(group, *TARGET, *PROXY) else None,
         "styles": document["styles"],

@@ -16,8 +16,8 @@ A source is one of these:
 The column is the one that is named, or ``input_ids``, ``tokens``, ``text`` or ``content``.
 Documents are packed into rows of equal length, each begun by the BOS token where the tokenizer has
 one. Token ids that come in rows of one length stay rows, with their own BOS tokens or none, and
-their padding is left out (:mod:`prolu_eval.tokens.given`). A tenth of the source is held out by a
-fixed rule, so that training and evaluation can share it (:mod:`prolu_eval.tokens.pieces`). Rows
+their padding is left out (:mod:`prolu_eval.tokens.token_ids`). A tenth of the source is held out by
+a fixed rule, so that training and evaluation can share it (:mod:`prolu_eval.tokens.pieces`). Rows
 that are packed from a local source are made once and kept in the cache folder
 (:mod:`prolu_eval.cache`), named by the source's content, the tokenizer and the options.
 """

@@ -16,10 +16,10 @@ from prolu_eval.choices import Packing, Split
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.cache import remembered
-from prolu_eval.tokens.given import rows_of
 from prolu_eval.tokens.packing import encode, pack
 from prolu_eval.tokens.pieces import SPLIT_VERSION, Piece
 from prolu_eval.tokens.sources import content
+from prolu_eval.tokens.token_ids import rows_of
 
 # How positions are counted and padding is left out; part of every fingerprint.
 _VERSION = 2
@@ -154,7 +154,7 @@ def _given(
     wanted = None if n_tokens is None else max(1, n_tokens // width)
     rows = islice(chain([first], pieces), wanted)
     parts = []
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        parts.append(rows_of(some, model, width))
+    while piece_rows := list(islice(rows, _ROWS_AT_ONCE)):
+        parts.append(rows_of(piece_rows, model, width))
     ids, real = zip(*parts, strict=True)
     return np.concatenate(ids), np.concatenate(real)

@@ -12,7 +12,6 @@ from prolu_eval.choices import Split
 from prolu_eval.errors import TokensError
 from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.tokens import reading
-from prolu_eval.tokens.given import IDS, given_ids, row_pieces
 from prolu_eval.tokens.pieces import Piece, id_pieces, split_pieces, text_pieces
 from prolu_eval.tokens.records import (
     JSON,
@@ -24,6 +23,7 @@ from prolu_eval.tokens.records import (
     file_records,
     values,
 )
+from prolu_eval.tokens.token_ids import IDS, read_ids, row_pieces
 
 _TEXTS = (".txt", ".md", ".py")
 _PARQUET = ".parquet"
@@ -83,7 +83,7 @@ def _whole(source: str, text_column: str | None) -> Content:
     path = Path(source)
     if path.is_file():
         if path.suffix in IDS:
-            ids, mask = given_ids(path)
+            ids, mask = read_ids(path)
             if ids.ndim == 2:
                 return Content(row_pieces(ids, mask), are_rows=True)
             return Content(id_pieces(ids if mask is None else ids[mask]), are_rows=False)

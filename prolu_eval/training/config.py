@@ -262,23 +262,23 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(path, f"cannot be read ({error})", "give a TOML sweep file") from None
-    given = {key: value for key, value in overrides.items() if value is not None}
+    replacements = {key: value for key, value in overrides.items() if value is not None}
     if isinstance(document.get("shared"), dict):
         shared = document["shared"]
-        if "d_sae" in given:
+        if "d_sae" in replacements:
             shared.pop("expansion", None)
-        if "dataset" in given:
+        if "dataset" in replacements:
             shared.pop("text_column", None)
-        model = given.get("model", shared.get("model", EMBEDDED_MODEL))
+        model = replacements.get("model", shared.get("model", EMBEDDED_MODEL))
         # The embedded text beside another model is that of the file's model, unless both say so.
-        text = given.get("dataset", shared.get("dataset"))
-        replaced = "model" in given and "dataset" not in given and text == EMBEDDED_MODEL
-        if model != EMBEDDED_MODEL and (text is None or replaced):
+        text = replacements.get("dataset", shared.get("dataset"))
+        for_another = "model" in replacements and "dataset" not in replacements
+        if model != EMBEDDED_MODEL and (text is None or (for_another and text == EMBEDDED_MODEL)):
             raise UsageError(
                 "--tokens", f"is missing: no text is named to train on for {model}",
                 f"name some, or {EMBEDDED_MODEL} for Python's standard library",
             )  # fmt: skip
-        shared |= given
+        shared |= replacements
     try:
         file = SweepFile.model_validate(document)
         names = [plan.name for plan in file.plans()]

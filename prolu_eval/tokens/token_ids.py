@@ -28,7 +28,7 @@ _NAMES = ("input_ids", "tokens", "ids")
 _MANY = 64
 
 
-def given_ids(path: Path) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
+def read_ids(path: Path) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
     """The token ids of a file, read as they are used, and their attention mask. [n] or [rows, T]
 
     Raises:
@@ -43,8 +43,8 @@ def given_ids(path: Path) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None
             f"holds {ids.dtype} of {ids.ndim} dimensions, no token ids",
             "give integers, [n] or [rows, T]",
         )
-    some = ids[:_MANY]
-    if some.size >= _MANY and some.max() <= 1 and some.min() >= 0:
+    first = ids[:_MANY]
+    if first.size >= _MANY and first.max() <= 1 and first.min() >= 0:
         raise TokensError(path, "holds zeros and ones alone, as an attention mask does", "give ids")
     if mask is not None and (mask.shape != ids.shape or not np.isin(mask, (0, 1)).all()):
         raise TokensError(
