@@ -3,6 +3,7 @@
 Plain data, read by everything from training to the report.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,12 @@ EMBEDDED_MODEL = "embedded"
 WeightProcessing = Literal["none", "processed"]
 MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+
+
+def of_head(hook: str) -> tuple[str, int | None]:
+    """A hook point, and the one attention head of it that its name means: ``hook_z[3]``, if any."""
+    match = re.fullmatch(r"(.+)\[(\d+)\]", hook)
+    return (hook, None) if match is None else (match[1], int(match[2]))
 
 
 class RunConfig(BaseModel):
@@ -70,6 +77,11 @@ class Run:
     at this hook differ ("processed": writing weights centred, layer norms and value biases folded);
     None where the files do not tell. ``results`` is where its results are kept if that is not
     beside it.
+
+    ``needs_scale`` says that it was trained on activations times a factor that its files lost;
+    ``activation_scale`` is that factor, from elsewhere. ``normalisation`` is what is done to each
+    activation where something else than the files says so. ``besides`` says in words all that
+    decides the measurement beside the files.
     """
 
     name: str
@@ -94,6 +106,10 @@ class Run:
     seed: int | None = None
     part: str | None = None
     results: Path | None = None
+    needs_scale: bool = False
+    activation_scale: float | None = None
+    normalisation: Literal["none", "layer_norm", "constant_norm"] | None = None
+    besides: str = ""
     problems: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

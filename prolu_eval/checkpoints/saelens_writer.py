@@ -10,7 +10,7 @@ from safetensors.torch import save
 from prolu_eval.checkpoints.saelens import CONFIG_FILE, WEIGHTS_FILE
 from prolu_eval.errors import CheckpointError
 from prolu_eval.results import write_atomically
-from prolu_eval.runs import Run
+from prolu_eval.runs import Run, of_head
 from prolu_eval.saes import SparseAutoencoder, as_jumprelu
 
 _ARCHITECTURES = {
@@ -78,9 +78,11 @@ def _expressible(sae: SparseAutoencoder) -> SparseAutoencoder | None:
 
 
 def _metadata(sae: SparseAutoencoder, run: Run) -> dict[str, Any]:
+    hook, head = (None, None) if run.hook is None else of_head(run.hook)
     known = {
         "model_name": run.model,
-        "hook_name": run.hook,
+        "hook_name": hook,
+        "hook_head_index": head,
         "dataset_path": run.dataset,
         "context_size": run.context_length,
         "prepend_bos": run.prepend_bos,

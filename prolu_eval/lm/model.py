@@ -7,9 +7,10 @@ from prolu_eval.errors import ModelError
 from prolu_eval.lm.loading import Loaded, load_network, official_name
 from prolu_eval.lm.passes import Pass, Passes
 from prolu_eval.lm.read_out import find_read_out
-from prolu_eval.lm.sites import Site, Unfit, hook_sites
+from prolu_eval.lm.sites import Site, Unfit, hook_sites, one_head
 from prolu_eval.lm.trial import FAILURES, check_causal, tried
 from prolu_eval.lm.unpadded import never_padded
+from prolu_eval.runs import of_head
 
 _USUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post",
           "attn.hook_z", "mlp.hook_post")  # fmt: skip
@@ -27,6 +28,7 @@ class LanguageModel:
         self._named = frozenset(bridge.hook_dict)
         self._sites = hook_sites(bridge, modules, processed=processed)
         self._blocks = [modules[id(block.original_component)] for block in bridge.blocks]
+        self._d_head: int = bridge.cfg.d_head
         self._tried: dict[str, Site] = {}
         self._widths: dict[str, int] = {}
         config = self._network.config.get_text_config()
@@ -107,10 +109,14 @@ class LanguageModel:
             ModelError: if the model has no such hook point, or none that can be spliced faithfully.
         """
         if hook not in self._tried:
-            if hook not in self._sites:
-                raise self._no_site(hook, self._absence(hook))
+            whole, head = of_head(hook)
+            if whole not in self._sites:
+                raise self._no_site(hook, self._absence(whole))
             try:
-                self._tried[hook] = tried(self._passes, self._sites[hook], self.vocab_size)
+                site = self._sites[whole]
+                if head is not None:
+                    site = one_head(site, whole, head, self._d_head, self.width(whole))
+                self._tried[hook] = tried(self._passes, site, self.vocab_size)
             except Unfit as reason:
                 raise self._no_site(hook, str(reason)) from None
             except FAILURES as error:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,6 +24,10 @@ _SCALED = {
     "hook_attn_out": ("attn.hook_out", "linear_attn.hook_out", "mamba.hook_out"),
     "hook_mlp_out": ("mlp.hook_out",),
 }
+
+
+# Activations of heads side by side, of which one may be meant: ``blocks.5.attn.hook_z[3]``.
+_OF_HEADS = ("hook_z", "hook_q", "hook_k", "hook_v")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding; the model's name makes an error of it
@@ -54,6 +58,9 @@ class Site:
     not see the difference), and its attention heads mix values without their bias.
 
     ``resumable`` is false where a pass cannot begin at the block; it is then run whole.
+
+    ``columns`` say where those begin and end that are meant, where it is not all of
+    them: one attention head's, the others staying as the pass has them.
     """
 
     port: Port
@@ -64,6 +71,7 @@ class Site:
     centred: bool = False
     offset: Tensor | None = None
     resumable: bool = True
+    columns: tuple[int, int] | None = None
 
     def read(self, value: Any, rows: torch.Size) -> Tensor:
         """The activation that autoencoders see, of what passes the port. [B, T, d]
@@ -87,6 +95,8 @@ class Site:
             activation = activation * self.scale
         if self.offset is not None:
             activation = activation - self.offset.to(activation)
+        if self.columns is not None:
+            activation = activation[..., slice(*self.columns)]
         return activation - activation.mean(-1, keepdim=True) if self.centred else activation
 
     def written(self, activation: Tensor, value: Tensor) -> Tensor:
@@ -94,8 +104,15 @@ class Site:
 
         It is a tensor of its own, in which the network may go on to calculate.
         """
-        if self.offset is not None:
-            activation = activation + self.offset.to(activation)
+        offset = self.offset
+        if self.columns is not None and offset is not None:
+            offset = offset[slice(*self.columns)]
+        if offset is not None:
+            activation = activation + offset.to(activation)
+        if self.columns is not None:
+            whole = value.reshape(*activation.shape[:-1], -1).clone()
+            whole[..., slice(*self.columns)] = activation.to(whole)
+            return whole.reshape(value.shape)
         if self.scale != 1:
             activation = activation / self.scale
         return activation.reshape(value.shape).to(value, copy=True)
@@ -176,6 +193,26 @@ def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
             offset=_value_bias(bridge, block) if processed and name in _VALUES_MIXED else None,
         )
     return sites
+
+
+def one_head(site: Site, hook: str, head: int, d_head: int, width: int) -> Site:
+    """The part of a site that is one attention head's.
+
+    Args:
+        site: where the activations of all heads lie.
+        hook: its name.
+        head: the head's number.
+        d_head: width of a head's activation.
+        width: of all together.
+
+    Raises:
+        Unfit: if the site is not one of heads, or has no such head.
+    """
+    if hook.rpartition(".")[2] not in _OF_HEADS or width % d_head:
+        raise Unfit("is no activation of attention heads, of which one could be meant")
+    if head >= width // d_head:
+        raise Unfit(f"has {width // d_head} heads, counted from 0")
+    return replace(site, columns=(head * d_head, (head + 1) * d_head))
 
 
 def _scaled(found: Mapping[str, Port], n_blocks: int) -> dict[str, Port]:

@@ -174,7 +174,7 @@ def test_every_variant_goes_to_saelens_or_is_told_not_to(
     sae = random_sae(variant, options, seed=4, apply_b_dec_to_input=variant == "matching_pursuit")
     save_run(tmp_path / "a", sae, RunConfig(variant="", d_in=1, d_sae=1, hook=HOOK))
     ran = run(capfd, "convert", tmp_path / "a", tmp_path / "b", "--to", "saelens")
-    if variant in ("tlin", "groupmax") or options.get("rectify") is False:
+    if variant in ("tlin", "groupmax", "tanh_relu") or options.get("rectify") is False:
         assert ran.code == 2
         assert "no architecture equal to" in ran.err
         assert not (tmp_path / "b").exists()
@@ -183,6 +183,18 @@ def test_every_variant_goes_to_saelens_or_is_told_not_to(
     x = torch.randn(50, sae.d_in)
     torch.testing.assert_close(load_sae(tmp_path / "b")(x), sae(x), rtol=1e-5, atol=1e-5)
     assert run_at(tmp_path / "b").hook == HOOK
+
+
+def test_a_head_stays_the_one_that_is_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hook = {"hook_name": "blocks.1.attn.hook_z", "hook_head_index": 2}
+    saelens(tmp_path / "a", "standard", W, metadata=hook)
+    for source, target, to in (("a", "b", "native"), ("b", "c", "saelens")):
+        assert run(capfd, "convert", tmp_path / source, tmp_path / target, "--to", to).code == 0
+        assert run_at(tmp_path / target).hook == "blocks.1.attn.hook_z[2]"
+    written = json.loads((tmp_path / "c" / "cfg.json").read_text())["metadata"]
+    assert (written["hook_name"], written["hook_head_index"]) == ("blocks.1.attn.hook_z", 2)
 
 
 def test_convert_keeps_what_the_run_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
