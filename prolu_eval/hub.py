@@ -66,7 +66,7 @@ def results_folder(path: str | Path) -> Path:
 def fetch(name: str) -> Path:
     """The local folder of a hub checkpoint, downloaded unless the cache has it.
 
-    Pickled weights (``.pt``) are fetched only where there are no others.
+    Pickled weights (``.pt``, ``.pth``) are fetched only where there are no others.
 
     Raises:
         CheckpointError: if the name is malformed, or the repository, revision or folder cannot be
@@ -75,7 +75,7 @@ def fetch(name: str) -> Path:
     repository, subfolder, revision = Name.parse(name)
     folder = _download(name, repository, subfolder, revision, _PLAIN)
     if not any(folder.rglob("*.safetensors")) and not any(folder.rglob("*.npz")):
-        folder = _download(name, repository, subfolder, revision, (*_PLAIN, "pt"))
+        folder = _download(name, repository, subfolder, revision, (*_PLAIN, "pt", "pth"))
     if not folder.is_dir():
         raise CheckpointError(name, f"has no folder {subfolder!r}", "look at the files on the hub")
     return folder

@@ -10,10 +10,15 @@ from prolu_eval.checkpoints import (
     dictionary_learning,
     e2e_sae,
     gemma_scope,
+    goodfire,
+    kissane,
+    llama_scope,
     native,
     openai,
+    qwen_scope,
     saelens,
     sparsify,
+    temporal,
 )
 from prolu_eval.checkpoints.base import Format
 from prolu_eval.checkpoints.reading import check_safetensors
@@ -34,6 +39,13 @@ FORMATS: dict[str, Format] = {
         gemma_scope.GEMMA_SCOPE,
         gemma_scope.GEMMA_SCOPE_2,
         e2e_sae.FORMAT,
+        llama_scope.LLAMA_SCOPE,
+        llama_scope.LLAMA_SCOPE_R1,
+        qwen_scope.FORMAT,
+        goodfire.GOODFIRE,
+        goodfire.QRESEARCH,
+        kissane.FORMAT,
+        temporal.FORMAT,
     )
 }
 

@@ -1,7 +1,7 @@
 """What a checkpoint format offers, and how its content becomes an autoencoder."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from prolu_eval.runs import MAX_WIDTH, Run
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
 
 Fold = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+LOST_SCALE = "expects activations normalised by one factor, and their factor is not in the folder"
+GIVE_SCALE = "keep the factor beside it"
+ESTIMATE_SCALE = "estimate it from the model's activations with --estimate-scale"
+_SCALE_PROBLEM = f"it {LOST_SCALE}: {ESTIMATE_SCALE}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Content:
         normalisation: what is done to each activation at run time.
         problems: sentences about what is doubtful.
         about: fields of :class:`~prolu_eval.runs.Run` that the files tell.
+        rescaled: gives the content for activations that training multiplied by a factor, where the
+            files lost the factor; None where nothing is lost.
     """
 
     variant: str
@@ -60,6 +67,7 @@ class Content:
     normalisation: Normalisation = "none"
     problems: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    rescaled: "Callable[[float], Content] | None" = None
 
     def build(self, path: Path) -> SparseAutoencoder:
         """The autoencoder without its weights, as :func:`build`."""
@@ -136,9 +144,25 @@ def foreign(
         content = interpret(run.path).get(run.part)
         if content is None:
             raise CheckpointError(path, f"has no part {run.part!r}", "search the folder again")
+        content = _in_units_of(run, content, path)
         return fill(content.build(path), content.tensors(), path, content.fold)
 
     return Format(name, find, files, describe, load)
+
+
+def _in_units_of(run: Run, content: Content, path: Path) -> Content:
+    """The content with what the run knows from elsewhere about the units of its training.
+
+    Raises:
+        CheckpointError: if the factor on its activations is known from nowhere.
+    """
+    if run.normalisation is not None:
+        return replace(content, normalisation=run.normalisation)
+    if content.rescaled is None:
+        return content
+    if run.activation_scale is None:
+        raise CheckpointError(path, LOST_SCALE, f"{GIVE_SCALE}, or {ESTIMATE_SCALE}")
+    return content.rescaled(run.activation_scale)
 
 
 def _run(
@@ -163,7 +187,8 @@ def _run(
             "d_sae": content.d_sae,
             "files": files,
             "part": part,
-            "problems": content.problems,
+            "problems": content.problems + (() if content.rescaled is None else (_SCALE_PROBLEM,)),
+            "needs_scale": content.rescaled is not None,
             "options": sae.options.model_dump(mode="json"),
             "provenance": provenance,
             **about,

@@ -16,6 +16,7 @@ from prolu_eval.checkpoints.reading import (
     read_safetensors,
     validate,
 )
+from prolu_eval.checkpoints.repositories import named
 from prolu_eval.errors import CheckpointError
 
 _NPZ, _SAFETENSORS = "params.npz", "params.safetensors"
@@ -150,7 +151,7 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
     d_sae, d_in = _sizes({name: tuple(array.shape) for name, array in arrays.items()}, path)
     about: dict[str, Any] = {
         "hook": _configured_hook(config) or _second_path_hook(folder),
-        "model": _second_model(config.model_name),
+        "model": _second_model(config.model_name) or _second_path_model(folder),
         "context_length": 1024,
         "weight_processing": "none",
         "provenance": {"config": document},
@@ -181,7 +182,15 @@ def _second_model(name: str | None) -> str | None:
     if name is None:
         return None
     name = name.replace("-v3", "-3")
+    if "270m" in name:  # whose pretrained model alone is called without -pt
+        name = name.removesuffix("-pt")
     return name if "/" in name else f"google/{name}"
+
+
+def _second_path_model(folder: Path) -> str | None:
+    """By the repository's name, such as ``gemma-scope-2-1b-it``."""
+    match = named(folder, r"gemma-scope-2-(\d+m|\d+b)-(pt|it)(?![a-z])")
+    return None if match is None else _second_model(f"gemma-3-{match[1]}-{match[2]}")
 
 
 GEMMA_SCOPE = foreign("gemma_scope", "Gemma Scope", _find_first, _first, lambda f: (f / _NPZ,))

@@ -1,6 +1,7 @@
 """SAELens: ``cfg.json`` and ``sae_weights.safetensors``, inference and training, 3.x to 6.x."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prolu_eval.checkpoints import temporal
 from prolu_eval.checkpoints.base import Content, Fold, foreign
 from prolu_eval.checkpoints.folding import fold_decoder_norms
 from prolu_eval.checkpoints.hook_names import DOUBTFUL, hook_of, of_module
@@ -36,10 +38,13 @@ _VARIANTS = {
     "matryoshka_batchtopk": "matryoshka",
     **{name: name for name in ("jumprelu", "gated", "topk", "abstopk", "batchtopk")},
     "matching_pursuit": "matching_pursuit",
+    "tanh-relu": "tanh_relu",
 }
+# What SAELens before 6 called standard with another activation function.
+_FUNCTIONS = ("topk", "tanh-relu")
 _RESCALED = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 _REFUSED = {
-    "temporal": "its codes depend on the tokens before, so it cannot be run token by token",
+    "temporal": temporal.REASON,
     "transcoder": "it reads one hook point and writes another, so it reconstructs nothing",
 }
 
@@ -67,25 +72,28 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
             f"is a transcoder: it reads {metadata.hook_name}, writes {metadata.hook_name_out}",
             "evaluate autoencoders of one hook",
         )
-    if metadata.hook_head_index is not None:
-        raise CheckpointError(
-            path, f"reads head {metadata.hook_head_index} alone", "evaluate SAEs of whole hooks"
-        )
     weights = read_safetensors(folder / WEIGHTS_FILE)
     _known_tensors(weights, architecture, folder / WEIGHTS_FILE)
-    content = Content(
-        _VARIANTS[architecture],
-        config.d_in,
-        config.d_sae,
-        lambda: _renamed(weights),
-        _fold(config, architecture, path, logarithm="log_threshold" in weights),
-        _options(config, architecture, path),
-        config.apply_b_dec_to_input,
-        RUN_TIME.get(normalisation(config.normalize_activations), "none"),
-        problems(metadata) + _hook_problems(metadata),
-        _about(config, metadata, architecture, document),
-    )
-    return {None: content}
+    kind = normalisation(config.normalize_activations)
+
+    def scaled_by(scale: float) -> Content:
+        return Content(
+            _VARIANTS[architecture],
+            config.d_in,
+            config.d_sae,
+            lambda: _renamed(weights),
+            _fold(config, architecture, scale, path, logarithm="log_threshold" in weights),
+            _options(config, architecture, scale, path),
+            config.apply_b_dec_to_input,
+            RUN_TIME.get(kind, "none"),
+            problems(metadata) + _hook_problems(metadata),
+            _about(config, metadata, architecture, document),
+        )
+
+    scale = training_scale(kind, path)
+    if scale is None:
+        return {None: replace(scaled_by(1.0), rescaled=scaled_by)}
+    return {None: scaled_by(scale)}
 
 
 def _architecture(config: Config, path: Path) -> str:
@@ -100,13 +108,13 @@ def _architecture(config: Config, path: Path) -> str:
             path, f"unknown architecture {name!r}", f"known are {', '.join(_VARIANTS)}"
         )
     function = config.activation_fn_str or config.activation_fn or "relu"
-    if name == "standard" and function == "topk":
-        return "topk"
+    if name == "standard" and function in _FUNCTIONS:
+        return function
     if function not in ("relu", name):
         raise CheckpointError(
             path,
             f"its activation function is {function!r}",
-            "evaluate standard autoencoders with relu or topk",
+            f"evaluate standard autoencoders with relu, {' or '.join(_FUNCTIONS)}",
         )
     return name
 
@@ -135,7 +143,7 @@ def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _fold(config: Config, architecture: str, path: Path, *, logarithm: bool) -> Fold:
+def _fold(config: Config, architecture: str, scale: float, path: Path, *, logarithm: bool) -> Fold:
     training = "batchtopk" in architecture
     rescale = config.rescale_acts_by_decoder_norm
     rescaled = architecture in _RESCALED and (training if rescale is None else rescale)
@@ -143,6 +151,7 @@ def _fold(config: Config, architecture: str, path: Path, *, logarithm: bool) -> 
     zeroed = tied and not config.apply_b_dec_to_input
     fold_units = folding(
         normalisation(config.normalize_activations),
+        scale,
         path,
         config.d_in,
         architecture,
@@ -160,9 +169,8 @@ def _fold(config: Config, architecture: str, path: Path, *, logarithm: bool) -> 
     return fold
 
 
-def _options(config: Config, architecture: str, path: Path) -> dict[str, Any]:
+def _options(config: Config, architecture: str, scale: float, path: Path) -> dict[str, Any]:
     if architecture == "matching_pursuit":
-        scale = training_scale(normalisation(config.normalize_activations), path)
         return {
             "residual_threshold": config.residual_threshold / scale,
             "max_iterations": config.max_iterations,
@@ -183,6 +191,14 @@ def _options(config: Config, architecture: str, path: Path) -> dict[str, Any]:
     return {"k": float(k)}
 
 
+def _hook(metadata: Metadata) -> str | None:
+    """The hook point, of which some autoencoders see one head alone."""
+    hook = hook_of(metadata.hook_name)
+    if hook is None or metadata.hook_head_index is None:
+        return hook
+    return f"{hook}[{metadata.hook_head_index}]"
+
+
 def _hook_problems(metadata: Metadata) -> tuple[str, ...]:
     """What is doubtful about a hook point that is named as a module of the Hugging Face model."""
     hook = of_module(metadata.hook_name or "") or ""
@@ -195,7 +211,7 @@ def _about(
     trained_as = metadata.training_architecture
     coefficient = config.l1_coefficient if architecture != "jumprelu" else config.l0_coefficient
     about: dict[str, Any] = {
-        "hook": hook_of(metadata.hook_name),
+        "hook": _hook(metadata),
         "model": metadata.model_name,
         "dataset": metadata.dataset_path,
         "context_length": metadata.context_size,

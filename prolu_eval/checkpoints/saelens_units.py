@@ -12,6 +12,7 @@ from prolu_eval.saes import Normalisation
 
 SCALER_FILE, WHITENING_FILE = "activation_scaler.json", "activation_whitening.safetensors"
 
+AVERAGE = "expected_average_only_in"
 RUN_TIME: dict[str, Normalisation] = {
     "none": "none",
     "layer_norm": "layer_norm",
@@ -27,35 +28,41 @@ class _Scaler(BaseModel):
 def normalisation(value: str | bool | None) -> str:
     """What ``normalize_activations`` stands for, in any version's terms."""
     if isinstance(value, bool):
-        return "expected_average_only_in" if value else "none"
+        return AVERAGE if value else "none"
     return value or "none"
 
 
-def training_scale(kind: str, path: Path) -> float:
-    """The factor on activations that a checkpoint written during training has beside it, or 1.
+def training_scale(kind: str, path: Path) -> float | None:
+    """The factor on activations that a checkpoint written during training has beside it.
 
     Args:
         kind: of normalisation.
         path: of the checkpoint's configuration.
 
+    Returns:
+        1 if there was none in training, None if it is lost.
+
     Raises:
-        CheckpointError: if one is needed and not there.
+        CheckpointError: if the file that holds it is damaged.
     """
-    if kind != "expected_average_only_in":
-        return 1.0
-    factor = _scaler(path.parent).scaling_factor
-    if factor is None:
-        raise _not_there(kind, path)
-    return factor
+    return 1.0 if kind != AVERAGE else _scaler(path.parent).scaling_factor
 
 
 def folding(
-    kind: str, path: Path, d_in: int, architecture: str, *, subtracts: bool, keep_rows: bool
+    kind: str,
+    scale: float,
+    path: Path,
+    d_in: int,
+    architecture: str,
+    *,
+    subtracts: bool,
+    keep_rows: bool,
 ) -> Fold:
     """What turns a checkpoint's weights into weights for activations in the model's units.
 
     Args:
         kind: of normalisation.
+        scale: the factor on activations.
         path: of the checkpoint's configuration.
         d_in: width of the activations.
         architecture: in SAELens' terms.
@@ -67,8 +74,7 @@ def folding(
     """
     if kind in RUN_TIME:
         return dict
-    if kind == "expected_average_only_in":
-        scale = training_scale(kind, path)
+    if kind == AVERAGE:
         return lambda weights: fold_scale(weights, scale, keep_rows=keep_rows)
     if kind != "covariance_whitening" or not _scaler(path.parent).has_whitening:
         raise _not_there(kind, path)

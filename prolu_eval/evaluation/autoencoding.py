@@ -164,7 +164,8 @@ class Autoencoding:
 
     def provide_slots(self, mean: float, most: float) -> None:
         """Choose slots for the active codes of a token, none if they are better taken as dense."""
-        dense = mean > self._sizes.dense_above * self.sae.d_sae
+        known = self._thresholding is not None or isinstance(self.sae, TopK)
+        dense = not known or mean > self._sizes.dense_above * self.sae.d_sae
         self._capacity = 0 if dense else 1 << int(max(most, 4) * _MARGIN - 1).bit_length()
 
     def _eager(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:

@@ -90,6 +90,19 @@ class Engine:
         """
         return self._within_memory(lambda: self._sum_of_activations(self._all(rows)))
 
+    def mean_norm(self, rows: range) -> float:
+        """The mean L2 norm of the activations over the counted positions of rows.
+
+        Raises:
+            EvaluationError: if it is zero or not finite, or the device's memory does not do.
+        """
+        total, n = self._within_memory(lambda: self._sum_of_norms(rows))
+        if not 0 < total < float("inf"):
+            raise EvaluationError(
+                self.hook, f"has activations of norm {total}", "check the model's weights"
+            )
+        return total / n
+
     def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:
         """Sums of the clean and ablated passes (:data:`REFERENCE_COLUMNS`). [n_rows] each
 
@@ -183,6 +196,16 @@ class Engine:
                 "try --dtype float32, and check the model's weights",
             )
         return total.cpu().numpy(), n
+
+    @torch.inference_mode()
+    def _sum_of_norms(self, rows: range) -> tuple[float, int]:
+        total, n = 0.0, 0
+        for batch in self._batches(rows):
+            x = self.model.activations(batch.ids, self.hook)
+            x = x.flatten(0, 1).index_select(0, batch.position)
+            total += float(x.float().norm(dim=1).double().sum())
+            n += len(x)
+        return total, n
 
     @torch.inference_mode()
     def _reference(self, mean: NDArray[np.float64], rows: range) -> Sums:

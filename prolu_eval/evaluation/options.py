@@ -143,6 +143,15 @@ class EvaluationOptions:
         Panel.WHAT,
     ] = "exclude"
 
+    estimate_scale: Annotated[
+        bool,
+        Field(
+            description="Estimate the factor on activations that the files of some autoencoders "
+            "lost from the activations on the first tokens"
+        ),
+        Panel.WHAT,
+    ] = False
+
     examples: Annotated[
         Count,
         Field(

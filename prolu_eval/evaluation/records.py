@@ -139,4 +139,5 @@ def _fingerprint(run: Run, checkpoint: dict[str, str], hook: str, setting: Setti
     # Where model and tokens lie, and how these were made, does not matter: what is in them does.
     names = {"model", "tokens", "prepend_bos", "packing"}
     parts = (*checkpoint.values(), run.part, hook, setting.model_dump_json(exclude=names))
+    parts += (run.besides,) if run.besides else ()
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]

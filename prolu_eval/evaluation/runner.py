@@ -15,6 +15,7 @@ from prolu_eval.devices import check_device
 from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.conditions import Conditions, conditions_of
+from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.preparation import Preparation
@@ -161,6 +162,8 @@ def _of_one_group(
     """What comes of each of the runs that are measured under the same conditions."""
     with Progress(conditions.hook, "row", shown=progress) as shown:
         prepared = preparation.prepare(conditions, shown.update)
+        if options.estimate_scale and any(run.needs_scale for run in runs):
+            runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, conditions.hook, prepared.settings, options) for run in runs]
         shown.total = len(prepared.engine.tokens) * (len(records) + 2)
         now: Round | None = None

@@ -15,6 +15,7 @@ from prolu_eval.saes.matching_pursuit import MatchingPursuit
 from prolu_eval.saes.prolu import Prolu
 from prolu_eval.saes.prolu_relu_hybrid import ProluReluHybrid
 from prolu_eval.saes.relu import Relu
+from prolu_eval.saes.tanh_relu import TanhRelu
 from prolu_eval.saes.topk import AbsTopK, GroupMax, TopK
 from prolu_eval.saes.trec import Tlin, Trec
 
@@ -34,6 +35,7 @@ VARIANTS: dict[str, type[SparseAutoencoder]] = {
         BatchTopK,
         Matryoshka,
         MatchingPursuit,
+        TanhRelu,
     )
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "Reconstruction",
     "Relu",
     "SparseAutoencoder",
+    "TanhRelu",
     "Tlin",
     "TopK",
     "Trec",

@@ -365,11 +365,9 @@ def test_legacy_topk_hides_in_the_activation_function(tmp_path: Path, key: str) 
 @pytest.mark.parametrize(
     ("config", "word"),
     [
-        ({"activation_fn_str": "tanh-relu"}, "tanh-relu"),
+        ({"activation_fn_str": "leaky-relu"}, "leaky-relu"),
         ({"activation_fn_str": "topk", "architecture": "jumprelu"}, "topk"),
         ({"activation_fn_str": "topk"}, "without k"),
-        ({"hook_head_index": 3}, "head 3 alone"),
-        ({"hook_name": None, "hook_point": "blocks.1.x", "hook_point_head_index": 0}, "head 0"),
         ({"normalize_activations": True}, "factor is not in the folder"),
     ],
 )
@@ -398,7 +396,6 @@ def test_legacy_scaling_factor_counts_unless_it_is_one(tmp_path: Path, name: str
         ("temporal", {}, {}, "is a temporal: its codes depend on the tokens before"),
         ("standard", {"W_skip": torch.eye(D_IN)}, {}, "skip connection"),
         ("standard", {}, {"hook_name_out": "blocks.1.hook_mlp_out"}, "is a transcoder"),
-        ("standard", {}, {"hook_head_index": 2}, "head 2 alone"),
         ("standard", G, {}, "holds b_gate but says standard"),
         ("standard", T, {}, "unexpected tensor threshold"),
         ("jumprelu", {}, {}, "lacks tensor threshold"),

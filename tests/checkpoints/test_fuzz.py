@@ -32,7 +32,11 @@ def exercise(root: Path) -> list[str]:
     """
     told = []
     skipped(root)
-    for item in discover(root):
+    try:
+        found = discover(root)
+    except ProluEvalError as error:  # what no longer is recognised
+        return [str(error)]
+    for item in found:
         if not isinstance(item, Run):
             told.append(item.error)
             continue
@@ -59,7 +63,7 @@ def test_every_format_is_fuzzed() -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_seeds_load_unless_they_are_refused(name: str, tmp_path: Path) -> None:
     for seed in SEEDS[name](tmp_path):
-        refused = seed.name in ("transcoder", "skip")
+        refused = seed.name in ("transcoder", "skip", "temporal")
         assert isinstance(discover(seed)[0], Run) != refused
         copy = tmp_path / "copy" / seed.name
         for file, document in parsed(seed).items():

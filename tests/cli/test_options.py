@@ -18,6 +18,7 @@ CASES: dict[str, tuple[list[str], object]] = {
     "context_length": (["--context-length", "9"], 9),
     "prepend_bos": (["--no-prepend-bos"], False),
     "examples": (["--examples", "5"], 5),
+    "estimate_scale": (["--estimate-scale"], True),
     "packing": (["--packing", "separate"], "separate"),
     "special_tokens": (["--special-tokens", "include"], "include"),
     "weight_processing": (["--weight-processing", "processed"], "processed"),

@@ -30,13 +30,16 @@ KEYS = [
     "trainer", "buffer", "dict_class", "trainer_class", "layer", "io", "activation", "signed",
     "transcode", "skip_connection", "loss", "sparsity", "train_data", "model_name", "group_sizes",
     "matryoshka_widths", "scaling_factor", "has_whitening", "hf_hook_point_in", "max_iterations",
-    "residual_threshold", "schema_version", "training_architecture",
+    "residual_threshold", "schema_version", "training_architecture", "jump_relu_threshold",
+    "dataset_average_activation_norm", "hook_point_in", "hook_point_out", "act_fn", "act_size",
+    "dict_size", "act_name", "in", "out",
 ]  # fmt: skip
 NAMES = [
     "W_enc", "W_dec", "b_enc", "b_dec", "threshold", "topk_threshold", "log_threshold", "k",
     "b_gate", "b_mag", "r_mag", "W_skip", "bias", "encoder.weight", "encoder.bias", "ae", "mean",
     "decoder.weight", "decoder.bias", "group_sizes", "norm_factor", "pre_bias", "latent_bias",
     "activation", "activation_state_dict", "scaling_factor", "w_enc", "x.encoder.0.weight",
+    "log_jumprelu_threshold", "encoder_linear.weight", "decoder_linear.bias",
 ]  # fmt: skip
 DTYPES = [
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64,
@@ -177,6 +180,45 @@ def e2e_seeds(root: Path) -> Iterator[Path]:
     yield folder
 
 
+def scope_seeds(root: Path) -> Iterator[Path]:
+    yield files.llama_scope(root / "scope", W)
+
+
+def sequel_seeds(root: Path) -> Iterator[Path]:
+    norm = {"dataset_average_activation_norm.blocks.1.hook_resid_post": torch.tensor(3.5)}
+    yield files.llama_scope_r1(root / "beside", W | T, norm)
+    yield files.llama_scope_r1(
+        root / "configured", W | T, dataset_average_activation_norm={"in": 3.5, "out": 3.5}
+    )
+
+
+def qwen_seeds(root: Path) -> Iterator[Path]:
+    for layer in (0, 12):
+        folder = root / f"{layer}"
+        files.qwen_scope(folder / "SAE-Res-Qwen3-8B-Base-W64K-L0_3" / f"layer{layer}.sae.pt", W)
+        yield folder
+
+
+def goodfire_seeds(root: Path) -> Iterator[Path]:
+    for i, name in enumerate(("Llama-3.1-8B-Instruct-SAE-l19.pth", "Mine-SAE-l1.pt")):
+        files.goodfire(root / f"{i}" / name, W)
+        yield root / f"{i}"
+
+
+def qresearch_seeds(root: Path) -> Iterator[Path]:
+    files.goodfire(root / "one" / "DeepSeek-R1-Distill-Llama-8B-SAE-l19.pt", W, "")
+    yield root / "one"
+
+
+def kissane_seeds(root: Path) -> Iterator[Path]:
+    files.kissane(root / "one", "gpt2-small_L1", W)
+    yield root / "one"
+
+
+def temporal_seeds(root: Path) -> Iterator[Path]:
+    yield files.temporal(root / "temporal")
+
+
 SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "native": native_seeds,
     "saelens": saelens_seeds,
@@ -186,6 +228,13 @@ SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "gemma_scope": gemma_scope_seeds,
     "gemma_scope_2": gemma_scope_2_seeds,
     "e2e_sae": e2e_seeds,
+    "llama_scope": scope_seeds,
+    "llama_scope_r1_distill": sequel_seeds,
+    "qwen_scope": qwen_seeds,
+    "goodfire": goodfire_seeds,
+    "qresearch": qresearch_seeds,
+    "kissane": kissane_seeds,
+    "temporal": temporal_seeds,
 }
 
 _NUMBERS = st.integers(0, 2**20)

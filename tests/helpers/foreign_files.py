@@ -232,3 +232,81 @@ def e2e(folder: Path, positions: dict[str, Tensors], **config: Any) -> Path:
     }
     (folder / "final_config.yaml").write_text(yaml.safe_dump(document))
     return folder
+
+
+def qwen_scope(path: Path, tensors: Tensors) -> Path:
+    """A Qwen Scope checkpoint: both matrices transposed, and no configuration."""
+    transposed = {n: t.t().contiguous() if n[0] == "W" else t for n, t in tensors.items()}
+    write_pt(path, transposed)
+    return path
+
+
+def llama_scope(folder: Path, tensors: Tensors, **config: Any) -> Path:
+    """A Llama Scope checkpoint; an option None leaves the entry out."""
+    document = {
+        "d_model": D_IN,
+        "d_sae": D_SAE,
+        "hook_point_in": "blocks.1.hook_resid_post",
+        "hook_point_out": "blocks.1.hook_resid_post",
+        "act_fn": "jumprelu",
+        "jump_relu_threshold": 0.35,
+        "use_decoder_bias": True,
+        "norm_activation": "dataset-wise",
+        "dataset_average_activation_norm": {"in": 3.5, "out": 3.5},
+        **config,
+    }
+    write_json(folder / "hyperparams.json", {k: v for k, v in document.items() if v is not None})
+    write_tensors(
+        folder / "checkpoints" / "final.safetensors",
+        linear(tensors) | {"decoder.bias": tensors["b_dec"]},
+    )
+    return folder
+
+
+def llama_scope_r1(folder: Path, tensors: Tensors, *extra: Tensors, **config: Any) -> Path:
+    """A checkpoint of Llama Scope's R1-Distill; tensors ``threshold`` become logarithms."""
+    document = {
+        "d_model": D_IN,
+        "expansion_factor": 2,
+        "hook_point_in": "blocks.1.hook_resid_post",
+        "hook_point_out": "blocks.1.hook_resid_post",
+        "act_fn": "jumprelu",
+        **config,
+    }
+    write_json(folder / "config.json", document)
+    state = linear(tensors) | {"decoder.bias": tensors["b_dec"]}
+    state["log_jumprelu_threshold"] = tensors["threshold"].log()
+    for more in extra:
+        state |= more
+    write_tensors(folder / "sae_weights.safetensors", state)
+    return folder
+
+
+def goodfire(path: Path, tensors: Tensors, suffix: str = "_linear") -> Path:
+    """Goodfire's state dict; without the suffix, qresearch's."""
+    state = linear(tensors) | {"decoder.bias": tensors["b_dec"]}
+    write_pt(path, {name.replace("coder.", f"coder{suffix}."): t for name, t in state.items()})
+    return path
+
+
+def kissane(folder: Path, name: str, tensors: Tensors, **config: Any) -> Path:
+    """An attention autoencoder of Kissane's."""
+    document = {
+        "act_size": D_IN,
+        "dict_size": D_SAE,
+        "act_name": "blocks.1.attn.hook_z",
+        "l1_coeff": 1.8,
+        "lr": 0.0012,
+        "seed": 49,
+        **config,
+    }
+    write_json(folder / f"{name}_cfg.json", document)
+    write_pt(folder / f"{name}.pt", tensors)
+    return folder / f"{name}.pt"
+
+
+def temporal(folder: Path) -> Path:
+    """A temporal autoencoder as far as one is recognised."""
+    write_tensors(folder / "latest_ckpt.safetensors", {"D": torch.ones(D_SAE, D_IN)})
+    (folder / "conf.yaml").write_text(yaml.safe_dump({"sae": {"exp_factor": 2}}))
+    return folder

@@ -26,6 +26,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("batchtopk", {"k": 2.5}),
     ("matryoshka", {"k": 3, "group_sizes": (4, 12)}),
     ("matching_pursuit", {"residual_threshold": 0.5, "max_iterations": 4}),
+    ("tanh_relu", {}),
 ]
 
 

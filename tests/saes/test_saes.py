@@ -27,6 +27,14 @@ BY_HAND: list[tuple[str, dict[str, Any], dict[str, Any], list[float], list[float
     ("relu", {}, {"b_enc": [1, -1, 0, -2]}, [-0.5, 3, 0, 1], [0.5, 2, 0, 0], [-1, 1, 0, 2]),
     # a positive bias acts as zero, and what passes is m itself
     ("prolu", {}, {"b_enc": [1, -1, 0, -2]}, [-0.5, 3, 2, 1.5], [0, 3, 2, 0], [0, 1, 0, 2]),
+    (
+        "tanh_relu",
+        {},
+        {"b_enc": [1, -1, 0, -2]},
+        [-0.5, 3, 0, 1],
+        [math.tanh(0.5), math.tanh(2), 0, 0],
+        [-1, 1, 0, 2],
+    ),
     ("prolu", {}, {"b_enc": [-1, -1, 5, 0]}, [1, 1.5, 0.25, 0], [0, 1.5, 0.25, 0], [1, 1, 0, 0]),
     (
         "prolu_relu_hybrid",

@@ -1,0 +1,66 @@
+"""Goodfire's and qresearch's: one state dict of two linear layers, named after model and layer.
+
+Both are ReLU autoencoders that do not subtract the decoder's bias: ``MODEL-SAE-lN.pt`` or
+``.pth``, with ``encoder_linear`` and ``decoder_linear`` (Goodfire), or ``encoder`` and ``decoder``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from prolu_eval.checkpoints.base import Content, Format, foreign, size
+from prolu_eval.checkpoints.torch_files import mentions, read_torch
+
+_FILE = re.compile(r"(?P<model>[\w.-]+)-SAE-l(?P<layer>\d+)\.pth?")
+_OWNERS = {"Llama-": "meta-llama", "DeepSeek-": "deepseek-ai"}
+_PARTS = {"weight": "W", "bias": "b"}
+
+
+def _linear(name: str, library: str, suffix: str) -> Format:
+    """The format of files whose layers' names end so."""
+    names = {
+        f"{layer}oder{suffix}.{part}": f"{short}_{layer}"
+        for layer in ("enc", "dec")
+        for part, short in _PARTS.items()
+    }
+
+    def find(folder: Path, files: frozenset[str]) -> Iterable[Path]:
+        for file in sorted(files):
+            if _FILE.fullmatch(file) and mentions(folder / file, names):
+                yield folder / file
+
+    def interpret(path: Path) -> Mapping[str | None, Content]:
+        state = {n: t for n, t in read_torch(path).items() if isinstance(t, Tensor)}
+        weights = {names.get(n, n): t for n, t in state.items()}
+        d_in, d_sae = size(weights, "W_dec", path)
+        size(weights, "W_enc", path)
+        content = Content(
+            "relu",
+            d_in,
+            d_sae,
+            lambda: weights | {n: weights[n].t() for n in ("W_enc", "W_dec")},
+            apply_b_dec_to_input=False,
+            about=_about(path),
+        )
+        return {None: content}
+
+    return foreign(name, library, find, interpret, lambda path: (path,))
+
+
+def _about(path: Path) -> dict[str, str | None]:
+    match = _FILE.fullmatch(path.name)
+    if match is None:
+        return {"weight_processing": "none"}
+    model = match["model"]
+    owner = next((o for prefix, o in _OWNERS.items() if model.startswith(prefix)), None)
+    return {
+        "hook": f"blocks.{int(match['layer'])}.hook_resid_post",
+        "model": model if owner is None else f"{owner}/{model}",
+        "weight_processing": "none",
+    }
+
+
+GOODFIRE = _linear("goodfire", "Goodfire", "_linear")
+QRESEARCH = _linear("qresearch", "qresearch", "")

@@ -1,0 +1,38 @@
+"""The factor on activations that an autoencoder was trained with and its files lost, estimated."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from prolu_eval.evaluation.engine import Engine
+from prolu_eval.runs import Run
+
+# Counted positions of the first rows that the mean norm is taken over, at the least.
+_TOKENS = 4096
+
+
+def with_estimated_scale(runs: Sequence[Run], engine: Engine) -> list[Run]:
+    """The runs, with an estimate of the factor for those that lack it.
+
+    In training it was sqrt(d_in) over the mean norm of the activations
+    (SAELens' ``expected_average_only_in``), there over the training text, here over the first
+    tokens that are evaluated. What it is and on how many tokens it rests is kept with the results.
+
+    Raises:
+        EvaluationError: if the activations are all zero or not finite.
+    """
+    counted = engine.tokens.counted.sum(1).cumsum(0)
+    n_rows = min(int((counted < _TOKENS).sum()) + 1, len(engine.tokens))
+    norm = engine.mean_norm(range(n_rows))
+    estimated = []
+    for run in runs:
+        if run.needs_scale and run.activation_scale is None:
+            scale = run.d_in**0.5 / norm
+            told = {"activation_scale": scale, "estimated_on_tokens": int(counted[n_rows - 1])}
+            run = replace(
+                run,
+                activation_scale=scale,
+                besides="activation scale estimated",
+                provenance=run.provenance | told,
+            )
+        estimated.append(run)
+    return estimated

@@ -1,0 +1,94 @@
+"""Files as others publish them, read by SAELens' own loaders and by prolu-eval."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sae_lens import SAE
+from sae_lens.loading import pretrained_sae_loaders as loaders
+
+from prolu_eval.checkpoints import load_sae
+from tests.helpers import foreign_files as files
+from tests.interop.agreement import assert_same
+
+W, T, X = files.matrices(), files.thresholds(), files.inputs()
+SIZES = {"d_in": files.D_IN, "d_sae": files.D_SAE, "dtype": "float32"}
+QWEN = "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
+
+Theirs = Callable[..., Any]
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Theirs:
+    """Loads what lies in a folder as if it lay on the hub, by one of SAELens' loaders."""
+
+    def download(repo_id: str, filename: str, subfolder: str | None = None, **_: Any) -> str:
+        return str(tmp_path / (repo_id.split("/")[1]) / (subfolder or "") / filename)
+
+    monkeypatch.setattr(loaders, "hf_hub_download", download)
+
+    def load(loader: str, repository: str, folder: str, **overrides: Any) -> Any:
+        def converter(cfg_overrides: dict[str, Any], **given: Any) -> Any:
+            return loaders.NAMED_PRETRAINED_SAE_LOADERS[loader](
+                **given, cfg_overrides=cfg_overrides | overrides
+            )
+
+        sae, _, _ = SAE.from_pretrained_with_cfg_and_sparsity(
+            repository, folder, converter=converter
+        )
+        return sae
+
+    return load
+
+
+def same(sae: Any, path: Path) -> None:
+    with torch.no_grad():
+        assert_same(load_sae(path), X, sae.encode(X), sae(X))
+
+
+def test_qwen_scope(tmp_path: Path, theirs: Theirs) -> None:
+    path = files.qwen_scope(tmp_path / QWEN / "layer3.sae.pt", W)
+    same(theirs("qwen_scope", f"Qwen/{QWEN}", "layer3.sae.pt", **SIZES), path)
+
+
+def test_llama_scope(tmp_path: Path, theirs: Theirs) -> None:
+    path = files.llama_scope(tmp_path / "scope" / "L1R", W)
+    sae = theirs("llama_scope", "fnlp/scope", "L1R", dtype="float32")
+    sae.fold_activation_norm_scaling_factor(files.D_IN**0.5 / 3.5)  # of SAELens' table
+    same(sae, path)
+
+
+def test_llama_scope_r1_distill(tmp_path: Path, theirs: Theirs) -> None:
+    norm = {"dataset_average_activation_norm.blocks.1.hook_resid_post": torch.tensor(3.5)}
+    path = files.llama_scope_r1(tmp_path / "r1" / "L1R", W | T, norm)
+    sae = theirs("llama_scope_r1_distill", "fnlp/r1", "L1R", **SIZES)
+    sae.fold_activation_norm_scaling_factor(files.D_IN**0.5 / 3.5)
+    same(sae, path)
+
+
+def test_goodfire(tmp_path: Path, theirs: Theirs) -> None:
+    repository, file = "Llama-3.1-8B-Instruct-SAE-l19", "Llama-3.1-8B-Instruct-SAE-l19.pth"
+    path = files.goodfire(tmp_path / repository / file, W)
+    same(theirs("goodfire", f"Goodfire/{repository}", file, **SIZES), path)
+
+
+def test_qresearch(tmp_path: Path, theirs: Theirs) -> None:
+    file = "DeepSeek-R1-Distill-Llama-8B-SAE-l19.pt"
+    path = files.goodfire(tmp_path / "r1" / file, W, "")
+    same(theirs("deepseek_r1", "qresearch/r1", file, **SIZES), path)
+
+
+def test_kissane(tmp_path: Path, theirs: Theirs) -> None:
+    path = files.kissane(tmp_path / "attn", "gpt2-small_L1_v9", W)
+    sae = theirs("connor_rob_hook_z", "ckkissane/attn", "gpt2-small_L1_v9.pt")
+    by_head = X.reshape(len(X), 2, -1)
+    with torch.no_grad():
+        assert_same(load_sae(path), X, sae.encode(by_head), sae(by_head).flatten(-2))
+
+
+def test_gemma_scope(tmp_path: Path, theirs: Theirs) -> None:
+    repository, folder = "gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71"
+    path = files.gemma_scope(tmp_path / repository / folder, W | T)
+    same(theirs("gemma_2", f"google/{repository}", folder, **SIZES), path)
