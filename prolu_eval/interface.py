@@ -13,7 +13,7 @@ from prolu_eval.baseline import load_baseline
 from prolu_eval.comparison import (
     DEFAULT,
     Comparison,
-    Options,
+    ComparisonOptions,
     compare_results,
     parse_tolerances,
 )
@@ -191,7 +191,7 @@ def compare(
         UsageError: if options make no sense or runs cannot be told apart.
     """
     texts = [tolerance or DEFAULT] if isinstance(tolerance, str | None) else tolerance
-    options = Options(
+    options = ComparisonOptions(
         tolerances=parse_tolerances(texts or (DEFAULT,)),
         frontier=frontier,
         match=match,

@@ -36,7 +36,7 @@ def dumps(document: Any, indent: int = 0) -> str:
     return "[\n" + ",\n".join(pad + dumps(v, indent + 1) for v in document) + "\n" + pad[1:] + "]"
 
 
-def compact(document: Any) -> str:
+def dumps_compact(document: Any) -> str:
     """JSON without a space; dataclasses and the like by their fields.
 
     Raises:

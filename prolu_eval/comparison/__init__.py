@@ -21,13 +21,13 @@ from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, par
 from prolu_eval.errors import UsageError
 from prolu_eval.results import Result
 
-__all__ = ["DEFAULT", "Comparison", "Options", "compare_results", "parse_tolerances"]
+__all__ = ["DEFAULT", "Comparison", "ComparisonOptions", "compare_results", "parse_tolerances"]
 
 MOST_ALPHA = 0.5
 
 
 @dataclass(frozen=True)
-class Options:
+class ComparisonOptions:
     """How to compare.
 
     Attributes:
@@ -56,14 +56,14 @@ class Options:
 
 
 def compare_results(
-    current: Sequence[Result], baseline: Sequence[Result], options: Options | None = None
+    current: Sequence[Result], baseline: Sequence[Result], options: ComparisonOptions | None = None
 ) -> Comparison:
     """Judge every run of a baseline by what it is today.
 
     Raises:
         UsageError: if options make no sense or runs cannot be told apart.
     """
-    options = options or Options()
+    options = options or ComparisonOptions()
     axes = frontier_axes(options.frontier, options.tolerances)
     matched = match(current, baseline, options.match, only=options.only)
     rows = [_missing(run, matched) for run in matched.missing]
@@ -132,7 +132,7 @@ def _missing(run: Result, matched: Matched) -> Row:
     return Row(run.run.name, None, "incomparable", reason=reason, remedy=remedy)
 
 
-def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: Options) -> str:
+def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: ComparisonOptions) -> str:
     counts = sorted({current.setting.n_sequences for current, _ in pairs})
     if not counts:
         return "Nothing could be tested."

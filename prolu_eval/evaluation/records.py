@@ -23,7 +23,7 @@ from prolu_eval.results import (
 from prolu_eval.runs import Run
 
 
-def results_folder(run: Run, results: Path | None) -> Path:
+def folder_of_results(run: Run, results: Path | None) -> Path:
     """Where a run's results lie: below a folder that was named, or where the run keeps them."""
     if results is not None:
         return results / run.name
@@ -52,7 +52,7 @@ class Record:
         cls, run: Run, hook: str, settings: Mapping[int, Setting], options: EvaluationOptions
     ) -> "Record":
         """The record of a run at a hook point on settings, by number of shards, as it is now."""
-        folder, n_examples = results_folder(run, options.results), options.examples
+        folder, n_examples = folder_of_results(run, options.results), options.examples
         checkpoint = file_digests(run.files, run.folder)
         fingerprints = {
             n: _fingerprint(run, checkpoint, hook, setting) for n, setting in settings.items()

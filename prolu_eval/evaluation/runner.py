@@ -19,7 +19,7 @@ from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.preparation import Preparation
-from prolu_eval.evaluation.records import Record, results_folder
+from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
@@ -110,7 +110,7 @@ def _check_writable(runs: Sequence[Run], results: Path | None) -> None:
     Raises:
         ResultsError: if they cannot be, of any run.
     """
-    for folder in {results_folder(run, results): None for run in runs}:
+    for folder in {folder_of_results(run, results): None for run in runs}:
         if next(folder.glob("*.json"), None) is not None:
             continue  # it may have all that is asked for
         place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))

@@ -37,18 +37,18 @@ def find_read_out(
 
     for read_out in (head, after_trunk):
         if read_out is not None and _same(read_out(hidden), expected):
-            return _aligned(read_out)
+            return _suited(read_out)
     return None
 
 
-def _aligned(read_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _suited(read_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The same on CUDA with a number of rows that its fast matrix products take."""
     if not isinstance(read_out, nn.Linear) or read_out.weight.device.type != "cuda":
         return read_out
-    return aligned(read_out)
+    return padded_head(read_out)
 
 
-def aligned(head: nn.Linear) -> Callable[[Tensor], Tensor]:
+def padded_head(head: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A head's logits, by a product whose number of rows is a multiple of :data:`_ROWS`.
 
     The rows added are zero, and what they give is cut off: its columns never count.

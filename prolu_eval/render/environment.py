@@ -25,7 +25,7 @@ def embedded(document: Any) -> Markup:
     Raises:
         ValueError: if a number is not finite.
     """
-    text = json_text.compact(document)
+    text = json_text.dumps_compact(document)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704

@@ -24,6 +24,14 @@ class VariantOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def label_suffix(self) -> str:
+        """What follows the variant's name in tables and figures, to tell its options apart."""
+        return ""
+
+    def check(self, d_sae: int) -> None:
+        """Raise :class:`ValueError` if the options do not suit the number of features."""
+
 
 class Normalised(NamedTuple):
     """An activation in the units its autoencoder was trained in, and the way back.
@@ -95,7 +103,7 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         self.d_in, self.d_sae = d_in, d_sae
         self.options = options if options is not None else self.Options()
-        self.check_options(d_sae, self.options)
+        self.options.check(d_sae)
         self.apply_b_dec_to_input = apply_b_dec_to_input
         self.normalisation: Normalisation = normalisation
         for name, shape in self.tensor_shapes(d_in, d_sae, self.options).items():
@@ -103,9 +111,12 @@ class SparseAutoencoder(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         """Tied autoencoders hold no ``W_enc``: theirs is the decoder's transpose."""
-        if name == "W_enc" and "W_enc" not in self._parameters:
-            return self.W_dec.T
-        return super().__getattr__(name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "W_enc":
+                return self.W_dec.T
+            raise
 
     @classmethod
     def tensor_shapes(
@@ -119,19 +130,17 @@ class SparseAutoencoder(nn.Module):
         """A twin that computes with other tensors in the place of its parameters, sharing the rest.
 
         They may have any shapes that broadcast: stacked autoencoders are [n, ...] tensors in one.
+        As plain attributes they hide the parameters, which the twin still has: it is no module to
+        train or to move.
         """
         twin = copy(self)
-        twin.__dict__["_parameters"] = {**self._parameters, **tensors}
+        vars(twin).update(tensors)
         return twin
-
-    @classmethod
-    def check_options(cls, d_sae: int, options: VariantOptions) -> None:
-        """Raise :class:`ValueError` if options do not suit the number of features."""
 
     @classmethod
     def label_of(cls, options: VariantOptions) -> str:
         """The variant as tables and figures name it, with the options that tell it apart."""
-        return cls.variant
+        return cls.variant + options.label_suffix
 
     @property
     def label(self) -> str:

@@ -1,7 +1,7 @@
 """BatchTopK (Bussmann et al., arXiv 2412.06410) and its Matryoshka (arXiv 2503.17547)."""
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ class BatchTopK(SparseAutoencoder):
     variant = "batchtopk"
     Options: ClassVar[type[VariantOptions]] = BatchTopKOptions
 
+    options: BatchTopKOptions
     threshold: Tensor
 
     @classmethod
@@ -47,7 +48,7 @@ class BatchTopK(SparseAutoencoder):
 
     def smallest_kept(self, z: Tensor) -> Tensor:
         """The least of the k * batch largest activations of a batch. [..., d_sae] -> []"""
-        n = round(cast(BatchTopKOptions, self.options).k * z[..., 0].numel())
+        n = round(self.options.k * z[..., 0].numel())
         return z.flatten().topk(min(max(n, 1), z.numel())).values[-1].detach()
 
     def effective_threshold(self) -> Tensor:
@@ -59,6 +60,11 @@ class MatryoshkaOptions(BatchTopKOptions):
 
     group_sizes: tuple[int, ...] = ()
 
+    def check(self, d_sae: int) -> None:
+        sizes = self.group_sizes
+        if sizes and (min(sizes) < 1 or sum(sizes) != d_sae):
+            raise ValueError(f"groups of {list(sizes)[:9]} do not add up to {d_sae} features")
+
 
 class Matryoshka(BatchTopK):
     """BatchTopK whose every prefix of groups is trained to reconstruct alone."""
@@ -66,18 +72,14 @@ class Matryoshka(BatchTopK):
     variant = "matryoshka"
     Options: ClassVar[type[VariantOptions]] = MatryoshkaOptions
 
-    @classmethod
-    def check_options(cls, d_sae: int, options: VariantOptions) -> None:
-        sizes = cast(MatryoshkaOptions, options).group_sizes
-        if sizes and (min(sizes) < 1 or sum(sizes) != d_sae):
-            raise ValueError(f"groups of {list(sizes)[:9]} do not add up to {d_sae} features")
+    options: MatryoshkaOptions
 
     def nested(self, codes: Tensor) -> Sequence[Tensor]:
         """Reconstructions from each prefix of groups, the whole last. [..., d_in] each
 
         The training loss of arXiv 2503.17547 is the mean of their errors.
         """
-        sizes = cast(MatryoshkaOptions, self.options).group_sizes or (self.d_sae,)
+        sizes = self.options.group_sizes or (self.d_sae,)
         parts, start = [], 0
         total = self.b_dec
         for size in sizes:

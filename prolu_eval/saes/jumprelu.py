@@ -1,6 +1,6 @@
 """JumpReLU with a learned threshold: Rajamanoharan et al., arXiv 2407.14435."""
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -100,24 +100,21 @@ class JumpRelu(SparseAutoencoder):
     feature_tensors = ("b_enc", "threshold")
     Options: ClassVar[type[VariantOptions]] = JumpReluOptions
 
+    options: JumpReluOptions
     threshold: Tensor
 
     def activate(self, m: Tensor) -> Tensor:
-        return jumprelu(m + self.b_enc, self.threshold, self._bandwidth)
+        return jumprelu(m + self.b_enc, self.threshold, self.options.bandwidth)
 
     def thresholding(self) -> Thresholding:
         return Thresholding(shift=self.b_enc, bound=self.threshold.clamp(min=0))
 
     def fires(self, m: Tensor) -> Tensor:
         """1 where a feature is active, else 0, differentiable in the threshold. [..., d_sae]"""
-        return step(m + self.b_enc, self.threshold, self._bandwidth)
-
-    @property
-    def _bandwidth(self) -> float:
-        return cast(JumpReluOptions, self.options).bandwidth
+        return step(m + self.b_enc, self.threshold, self.options.bandwidth)
 
     def gradient_threshold(self) -> Tensor:
-        return self.threshold - self._bandwidth / 2 - self.b_enc
+        return self.threshold - self.options.bandwidth / 2 - self.b_enc
 
     def effective_threshold(self) -> Tensor:
         return self.threshold.clamp(min=0) - self.b_enc

@@ -1,6 +1,6 @@
 """Matching pursuit autoencoders (Costa et al., arXiv 2506.03093), as SAELens runs them."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -30,6 +30,8 @@ class MatchingPursuit(SparseAutoencoder):
     feature_tensors = ()
     Options: ClassVar[type[VariantOptions]] = MatchingPursuitOptions
 
+    options: MatchingPursuitOptions
+
     @classmethod
     def tensor_shapes(
         cls, d_in: int, d_sae: int, options: VariantOptions
@@ -38,7 +40,7 @@ class MatchingPursuit(SparseAutoencoder):
 
     def pre_activation(self, z: Tensor) -> Tensor:
         """The codes of a normalised activation. [..., d_in] -> [..., d_sae]"""
-        options = cast(MatchingPursuitOptions, self.options)
+        options = self.options
         residual = (z - self.b_dec if self.apply_b_dec_to_input else z).reshape(-1, self.d_in)
         codes = residual.new_zeros(len(residual), self.d_sae)
         running = torch.ones(len(residual), dtype=torch.bool, device=z.device)

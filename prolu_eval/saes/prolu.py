@@ -1,43 +1,26 @@
 """The write-up's autoencoder: Proportional ReLU with a synthetic gradient."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from prolu_eval.activations import REACH, Estimator, Gradient, Thresholding, prolu
-from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
+from prolu_eval.activations import REACH, Gradient, Thresholding, prolu
+from prolu_eval.saes.base import VariantOptions
+from prolu_eval.saes.synthetic import SyntheticGradientAutoencoder, SyntheticGradientOptions
 
 
-class ProluOptions(VariantOptions):
-    """The synthetic gradient of training; it changes no forward."""
+class ProluOptions(SyntheticGradientOptions):
+    """The synthetic gradient of training, by default the straight-through one."""
 
     gradient: Gradient = "ste"
-    estimator: Estimator = "thresh"
-    bandwidth: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
-class Prolu(SparseAutoencoder):
+class Prolu(SyntheticGradientAutoencoder):
     """a = m where m + b_enc > 0 and m > 0, else 0."""
 
     variant = "prolu"
     Options: ClassVar[type[VariantOptions]] = ProluOptions
-
-    @classmethod
-    def label_of(cls, options: VariantOptions) -> str:
-        chosen = cast(ProluOptions, options)
-        estimator = "" if chosen.estimator == "thresh" else f"-{chosen.estimator}"
-        return f"{cls.variant}/{chosen.gradient}{estimator}"
-
-    def activate(self, m: Tensor) -> Tensor:
-        options = cast(ProluOptions, self.options)
-        return prolu(
-            m,
-            self.b_enc,
-            options.gradient,
-            estimator=options.estimator,
-            bandwidth=options.bandwidth,
-        )
+    activation = staticmethod(prolu)
 
     def thresholding(self) -> Thresholding:
         return Thresholding(bound=(-self.b_enc).clamp(min=0))
@@ -46,7 +29,7 @@ class Prolu(SparseAutoencoder):
         return (-self.b_enc).clamp(min=0)
 
     def gradient_threshold(self) -> Tensor:
-        options = cast(ProluOptions, self.options)
-        if options.gradient == "relu":
+        chosen = self.options
+        if chosen.gradient == "relu":
             return self.effective_threshold()
-        return (-self.b_enc - REACH[options.estimator] * options.bandwidth).clamp(min=0)
+        return (-self.b_enc - REACH[chosen.estimator] * chosen.bandwidth).clamp(min=0)

@@ -1,45 +1,28 @@
 """The standard sparse autoencoder."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
 
-from prolu_eval.activations import Estimator, Gradient, Thresholding, relu
-from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
+from prolu_eval.activations import Thresholding, relu
+from prolu_eval.saes.base import VariantOptions
+from prolu_eval.saes.synthetic import SyntheticGradientAutoencoder, SyntheticGradientOptions
 
 
-class ReluOptions(VariantOptions):
-    """The gradient of training, ReLU's own or a synthetic one; it changes no forward."""
+class ReluOptions(SyntheticGradientOptions):
+    """The gradient of training, by default ReLU's own, which labels do not name."""
 
-    gradient: Gradient = "relu"
-    estimator: Estimator = "thresh"
-    bandwidth: float = Field(1.0, gt=0, allow_inf_nan=False)
+    @property
+    def label_suffix(self) -> str:
+        return "" if self.gradient == "relu" else super().label_suffix
 
 
-class Relu(SparseAutoencoder):
+class Relu(SyntheticGradientAutoencoder):
     """a = ReLU(m + b_enc)."""
 
     variant = "relu"
     Options: ClassVar[type[VariantOptions]] = ReluOptions
-
-    @classmethod
-    def label_of(cls, options: VariantOptions) -> str:
-        chosen = cast(ReluOptions, options)
-        if chosen.gradient == "relu":
-            return cls.variant
-        estimator = "" if chosen.estimator == "thresh" else f"-{chosen.estimator}"
-        return f"{cls.variant}/{chosen.gradient}{estimator}"
-
-    def activate(self, m: Tensor) -> Tensor:
-        options = cast(ReluOptions, self.options)
-        return relu(
-            m,
-            self.b_enc,
-            options.gradient,
-            estimator=options.estimator,
-            bandwidth=options.bandwidth,
-        )
+    activation = staticmethod(relu)
 
     def thresholding(self) -> Thresholding:
         return Thresholding(shift=self.b_enc)

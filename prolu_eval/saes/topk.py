@@ -1,6 +1,6 @@
 """Autoencoders whose active features are the largest: Gao et al., arXiv 2406.04093, and kin."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,10 +29,12 @@ class TopK(SparseAutoencoder):
     variant = "topk"
     Options: ClassVar[type[VariantOptions]] = TopKOptions
 
+    options: TopKOptions
+
     @property
     def k(self) -> int:
         """The number of features that may be active per token."""
-        return min(cast(TopKOptions, self.options).k, self.d_sae)
+        return min(self.options.k, self.d_sae)
 
     def activate(self, m: Tensor) -> Tensor:
         value, index = self.selected(m)
@@ -41,7 +43,7 @@ class TopK(SparseAutoencoder):
     def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
         """Codes that may be active, k of each token, and their features. [..., k] each"""
         z = m + self.b_enc
-        if cast(TopKOptions, self.options).rectify:
+        if self.options.rectify:
             z = torch.relu(z)
         value, index = z.topk(self.k, dim=-1, sorted=False)
         return value, index
@@ -54,7 +56,7 @@ class TopK(SparseAutoencoder):
         if type(self) is not TopK or m.dtype not in (torch.float32, torch.float64):
             return None
         z = m + self.b_enc
-        rectify = cast(TopKOptions, self.options).rectify
+        rectify = self.options.rectify
         place = largest(z, self.k, positive=rectify)
         if place is None:
             return None
@@ -76,6 +78,14 @@ class AbsTopK(TopK):
         return z.gather(-1, index), index
 
 
+class GroupMaxOptions(TopKOptions):
+    """How many groups there are, and so how many features may be active."""
+
+    def check(self, d_sae: int) -> None:
+        if self.k > d_sae or d_sae % self.k:
+            raise ValueError(f"{self.k} groups do not divide {d_sae} features")
+
+
 class GroupMax(TopK):
     """The features lie in k groups of equal size; a = ReLU(z) where z is its group's largest.
 
@@ -83,12 +93,7 @@ class GroupMax(TopK):
     """
 
     variant = "groupmax"
-
-    @classmethod
-    def check_options(cls, d_sae: int, options: VariantOptions) -> None:
-        k = cast(TopKOptions, options).k
-        if k > d_sae or d_sae % k:
-            raise ValueError(f"{k} groups do not divide {d_sae} features")
+    Options: ClassVar[type[VariantOptions]] = GroupMaxOptions
 
     def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.relu(m + self.b_enc)

@@ -1,6 +1,6 @@
 """Thresholded autoencoders with a fixed threshold: Konda, Memisevic, Krueger, arXiv 1402.3337."""
 
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +15,10 @@ class TrecOptions(VariantOptions):
     theta: float = Field(1.0, ge=0, allow_inf_nan=False)
     tied: bool = False
 
+    @property
+    def label_suffix(self) -> str:
+        return f"{'-tied' if self.tied else ''}/{self.theta:g}"
+
 
 class Trec(SparseAutoencoder):
     """a = m where m > theta, else 0; no encoder bias. Tied weights hold no ``W_enc``."""
@@ -23,24 +27,21 @@ class Trec(SparseAutoencoder):
     feature_tensors = ()
     Options: ClassVar[type[VariantOptions]] = TrecOptions
 
+    options: TrecOptions
+
     @classmethod
     def tensor_shapes(
         cls, d_in: int, d_sae: int, options: VariantOptions
     ) -> dict[str, tuple[int, ...]]:
         shapes = super().tensor_shapes(d_in, d_sae, options)
-        if cast(TrecOptions, options).tied:
+        if isinstance(options, TrecOptions) and options.tied:
             del shapes["W_enc"]
         return shapes
 
     @property
     def theta(self) -> float:
         """The fixed threshold, in the units of the pre-activation."""
-        return cast(TrecOptions, self.options).theta
-
-    @classmethod
-    def label_of(cls, options: VariantOptions) -> str:
-        chosen = cast(TrecOptions, options)
-        return f"{cls.variant}{'-tied' if chosen.tied else ''}/{chosen.theta:g}"
+        return self.options.theta
 
     def activate(self, m: Tensor) -> Tensor:
         return gate(m, m - self.theta)

@@ -36,14 +36,14 @@ _HASHED_BYTES = 1 << 26
 _SAMPLE = 1 << 16
 
 
-class Content(NamedTuple):
+class SourceContent(NamedTuple):
     """A source's documents in pieces, or its rows of token ids."""
 
     pieces: Iterator[Piece]
     are_rows: bool
 
 
-def content(source: str, split: Split, text_column: str | None) -> Content:
+def content(source: str, split: Split, text_column: str | None) -> SourceContent:
     """The documents or rows of a split of a source, in order, read as they are taken.
 
     Raises:
@@ -52,7 +52,7 @@ def content(source: str, split: Split, text_column: str | None) -> Content:
     if source == EMBEDDED_MODEL:
         parts = [part for part in embedded.SPLITS if split in (part, "all")]
         texts = chain.from_iterable(embedded.documents(part) for part in parts)
-        return Content(chain.from_iterable(map(_pieces_of, texts)), are_rows=False)
+        return SourceContent(chain.from_iterable(map(_pieces_of, texts)), are_rows=False)
     whole = _whole(source, text_column)
     return whole._replace(pieces=split_pieces(whole.pieces, split, rows=whole.are_rows))
 
@@ -79,14 +79,14 @@ def check_source(source: str, text_column: str | None, remedy: str) -> None:
         raise TokensError(source, "is empty", "give text")
 
 
-def _whole(source: str, text_column: str | None) -> Content:
+def _whole(source: str, text_column: str | None) -> SourceContent:
     path = Path(source)
     if path.is_file():
         if path.suffix in IDS:
             ids, mask = read_ids(path)
             if ids.ndim == 2:
-                return Content(row_pieces(ids, mask), are_rows=True)
-            return Content(id_pieces(ids if mask is None else ids[mask]), are_rows=False)
+                return SourceContent(row_pieces(ids, mask), are_rows=True)
+            return SourceContent(id_pieces(ids if mask is None else ids[mask]), are_rows=False)
         return _of_files(source, [path], text_column)
     if path.is_dir() and not _is_saved_dataset(path):
         return _of_files(source, _files(path), text_column)
@@ -120,7 +120,7 @@ def _kind(path: Path) -> str:
     return plain.suffix.lower()
 
 
-def _of_files(source: str, files: list[Path], text_column: str | None) -> Content:
+def _of_files(source: str, files: list[Path], text_column: str | None) -> SourceContent:
     if _kind(files[0]) in _RECORDS:
         opened = [file_records(file, _kind(file)) for file in files]
 
@@ -133,18 +133,18 @@ def _of_files(source: str, files: list[Path], text_column: str | None) -> Conten
             source, "is text and has no columns", "leave out --text-column, or name other text"
         )
     pieces = chain.from_iterable(text_pieces(reading.chunks(file)) for file in files)
-    return Content(pieces, are_rows=False)
+    return SourceContent(pieces, are_rows=False)
 
 
-def _of_records(source: str, open_records: Open, text_column: str | None) -> Content:
+def _of_records(source: str, open_records: Open, text_column: str | None) -> SourceContent:
     found = values(source, open_records, text_column)
     head = list(islice(found, _HEAD))
     lengths = {len(value[0]) for value in head if not isinstance(value, str)}
     if len(head) > 1 and len(lengths) == 1 and not any(isinstance(v, str) for v in head):
         rows = (Piece(ids, real=mask) for ids, mask in _ids(source, chain(head, found)))
-        return Content(rows, are_rows=True)
+        return SourceContent(rows, are_rows=True)
     pieces = chain.from_iterable(map(_pieces_of, chain(head, found)))
-    return Content(pieces, are_rows=False)
+    return SourceContent(pieces, are_rows=False)
 
 
 def _ids(source: str, found: Iterator[Value]) -> Iterator[Any]:

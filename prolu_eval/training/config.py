@@ -180,7 +180,7 @@ class Sweep(_Table):
         values: list[float] | list[None] = self.k or [None]
         for k in values:
             try:
-                VARIANTS[self.variant].check_options(d_sae, self.options_with(k))
+                self.options_with(k).check(d_sae)
             except ValueError as error:
                 raise ConfigError(
                     f"a sweep of {self.variant}", str(error), "change the sweep file"

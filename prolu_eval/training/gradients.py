@@ -4,13 +4,11 @@ The exact gradient of the loss is that of ``gradient = "relu"`` for every parame
 encoder bias, whose exact gradient is zero almost everywhere.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
-from prolu_eval.saes.prolu import Prolu, ProluOptions
-from prolu_eval.saes.relu import Relu, ReluOptions
+from prolu_eval.saes import Prolu
+from prolu_eval.saes.synthetic import SyntheticGradientOptions
 from prolu_eval.training.stack import Stack
 
 
@@ -19,9 +17,9 @@ def compare_gradients(stack: Stack, x: Tensor) -> dict[str, Tensor]:
 
     Empty for variants whose gradients are all exact. ``x`` is a batch in training units.
     """
-    if not issubclass(stack.variant, (Prolu, Relu)):
+    options = stack.options
+    if not isinstance(options, SyntheticGradientOptions):
         return {}
-    options = cast(ProluOptions | ReluOptions, stack.options)
     if options.gradient == "relu" and not issubclass(stack.variant, Prolu):
         return {}
     exact_options = options.model_copy(update={"gradient": "relu"})

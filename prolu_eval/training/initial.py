@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval.saes import SparseAutoencoder
-from prolu_eval.saes.jumprelu import JumpRelu, JumpReluOptions
+from prolu_eval.saes.jumprelu import JumpRelu
 from prolu_eval.training.config import Shared
 
 _MEDIAN_STEPS = 50
@@ -63,5 +63,5 @@ def initialise(sae: SparseAutoencoder, seed: int, statistics: Statistics) -> Non
     if "W_enc" in dict(sae.named_parameters()):
         sae.W_enc.copy_(rows.T)
     sae.b_dec.copy_(statistics.centre.cpu())
-    if isinstance(sae, JumpRelu) and isinstance(sae.options, JumpReluOptions):
+    if isinstance(sae, JumpRelu):
         sae.threshold.fill_(sae.options.bandwidth)

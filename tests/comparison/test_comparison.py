@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from prolu_eval.analysis import hypervolume as moocore_hypervolume
 from prolu_eval.analysis.pareto import beyond_worst
-from prolu_eval.comparison import Comparison, Options, compare_results, parse_tolerances
+from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
 from prolu_eval.comparison.frontier_tests import hypervolume_and_gradient
 from prolu_eval.comparison.rows import WEAK, Row
 from prolu_eval.errors import UsageError
@@ -23,9 +23,9 @@ from tests.helpers.synthetic import Sae, result, sweep
 OTHERS = np.arange(1000, 1256)
 
 
-def tolerating(text: str, **options: Any) -> Options:
+def tolerating(text: str, **options: Any) -> ComparisonOptions:
     """Options with these tolerances."""
-    return Options(tolerances=parse_tolerances([text]), **options)
+    return ComparisonOptions(tolerances=parse_tolerances([text]), **options)
 
 
 def row_of(found: Comparison, run: str, metric: str | None) -> Row:
@@ -160,7 +160,7 @@ def test_what_these_tokens_are_too_few_for_is_said_with_how_many_would_do(tolera
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 0.6, float("nan")])
 def test_an_error_rate_that_is_none_is_refused(alpha: float) -> None:
     with pytest.raises(UsageError, match="--alpha"):
-        Options(alpha=alpha)
+        ComparisonOptions(alpha=alpha)
 
 
 def test_what_is_sure_to_be_caught_is_caught_in_95_of_100_cases() -> None:
@@ -278,8 +278,8 @@ def test_missing_runs_fail_and_new_ones_are_named() -> None:
     assert "--prune" in (row_of(found, "prolu/0.1", None).remedy or "")
     assert found.new_runs == ["prolu/0.5"]
     assert found.missing_runs == ["prolu/0.1"]
-    assert compare_results(now, base, Options(only=["*/0.2"])).verdict == "pass"
-    assert compare_results(now, base, Options(only="*/0.2")).verdict == "pass"
+    assert compare_results(now, base, ComparisonOptions(only=["*/0.2"])).verdict == "pass"
+    assert compare_results(now, base, ComparisonOptions(only="*/0.2")).verdict == "pass"
 
 
 def renamed(runs: list[Result], prefix: str) -> list[Result]:
@@ -294,19 +294,19 @@ def test_runs_are_matched_by_name_configuration_or_pattern() -> None:
     assert by_name.verdict == "incomparable"
     assert "--match configuration" in (by_name.rows[0].remedy or "")
     for by in ("configuration", r"day/(.*)"):
-        found = compare_results(now, base, Options(match=by))
+        found = compare_results(now, base, ComparisonOptions(match=by))
         assert (found.verdict, found.matched_by) == ("pass", by)
 
 
 @pytest.mark.parametrize("by", ["(", "no group", r"(prolu)"])
 def test_matching_that_tells_nothing_apart_is_refused(by: str) -> None:
     with pytest.raises(UsageError, match="--match"):
-        compare_results(sweep(), sweep(), Options(match=by))
+        compare_results(sweep(), sweep(), ComparisonOptions(match=by))
 
 
 def test_a_pattern_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="--only"):
-        compare_results(sweep(), sweep(), Options(only=["nothing*"]))
+        compare_results(sweep(), sweep(), ComparisonOptions(only=["nothing*"]))
 
 
 def test_a_regression_goes_before_what_cannot_be_compared() -> None:
@@ -324,7 +324,7 @@ def test_moving_along_the_frontier_is_no_regression() -> None:
     assert found.verdict == "pass"
     assert row_of(found, "prolu/0.5", "ce_degradation").verdict == "moved"
     for none in (None, "none"):
-        without = compare_results(now, sweep(), Options(frontier=none))
+        without = compare_results(now, sweep(), ComparisonOptions(frontier=none))
         assert row_of(without, "prolu/0.5", "ce_degradation").verdict == "regression"
 
 
@@ -366,7 +366,7 @@ def test_a_hypervolume_needs_both_axes() -> None:
 @pytest.mark.parametrize("axes", ["l0", "l0,l0", "l0,l2_ratio", "l0,nothing", "l0,mse,kl"])
 def test_axes_that_make_no_sense(axes: str) -> None:
     with pytest.raises(UsageError, match="--frontier"):
-        compare_results(sweep(), sweep(), Options(frontier=axes))
+        compare_results(sweep(), sweep(), ComparisonOptions(frontier=axes))
 
 
 POINTS = arrays(float, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(-4, 8))

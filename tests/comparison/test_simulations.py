@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from prolu_eval import evaluate, load_sae
 from prolu_eval.baseline import load_baseline
 from prolu_eval.checkpoints.native import save_run
-from prolu_eval.comparison import Comparison, compare_results, parse_tolerances
-from prolu_eval.comparison import Options as Comparing
+from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
 from prolu_eval.evaluation import EvaluationOptions
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
@@ -197,7 +196,9 @@ def test_the_projects_own_comparison_catches_one_percent_in_every_run(
     options = EvaluationOptions(tokens=str(FIXED.with_name("tokens.npy")), device="cpu")
     now = [outcome.result for outcome in evaluate(tmp_path, options) if outcome.result is not None]
     tolerances = FIXED.with_name("tolerances.txt").read_text(encoding="utf-8").split()
-    found = compare_results(now, load_baseline(BASELINE), Comparing(parse_tolerances(tolerances)))
+    found = compare_results(
+        now, load_baseline(BASELINE), ComparisonOptions(parse_tolerances(tolerances))
+    )
     worse = {row.run for row in found.runs if row.verdict == "regression"}
     assert worse == (set() if factor == 1.0 else {run.name for run in FIXED.iterdir()})
     assert found.verdict == ("pass" if factor == 1.0 else "regression")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from prolu_eval.comparison import Comparison, Options, compare_results, parse_tolerances
+from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
 from prolu_eval.results import Result
 
 SIMULATIONS = 200
@@ -39,7 +39,7 @@ def share_of(
         paired: whether both sides see the same sequences, or each its own.
         of: what is counted of a comparison.
     """
-    options = Options(tolerances=parse_tolerances([tolerance]), unpaired=not paired)
+    options = ComparisonOptions(tolerances=parse_tolerances([tolerance]), unpaired=not paired)
     rng = np.random.default_rng(7)
     counted = 0
     for _ in range(SIMULATIONS):

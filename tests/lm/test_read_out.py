@@ -8,7 +8,7 @@ from torch import nn
 from transformers import masking_utils
 
 from prolu_eval.lm import LanguageModel
-from prolu_eval.lm.read_out import aligned
+from prolu_eval.lm.read_out import padded_head
 
 Search = Callable[[torch.Tensor], torch.Tensor | None]
 
@@ -18,7 +18,7 @@ Search = Callable[[torch.Tensor], torch.Tensor | None]
 def test_padded_rows_never_count(vocab: int, bias: bool) -> None:
     head = nn.Linear(8, vocab, bias=bias).requires_grad_(False)
     hidden = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    logits = aligned(head)(hidden)
+    logits = padded_head(head)(hidden)
     assert logits.shape == (5, vocab)
     assert logits.stride(0) % 128 == 0
     torch.testing.assert_close(logits, head(hidden))

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from prolu_eval.baseline import save_baseline
-from prolu_eval.comparison import Comparison, Options, compare_results, parse_tolerances
+from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
 from prolu_eval.render import github
 from prolu_eval.render.comparison_page import comparison_page
 from prolu_eval.render.junit import comparison_junit
@@ -200,7 +200,7 @@ def test_at_most_ten_annotations_of_a_kind(tmp_path: Path) -> None:
     base = [result(Sae(threshold=0.3), name=f"run {i}") for i in range(30)]
     now = [result(Sae(threshold=0.3, decoder_scale=0.8), name=r.run.name) for r in base]
     save_baseline(base, tmp_path / "b.json")
-    found = compare_results(now, base, Options(frontier=None))
+    found = compare_results(now, base, ComparisonOptions(frontier=None))
     lines = list(github.annotations(found, tmp_path / "b.json", {}))
     assert len(lines) == 10
     assert "21 more runs fail" in lines[-1]
@@ -209,7 +209,7 @@ def test_at_most_ten_annotations_of_a_kind(tmp_path: Path) -> None:
 def test_what_the_tokens_are_too_few_for_is_said_in_every_output(tmp_path: Path) -> None:
     base, now = [result(Sae(), np.arange(5))], [result(Sae(encoder_noise=0.01), np.arange(5))]
     save_baseline(base, tmp_path / "b.json")
-    found = compare_results(now, base, Options(parse_tolerances(["ce_degradation=+3%"])))
+    found = compare_results(now, base, ComparisonOptions(parse_tolerances(["ce_degradation=+3%"])))
     (sentence,) = found.too_few_tokens
     (warning,) = commands("\n".join(github.annotations(found, tmp_path / "b.json", {})))
     assert (warning[0], warning[2]) == ("warning", sentence)

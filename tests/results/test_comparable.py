@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from prolu_eval.analysis import comparable, pareto_frontier
-from prolu_eval.comparison import Options, compare_results
+from prolu_eval.comparison import ComparisonOptions, compare_results
 from prolu_eval.errors import UsageError
 from prolu_eval.results import (
     NAMES_ONLY,
@@ -72,7 +72,7 @@ def test_results_that_differ_in_a_field_never_meet_on_a_frontier(
     document = ran.json()
     groups = document.get("groups", [document])
     assert [len(group["runs"]) for group in groups] == ([2] if meet else [1, 1])
-    found = compare_results([second], [first], Options(match="configuration"))
+    found = compare_results([second], [first], ComparisonOptions(match="configuration"))
     # That as many positions count follows from the tokens' being the same.
     assert found.verdict == ("pass" if meet or field == "n_counted" else "incomparable")
 
