@@ -1,17 +1,27 @@
 """Checkpoints named ``hub:owner/name[/subfolder][@revision]``: the only use of the network here.
 
-Their files lie in the hub's own cache, which is the hub's; results of them lie in prolu-eval's.
+So are those named as SAELens's table of releases does (:mod:`prolu_eval.releases`). Their files lie
+in the hub's own cache, which is the hub's; results of them lie in prolu-eval's.
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from prolu_eval import releases
 from prolu_eval.cache import cache_folder
 from prolu_eval.errors import CheckpointError
 
 PREFIX = "hub:"
 _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)((?:/[^@/]+)*)(?:@([^@]+))?")
+_PREFIXES = (PREFIX, releases.SAELENS, releases.NEURONPEDIA)
+# Where results of what the table names lie, by release.
+_TABLE_RESULTS = "saelens"
+# Configurations of a whole repository or run, above the checkpoints.
+_ABOVE = ("config.json", "config.yaml")
 _PLAIN = ("json", "yaml", "safetensors", "npz")
 
 
@@ -36,18 +46,55 @@ class Name(NamedTuple):
         return cls(match[1], match[2].strip("/"), match[3])
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where checkpoints of a path lie on this machine.
+
+    Attributes:
+        path: a folder to search, or a file.
+        results: the folder that stands for it where results are kept; None if it does itself.
+        entry: what SAELens's table says of the one checkpoint here, if it was named by that.
+    """
+
+    path: Path
+    results: Path | None = None
+    entry: releases.Entry | None = None
+
+
 def is_hub_name(path: str | Path) -> bool:
     """Whether a path is the name of checkpoints on the hub."""
-    return str(path).startswith(PREFIX)
+    return str(path).startswith(_PREFIXES)
 
 
-def local(path: str | Path) -> Path:
-    """Where the checkpoints of a path lie, downloaded if it is a hub name that the cache lacks.
+def origin(path: str | Path) -> str:
+    """What runs of a name are told apart by from those of others: its repository or release."""
+    text = str(path)
+    if text.startswith(PREFIX):
+        return Name.parse(text).repository
+    return text.partition(":")[2].partition("/")[0]
+
+
+def places(path: str | Path) -> list[Place]:
+    """Where the checkpoints of a path lie, downloaded if it is a name whose files the cache lacks.
 
     Raises:
-        CheckpointError: as :func:`fetch`.
+        CheckpointError: as :func:`fetch`, or if SAELens's table lacks the name.
+        UsageError: if the name is of SAELens's table, which is not installed.
     """
-    return fetch(str(path)) if is_hub_name(path) else Path(path)
+    text = str(path)
+    if not is_hub_name(path):
+        return [Place(Path(path))]
+    if text.startswith(PREFIX):
+        folder = fetch(text)
+        return [Place(folder, results_folder(path))]
+    found = []
+    by_repository: dict[str, list[releases.Entry]] = defaultdict(list)
+    for entry in releases.entries(text):
+        by_repository[entry.repository].append(entry)
+    for repository, entries in by_repository.items():
+        root = _fetch_entries(text, repository, entries)
+        found += [Place(root / entry.path, _results_of(entry), entry) for entry in entries]
+    return found
 
 
 def results_folder(path: str | Path) -> Path:
@@ -58,9 +105,26 @@ def results_folder(path: str | Path) -> Path:
     """
     if not is_hub_name(path):
         return Path(path)
+    if not str(path).startswith(PREFIX):
+        return cache_folder() / "results" / _TABLE_RESULTS
     repository, subfolder, revision = Name.parse(str(path))
     version = repository if revision is None else f"{repository}@{revision}"
     return cache_folder() / "results" / version / subfolder
+
+
+def results_folders(path: str | Path) -> list[Path]:
+    """The folders in or below which results of a path lie.
+
+    Raises:
+        CheckpointError, UsageError: as :func:`places`, but nothing is downloaded.
+    """
+    if not is_hub_name(path) or str(path).startswith(PREFIX):
+        return [results_folder(path)]
+    return [_results_of(entry) for entry in releases.entries(str(path))]
+
+
+def _results_of(entry: releases.Entry) -> Path:
+    return results_folder(entry.name) / entry.release / entry.sae_id
 
 
 def fetch(name: str) -> Path:
@@ -84,15 +148,48 @@ def fetch(name: str) -> Path:
 def _download(
     name: str, repository: str, subfolder: str, revision: str | None, endings: tuple[str, ...]
 ) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     # A run's own config lies above its checkpoints, up to two levels.
     above = [folder.as_posix() for folder in Path(subfolder).parents][:2] if subfolder else []
     patterns = [f"{subfolder}/*.{ending}".lstrip("/") for ending in endings]
     patterns += [f"{folder}/config.json".removeprefix("./") for folder in above]
+    return _snapshot(name, repository, revision, patterns) / subfolder
+
+
+def _fetch_entries(name: str, repository: str, entries: Sequence[releases.Entry]) -> Path:
+    """The local folder of a repository with the files of some entries of the table."""
+    root = _snapshot(name, repository, None, _entry_patterns(entries, _PLAIN))
+    bare = [entry for entry in entries if not _has_weights(root / entry.path)]
+    if bare:
+        root = _snapshot(name, repository, None, _entry_patterns(bare, (*_PLAIN, "pt", "pth")))
+    for entry in entries:
+        if not (root / entry.path).exists():
+            reason = f"{repository} has no {entry.path!r}"
+            raise CheckpointError(name, reason, "update sae-lens, whose table names it")
+    return root
+
+
+def _has_weights(place: Path) -> bool:
+    return place.is_file() or any(
+        next(place.rglob(f"*.{ending}"), None) for ending in ("safetensors", "npz")
+    )
+
+
+def _entry_patterns(entries: Sequence[releases.Entry], endings: Sequence[str]) -> list[str]:
+    patterns = []
+    for entry in entries:
+        patterns += [entry.path, *(f"{entry.path}/*.{ending}" for ending in endings)]
+        patterns += [f"{entry.path.removesuffix('.pt')}_cfg.json"]
+        above = [folder.as_posix() for folder in Path(entry.path).parents][:2]
+        patterns += [f"{folder}/{file}".removeprefix("./") for folder in above for file in _ABOVE]
+    return list(dict.fromkeys(patterns))
+
+
+def _snapshot(name: str, repository: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
-        root = snapshot_download(repository, revision=revision, allow_patterns=patterns)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (
         OSError,
         ValueError,
@@ -104,4 +201,3 @@ def _download(
         raise CheckpointError(
             name, f"cannot be fetched ({reason})", "check the name and the network"
         ) from None
-    return Path(root) / subfolder

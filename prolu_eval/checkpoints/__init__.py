@@ -21,6 +21,7 @@ from prolu_eval.checkpoints import (
     temporal,
 )
 from prolu_eval.checkpoints.base import Format
+from prolu_eval.checkpoints.overrides import doubted, overridden
 from prolu_eval.checkpoints.reading import check_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError
 from prolu_eval.plain_text import printable
@@ -66,25 +67,36 @@ _NAMED = 3  # files of which a sentence names each
 def discover(path: str | Path) -> list[Run | Broken]:
     """Every checkpoint in or below a folder, or the one at a file, in order of path.
 
-    ``path`` may also be ``hub:owner/name[/subfolder][@revision]``. Names are paths relative to it.
-    Where results of what lies on the hub are kept, :func:`prolu_eval.hub.results_folder` tells.
+    ``path`` may also be ``hub:owner/name[/subfolder][@revision]``, or ``saelens:RELEASE/SAE_ID`` or
+    ``neuronpedia:MODEL/SOURCE`` of SAELens's table, or a pattern of these. Names are paths relative
+    to it, or those of the table. Where results of what lies on the hub are kept,
+    :func:`prolu_eval.hub.results_folder` tells.
     A checkpoint that is recognised but cannot be described, or whose file is not whole, is returned
     as :class:`Broken`, as is a folder that cannot be listed.
 
     Raises:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
+        UsageError: if it is a name of SAELens's table, which is not installed.
     """
-    root = hub.local(path)
+    places = hub.places(path)
+    found = [item for place in places for item in _found_at(place)]
+    return doubted(found, path, places[0].path) if str(path).startswith(hub.PREFIX) else found
+
+
+def _found_at(place: hub.Place) -> list[Run | Broken]:
+    root = place.path
     if not root.exists():
         raise CheckpointError(root, "does not exist", "name a folder of runs")
     closed: list[OSError] = []
     places = _places(root, closed.append)
-    found = [item for place, fmt in places for item in _described(place, fmt, root)]
-    if hub.is_hub_name(path):
-        found = [_kept_at(item, hub.results_folder(path), root) for item in found]
+    found = [item for at, fmt in places for item in _described(at, fmt, root)]
+    if place.results is not None:
+        found = [_kept_at(item, place.results, root) for item in found]
     found += [_closed(error, root) for error in closed]
     if not found:
         raise CheckpointError(root, _nothing_in(root), f"formats known: {', '.join(FORMATS)}")
+    if place.entry is not None:
+        return [overridden(item, place.entry) for item in found]
     return found
 
 
@@ -94,7 +106,10 @@ def skipped(path: str | Path) -> list[tuple[Path, str]]:
     These are files of weights that belong to no checkpoint, configurations without weights, and
     links to folders.
     """
-    root = hub.local(path)
+    return [item for place in hub.places(path) for item in _skipped_at(place.path)]
+
+
+def _skipped_at(root: Path) -> list[tuple[Path, str]]:
     if root.is_file():
         return []
     folders = {place if place.is_dir() else place.parent for place, _ in _places(root)}
@@ -128,7 +143,7 @@ def _nothing_in(root: Path) -> str:
         reason = _why(root.name, [p.name for p in root.parent.iterdir()])
         return f"is no checkpoint: {reason or 'it is no file of weights'}"
     files: dict[str, list[str]] = {}
-    for place, reason in skipped(root):
+    for place, reason in _skipped_at(root):
         files.setdefault(reason, []).append(place.relative_to(root).as_posix())
     reasons = [f"{_some(places)}: {reason}" for reason, places in files.items()]
     return f"holds no checkpoint ({'; '.join(reasons)})" if reasons else "holds no checkpoint"
@@ -142,7 +157,8 @@ def _some(places: list[str]) -> str:
 def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
     if isinstance(item, Broken):
         return item
-    return replace(item, results=results / item.folder.relative_to(root))
+    within = Path() if root.is_file() else item.folder.relative_to(root)
+    return replace(item, results=results / within)
 
 
 def _closed(error: OSError, root: Path) -> Broken:

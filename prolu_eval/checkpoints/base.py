@@ -18,7 +18,7 @@ Fold = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 LOST_SCALE = "expects activations normalised by one factor, and their factor is not in the folder"
 GIVE_SCALE = "keep the factor beside it"
 ESTIMATE_SCALE = "estimate it from the model's activations with --estimate-scale"
-_SCALE_PROBLEM = f"it {LOST_SCALE}: {ESTIMATE_SCALE}"
+SCALE_PROBLEM = f"it {LOST_SCALE}: {ESTIMATE_SCALE}"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _run(
             "d_sae": content.d_sae,
             "files": files,
             "part": part,
-            "problems": content.problems + (() if content.rescaled is None else (_SCALE_PROBLEM,)),
+            "problems": content.problems + (() if content.rescaled is None else (SCALE_PROBLEM,)),
             "needs_scale": content.rescaled is not None,
             "options": sae.options.model_dump(mode="json"),
             "provenance": provenance,

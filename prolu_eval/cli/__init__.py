@@ -154,6 +154,7 @@ for _name in (
     "baseline",
     "compare",
     "convert",
+    "releases",
     "metrics",
 ):
     import_module(f"prolu_eval.cli.{_name}")

@@ -54,17 +54,20 @@ def asked(
 ) -> "Question":
     """The question that options ask, of several folders about these.
 
+    A folder beside names on the hub holds one's own runs: all stand on one frontier.
+
     Raises:
         UsageError: if an objective is none, or a METRIC=VALUE is not that, or of no objective.
     """
     from prolu_eval.analysis import Question
+    from prolu_eval.hub import is_hub_name
 
     return Question.asked(
         x, y, z,
         splits=options.metric_values("--split", splits),
         reference=options.metric_values("--reference", reference),
         at=options.metric_values("--at", at),
-        grouping="variant" if len(runs) == 1 else "folder",
+        grouping="folder" if len(runs) > 1 and not any(map(is_hub_name, runs)) else "variant",
     )  # fmt: skip
 
 
@@ -87,7 +90,8 @@ def frontier(
 ) -> None:
     """Evaluate what has no result yet, print the Pareto frontier, and write the report.
 
-    Several folders are compared with each other, variant by variant and in all.
+    Several folders are compared with each other, variant by variant and in all. A folder and names
+    such as saelens:RELEASE/SAE_ID stand on one frontier.
     """
     question = asked(runs, x, y, z, split_at, reference, at)
     raise typer.Exit(
@@ -121,7 +125,8 @@ def evaluate_and_answer(
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
     report_failures(outcomes)
-    measured = _by_folder(runs, outcomes) if question.grouping == "folder" else _measured(outcomes)
+    by = _by_folder if question.grouping == "folder" else _by_release
+    measured = by(runs, outcomes)
     if not measured:
         if as_json:
             document = frontier_document([], question.keys, None, lambda _: [])
@@ -152,6 +157,22 @@ def evaluate_and_answer(
 
 def _measured(outcomes: "list[Outcome]") -> "list[Result]":
     return [outcome.result for outcome in outcomes if outcome.result is not None]
+
+
+def _by_release(paths: list[Path], outcomes: "list[Outcome]") -> "list[Result]":
+    """Results whose variants bear the name of their release, if there is anything beside it."""
+    from prolu_eval.hub import is_hub_name, origin
+    from prolu_eval.results import of_release
+
+    if len(paths) == 1:
+        return _measured(outcomes)
+    named = {origin(path): path for path in paths if is_hub_name(path)}
+    found = []
+    for outcome in outcomes:
+        if outcome.result is not None:
+            path = next((p for t, p in named.items() if outcome.name.startswith(f"{t}/")), None)
+            found.append(outcome.result if path is None else of_release(outcome.result, path))
+    return found
 
 
 def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]":

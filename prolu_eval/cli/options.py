@@ -14,7 +14,10 @@ from prolu_eval.evaluation.options import EvaluationOptions, Panel, metric_value
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(help="Folders of runs, single checkpoints, or hub:owner/name[/folder]."),
+    typer.Argument(
+        help="Folders of runs, single checkpoints, hub:owner/name[/folder], or names of SAELens's "
+        "table: saelens:RELEASE/SAE_ID (or a pattern), neuronpedia:MODEL/SOURCE."
+    ),
 ]
 TextColumn = Annotated[
     str | None,

@@ -21,6 +21,7 @@ from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
+from prolu_eval.hub import is_hub_name, origin
 from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
@@ -86,22 +87,34 @@ def evaluate(
 
 
 def _discover(roots: list[Path]) -> list[Run | Broken]:
-    """What lies in folders; of several, each one's runs bear as much of its path as tells it."""
-    distinct = {root.resolve(): root for root in reversed(roots)}
+    """What lies in folders; of several, each one's runs bear as much of its path as tells it.
+
+    Runs of names on the hub bear the repository's or the release's name besides.
+    """
+    distinct = {_resolved(root): root for root in reversed(roots)}
     if len(distinct) == 1:
         return discover(roots[0])
-    places = list(dict.fromkeys(root.resolve() for root in roots))
-    deepest = max(len(place.parts) for place in places)
+    places = list(dict.fromkeys(_resolved(root) for root in roots))
+    folders = [place for place in places if not is_hub_name(place)]
+    deepest = max((len(place.parts) for place in folders), default=1)
     titles = next(
         found
         for n in range(1, deepest + 1)
-        if len(found := {"/".join(place.parts[1:][-n:]): place for place in places}) == len(places)
+        if len(found := {"/".join(place.parts[1:][-n:]): place for place in folders})
+        == len(folders)
     )
-    return [
-        replace(item, name=f"{printable(title)}/{item.name}")
-        for title, place in titles.items()
-        for item in discover(distinct[place])
-    ]
+    named = {place: printable(title) for title, place in titles.items()}
+    named |= {place: origin(place) for place in places if is_hub_name(place)}
+    by_name: dict[str, Run | Broken] = {}  # what several names mean is measured once
+    for place in places:
+        for item in discover(distinct[place]):
+            name = f"{named[place]}/{item.name.removeprefix(f'{named[place]}/')}"
+            by_name[name] = replace(item, name=name)
+    return list(by_name.values())
+
+
+def _resolved(root: Path) -> Path:
+    return root if is_hub_name(root) else root.resolve()
 
 
 def _check_writable(runs: Sequence[Run], results: Path | None) -> None:

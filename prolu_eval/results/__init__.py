@@ -26,6 +26,7 @@ from prolu_eval.results.select import (
     Selection,
     folder_titles,
     in_folder,
+    of_release,
     select,
     titles,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "in_folder",
     "load_results",
     "located",
+    "of_release",
     "outdated",
     "read_result",
     "replacing",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from prolu_eval.errors import ResultsError, UsageError
-from prolu_eval.hub import is_hub_name, results_folder
+from prolu_eval.hub import is_hub_name, origin, results_folder
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result, Setting
 from prolu_eval.results.store import FOLDER, located, outdated, read_result, result_files
@@ -83,7 +83,8 @@ def select(
         every: all readable and current results, one a run and evaluation.
         prefer: comparison keys of settings (:meth:`~prolu_eval.results.Setting.comparison_key`).
         titled: of several folders, each one's runs and variants bear its name, and the same run in
-            two of them counts in each.
+            two of them counts in each. If names on the hub are among them, all stand on one
+            frontier instead, and variants bear the names of releases alone.
 
     Raises:
         UsageError: if a path does not exist, or untitled folders hold different runs of one name.
@@ -158,6 +159,7 @@ def _found(
 ) -> tuple[dict[_Run, dict[str, Result]], list[str]]:
     """By run and comparison key the newest result, and a sentence for each that is none."""
     names = folder_titles(paths) if titled else dict.fromkeys(paths, "")
+    joined = len(paths) > 1 and any(map(is_hub_name, paths))
     found: dict[_Run, dict[str, Result]] = defaultdict(dict)
     damaged: list[str] = []
     old: dict[_Run, str] = {}
@@ -173,7 +175,7 @@ def _found(
             if why := outdated(stored, file):
                 old[place] = f"{file}: {why}; evaluate it again, or delete the file."
                 continue
-            result = _titled(result, title)
+            result = of_release(result, path) if joined else _titled(result, title)
             same = found[place].setdefault(result.comparison_key(), result)
             if _time(result) >= _time(same):
                 found[place][result.comparison_key()] = result
@@ -201,6 +203,17 @@ def _titled(result: Result, title: str) -> Result:
     return in_folder(
         result.model_copy(update={"run": run.model_copy(update={"name": name})}), title
     )
+
+
+def of_release(result: Result, path: Path) -> Result:
+    """A result whose variant bears the name of the release or repository that it was named by.
+
+    Results of folders stay as they are: beside a release they are one's own.
+    """
+    if not is_hub_name(path):
+        return result
+    run = result.run.model_copy(update={"label": f"{origin(path)}: {result.run.label}"})
+    return result.model_copy(update={"run": run})
 
 
 def in_folder(result: Result, title: str) -> Result:

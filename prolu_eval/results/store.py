@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
-from prolu_eval.hub import results_folder
+from prolu_eval.hub import results_folders
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import SCHEMA_VERSION, Array, Result, StoredArrays
 from prolu_eval.results.files import file_digests, write_atomically
@@ -75,9 +75,9 @@ def result_files(paths: Iterable[Path]) -> Iterator[Path]:
     """The JSON files of all results in or below folders, or of hub names, in order of path.
 
     Raises:
-        CheckpointError: if a hub name is malformed.
+        CheckpointError: if a hub name is malformed, or unknown to SAELens's table.
     """
-    for folder in map(results_folder, paths):
+    for folder in (folder for path in paths for folder in results_folders(path)):
         for candidate in sorted(folder.rglob("*.json")):
             if candidate.with_suffix(".safetensors").exists() and _is_fingerprint(candidate.stem):
                 yield candidate

@@ -1,5 +1,7 @@
 """Files as others publish them, read by SAELens' own loaders and by prolu-eval."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,10 @@ import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.loading import pretrained_sae_loaders as loaders
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from prolu_eval.checkpoints import load_sae
+from prolu_eval.releases import every
 from tests.helpers import foreign_files as files
 from tests.interop.agreement import assert_same
 
@@ -92,3 +96,26 @@ def test_gemma_scope(tmp_path: Path, theirs: Theirs) -> None:
     repository, folder = "gemma-scope-2b-pt-res", "layer_20/width_16k/average_l0_71"
     path = files.gemma_scope(tmp_path / repository / folder, W | T)
     same(theirs("gemma_2", f"google/{repository}", folder, **SIZES), path)
+
+
+def test_the_installed_table_is_read_without_importing_the_package() -> None:
+    code = (
+        "import sys; from prolu_eval.releases import entries; "
+        "(one,) = entries('saelens:gpt2-small-res-jb/blocks.8.hook_resid_pre'); "
+        "print(one.repository, one.overrides['model_from_pretrained_kwargs'], "
+        "'sae_lens' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    centred = "{'center_writing_weights': True}"
+    assert ran.stdout.strip() == f"jbloom/GPT2-Small-SAEs-Reformatted {centred} False"
+
+
+def test_every_entry_of_the_table_is_understood() -> None:
+    found = {(entry.release, entry.sae_id): entry for entry in every()}
+    directory = get_pretrained_saes_directory()
+    assert found.keys() == {(r, i) for r, release in directory.items() for i in release.saes_map}
+    for (release, sae_id), entry in found.items():
+        theirs = directory[release]
+        assert (entry.repository, entry.path) == (theirs.repo_id, theirs.saes_map[sae_id])
+        assert entry.scale == theirs.norm_scaling_factor.get(sae_id)
+        assert entry.overrides == (theirs.config_overrides or {})

@@ -12,14 +12,25 @@ import pytest
 PACKAGE = Path(__file__).parent.parent.parent / "prolu_eval"
 
 # Each package or module, and those of ours that it may import (beside its own parts).
-_PLAIN = {"errors", "estimates", "plain_text", "metrics", "runs", "results", "intervals", "hub"}
+_PLAIN = {
+    "errors",
+    "estimates",
+    "plain_text",
+    "metrics",
+    "runs",
+    "results",
+    "intervals",
+    "hub",
+    "releases",
+}
 ALLOWED = {
     "plain_text": set(),
     "errors": {"plain_text"},
     "estimates": set(),
     "metrics": set(),
     "runs": {"errors"},
-    "hub": {"errors", "cache"},
+    "hub": {"errors", "cache", "releases"},
+    "releases": {"errors"},
     "results": {"errors", "estimates", "hub", "plain_text"},
     "intervals": {"metrics", "estimates"},
     "embedded": set(),
@@ -59,9 +70,9 @@ ALLOWED = {
     "pytest_plugin": {"errors", "interface", "comparison", "render"},
 }
 TORCHLESS = (
-    "metrics", "runs", "hub", "results", "intervals", "analysis", "baseline", "comparison",
-    "render", "render.page", "render.comparison_page", "render.documents", "pytest_plugin",
-    "interface",
+    "metrics", "runs", "hub", "releases", "results", "intervals", "analysis", "baseline",
+    "comparison", "render", "render.page", "render.comparison_page", "render.documents",
+    "pytest_plugin", "interface",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 

@@ -1,0 +1,68 @@
+"""`prolu-eval list`: the public autoencoders that a name stands for."""
+
+from typing import Annotated, Any
+
+import typer
+
+from prolu_eval.cli import app, options, say_document
+from prolu_eval.errors import UsageError
+from prolu_eval.plain_text import aligned
+
+
+@app.command("list")
+def list_releases(
+    what: Annotated[
+        str,
+        typer.Argument(help="saelens: all of its table; or a name of it, with * for a pattern."),
+    ],
+    model: Annotated[str | None, typer.Option(help="Only those of models named so.")] = None,
+    hook: Annotated[
+        str | None, typer.Option(help="Only those whose names say this of the hook or layer.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Only those whose release or loader says this, e.g. topk.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the public autoencoders in SAELens's table, whose names every command takes."""
+    from prolu_eval.releases import NEURONPEDIA, SAELENS, entries, every
+
+    if what in ("saelens", SAELENS):
+        found = list(every())
+    elif what.startswith((SAELENS, NEURONPEDIA)):
+        found = entries(what)
+    else:
+        raise UsageError(what, "is no list", "write saelens, or saelens:RELEASE")
+    chosen = [
+        entry
+        for entry in found
+        if _has(model, entry.model)
+        and _has(hook, f"{entry.release} {entry.sae_id} {entry.path}")
+        and _has(variant, f"{entry.release} {entry.sae_id} {entry.loader}")
+    ]
+    if not chosen:
+        raise UsageError(what, "has none that is all of this", "leave an option out")
+    documents: list[dict[str, Any]] = [
+        {
+            "name": entry.name,
+            "model": entry.model,
+            "repository": entry.repository,
+            "path": entry.path,
+            "loader": entry.loader or "sae_lens",
+            "neuronpedia": entry.neuronpedia,
+            "l0": entry.l0,
+            "overrides": dict(entry.overrides),
+        }
+        for entry in chosen
+    ]
+    if as_json:
+        say_document({"saes": documents})
+        return
+    columns = ("name", "model", "loader", "l0", "neuronpedia")
+    rows = [["-" if d[c] is None else str(d[c]) for c in columns] for d in documents]
+    for line in aligned([columns, *rows]):
+        typer.echo(line)
+
+
+def _has(wanted: str | None, text: str) -> bool:
+    return wanted is None or wanted.lower() in text.lower()
