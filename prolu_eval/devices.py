@@ -1,6 +1,15 @@
-"""Whether a device is there, found out before anything is loaded onto it."""
+"""Which devices there are, found out before anything is loaded onto one."""
 
 from prolu_eval.errors import UsageError
+
+ALL = "all"
+
+
+def default_device() -> str:
+    """CUDA where there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str | None) -> None:

@@ -29,6 +29,7 @@ def evaluate(
     else:
         _print(outcomes)
     if not quiet:
+        remark_precisions(outcomes)
         _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
 
@@ -59,6 +60,13 @@ def report_failures(outcomes: "list[Outcome]") -> None:
             reasons.setdefault(outcome.error, []).append(outcome.name)
     for reason, (first, *others) in reasons.items():
         remark(f"{first}{f' and {len(others)} more' if others else ''} skipped: {reason}")
+
+
+def remark_precisions(outcomes: "list[Outcome]") -> None:
+    """One line on stderr for each precision that nobody named, and why it was chosen."""
+    settings = [outcome.result.setting for outcome in outcomes if outcome.result is not None]
+    for reason in dict.fromkeys(s.dtype_reason for s in settings if s.dtype_reason is not None):
+        remark(f"--dtype {reason}.")
 
 
 def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:

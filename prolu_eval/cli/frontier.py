@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prolu_eval.cli import app, options, say, say_document
-from prolu_eval.cli.evaluate import exit_code, outcome_document, report_failures
+from prolu_eval.cli.evaluate import (
+    exit_code,
+    outcome_document,
+    remark_precisions,
+    report_failures,
+)
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Answer, Question
@@ -125,6 +130,8 @@ def evaluate_and_answer(
 
     outcomes = evaluate(runs, chosen, progress=not quiet)
     report_failures(outcomes)
+    if not quiet:
+        remark_precisions(outcomes)
     by = _by_folder if question.grouping == "folder" else _by_release
     measured = by(runs, outcomes)
     if not measured:

@@ -7,16 +7,26 @@ from typing import Any
 import torch
 
 from prolu_eval import __version__
+from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.measuring import Measured
 from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.reference import reference
-from prolu_eval.evaluation.sums import Measurement
+from prolu_eval.evaluation.sums import Measurement, Sums
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
-from prolu_eval.results import EXAMPLE, PER_FEATURE, PER_SEQUENCE, RESPONSE, Result, RunSummary
+from prolu_eval.results import (
+    EXAMPLE,
+    PER_FEATURE,
+    PER_SEQUENCE,
+    RESPONSE,
+    Array,
+    Result,
+    RunSummary,
+)
+from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import warn_of_foreign_ids
 
 
@@ -38,10 +48,13 @@ class Assembly:
         self._setting = prepared.settings[n_shards]
         self._shards = prepared.shards[:n_shards]
         self._reference = reference(engine, self._setting, self._shards)
+        self._pairs = scale_consistency.sample(engine.model, engine.hook, self._rows)
+
+    def warn_of_foreign_ids(self) -> None:
+        """Warn if the model predicts its tokens no better than if they were another's."""
         if n_targets := self._reference["n_next"].sum():
             ce_clean = self._reference["ce_clean"].sum() / n_targets
-            warn_of_foreign_ids(self._rows, engine.model.name, ce_clean)
-        self._pairs = scale_consistency.sample(engine.model, engine.hook, self._rows)
+            warn_of_foreign_ids(self._rows, self._engine.model.name, ce_clean)
 
     def result(self, measured: Measured) -> Result | None:
         """A run's stored result; None while others have not measured all of their shares of it.
@@ -60,19 +73,36 @@ class Assembly:
         record.parts.remove()
         return result
 
+    def metrics(self, sae: SparseAutoencoder, measurement: Measurement) -> dict[str, Estimate]:
+        """Every metric of an autoencoder that was measured on the rows."""
+        violations, _ = self._consistency(sae)
+        return self._estimates(sae, measurement, self._sums(measurement, violations))
+
+    def _consistency(self, sae: SparseAutoencoder) -> tuple[dict[str, Array], dict[str, Array]]:
+        return scale_consistency.sums_and_curves(sae, self._pairs, self._setting.n_sequences)
+
+    def _sums(self, measurement: Measurement, violations: Sums) -> dict[str, Array]:
+        return {**self._reference, **measurement.by_row, **violations}
+
+    def _estimates(
+        self, sae: SparseAutoencoder, measurement: Measurement, sums: Sums
+    ) -> dict[str, Estimate]:
+        scalars = measurement.features.scalars() | weight_scalars(sae)
+        return {
+            key: scalars[key] if key in scalars else estimate(metric, sums)
+            for key, metric in METRICS.items()
+        }
+
     def _assembled(self, measured: Measured, measurement: Measurement) -> Result:
         record, sae = measured.record, measured.sae
         run, features = record.run, measurement.features
-        scalars = features.scalars() | weight_scalars(sae)
         arrays = features.arrays() | weight_arrays(sae)
-        violations, curves = scale_consistency.sums_and_curves(
-            sae, self._pairs, self._setting.n_sequences
-        )
+        violations, curves = self._consistency(sae)
         examples = {}
         if measurement.examples is not None:
             tokenizer = self._engine.model.tokenizer
             examples = in_context(measurement.examples, self._rows, tokenizer)
-        sums = {**self._reference, **measurement.by_row, **violations}
+        sums = self._sums(measurement, violations)
         return Result(
             fingerprint=record.fingerprints[self._n_shards],
             checkpoint=record.checkpoint,
@@ -93,10 +123,7 @@ class Assembly:
                 provenance=run.provenance,
             ),
             setting=self._setting,
-            metrics={
-                key: scalars[key] if key in scalars else estimate(metric, sums)
-                for key, metric in METRICS.items()
-            },
+            metrics=self._estimates(sae, measurement, sums),
             environment=environment(),
             arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
             | {PER_FEATURE + name: values for name, values in arrays.items()}

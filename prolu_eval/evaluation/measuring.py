@@ -14,6 +14,7 @@ from prolu_eval.evaluation.conditions import portions
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.parts import name_of
 from prolu_eval.evaluation.records import Record
+from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 
 # Seconds between two looks at what another process is measuring.
@@ -62,7 +63,7 @@ def measure(
         loaded: dict[str, SparseAutoencoder] = {}
         for run in portion:
             try:
-                loaded[run.name] = _load(by_name[run.name], engine)
+                loaded[run.name] = load(run, engine)
             except ProluEvalError as error:
                 yield Failed(by_name[run.name], error)
         started = time.monotonic()
@@ -97,11 +98,16 @@ class _Shard:
     complete: bool
 
 
-def _load(record: Record, engine: Engine) -> SparseAutoencoder:
-    sae = load_run(record.run)
+def load(run: Run, engine: Engine) -> SparseAutoencoder:
+    """The autoencoder of a run.
+
+    Raises:
+        CheckpointError: if it cannot be read, or does not suit the hook point.
+    """
+    sae = load_run(run)
     if (width := engine.model.width(engine.hook)) != sae.d_in:
         raise CheckpointError(
-            record.run.path,
+            run.path,
             f"takes activations of width {sae.d_in}, but {engine.hook} of {engine.model.name} has "
             f"{width}",
             "name the model and the hook that it was trained on",

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from prolu_eval.choices import Dtype
 from prolu_eval.evaluation.conditions import Conditions
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.options import EvaluationOptions
@@ -14,6 +15,14 @@ from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
 from prolu_eval.tokens import TokenRows, check_source, load_tokens
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What model and autoencoders are computed in, and why if nobody named it."""
+
+    dtype: Dtype
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,21 @@ class Preparation:
         self._options = options
         self._model: tuple[tuple[str, ...], LanguageModel] | None = None
 
-    def prepare(self, conditions: Conditions, progress: Callable[[int], Any]) -> Prepared:
+    def prepare(
+        self,
+        conditions: Conditions,
+        precision: Precision,
+        progress: Callable[[int], Any],
+        *,
+        first_shard: bool = False,
+    ) -> Prepared:
         """Load the model and the tokens.
 
         Args:
             conditions: what to load.
+            precision: in which precision.
             progress: called with the number of rows done since the last call, per pass over them.
+            first_shard: whether the first shard is all that will be measured.
 
         Raises:
             ModelError: if the model cannot be loaded or lacks the hook point.
@@ -55,7 +73,7 @@ class Preparation:
         options = self._options
         column = conditions.text_column or None
         check_source(conditions.tokens, column, "name text with --tokens")
-        model = self._load_model(conditions)
+        model = self._load_model(conditions, precision.dtype)
         model.site(conditions.hook)
         tokens = load_tokens(
             conditions.tokens,
@@ -69,9 +87,12 @@ class Preparation:
             text_column=column,
         )
         cut = shards(len(tokens), options.shard_tokens // tokens.ids.shape[1])
+        if first_shard:
+            cut = cut[:1]
         asked = range(1, len(cut) + 1) if options.target_se else [len(cut)]
         settings = {
-            n: self._setting(conditions, model, tokens.first(cut[n - 1].stop)) for n in asked
+            n: self._setting(conditions, model, precision, tokens.first(cut[n - 1].stop))
+            for n in asked
         }
         engine = Engine(
             model,
@@ -83,11 +104,11 @@ class Preparation:
         )
         return Prepared(conditions, engine, cut, settings)
 
-    def _load_model(self, conditions: Conditions) -> LanguageModel:
-        key = conditions.model, conditions.revision, conditions.weight_processing
+    def _load_model(self, conditions: Conditions, dtype: Dtype) -> LanguageModel:
+        dtype = "float32" if dtype == "tf32" else dtype
+        key = conditions.model, conditions.revision, conditions.weight_processing, dtype
         if self._model is None or self._model[0] != key:
             self._model = None  # the last one's memory
-            dtype = "float32" if self._options.dtype == "tf32" else self._options.dtype
             model = LanguageModel.load(
                 conditions.model,
                 device=self._options.device,
@@ -99,7 +120,13 @@ class Preparation:
             self._model = key, model
         return self._model[1]
 
-    def _setting(self, conditions: Conditions, model: LanguageModel, tokens: TokenRows) -> Setting:
+    def _setting(
+        self,
+        conditions: Conditions,
+        model: LanguageModel,
+        precision: Precision,
+        tokens: TokenRows,
+    ) -> Setting:
         return Setting(
             model=model.name,
             model_fingerprint=model.fingerprint,
@@ -109,7 +136,8 @@ class Preparation:
             context_length=tokens.ids.shape[1],
             n_counted=int(tokens.counted.sum()),
             special_tokens=self._options.special_tokens,
-            dtype=self._options.dtype,
+            dtype=precision.dtype,
+            dtype_reason=precision.reason,
             metric_version=METRIC_VERSION,
             prepend_bos=conditions.prepend_bos,
             packing=self._options.packing,

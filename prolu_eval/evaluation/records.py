@@ -137,7 +137,7 @@ class Record:
 def _fingerprint(run: Run, checkpoint: dict[str, str], hook: str, setting: Setting) -> str:
     """The name of a measurement, from all that decides it."""
     # Where model and tokens lie, and how these were made, does not matter: what is in them does.
-    names = {"model", "tokens", "prepend_bos", "packing"}
+    names = {"model", "tokens", "prepend_bos", "packing", "dtype_reason"}
     parts = (*checkpoint.values(), run.part, hook, setting.model_dump_json(exclude=names))
     parts += (run.besides,) if run.besides else ()
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -18,6 +18,7 @@ from prolu_eval.evaluation.conditions import Conditions, conditions_of
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.precisions import choose
 from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
@@ -148,21 +149,20 @@ def _outcomes(
         except UsageError as error:
             yield _failed(item, error)
     preparation = Preparation(options)
-    with matrix_products(tf32=options.dtype == "tf32"):
-        for conditions in sorted(together):
-            runs = {run.name: run for run in together[conditions]}
-            try:
-                of_group = _of_one_group(
-                    conditions, list(runs.values()), preparation, options, progress
-                )
-                for outcome in of_group:
-                    del runs[outcome.name]
-                    yield outcome
-            except ResultsError:
-                raise
-            except ProluEvalError as error:
-                for run in runs.values():
-                    yield _failed(run, error)
+    for conditions in sorted(together):
+        runs = {run.name: run for run in together[conditions]}
+        try:
+            of_group = _of_one_group(
+                conditions, list(runs.values()), preparation, options, progress
+            )
+            for outcome in of_group:
+                del runs[outcome.name]
+                yield outcome
+        except ResultsError:
+            raise
+        except ProluEvalError as error:
+            for run in runs.values():
+                yield _failed(run, error)
 
 
 def _of_one_group(
@@ -173,8 +173,12 @@ def _of_one_group(
     progress: bool,
 ) -> Iterator[Outcome]:
     """What comes of each of the runs that are measured under the same conditions."""
-    with Progress(conditions.hook, "row", shown=progress) as shown:
-        prepared = preparation.prepare(conditions, shown.update)
+    precision = choose(conditions, runs, preparation, options, progress)
+    with (
+        matrix_products(tf32=precision.dtype == "tf32"),
+        Progress(conditions.hook, "row", shown=progress) as shown,
+    ):
+        prepared = preparation.prepare(conditions, precision, shown.update)
         if options.estimate_scale and any(run.needs_scale for run in runs):
             runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, conditions.hook, prepared.settings, options) for run in runs]
@@ -194,6 +198,7 @@ def _of_one_group(
                 if not missing:
                     return
                 assembly = Assembly(prepared, n)
+                assembly.warn_of_foreign_ids()
             shards = prepared.shards[:n]
             if options.shard is not None:
                 index, count = options.shard

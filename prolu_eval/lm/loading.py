@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prolu_eval.devices import default_device
 from prolu_eval.embedded import MODEL_PATH
 from prolu_eval.errors import ModelError, ProluEvalError
 from prolu_eval.lm.sites import bridge_over
@@ -54,7 +55,7 @@ def load_network(
     """
     place = str(MODEL_PATH) if name == EMBEDDED_MODEL else name
     local = _is_local(name, place)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     try:
         with quiet():
             network = _network(name, place, revision, dtype, device_map)

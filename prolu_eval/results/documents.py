@@ -115,6 +115,7 @@ def _native_config(run: Mapping[str, Any]) -> dict[str, Any]:
 NAMES_ONLY = {
     "model": "what the model is called or where it lies; model_fingerprint says what is in it",
     "tokens": "what the text is called or where it lies; tokens_fingerprint says what is in it",
+    "dtype_reason": "why the precision was chosen; dtype says which it is",
 }
 
 
@@ -123,7 +124,7 @@ class Setting(BaseModel):
 
     Results are comparable, and paired by sequence, if their settings agree in every field but
     those of :data:`NAMES_ONLY`, and their hook points too (:meth:`Result.comparison_key`). This is
-    the only definition of it.
+    the only definition of it. ``dtype_reason`` says why a precision was chosen that nobody named.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -141,6 +142,7 @@ class Setting(BaseModel):
     prepend_bos: bool = True
     packing: Literal["concatenate", "separate"] = "concatenate"
     weight_processing: Literal["none", "processed"] = "none"
+    dtype_reason: Line | None = None
 
     def comparison_key(self) -> str:
         """Equal for settings on which results are comparable, and for no others. 16 hex digits"""
