@@ -107,8 +107,7 @@ class Autoencoding:
         """
         x = activations.x.to(self.sae.W_dec.dtype)
         normalised = self.sae.normalise(x)
-        # The strongest examples need the active codes as lists.
-        fused = kernels.suit(x.device, x.dtype) and self.examples is None
+        fused = kernels.suit(x.device, x.dtype)
         z_hat = (self._fused if fused else self._eager)(normalised, activations, first_row)
         x_hat = normalised.restore(z_hat)
         compared = by_row(_compared(x, x_hat), activations.starts)
@@ -129,6 +128,7 @@ class Autoencoding:
         for start in range(0, len(normalised.z), size):
             chunk = slice(start, start + size)
             m = sae.pre_activation(normalised.z[chunk])
+            codes = None
             if not self._capacity:
                 codes = sae.activate(m)
                 slots = fused.dense(codes)
@@ -150,6 +150,14 @@ class Autoencoding:
                     features.largest,
                 )
             )
+            if self.examples is not None and activations.place is not None:
+                listed = fused.listed(slots) if codes is None else None
+                if listed is None:
+                    active = _active(sae.activate(m) if codes is None else codes)
+                else:
+                    active = _Active(*listed)
+                place = activations.place[chunk]
+                self.examples.add(active.feature, active.value, active.token, place)
         by_code = by_row(torch.cat(columns, 1), activations.starts)
         self.sums.add(CODE_COLUMNS, first_row, by_code)
         return torch.cat(z_hat)

@@ -271,6 +271,20 @@ def selected(m: Tensor, value: Tensor, feature: Tensor) -> Slots:
     return Slots(*slots, count, m, Thresholding())
 
 
+def listed(slots: Slots) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Tokens, features and values of the active codes, one token after another. [n_active] each
+
+    None if a token has more than there are slots, which the device is waited for to say.
+    """
+    n, capacity = slots.value.shape
+    if n and int(slots.n_active.max()) > capacity:
+        return None
+    slot = torch.arange(capacity, device=slots.value.device)
+    on = (slot < slots.n_active[:, None]) & (slots.value != 0)
+    token, place = on.nonzero(as_tuple=True)
+    return token, slots.feature[token, place].long(), slots.value[token, place]
+
+
 def decode(slots: Slots, W_dec: Tensor, b_dec: Tensor) -> Tensor:
     """Reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
     n, d_in = len(slots.n_active), W_dec.shape[1]

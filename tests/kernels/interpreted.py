@@ -139,6 +139,32 @@ def test_no_code_active_and_all_of_many(
     assert got[1][0].sum() == (0 if bias < 0 else 7 * 77)
 
 
+@pytest.mark.parametrize(
+    ("variant", "options", "capacity"),
+    [("relu", {}, 0), ("relu", {}, 1), ("relu", {}, 64), ("topk", {"k": 3}, 4)],
+)
+def test_examples(
+    monkeypatch: pytest.MonkeyPatch, variant: str, options: dict[str, Any], capacity: int
+) -> None:
+    """From slots, from codes read whole, and where a token has more codes than slots."""
+    activations = given([9, 4])._replace(place=torch.arange(13) + 40)
+
+    def strongest() -> dict[str, Any]:
+        sae = random_sae(variant, options, 2)
+        running = Autoencoding(sae, 2, CPU, sizes=Sizes(codes=150), n_examples=3)
+        running._capacity = capacity if kernels.suit(CPU, torch.float32) else None
+        running.reconstruct(activations, 0)
+        assert running.examples is not None
+        return running.examples.stored()
+
+    got = strongest()
+    eager(monkeypatch)
+    expected = strongest()
+    assert (expected["place"] >= 40).any()
+    assert (got["place"] == expected["place"]).all()
+    assert got["value"] == pytest.approx(expected["value"], rel=1e-5)
+
+
 def test_what_is_not_finite_stays_so() -> None:
     sae = random_sae("relu", {}, 0)
     activations = given([3])
