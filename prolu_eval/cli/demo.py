@@ -20,12 +20,12 @@ def demo(
     from prolu_eval.analysis import Question
     from prolu_eval.cli.frontier import evaluate_and_answer
     from prolu_eval.cli.sweep import train_and_print
-    from prolu_eval.devices import check_device
+    from prolu_eval.devices import devices_of
     from prolu_eval.errors import DONE
     from prolu_eval.evaluation import EvaluationOptions
     from prolu_eval.training import FOUR_SWEEPS, Settings, read_sweep_file
 
-    check_device(device)
+    devices_of(device)
     grid = read_sweep_file(FOUR_SWEEPS)
     if not quiet:
         runs = len(list(grid.plans()))

@@ -26,7 +26,11 @@ TextColumn = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, ... [default: cuda where there is one]")
+    str | None,
+    typer.Option(
+        help="cpu, cuda, ..., or several that share the work: cuda:0,cuda:1, or all [default: cuda "
+        "where there is one]"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]

@@ -83,14 +83,14 @@ def sweep(
     Options replace what the file says is shared among all sweeps. A sweep that was interrupted goes
     on from its last checkpoint when it is called again.
     """
-    from prolu_eval.devices import check_device
+    from prolu_eval.devices import devices_of
     from prolu_eval.training import EXAMPLE, FOUR_SWEEPS, Settings, read_sweep_file
     from prolu_eval.training.loggers import Logger, TensorBoard, WeightsAndBiases
 
     if example:
         typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
         return
-    check_device(device)
+    devices_of(device)
     grid = read_sweep_file(
         file or FOUR_SWEEPS,
         model=model,

@@ -81,6 +81,7 @@ def measure(
                     skipped(len(rows) * shard.n_skipped)
             outstanding = incomplete
             if outstanding:
+                skipped(0)  # others may have told of their work meanwhile
                 time.sleep(min(_POLL, time.monotonic() - started))
         for name, sae in loaded.items():
             yield Measured(by_name[name], sae)

@@ -245,7 +245,10 @@ class EvaluationOptions:
 
     device: Annotated[
         Name | None,
-        Field(description="cpu, cuda, ... [default: cuda where there is one]"),
+        Field(
+            description="cpu, cuda, ..., or several that share the work: cuda:0,cuda:1, or all "
+            "[default: cuda where there is one]"
+        ),
         Panel.PLACE,
     ] = None
     device_map: Annotated[

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prolu_eval.checkpoints import discover
-from prolu_eval.devices import check_device
+from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
+from prolu_eval.evaluation.company import Company, Rows, company_on
 from prolu_eval.evaluation.conditions import Conditions, conditions_of
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
@@ -75,16 +76,39 @@ def evaluate(
         UsageError: if the device is not there.
     """
     options = options or EvaluationOptions()
-    check_device(options.device)
-    found = _discover([Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
+    devices = devices_of(options.device)
+    if len(devices) > 1 and options.device_map is not None:
+        raise UsageError(
+            "--device-map", "spreads one model over what several processes share", "name one device"
+        )
+    roots = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    found = _discover([Path(root) for root in roots])
     if options.tokens is not None:
         check_source(options.tokens, options.text_column, "name other text with --tokens")
     _check_writable([item for item in found if isinstance(item, Run)], options.results)
     outcomes: dict[str, Outcome] = {}
-    for outcome in _outcomes(found, options, progress):
-        outcomes[outcome.name] = outcome
-        on_outcome(outcome)
+    with (
+        company_on(devices, roots, options) as company,
+        working_on(devices[0], threads_each(devices)),
+    ):
+        own = replace(options, device=devices[0])
+        for outcome in _outcomes(found, own, progress, company):
+            outcomes[outcome.name] = outcome
+            on_outcome(outcome)
     return [outcomes[item.name] for item in found]
+
+
+def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company) -> None:
+    """Help another process with its evaluation; what fails here is told by that one.
+
+    Args:
+        paths: as of the evaluation.
+        options: as of the evaluation, but for the device.
+        company: who works on it; it is told what was done.
+    """
+    for outcome in _outcomes(_discover([Path(path) for path in paths]), options, False, company):
+        if outcome.status == "ok" and company.tell is not None:
+            company.tell({"measured": outcome.name})
 
 
 def _discover(roots: list[Path]) -> list[Run | Broken]:
@@ -136,7 +160,7 @@ def _check_writable(runs: Sequence[Run], results: Path | None) -> None:
 
 
 def _outcomes(
-    found: Sequence[Run | Broken], options: EvaluationOptions, progress: bool
+    found: Sequence[Run | Broken], options: EvaluationOptions, progress: bool, company: Company
 ) -> Iterator[Outcome]:
     """What comes of each checkpoint, as soon as it is known."""
     together: dict[Conditions, list[Run]] = {}
@@ -149,11 +173,12 @@ def _outcomes(
         except UsageError as error:
             yield _failed(item, error)
     preparation = Preparation(options)
-    for conditions in sorted(together):
+    for group, conditions in enumerate(sorted(together)):
         runs = {run.name: run for run in together[conditions]}
         try:
+            own = list(runs.values())
             of_group = _of_one_group(
-                conditions, list(runs.values()), preparation, options, progress
+                group, conditions, own, preparation, options, progress, company
             )
             for outcome in of_group:
                 del runs[outcome.name]
@@ -166,11 +191,13 @@ def _outcomes(
 
 
 def _of_one_group(
+    group: int,
     conditions: Conditions,
     runs: Sequence[Run],
     preparation: Preparation,
     options: EvaluationOptions,
     progress: bool,
+    company: Company,
 ) -> Iterator[Outcome]:
     """What comes of each of the runs that are measured under the same conditions."""
     precision = choose(conditions, runs, preparation, options, progress)
@@ -178,7 +205,8 @@ def _of_one_group(
         matrix_products(tf32=precision.dtype == "tf32"),
         Progress(conditions.hook, "row", shown=progress) as shown,
     ):
-        prepared = preparation.prepare(conditions, precision, shown.update)
+        rows = Rows(shown, company, group)
+        prepared = preparation.prepare(conditions, precision, rows.update)
         if options.estimate_scale and any(run.needs_scale for run in runs):
             runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, conditions.hook, prepared.settings, options) for run in runs]
@@ -194,7 +222,8 @@ def _of_one_group(
                         missing.append(record)
                         continue
                     record.parts.remove()  # whoever stored the result may have been killed before
-                    yield _settled(record.run, "cached", result)
+                    by_helper = company.has_measured(record.run.name)
+                    yield _settled(record.run, "ok" if by_helper else "cached", result)
                 if not missing:
                     return
                 assembly = Assembly(prepared, n)
@@ -203,13 +232,21 @@ def _of_one_group(
             if options.shard is not None:
                 index, count = options.shard
                 shards = shards[index::count]
-            for item in measure(prepared.engine, missing, shards, shown.update):
-                match item:
-                    case Failed():
-                        records = [record for record in records if record is not item.record]
-                        yield _failed(item.record.run, item.error)
-                    case Measured() if now.last:
-                        yield _settled(item.record.run, "ok", assembly.result(item))
+            for share in company.shares(missing):
+                left = []
+                for record in share:
+                    if now.last and (result := record.result(n)) is not None:
+                        rows.skipped(sum(map(len, shards)))
+                        yield _settled(record.run, "ok", result)
+                    else:
+                        left.append(record)
+                for item in measure(prepared.engine, left, shards, rows.skipped):
+                    match item:
+                        case Failed():
+                            records = [record for record in records if record is not item.record]
+                            yield _failed(item.record.run, item.error)
+                        case Measured() if now.last:
+                            yield _settled(item.record.run, "ok", assembly.result(item))
 
 
 def _settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -> Outcome:

@@ -1,0 +1,126 @@
+"""Who works on an evaluation: this process, and helpers on further devices that share its work.
+
+All of them go through the same groups of runs. Each begins with a share of a group's runs of its
+own, and then does what the others have not come to yet; they share the work by what lies in the
+results' folders (:mod:`prolu_eval.evaluation.parts`), as processes do that know nothing of each
+other. So the one that was called has every result in the end, whatever becomes of the helpers.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from prolu_eval.devices import threads_each
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.processes import Helpers, Tell
+from prolu_eval.progress import Progress
+
+_T = TypeVar("_T")
+
+
+class Company:
+    """One of several processes that share an evaluation, and what the others have told it.
+
+    Args:
+        index: which of them this is; 0 is the one that was called.
+        count: how many there are.
+        tell: where a helper says what it did.
+        helpers: of the one that was called.
+    """
+
+    def __init__(
+        self,
+        index: int = 0,
+        count: int = 1,
+        *,
+        tell: Tell | None = None,
+        helpers: Helpers | None = None,
+    ) -> None:
+        self.tell = tell
+        self._index, self._count, self._helpers = index, count, helpers
+        self._rows: Counter[int] = Counter()
+        self._measured: set[str] = set()
+
+    def shares(self, items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+        """Items in shares, one for each process, this one's first."""
+        for i in range(self._count):
+            if share := items[(self._index + i) % self._count :: self._count]:
+                yield share
+
+    def has_measured(self, run: str) -> bool:
+        """Whether a helper has stored a result of a run."""
+        self._listen()
+        return run in self._measured
+
+    def rows(self, group: int) -> int:
+        """How many rows of a group the helpers have done."""
+        self._listen()
+        return self._rows[group]
+
+    def _listen(self) -> None:
+        for message in self._helpers.messages() if self._helpers is not None else ():
+            if "measured" in message:
+                self._measured.add(message["measured"])
+            else:
+                self._rows[message["group"]] += message["rows"]
+
+
+class Rows:
+    """Shows how many rows of a group are done, whoever did them.
+
+    Args:
+        shown: where.
+        company: who works on them.
+        group: the number of the group.
+    """
+
+    def __init__(self, shown: Progress, company: Company, group: int) -> None:
+        self._shown, self._company, self._group = shown, company, group
+        self._skipped = self._of_others = 0
+
+    def update(self, n: int) -> None:
+        """Count rows that this process has done."""
+        if self._company.tell is not None:
+            self._company.tell({"group": self._group, "rows": n})
+        self._shown.update(n + self._new_of_others())
+
+    def skipped(self, n: int) -> None:
+        """Count rows that were found to be done. A helper may have told of them before."""
+        self._skipped += n
+        if new := self._new_of_others():
+            self._shown.update(new)
+
+    def _new_of_others(self) -> int:
+        new = max(self._skipped, self._company.rows(self._group)) - self._of_others
+        self._of_others += new
+        return new
+
+
+@contextmanager
+def company_on(
+    devices: Sequence[str | None], paths: Sequence[str], options: EvaluationOptions
+) -> Iterator[Company]:
+    """This process and helpers on the devices after the first, until the block ends.
+
+    A helper that ended early is warned of: what it had begun was done without it.
+    """
+    whole = TypeAdapter(EvaluationOptions)
+    tasks = []
+    for index, device in enumerate(devices[1:], 1):
+        document = whole.dump_python(replace(options, device=device), mode="json")
+        place = {"index": index, "count": len(devices)}
+        tasks.append((str(device), {"paths": list(paths), "options": document, **place}))
+    with Helpers("prolu_eval.evaluation.helper", tasks, threads_each(devices)) as helpers:
+        yield Company(0, len(devices), helpers=helpers)
+        for helper in helpers.running:
+            if reason := helper.failure():
+                logging.getLogger(__name__).warning(
+                    "The process on %s ended early (%s); its work was done by the others.",
+                    helper.device,
+                    reason,
+                )
