@@ -39,9 +39,10 @@ Title = Annotated[str, typer.Option(help="Title of the page.")]
 Static = Annotated[
     Path | None, typer.Option(help="Write the figures into this folder too, for papers.")
 ]
-Format = Annotated[str, typer.Option("--format", help="Of --static: svg or png.")]
+Format = Annotated[str, typer.Option("--format", help="Of --static: pdf, svg or png.")]
 Width = Annotated[float, typer.Option(help="Of --static: inches; a column is 3.25.")]
 FontSize = Annotated[float, typer.Option(help="Of --static: points.")]
+Font = Annotated[str, typer.Option(help="Of --static: a family.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Write it again whenever results arrive.")]
 
 # Seconds between two looks at the folders, and between two loads of a watched page.
@@ -64,6 +65,7 @@ def report(
     kind: Format = "svg",
     width: Width = 6.75,
     font_size: FontSize = 8.0,
+    font: Font = "sans-serif",
     watch: Watch = False,
     as_json: options.Json = False,
 ) -> None:
@@ -83,7 +85,7 @@ def report(
         _watch(runs, path, question, title, tokens)
         return
     answers = render(runs, path, question, title, tokens=tokens)
-    figures = None if static is None else _figures(path, static, kind, width, font_size)
+    figures = None if static is None else _figures(path, static, kind, width, font_size, font)
     if as_json:
         _print_json(answers, question, path, figures)
         return
@@ -92,10 +94,12 @@ def report(
         say(f"Figures: {len(figures)} in {static}")
 
 
-def _figures(page: Path, folder: Path, kind: str, width: float, font_size: float) -> list[Path]:
+def _figures(
+    page: Path, folder: Path, kind: str, width: float, font_size: float, font: str
+) -> list[Path]:
     from prolu_eval.render.static import write_figures
 
-    return write_figures(page, folder, kind, width=width, font_size=font_size)
+    return write_figures(page, folder, kind, width=width, font_size=font_size, font=font)
 
 
 def _print_json(

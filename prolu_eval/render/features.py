@@ -1,6 +1,7 @@
 """Views of single features: histograms of every run, and whole tables of as many as fit a page."""
 
 import base64
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,26 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from prolu_eval.analysis import Group
-from prolu_eval.results import Result
+from prolu_eval.results import Examples, Result
 
 Array = NDArray[Any]
 
 N_BINS = 48
 # Numbers that a page may carry: whole per-feature tables, training histories, response curves.
 TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 300_000, 250_000, 80_000
-_STEPS = 25
+TRAINING_BUDGET, EXAMPLE_BUDGET = 250_000, 500_000
+_STEPS, _TRAINING_STEPS = 25, 40
+# Tokens of examples that one run may fill, and the fewest examples of a feature that are shown.
+_OF_ONE_RUN, _FEWEST = 100_000, 3
+
+# What is logged while a run trains, by its name in the history.
+LOGGED = {
+    "loss": "loss",
+    "l0": "L0 (features)",
+    "explained_variance": "explained variance",
+    "dead_fraction": "fraction of dead features",
+    "bias_negative_fraction": "fraction of negative biases",
+}
 
 # Per-feature arrays: title, unit, whether a logarithm is taken, and how to read it.
 ARRAYS = {
@@ -66,8 +79,10 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
             for name, bounds in edges.items()
         },
         "tables": _within(group, important, TABLE_BUDGET, _table),
+        "training": _within(group, important, TRAINING_BUDGET, _training),
         "histories": _within(group, important, HISTORY_BUDGET, _history),
         "curves": _within(group, important, CURVE_BUDGET, _curves),
+        "examples": _within(group, important, EXAMPLE_BUDGET, _examples),
     }
 
 
@@ -146,23 +161,71 @@ def _curves(result: Result) -> tuple[int, Any]:
     return relative.size, detail if kept.any() else None
 
 
+def _logged(result: Result) -> dict[str, Array]:
+    """What was logged while a run trained; nothing if that is not there or damaged."""
+    path = history_file(result)
+    try:
+        return {} if path is None else load_file(path)
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _training(result: Result) -> tuple[int, Any]:
+    """Curves of training, at up to 40 logged steps."""
+    logged = _logged(result)
+    names = [name for name in LOGGED if name in logged]
+    if "step" not in logged or not names:
+        return 0, None
+    chosen = _spread(len(logged["step"]), _TRAINING_STEPS)
+    curves = {name: [_short(v) for v in logged[name][chosen].tolist()] for name in names}
+    steps = logged["step"][chosen].astype(int).tolist()
+    return len(steps) * (len(names) + 1), {"step": steps, **curves}
+
+
+def _spread(length: int, most: int) -> Array:
+    return np.unique(np.linspace(0, length - 1, most).round().astype(int))
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
 def _history(result: Result) -> tuple[int, Any]:
     """Histograms of the biases in training units, at up to 25 logged steps."""
-    path = history_file(result)
-    if path is None:
+    logged = _logged(result)
+    if not {"bias_histogram", "bias_edges", "step"} <= logged.keys():
         return 0, None
-    try:
-        logged = load_file(path)
-        counts, edges = logged["bias_histogram"], logged["bias_edges"]
-        steps = logged["step"]
-    except (OSError, KeyError, SafetensorError):
-        return 0, None
-    chosen = np.unique(np.linspace(0, len(steps) - 1, _STEPS).round().astype(int))
-    return counts[chosen].size, {
-        "steps": steps[chosen].astype(int).tolist(),
-        "edges": np.round(edges.astype(float), 4).tolist(),
-        "counts": counts[chosen].tolist(),
+    chosen = _spread(len(logged["step"]), _STEPS)
+    counts = logged["bias_histogram"][chosen]
+    return counts.size, {
+        "steps": logged["step"][chosen].astype(int).tolist(),
+        "edges": np.round(logged["bias_edges"].astype(float), 4).tolist(),
+        "counts": counts.tolist(),
     }
+
+
+def _examples(result: Result) -> tuple[int, Any]:
+    """Strongest examples, as many of each feature as fit, of those that fire most often.
+
+    Returns:
+        By feature a list of examples, each its activation, the text before, the token, and the text
+        after it.
+    """
+    found = Examples.of(result)
+    if found is None:
+        return 0, None
+    rate = result.per_feature()["firing_rate"]
+    alive = [int(feature) for feature in np.argsort(-rate, kind="stable") if rate[feature] > 0]
+    width = found.width
+    each = max(_FEWEST, min(found.most, _OF_ONE_RUN // (width * max(1, len(alive)))))
+    texts = {
+        feature: [
+            [_short(e.activation), "".join(e.before), e.token, "".join(e.after)]
+            for e in found.strongest(feature)[:each]
+        ]
+        for feature in alive[: _OF_ONE_RUN // (width * each)]
+    }
+    return width * sum(map(len, texts.values())), texts or None
 
 
 def history_file(result: Result) -> Path | None:

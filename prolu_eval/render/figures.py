@@ -32,6 +32,11 @@ def axis_title(key: str) -> str:
     return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
 
 
+def has_all(group: Group, *columns: str) -> bool:
+    """Whether a group has a number in each of some columns."""
+    return all(c in group.table and group.table[c].notna().any() for c in columns)
+
+
 @dataclass(frozen=True)
 class View:
     """A figure of runs over two columns.
@@ -211,20 +216,23 @@ def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) ->
 
 
 def _scale(table: pd.DataFrame, key: str, view: View) -> dict[str, Any]:
-    """An axis: logarithmic with the ticks that people read, or from zero where nothing is below."""
+    """An axis: logarithmic with the ticks that people read, or from zero where that is the best."""
     values = table[key].dropna().to_numpy(float)
     lows = table[f"{key}_low"].dropna().to_numpy(float) if f"{key}_low" in table else values
     wanted = key in ("l0", "coefficient") or (view.frontier and METRICS[key].direction == "min")
     if wanted and len(values) and values.min() > 0 and lows.min(initial=np.inf) > 0:
         return {"type": "log", **_ticks(values.min(), values.max())}
-    positive = len(values) > 0 and values.min() >= 0
-    return {"type": "linear", "rangemode": "tozero" if positive else "normal"}
+    less_is_better = key == "coefficient" or METRICS[key].direction == "min"
+    from_zero = less_is_better and len(values) > 0 and values.min() >= 0
+    return {"type": "linear", "rangemode": "tozero" if from_zero else "normal"}
 
 
 def _ticks(low: float, high: float) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 times powers of ten, or at powers alone where those are many."""
+    """Ticks at 1, 2 and 5 times powers of ten; at powers alone of many, at more within few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(powers) <= 5 else (1,)
+    steps: tuple[float, ...] = (1, 2, 5) if len(powers) <= 5 else (1,)
+    if high < 5 * low:
+        steps = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     values = [float(f"{step}e{power}") for power in powers for step in steps]
     return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
 

@@ -21,7 +21,7 @@ class Look(NamedTuple):
     dash: str
 
 
-_ALL = tuple(Look(COLOURS[(i + i // 8) % 8], SYMBOLS[i % 8], DASHES[i // 8 % 4]) for i in range(64))
+ALL = tuple(Look(COLOURS[(i + i // 8) % 8], SYMBOLS[i % 8], DASHES[i // 8 % 4]) for i in range(64))
 # Places in the list above, of variants as labels name them.
 _KNOWN = {
     "prolu/ste+l1": 0, "relu+l1": 1, "prolu/relu+l1": 2, "relu+sqrt_l1": 3, "topk": 4,
@@ -40,8 +40,8 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
         place = _KNOWN.get(label)
         if place is None:
             place = len(_KNOWN) + hashlib.sha256(label.encode()).digest()[0] % 56
-        while place in taken and len(taken) < len(_ALL):
-            place = (place + 1) % len(_ALL)
+        while place in taken and len(taken) < len(ALL):
+            place = (place + 1) % len(ALL)
         taken.add(place)
-        found[label] = _ALL[place]
+        found[label] = ALL[place]
     return found

@@ -14,17 +14,17 @@ from prolu_eval.analysis import (
     n_replicates,
     ratios,
     resample,
-    slack,
     statement,
 )
-from prolu_eval.analysis.slack import PROXY, TARGET
 from prolu_eval.analysis.statement import at_budgets
+from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.environment import plotly_library, rendered
-from prolu_eval.render.features import ARRAYS
-from prolu_eval.render.figures import TOPICS, VIEWS
+from prolu_eval.render.explorer import explorer_document
+from prolu_eval.render.features import ARRAYS, LOGGED
+from prolu_eval.render.figures import TOPICS, VIEWS, has_all
 from prolu_eval.render.looks import Look, looks
-from prolu_eval.render.page_document import TABLE, environments, group_document, has_all
+from prolu_eval.render.page_document import TABLE, constants, environments, group_document
 from prolu_eval.render.tables import (
     Table,
     budget_tables,
@@ -61,7 +61,10 @@ def write_report(
     """
     styles = looks([label for answer in answers for label in answer.group.labels])
     parts = [_part(answer, styles, i) for i, answer in enumerate(answers)]
+    explorer = explorer_document([answer.group for answer in answers])
     data = {
+        "explorer": explorer,
+        "logged": LOGGED,
         "groups": [part.pop("document") for part in parts],
         "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
         "table": TABLE,
@@ -78,10 +81,19 @@ def write_report(
         metrics=METRICS,
         topic_titles=TOPICS,
         arrays=ARRAYS,
+        explorer=explorer,
+        named=_named,
+        logged=LOGGED,
+        keys=answers[0].details.keys,
         plotly=plotly_library(),
     )
     write_atomically(path, page.encode())
     return path
+
+
+def _named(parts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Keys and titles of what can be chosen."""
+    return [(key, part["title"]) for key, part in parts.items()]
 
 
 def _part(part: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
@@ -112,6 +124,7 @@ def _part(part: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any
             topic: [view for view in document["views"][1:] if view["topic"] == topic]
             for topic in TOPICS
         },
+        "constant": {topic: _constant(group, topic) for topic in TOPICS},
         "statements": {f"{a.keys[0]}-{a.keys[1]}": statement(a) for a in others.values()}
         | {
             f"l0-{key}": " ".join(map(str, ratios(group, key, "l0", labels, replicates)))
@@ -123,15 +136,25 @@ def _part(part: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any
             (title, stretch.sentence, variant_table(stretch.details))
             for title, stretch in part.splits.items()
         ],
-        "slack": slack(group) if has_all(group, *TARGET, *PROXY) else None,
         "styles": document["styles"],
-        "counts": {name: len(features[name]) for name in ("tables", "histories", "curves")},
+        "counts": {"training": len(features["training"])},
+        "logged": [k for k in LOGGED if any(k in run for run in features["training"].values())],
         "histograms": list(features["histograms"]),
         "n_runs": len(group.results),
         "setting": group.results[0].setting.model_dump(),
         "environments": environments(group),
         "document": document,
     }
+
+
+def _constant(group: Group, topic: str) -> str:
+    """What there is to say of metrics of a topic that are the same for every run."""
+    keys = {view.y for view in VIEWS if view.topic == topic}
+    same = {key: value for key, value in constants(group).items() if key in keys}
+    told = (
+        f"{METRICS[key].title} is {number(value)} for every run." for key, value in same.items()
+    )
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in told)
 
 
 def _first_sentence(answer: Answer) -> str:

@@ -10,11 +10,14 @@ import pandas as pd
 
 from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
 from prolu_eval.metrics import METRICS
+from prolu_eval.render.explorer import DIMENSIONS, of_runs
 from prolu_eval.render.features import features_document
-from prolu_eval.render.figures import VIEWS, View, axis_title, figure_document
+from prolu_eval.render.figures import VIEWS, View, axis_title, figure_document, has_all
 from prolu_eval.render.looks import Look
+from prolu_eval.results import Result
 
 _COLUMNS = ("name", "label", "coefficient", "seed", "format", "path", "fingerprint")
+_OF_RUN = tuple(key for key in DIMENSIONS if key not in (*_COLUMNS, "evaluation"))
 # Metrics of the table of runs; the details of a run have them all.
 TABLE = (
     "l0", "ce_degradation", "ce_recovered_zero", "kl", "explained_variance", "mse", "l1", "sqrt_l1",
@@ -38,18 +41,26 @@ def group_document(
         others: their frontiers over other objectives, by these.
         identity: begins the ids of the group's sections.
         styles: how variants look on the page; by default, as in any other report.
+
+    Returns:
+        The document; ``best`` are the rows of one run a variant, the one whose details come first.
     """
     views = figure_views(group, answer.keys)
     answers = {answer.keys: answer, **others}
+    order = importance(group, answer)
+    best: dict[str, int] = {}
+    for row in order:
+        best.setdefault(group.table["label"][row], row)
     return {
         "id": identity,
+        "best": list(best.values()),
         "title": group.title,
         "keys": answer.keys,
         "runs": runs_document(group, answer),
         "views": [
             view_document(group, view, answers.get((view.x, view.y)), styles) for view in views
         ],
-        "features": features_document(group, importance(group, answer)),
+        "features": features_document(group, order),
     }
 
 
@@ -61,13 +72,22 @@ def figure_views(group: Group, keys: tuple[str, ...]) -> list[View]:
     known = {(view.x, view.y): view for view in VIEWS if view.frontier}
     asked = {pair: known.get(pair) or View(*pair, "frontiers", reading, frontier=True)
              for pair in combinations(keys, 2)}  # fmt: skip
-    views = [*asked.values(), *(view for view in VIEWS if (view.x, view.y) not in asked)]
-    return [view for view in views if has_all(group, view.x, view.y)]
+    same = constants(group)
+    others = (v for v in VIEWS if (v.x, v.y) not in asked and v.y not in same)
+    return [view for view in (*asked.values(), *others) if has_all(group, view.x, view.y)]
 
 
-def has_all(group: Group, *columns: str) -> bool:
-    """Whether a group has a number in each of some columns."""
-    return all(c in group.table and group.table[c].notna().any() for c in columns)
+def constants(group: Group) -> dict[str, float]:
+    """Metrics that are the same for each of several runs, so that a figure would show nothing.
+
+    A dead fraction of 0 or a share of negative biases of 1 is an answer in a word.
+    """
+    if len(group.results) < 2:
+        return {}
+    columns = {view.y: group.table[view.y] for view in VIEWS if has_all(group, view.y)}
+    return {
+        key: float(c.iloc[0]) for key, c in columns.items() if c.notna().all() and c.nunique() == 1
+    }
 
 
 def importance(group: Group, answer: Frontier) -> list[int]:
@@ -86,10 +106,21 @@ def importance(group: Group, answer: Frontier) -> list[int]:
 
 
 def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
-    """Columns of the table of runs: what they are, their metrics, their place."""
+    """Columns of the table of runs: what they are, their settings, their metrics, their place.
+
+    ``configuration`` is equal for trainings that differ in the seed alone.
+    """
     table = group.table
+    shared, own = settings(group)
+    configuration = np.empty(len(table), int)
+    for i, rows in enumerate(group.configurations):
+        configuration[rows] = i
     return {
         **{column: _plain(table[column]) for column in _COLUMNS},
+        **{key: of_runs(group, key) for key in _OF_RUN},
+        "shared_settings": shared,
+        "settings": own,
+        "configuration": configuration.tolist(),
         "on_frontier": table["name"].isin(answer.frontier).tolist(),
         "membership": [rounded(answer.membership.get(name, math.nan)) for name in table["name"]],
         "metrics": {
@@ -101,6 +132,36 @@ def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
             if key in table
         },
     }
+
+
+def settings(group: Group) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """What is known of how runs were trained, as text: what all share, and the rest of each."""
+    told = [
+        {_words(name): _text(value) for name, value in _settings(result).items()}
+        for result in group.results
+    ]
+    shared = dict(set(told[0].items()).intersection(*(own.items() for own in told)))
+    shared = {name: text for name, text in told[0].items() if name in shared}
+    return shared, [{n: text for n, text in own.items() if n not in shared} for own in told]
+
+
+def _settings(result: Result) -> dict[str, Any]:
+    run = result.run
+    about = {k: v for k, v in run.provenance.items() if isinstance(v, str | int | float)}
+    config = run.provenance.get("config")
+    native = config if run.format == "native" and isinstance(config, dict) else {}
+    ran = {"seed": run.seed, **about, "not converged": native.get("not_converged")}
+    known = {**run.configuration, **ran}
+    left_out = ("label", "format", "training.hook", "training.d_sae")
+    return {k: v for k, v in known.items() if v is not None and k not in left_out}
+
+
+def _words(name: str) -> str:
+    return name.removeprefix("training.").removeprefix("options.").replace("_", " ")
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:

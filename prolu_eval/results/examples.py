@@ -58,6 +58,11 @@ class Examples:
         """How many examples a feature has at most."""
         return int(self._arrays["activation"].shape[1])
 
+    @property
+    def width(self) -> int:
+        """How many tokens an example has with its context."""
+        return int(self._arrays["context"].shape[1])
+
     def strongest(self, feature: int) -> list[Example]:
         """The examples of a feature, strongest first; none if it is dead."""
         index = self._arrays["index"][feature]

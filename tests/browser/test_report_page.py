@@ -13,7 +13,14 @@ from prolu_eval.render.figures import VIEWS
 from prolu_eval.render.page import write_report
 from prolu_eval.results import Result, select
 from tests.helpers.browser import EVERYWHERE, has_asked_colours, opened_page, violations
-from tests.helpers.made_results import drawn, result, setting, with_features, write_sweep
+from tests.helpers.made_results import (
+    drawn,
+    result,
+    setting,
+    with_examples,
+    with_features,
+    write_sweep,
+)
 
 EVIL = """<script>window.hacked = 1</script> <b>"bold"</b> 'é' <img src=x onerror="hacked=2">"""
 LABELS = {"relu+l1": 1.0, "prolu/ste+l1": 0.6, EVIL: 0.8}
@@ -25,13 +32,19 @@ DATA = f"document.getElementById('{MAIN}-plot').data"
 def swept() -> list[Result]:
     rng = np.random.default_rng(0)
     results = [
-        with_features(drawn(f"{label}-{i}", label, rng, l0, 3 / l0 * factor), rng)
+        with_examples(
+            with_features(drawn(f"{label}-{i}", label, rng, l0, 3 / l0 * factor), rng), EVIL, rng
+        )
         for label, factor in LABELS.items()
         for i, l0 in enumerate(L0)
     ]
     return [
         made.model_copy(
-            update={"run": made.run.model_copy(update={"coefficient": 0.1 * (i % 4 + 1)})}
+            update={
+                "run": made.run.model_copy(
+                    update={"coefficient": 0.1 * (i % 4 + 1), "d_sae": 64 << (i % 2)}
+                )
+            }
         )
         for i, made in enumerate(results)
     ]
@@ -68,12 +81,14 @@ def page(request: pytest.FixtureRequest, browser: Any, page_path: Path) -> Itera
 def test_every_figure_draws_its_data(shown: Any) -> None:
     plots = shown.locator(".plot")
     ids = plots.evaluate_all("plots => plots.map(p => p.id.replace('-plot', ''))")
-    views = [f"g0-{view.x}-{view.y}" for view in VIEWS]
-    assert ids[: len(VIEWS)] == views
-    features = ["g0-distributions", "g0-training", "g0-curves"]
-    apart = ["g1-l0-ce_degradation", "g1-distributions", "g1-training"]
-    assert ids[len(VIEWS) :] == features + apart
-    for i in range(plots.count()):
+    answers = [MAIN, "g1-l0-ce_degradation", "explorer"]
+    views = [f"g0-{view.x}-{view.y}" for view in VIEWS[1:]]
+    features = [
+        f"{group}-{name}" for group in ("g0", "g1") for name in ("training", "distributions")
+    ]
+    run = [f"run-{name}" for name in ("training", "biases", "histogram", "curves")]
+    assert ids == [*answers, *views, *features, *run]
+    for i in range(len(ids) - len(run)):
         paths = plots.nth(i).locator(".scatterlayer .trace path")
         assert paths.count() >= 1, plots.nth(i).get_attribute("id")
     assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -104,23 +119,60 @@ def test_names_appear_as_text_and_run_nothing(shown: Any) -> None:
 
 def test_axe_finds_no_violation(shown: Any) -> None:
     assert violations(shown) == []
+    shown.locator("#g0-runs-table tbody button").nth(3).click()
+    shown.locator("#run-features-table tbody button").first.click()
+    assert violations(shown) == []
+    assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shown.locator("#details-close").click()
 
 
-def test_choosing_a_variant_makes_it_stand_out_everywhere(page: Any) -> None:
-    button = page.locator("#variants button", has_text="prolu/ste+l1")
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
-    markers = f"{DATA}.filter(t => t.mode === 'markers')"
-    faint = f"Object.fromEntries({markers}.map(t => [t.name, t.opacity]))"
+STRENGTHS = f"""Object.fromEntries({DATA}.filter(t => t.mode === 'markers' && t.legendgroup)
+  .map(t => [t.name, t.opacity]))"""
+
+
+def strengths(page: Any, expected: dict[str, float]) -> None:
+    """The main figure comes to show variants so; others are not looked at."""
     page.locator(f"#{MAIN}-plot").scroll_into_view_if_needed()
-    page.wait_for_function(f"{faint}['relu+l1'] === 0.12")
-    assert page.evaluate(faint)["prolu/ste+l1"] == 1
+    page.wait_for_function(
+        f"expected => Object.entries(expected).every(([l, s]) => {STRENGTHS}[l] === s)",
+        arg=expected,
+    )
+
+
+def test_several_variants_can_be_chosen_and_everything_agrees(page: Any) -> None:
+    buttons = {
+        label: page.locator("#variants button", has_text=label)
+        for label in ("prolu/ste+l1", "relu+l1")
+    }
+    buttons["prolu/ste+l1"].click()
+    assert buttons["prolu/ste+l1"].get_attribute("aria-pressed") == "true"
+    strengths(page, {"relu+l1": 0.12, "prolu/ste+l1": 1})
     assert page.locator("#g0-runs-table tbody tr").count() == 4
     assert page.locator("#g0-distributions select[data-variant]").input_value() == "prolu/ste+l1"
+    buttons["relu+l1"].click()
+    strengths(page, {"relu+l1": 1, "prolu/ste+l1": 1})
+    assert page.locator("#g0-runs-table tbody tr").count() == 8
+    chosen = page.locator("#g0 .areas tr.chosen").evaluate_all("rs => rs.map(r => r.dataset.label)")
+    assert sorted(chosen) == ["prolu/ste+l1", "relu+l1"]
+    page.evaluate("Choice.run({ group: Page.groups[0], row: 0 })")
+    assert page.evaluate(f"{DATA}.at(-1).name") == "chosen run"
+    buttons["prolu/ste+l1"].click()
+    label = page.evaluate("Page.groups[0].runs.label[0]")
+    assert page.evaluate("Choice.runs.length") == (label != "prolu/ste+l1"), "no ring around it"
     page.locator("#clear").click()
     assert page.locator("#g0-runs-table tbody tr").count() == 13
-    page.locator(f"#{MAIN}-plot").scroll_into_view_if_needed()
-    page.wait_for_function(f"{faint}['relu+l1'] === 1")
+    strengths(page, {"relu+l1": 1, "prolu/ste+l1": 1})
+    assert page.locator("#clear").is_hidden()
+
+
+def test_the_legend_chooses_as_the_buttons_do(page: Any) -> None:
+    page.locator("#explorer-plot").scroll_into_view_if_needed()
+    entry = page.locator("#explorer-plot .traces", has_text="relu+l1").last
+    entry.locator(".legendtoggle").click(force=True)
+    button = page.locator("#variants button", has_text="relu+l1").last
+    page.wait_for_function("Choice.labels.has('relu+l1')")
+    assert button.get_attribute("aria-pressed") == "true"
+    strengths(page, {"relu+l1": 1, "prolu/ste+l1": 0.12})
 
 
 def test_a_click_on_a_point_opens_its_run(page: Any) -> None:
@@ -130,17 +182,189 @@ def test_a_click_on_a_point_opens_its_run(page: Any) -> None:
     assert name in {f"{label}-{i}" for label in ("relu+l1", "prolu/ste+l1") for i in range(4)} or (
         "hacked" in name
     )
-    facts = page.locator("#details-body").inner_text()
-    assert "CE degradation" in facts
+    assert "CE degradation" in page.locator("#run-metrics-table").inner_text()
     chosen = page.evaluate(f"{DATA}.at(-1)")
     assert chosen["name"] == "chosen run"
     assert len(chosen["x"]) == 1
-    assert (
-        page.locator("#g0-curves select").evaluate("s => s.selectedOptions[0].text").split()
-        == name.split()
-    )
     page.keyboard.press("Escape")
     assert not page.locator("#details").is_visible()
+    assert page.evaluate("Choice.runs.length") == 0
+
+
+def open_run(page: Any, name: str) -> None:
+    page.locator("#g0-runs-table tbody button", has_text=name).click()
+    assert page.locator("#details-title").inner_text() == name
+
+
+def test_a_run_s_page_has_everything_of_it(page: Any, tmp_path: Path) -> None:
+    open_run(page, "relu+l1-3")
+    made = next(made for made in swept() if made.run.name == "relu+l1-3")
+    metrics = page.locator("#run-metrics-table")
+    shown = metrics.locator("tr", has_text="CE degradation").inner_text()
+    value = made.metrics["ce_degradation"].value
+    assert value is not None
+    assert f"{value:.4g}" in shown
+    assert "[" in shown
+    page.locator("#details summary").click()
+    settings = page.locator("#run-settings-table").inner_text()
+    assert "dictionary size" in settings or "d sae" in settings
+    assert made.fingerprint in settings
+    for part in ("training", "biases", "histogram", "curves"):
+        page.locator(f"#run-{part}").scroll_into_view_if_needed()
+        page.wait_for_function(f"document.getElementById('run-{part}-plot').data?.length > 0")
+    loss = page.evaluate("document.getElementById('run-training-plot').data[0]")
+    assert (loss["y"][0], loss["y"][-1], loss["x"][-1]) == (100, 1, 1960)
+    page.locator("#run-step").fill("0")
+    name = "document.getElementById('run-biases-plot').data?.[1].name"
+    page.wait_for_function(f"{name} === 'step 0'")
+    page.locator("#run-array").select_option("firing_rate")
+    page.wait_for_function(
+        "document.getElementById('run-histogram-plot').layout.xaxis.type === 'log'"
+    )
+    rows = downloaded(page, "#run-curves [data-figure-csv]", tmp_path)
+    assert {row["line"] for row in rows} == {"through the origin", "relu+l1-3"}
+
+
+def test_features_are_found_sorted_and_shown_where_they_are_strongest(
+    page: Any, tmp_path: Path
+) -> None:
+    open_run(page, "relu+l1-3")
+    section = page.locator("#run-table")
+    rows = section.locator("tbody tr")
+    assert rows.count() == 64
+    rates = [float(text) for text in section.locator("tbody td:nth-child(2)").all_inner_texts()]
+    assert rates == sorted(rates, reverse=True)
+    section.locator("tbody button").first.click()
+    examples = section.locator("#run-examples li")
+    assert examples.count() == 3
+    values = [float(text) for text in examples.locator("output").all_inner_texts()]
+    assert values == sorted(values, reverse=True)
+    assert examples.locator("mark").count() == 3
+    assert "<script>" in examples.first.inner_text()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("img").count() == 0
+    section.locator("[id=run-find]").fill("dead")
+    assert rows.count() == rates.count(0)
+    assert section.locator("tbody button").count() == 0, "dead features have no examples"
+    section.locator("[id=run-find]").fill("7")
+    assert section.locator("tbody td:first-child").all_inner_texts() == ["7"]
+    section.locator("[id=run-find]").fill("dense")
+    n_dense = sum(rate > 0.1 for rate in rates)
+    assert len(downloaded(page, "#run-features-csv", tmp_path)) == n_dense
+
+
+def test_several_runs_are_shown_side_by_side(page: Any) -> None:
+    for name in ("relu+l1-1", "prolu/ste+l1-2"):
+        box = page.get_by_label(f"choose {name} too")
+        box.focus()
+        page.keyboard.press("Space")
+        assert page.evaluate("document.activeElement.ariaLabel") == f"choose {name} too"
+    page.locator("#show-runs").click()
+    heads = page.locator("#run-metrics-table thead th").all_inner_texts()
+    assert heads == ["relu+l1-1", "prolu/ste+l1-2"]
+    page.locator("#run-histogram").scroll_into_view_if_needed()
+    plot = "document.getElementById('run-histogram-plot')"
+    page.wait_for_function(f"{plot}.data?.length === 2")
+    looks = page.evaluate(f"{plot}.data.map(t => t.line.color + t.line.dash)")
+    assert len(set(looks)) == 2
+    page.locator("#run-which").select_option(label="prolu/ste+l1-2")
+    assert page.locator("#run-features-table tbody tr").count() == 64
+    page.locator("#details-close").click()
+    assert page.locator("#show-runs").is_hidden()
+
+
+EXPLORED = "document.getElementById('explorer-plot')"
+
+
+def test_any_two_metrics_of_some_runs_are_drawn_as_asked(page: Any, tmp_path: Path) -> None:
+    form = page.locator("#explorer-form")
+    page.locator("#explorer-plot").scroll_into_view_if_needed()
+    form.locator("[name=x]").select_option("l1")
+    form.locator("[name=y]").select_option("explained_variance")
+    form.locator("[name=panels]").select_option("d_sae")
+    form.locator("[name=colour]").select_option("kl")
+    form.locator("[name=join]").select_option("all")
+    form.locator("[name=points]").select_option("alone")
+    form.locator("summary").click()
+    form.locator("[name=label][value='relu+l1']").check()
+    form.locator("[name=evaluation]").first.check()
+    page.wait_for_function(f"{EXPLORED}.layout.coloraxis !== undefined")
+    data = page.evaluate(f"{EXPLORED}.data")
+    points = {t["xaxis"]: t for t in data if t["mode"] == "markers"}
+    own = [made for made in swept() if made.run.label == "relu+l1"]
+    for axis, d_sae in (("x", 64), ("x2", 128)):
+        runs = [made for made in own if made.run.d_sae == d_sae]
+        for part, key in (("x", "l1"), ("y", "explained_variance")):
+            expected = [made.metrics[key].value for made in runs]
+            assert points[axis][part] == pytest.approx(expected, rel=1e-5)
+        colours = points[axis]["marker"]["color"]
+        assert colours == pytest.approx([made.metrics["kl"].value for made in runs], rel=1e-5)
+        assert "error_x" not in points[axis]
+    assert page.evaluate(f"{EXPLORED}.layout.yaxis2.matches") == "y"
+    titles = page.evaluate(f"{EXPLORED}.layout.annotations.map(a => a.text)")
+    assert titles == ["64", "128"]
+    assert page.locator("#explorer-count").inner_text().startswith("4 of 14 runs")
+    rows = downloaded(page, "#explorer-csv", tmp_path)
+    assert len(rows) == 4
+    assert {"name", "label", "d_sae", "l1", "explained_variance", "kl"} <= rows[0].keys()
+
+
+def test_lines_of_the_explorer_are_those_of_the_figures(page: Any) -> None:
+    """Frontiers of variants, over preset metrics of which one is better large and one small."""
+    page.locator("#explorer-plot").scroll_into_view_if_needed()
+    preset = page.locator("#explorer-preset")
+    for title, view in (
+        ("CE degradation against L0", "l0-ce_degradation"),
+        ("Explained variance against L0", "l0-explained_variance"),
+        ("L1 against L0", "l0-l1"),
+    ):
+        preset.select_option(label=title)
+        built = page.evaluate(
+            f"Page.groups[0].views.find(v => v.id === '{view}').figure.data"
+            ".filter(t => t.meta === 'line').map(t => t.x)"
+        )
+        page.wait_for_function(f"{EXPLORED}.data.some(t => t.mode === 'lines')")
+        drawn_ = page.evaluate(
+            f"{EXPLORED}.data.filter(t => t.mode === 'lines' && t.xaxis === 'x').map(t => t.x)"
+        )
+        assert sorted(map(tuple, drawn_)) == [
+            pytest.approx(line, rel=1e-4) for line in sorted(map(tuple, filter(len, built)))
+        ]
+
+
+def test_the_address_keeps_what_is_chosen(page: Any, page_path: Path) -> None:
+    form = page.locator("#explorer-form")
+    form.locator("[name=y]").select_option("mse")
+    form.locator("[name=yscale]").select_option("linear")
+    form.locator("summary").click()
+    form.locator("[name=d_sae][value='128']").check()
+    page.locator("#variants button", has_text="prolu/ste+l1").click()
+    page.locator("#theme").select_option("dark")
+    page.get_by_label("choose prolu/ste+l1-1 too").check()
+    address = page.evaluate("location.href")
+
+    def check() -> None:
+        page.wait_for_function("typeof Page === 'object'")
+        assert form.locator("[name=y]").input_value() == "mse"
+        assert form.locator("[name=x]").input_value() == "l0"
+        assert form.locator("[name=yscale]").input_value() == "linear"
+        assert form.locator("[name=d_sae]").evaluate_all(
+            "bs => bs.filter(b => b.checked).map(b => b.value)"
+        ) == ["128"]
+        assert page.evaluate("[...Choice.labels]") == ["prolu/ste+l1"]
+        assert page.evaluate("Choice.runs.map(r => r.group.runs.name[r.row])") == ["prolu/ste+l1-1"]
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+    page.reload()
+    check()
+    page.goto("about:blank")
+    page.goto(address)
+    check()
+    top = "document.getElementById('explorer').getBoundingClientRect().top"
+    page.wait_for_function(f"Math.abs({top}) < 300")
+    page.goto(page_path.as_uri() + "#g0-runs")
+    assert page.evaluate("Choice.labels.size") == 1, "another section, the same choice"
+    assert page.evaluate("location.hash").startswith("#g0-runs?y=mse")
 
 
 def test_a_run_opens_by_keyboard_and_focus_returns(page: Any) -> None:
@@ -210,11 +434,12 @@ def test_every_figure_downloads_its_numbers(page: Any, tmp_path: Path) -> None:
     assert len(rows) == 13
     bins = downloaded(page, "#g0-distributions [data-figure-csv]", tmp_path)
     assert sum(int(v) for k, v in bins[0].items() if k.startswith("from")) == 64
-    assert downloaded(page, "#g0-curves [data-figure-csv]", tmp_path)[0]["feature"] == "3"
-    assert downloaded(page, "#g0-training [data-figure-csv]", tmp_path)[-1]["step"] == "1960"
+    logged = downloaded(page, "#g0-training [data-figure-csv]", tmp_path)
+    assert len({row["run"] for row in logged}) == 13
+    assert (logged[-1]["step"], float(logged[-1]["loss"])) == ("1960", 1)
 
 
-def test_sliders_go_through_coefficients_and_steps(page: Any) -> None:
+def test_the_slider_goes_through_coefficients(page: Any) -> None:
     runs = page.locator("#g0-distributions")
     runs.scroll_into_view_if_needed()
     runs.locator("[data-variant]").select_option("relu+l1")
@@ -225,24 +450,6 @@ def test_sliders_go_through_coefficients_and_steps(page: Any) -> None:
     runs.locator("[data-array]").select_option("firing_rate")
     axis = "document.getElementById('g0-distributions-plot').layout.xaxis.type"
     page.wait_for_function(f"{axis} === 'log'")
-    training = page.locator("#g0-training")
-    training.scroll_into_view_if_needed()
-    training.locator("[data-step]").fill("0")
-    name = "document.getElementById('g0-training-plot').data?.[1].name"
-    page.wait_for_function(f"{name} === 'step 0'")
-
-
-def test_features_are_found_and_sorted(page: Any, tmp_path: Path) -> None:
-    section = page.locator("#g0-table")
-    rows = section.locator("tbody tr")
-    assert rows.count() == 64
-    rates = [float(text) for text in section.locator("tbody td:nth-child(2)").all_inner_texts()]
-    assert rates == sorted(rates, reverse=True)
-    section.locator("[data-find]").fill("dead")
-    assert rows.count() == rates.count(0)
-    section.locator("[data-find]").fill("7")
-    assert section.locator("tbody td:first-child").all_inner_texts() == ["7"]
-    assert len(downloaded(page, "#g0-table [data-features-csv]", tmp_path)) == 1
 
 
 def test_links_to_sections_are_permanent(page: Any, page_path: Path) -> None:
@@ -250,8 +457,10 @@ def test_links_to_sections_are_permanent(page: Any, page_path: Path) -> None:
     assert len(targets) > 20
     missing = page.evaluate("hs => hs.filter(h => !document.querySelector(h))", targets)
     assert missing == []
-    page.goto(page_path.as_uri() + "#g0-curves")
-    assert page.locator("#g0-curves").evaluate("e => Math.abs(e.getBoundingClientRect().top) < 300")
+    page.goto(page_path.as_uri() + "#g0-distributions")
+    assert page.locator("#g0-distributions").evaluate(
+        "e => Math.abs(e.getBoundingClientRect().top) < 300"
+    )
 
 
 def test_it_prints_with_every_figure(page: Any) -> None:

@@ -11,6 +11,7 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import COLUMNS, METRICS
 from prolu_eval.results import (
+    EXAMPLE,
     PER_FEATURE,
     PER_SEQUENCE,
     RESPONSE,
@@ -112,13 +113,39 @@ def with_features(
     return made.model_copy(update={"arrays": arrays, "metrics": metrics})
 
 
+def with_examples(made: Result, text: str, rng: np.random.Generator, n: int = 3) -> Result:
+    """A result with examples of every feature that fires, around tokens that begin with a text."""
+    alive = np.flatnonzero(made.per_feature()["firing_rate"] > 0)
+    d_sae, length = len(made.per_feature()["firing_rate"]), 5
+    pieces = [f"{text}{i} ".encode() for i in range(20)]
+    index = np.full((d_sae, n), -1, "i4")
+    index[alive] = rng.integers(0, 50, (len(alive), n))
+    activation = -np.sort(-rng.random((d_sae, n)), axis=1)
+    activation[index < 0] = np.nan
+    arrays = {
+        "activation": activation.astype("f4"),
+        "index": index,
+        "row": np.arange(50, dtype="i4"),
+        "position": np.full(50, 2, "i4"),
+        "context": rng.integers(0, len(pieces), (50, length)).astype("i4"),
+        "before": np.array(2, "i4"),
+        "piece_bytes": np.frombuffer(b"".join(pieces), "u1").copy(),
+        "piece_ends": np.cumsum([len(piece) for piece in pieces], dtype="i8"),
+    }
+    named = {EXAMPLE + name: array for name, array in arrays.items()}
+    return made.model_copy(update={"arrays": {**made.arrays, **named}})
+
+
 def history(rng: np.random.Generator, n_logs: int = 50) -> dict[str, np.ndarray]:
-    """What a training run leaves of its biases: they start at zero and become negative."""
+    """What a training run logs: the loss falls, biases start at zero and become negative."""
     edges = np.linspace(-4, 4, 81)
     counts = [np.histogram(rng.normal(-i / n_logs, 0.2 + i / n_logs, 512).clip(-4, 4), edges)[0]
               for i in range(n_logs)]  # fmt: skip
     return {
         "step": np.arange(n_logs, dtype="f4") * 40,
+        "loss": np.geomspace(100, 1, n_logs).astype("f4"),
+        "l0": np.geomspace(60, 9, n_logs).astype("f4"),
+        "explained_variance": np.linspace(-1, 0.9, n_logs).astype("f4"),
         "bias_histogram": np.array(counts, "i4"),
         "bias_edges": edges.astype("f4"),
     }

@@ -18,6 +18,7 @@ import pytest
 from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, frontier
 from prolu_eval.errors import UsageError
 from prolu_eval.render.environment import embedded
+from prolu_eval.render.explorer import explorer_document
 from prolu_eval.render.features import features_document, history_file, packed_floats
 from prolu_eval.render.figures import VIEWS, figure_document, view_figure
 from prolu_eval.render.looks import COLOURS, looks
@@ -28,9 +29,16 @@ from prolu_eval.render.static import find_browser, write_figures
 from prolu_eval.render.table_files import run_frame, write_table
 from prolu_eval.render.tables import saving_matrix
 from prolu_eval.render.terminal import frontier_text
-from prolu_eval.results import Result, read_result, result_files, select, write_result
+from prolu_eval.results import Examples, Result, read_result, result_files, select, write_result
 from tests.helpers.cli import run
-from tests.helpers.made_results import drawn, result, setting, with_features, write_sweep
+from tests.helpers.made_results import (
+    drawn,
+    result,
+    setting,
+    with_examples,
+    with_features,
+    write_sweep,
+)
 
 KEYS = ("l0", "ce_degradation")
 
@@ -455,26 +463,110 @@ def test_watching_renders_when_results_arrive(
 
 
 def test_figures_for_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = write_report([answered(by_hand())], tmp_path / "r.html")
     if shutil.which("chromium") is None:
         pytest.skip("no chromium")
-    files = write_figures(page, tmp_path / "svg")
-    main = (tmp_path / "svg" / "g0-l0-ce_degradation.svg").read_text()
+    rng = np.random.default_rng(0)
+    made = [with_features(drawn(f"a {i}", "prolu/ste+l1", rng, 3**i, 1 / 3**i), rng)
+            for i in range(1, 4)]  # fmt: skip
+    write_sweep(tmp_path / "runs", made)
+    results = list(select([tmp_path / "runs"]).results)
+    page = write_report([answered(results)], tmp_path / "r.html")
+    column = write_figures(page, tmp_path / "svg", width=3.25, font_size=8)
+    stems = {path.stem for path in column}
+    assert {"l0-ce_degradation", "l0-l1", "training", "bias-prolu_ste+l1"} <= stems
+    (curves,) = (stem for stem in stems if stem.startswith("run_curves-"))
+    assert re.fullmatch("run_curves-a_[123]", curves)
+    main = (tmp_path / "svg" / "l0-ce_degradation.svg").read_text()
     assert main.startswith("<svg")
     assert "CE degradation" in main
-    assert len(re.findall('class="point[ "]', main)) == 7, "one a run"
-    assert len(files) >= 4
-    small = write_figures(page, tmp_path / "column", width=3.25, font_size=8)
-    column = next(p for p in small if p.stem == "g0-l0-ce_degradation").read_text()
-    assert 'width="312"' in column[:300], "3.25 inches at 96 pixels each"
-    assert min(map(float, re.findall(r"font-size: ([0-9.]+)px", column))) >= 7 * 96 / 72
-    png = write_figures(page, tmp_path / "png", "png")
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in png)
-    with pytest.raises(UsageError, match="svg or png"):
+    assert "prolu/ste+l1" in main
+    assert len(re.findall('class="point[ "]', main)) == 3, "one a run"
+    assert 'width="312"' in main[:300], "3.25 inches at 96 pixels each"
+    for path in column:
+        sizes = re.findall(r"font-size: ([0-9.]+)px", path.read_text())
+        assert sizes, path
+        assert min(map(float, sizes)) >= 7 * 96 / 72, path
+    assert "a_" not in main
+    assert re.search(">a [123]<", (tmp_path / "svg" / f"{curves}.svg").read_text())
+
+
+def test_figures_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium")
+    pair = [result(f"r{i}", "x", {"l0": i, "ce_degradation": 9 / i}, bias=None) for i in (1, 3)]
+    page = write_report([answered(pair)], tmp_path / "r.html")
+    (png,) = write_figures(page, tmp_path, "png")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    (pdf,) = write_figures(page, tmp_path, "pdf", width=3.25, font="serif")
+    content = pdf.read_bytes()
+    assert content.startswith(b"%PDF")
+    size = re.search(rb"/MediaBox ?\[0 0 ([0-9.]+) ([0-9.]+)\]", content)
+    assert size is not None
+    assert float(size[1]) == pytest.approx(72 * 3.25, abs=0.5)
+    assert content.count(b"/Type /Page\n") == 1
+    with pytest.raises(UsageError, match="pdf, svg, png"):
         write_figures(page, tmp_path, "gif")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="install chromium"):
         find_browser()
+
+
+def test_metrics_that_are_the_same_everywhere_are_a_sentence(tmp_path: Path) -> None:
+    made = [result(f"r{i}", "x", {"l0": i, "ce_degradation": 9 / i, "bias_negative_fraction": 1})
+            for i in (1, 3)]  # fmt: skip
+    group, _ = only(made)
+    assert "bias_negative_fraction" not in {view.y for view in figure_views(group, KEYS)}
+    text = write_report([answered(made)], tmp_path / "r.html").read_text()
+    assert "Negative encoder biases is 1 for every run." in text
+    other = result("other", "x", {"l0": 5, "ce_degradation": 1, "bias_negative_fraction": 0.9})
+    group, _ = only([*made, other])
+    assert "bias_negative_fraction" in {view.y for view in figure_views(group, KEYS)}
+
+
+def test_what_can_be_explored_is_what_was_measured_and_differs() -> None:
+    other = "blocks.3.hook_resid_post"
+    first = [result("a", "x", {"l0": 1, "mse": 2}), result("b", "y", {"l0": 2, "mse": 1})]
+    second = [result("c", "x", {"l0": 1, "mse": 2}, hook=other)]
+    groups = [found.group for found in answer([*first, *second], Question(y="mse"))]
+    found = explorer_document(groups)
+    assert set(found["axes"]) == {"coefficient", "l0", "mse"}
+    assert found["axes"]["l0"] == {"title": "L0 (features)", "better": "min", "log": True}
+    assert found["dimensions"]["label"]["values"] == ["x", "y"]
+    assert found["dimensions"]["layer"]["values"] == [1, 3]
+    assert "seed" not in found["dimensions"], "one seed"
+    assert found["filters"] == ["label", "layer", "hook", "evaluation"]
+    assert found["presets"] == [], "none of the usual figures is over what was measured"
+    assert found["start"] == {"panels": "evaluation", "points": "intervals"}
+
+
+def test_settings_are_told_once_where_all_share_them() -> None:
+    runs = document(by_hand())["runs"]
+    assert runs["shared_settings"]["hook"] == "blocks.1.hook_resid_post"
+    assert {own["variant"] for own in runs["settings"]} == {
+        "relu+l1", "prolu", "alone", "unmeasured",
+    }  # fmt: skip
+    assert all("hook" not in own for own in runs["settings"])
+    assert len(set(runs["configuration"])) == 8
+
+
+def test_training_curves_and_examples_are_on_the_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = with_examples(with_features(drawn("a", "relu+l1", rng, 3, 1), rng), "<b>", rng)
+    write_sweep(tmp_path, [made])
+    (stored,) = select([tmp_path]).results
+    found = features_document(only([stored])[0], [0])
+    curves = found["training"][0]
+    assert (curves["step"][0], curves["step"][-1], len(curves["step"])) == (0, 49 * 40, 40)
+    assert curves["loss"][-1] < curves["loss"][0]
+    texts = found["examples"][0]
+    rate = stored.per_feature()["firing_rate"]
+    assert set(texts) == set(np.flatnonzero(rate > 0).tolist()), "all that fire, and no others"
+    examples = Examples.of(stored)
+    assert examples is not None
+    for feature, own in texts.items():
+        strongest = examples.strongest(feature)
+        assert [token for _, _, token, _ in own] == [e.token for e in strongest[: len(own)]]
+        assert own[0][1] == "".join(strongest[0].before)
 
 
 def test_large_numbers_of_points_are_quick() -> None:

@@ -20,8 +20,8 @@ const Report = (() => {
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "system-ui, sans-serif", size: narrow() ? 11 : 13, color: token("--ink") },
       hoverlabel: { bgcolor: token("--wash"), bordercolor: token("--rule"), font: { color: token("--ink") } },
-      xaxis: { ...axis, ...layout.xaxis },
-      yaxis: { ...axis, ...layout.yaxis },
+      ...Object.fromEntries(Object.entries({ xaxis: {}, yaxis: {}, ...layout })
+        .filter(([name]) => /^[xy]axis\d*$/.test(name)).map(([name, own]) => [name, { ...axis, ...own }])),
     };
   }
 
@@ -33,10 +33,16 @@ const Report = (() => {
   const visible = new Set(); // ids of plots on screen or near it
   const stale = new Set();
 
+  // A figure as it is now, in the page's colours.
+  function figure(id) {
+    const { data, layout } = builders.get(id)();
+    return { data, layout: themed(layout) };
+  }
+
   function draw(id) {
     stale.delete(id);
-    const { data, layout } = builders.get(id)();
-    return Plotly.react(id, data, themed(layout), config());
+    const { data, layout } = figure(id);
+    return Plotly.react(id, data, layout, config());
   }
 
   // Figures that came near the screen are drawn from the top, each in a task of its own, so that the first is
@@ -57,20 +63,22 @@ const Report = (() => {
     if (!drawing) drawNext();
   }, { rootMargin: "300px" });
 
-  // A plot is drawn when it comes near the screen, and again when `redraw` says that it changed.
-  function plot(id, build, onClick) {
+  // A plot is drawn when it comes near the screen, and again when `redraw` says that it changed. `onClick` gets
+  // what a point stands for and if it is to be added; `onLegend` gets a trace, and if only that is to be seen.
+  function plot(id, build, { onClick, onLegend } = {}) {
     builders.set(id, build);
     stale.add(id);
     const element = document.getElementById(id);
     watcher.observe(element);
-    if (onClick) {
-      const observer = new MutationObserver(() => {
-        if (!element.on) return;
-        observer.disconnect();
-        element.on("plotly_click", (event) => onClick(event.points[0].customdata));
-      });
-      observer.observe(element, { childList: true });
-    }
+    const observer = new MutationObserver(() => {
+      if (!element.on) return;
+      observer.disconnect();
+      if (onClick) element.on("plotly_click", ({ points, event }) => onClick(points[0].customdata, event.shiftKey));
+      for (const [name, only] of onLegend ? [["plotly_legendclick", false], ["plotly_legenddoubleclick", true]] : []) {
+        element.on(name, ({ data, curveNumber }) => { onLegend(data[curveNumber], only); return false; });
+      }
+    });
+    if (onClick || onLegend) observer.observe(element, { childList: true });
   }
 
   function redraw(...ids) {
@@ -100,6 +108,12 @@ const Report = (() => {
     save(name, "text/csv", rows.map((row) => row.map(cell).join(",")).join("\n") + "\n");
   }
 
+  // The points of a figure's traces, as they are drawn.
+  function plotCsv(id, name) {
+    const rows = builders.get(id)().data.flatMap(({ name: trace, x, y }) => x.map((value, i) => [trace, value, y[i]]));
+    saveCsv(name, [["line", "x", "y"], ...rows]);
+  }
+
   // Figures that stand in the page ready made, with switches for their axes.
   for (const source of document.querySelectorAll("script[data-plot]")) {
     const id = source.dataset.plot;
@@ -111,5 +125,5 @@ const Report = (() => {
     });
   }
 
-  return { escaped, token, narrow, plot, redraw, drawAll, saveCsv };
+  return { escaped, token, narrow, plot, figure, redraw, drawAll, saveCsv, plotCsv };
 })();

@@ -2,10 +2,20 @@
 // Figures of runs over two columns, as Plotly's traces.
 const Figures = (() => {
   const { token, narrow } = Report;
-  const FAINT = 0.12;
+  const { strength } = Choice;
 
   const columnOf = (group, key) => group.runs.metrics[key]?.value ?? group.runs[key];
   const short = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString());
+
+  // Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, or at powers alone where those are many, or more
+  // where they are few.
+  function logarithmic(values) {
+    const positive = values.filter((value) => value > 0);
+    const range = Math.max(...positive) / Math.min(...positive);
+    const steps = range > 1e4 ? [1] : range > 5 ? [1, 2, 5] : [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
+    const tickvals = [...Array(25).keys()].flatMap((power) => steps.map((step) => Number(`${step}e${power - 12}`)));
+    return { type: "log", tickvals, ticktext: tickvals.map(String) };
+  }
 
   function surfacesCsv(view) {
     const rows = Object.entries(view.surfaces).flatMap(([label, named]) =>
@@ -14,7 +24,17 @@ const Figures = (() => {
     return [["variant", "surface", "part", view.x, view.y], ...rows];
   }
 
-  // A figure as Python built it, with what `state` { label, run, bars, surfaces, log } asks for.
+  // Rings around chosen runs, where they have a place over two columns.
+  function rings(points, axes = {}) {
+    const there = points.filter(([x, y]) => x !== null && y !== null);
+    return !there.length ? [] : [{
+      x: there.map(([x]) => x), y: there.map(([, y]) => y), type: "scatter", mode: "markers", name: "chosen run",
+      hoverinfo: "skip", showlegend: false, ...axes,
+      marker: { symbol: "circle-open", size: 22, line: { width: 3 }, color: token("--ink") },
+    }];
+  }
+
+  // A figure as Python built it, with what `state` { bars, surfaces, log } asks for.
   function scatter(group, view, state) {
     const shown = (trace) => {
       if (trace.meta === "band") return state.surfaces && state.bars;
@@ -23,25 +43,19 @@ const Figures = (() => {
     const bars = (trace, name) => (trace[name] ? { [name]: { ...trace[name], visible: state.bars } } : {});
     const named = view.figure.layout.annotations ?? [];
     const narrowed = narrow();
-    const standing = state.run === null ? state.label : group.runs.label[state.run];
-    const strength = (label) => (standing === null || label === undefined || label === standing ? 1 : FAINT);
     const data = view.figure.data.filter(shown).map((trace) => ({
       ...trace, visible: true, opacity: strength(trace.legendgroup) * (trace.opacity ?? 1),
       ...bars(trace, "error_x"), ...bars(trace, "error_y"),
       ...(narrowed && named.length && trace.mode === "markers" ? { showlegend: true } : {}),
     }));
     const [x, y] = [columnOf(group, view.x), columnOf(group, view.y)];
-    if (state.run !== null && x[state.run] !== null && y[state.run] !== null) {
-      data.push({
-        x: [x[state.run]], y: [y[state.run]], type: "scatter", mode: "markers", name: "chosen run", hoverinfo: "skip",
-        showlegend: false, marker: { symbol: "circle-open", size: 22, line: { width: 3 }, color: token("--ink") },
-      });
-    }
+    data.push(...rings(Choice.runs.filter((run) => run.group === group).map(({ row }) => [x[row], y[row]])));
     const layout = { ...view.figure.layout };
     for (const axis of ["xaxis", "yaxis"]) {
       if (state.log[axis] === view.logarithmic[axis]) continue;
       const { tickvals, ticktext, ...plain } = layout[axis];
-      layout[axis] = { ...plain, type: state.log[axis] ? "log" : "linear" };
+      const ticks = logarithmic(view.figure.data.flatMap((trace) => trace[axis[0]]));
+      layout[axis] = { ...plain, ...(state.log[axis] ? ticks : { type: "linear" }) };
     }
     // Names at line ends are placed for the axes that Python chose; on others, a legend stands for them.
     const asBuilt = ["xaxis", "yaxis"].every((axis) => state.log[axis] === view.logarithmic[axis]);
@@ -70,5 +84,5 @@ const Figures = (() => {
     ])];
   }
 
-  return { scatter, scatterCsv, surfacesCsv, short };
+  return { rings, columnOf, logarithmic, scatter, scatterCsv, surfacesCsv, short };
 })();

@@ -1,25 +1,17 @@
 "use strict";
-// The page: its data, what is chosen on it, and everything that follows the choice.
-(() => {
+// The page: its data, its parts, and the address that keeps what is chosen.
+const Page = (() => {
   const { plot, redraw, saveCsv } = Report;
   const { short } = Figures;
-  const { groups, metrics, table: TABLE } = JSON.parse(document.getElementById("data").textContent);
-  // What stands out: a variant's label, or a row of a group, or nothing.
-  const chosen = { label: null, group: null, run: null };
-  const followers = [];
+  const page = JSON.parse(document.getElementById("data").textContent);
+  const { groups, metrics, table: TABLE } = page;
   const MANY = 200; // of more runs, intervals hide each other and take long to draw: off at first
-
-  function choose({ label = null, group = null, run = null }) {
-    Object.assign(chosen, { label, group, run });
-    for (const follow of followers) follow();
-    redraw();
-  }
+  const theme = document.getElementById("theme");
 
   function figures(group) {
     for (const view of group.views) {
       const id = `${group.id}-${view.id}-plot`;
       const state = { bars: group.runs.name.length <= MANY, surfaces: false, log: { ...view.logarithmic } };
-      const now = () => ({ ...state, label: chosen.label, run: chosen.group === group ? chosen.run : null });
       const controls = document.querySelector(`.controls[data-view="${CSS.escape(id)}"]`);
       controls.querySelector("[data-bars]").checked = state.bars;
       controls.addEventListener("change", ({ target }) => {
@@ -32,8 +24,9 @@
         saveCsv(`${view.id}.csv`, Figures.scatterCsv(group, view)));
       controls.querySelector("[data-surfaces-csv]")?.addEventListener("click", () =>
         saveCsv(`${view.id}-attainment.csv`, Figures.surfacesCsv(view)));
-      plot(id, () => Figures.scatter(group, view, now()), (row) => {
-        if (row !== undefined) openRun(group, row);
+      plot(id, () => Figures.scatter(group, view, state), {
+        onClick: (row, add) => { if (row !== undefined) Run.choose({ group, row }, add); },
+        onLegend: ({ legendgroup }, only) => { if (legendgroup) Choice.variant(legendgroup, only); },
       });
     }
   }
@@ -61,12 +54,14 @@
       const wanted = find.value.toLowerCase();
       const rows = Tables.sorted([...runs.name.keys()].filter((row) =>
         `${runs.name[row]}\n${runs.label[row]}`.toLowerCase().includes(wanted)
-        && (chosen.label === null || runs.label[row] === chosen.label)), columns[sort.column].values, sort.down);
+        && (!Choice.labels.size || Choice.labels.has(runs.label[row]))), columns[sort.column].values, sort.down);
       Tables.body(element, rows.slice(0, limit).map((row) => columns.map(({ values, numeric }, i) => ({
         text: numeric ? short(values[row]) : values[row],
         numeric,
         value: values[row],
-        ...(i === 0 ? { heading: true, onClick: () => openRun(group, row) } : {}),
+        ...(i === 0 ? { heading: true, onClick: () => Run.choose({ group, row }), check: {
+          label: `choose ${runs.name[row]} too`, on: Choice.has({ group, row }), onChange: () => Run.choose({ group, row }, true),
+        } } : {}),
         ...(i === 1 ? { swatch: group.styles[values[row]][0] } : {}),
       }))));
       count.textContent = `${Math.min(limit, rows.length)} of ${rows.length} runs`;
@@ -88,52 +83,13 @@
         ]),
       ]);
     });
-    followers.push(update);
+    Choice.follow(update);
     update();
   }
 
-  const panel = document.getElementById("details");
-  let opener = null;
-
-  function openRun(group, row) {
-    const { runs } = group;
-    if (panel.hidden) opener = document.activeElement;
-    choose({ group, run: row });
-    document.getElementById("details-title").textContent = runs.name[row];
-    const facts = document.createElement("dl");
-    facts.className = "facts";
-    const fact = (name, value) => {
-      const [term, text] = ["dt", "dd"].map((kind) => document.createElement(kind));
-      term.textContent = name;
-      text.textContent = value;
-      facts.append(term, text);
-    };
-    fact("variant", runs.label[row]);
-    for (const name of ["coefficient", "seed"]) if (runs[name][row] !== null) fact(name, runs[name][row]);
-    fact("on the frontier", runs.on_frontier[row] ? "yes" : "no");
-    if (runs.membership[row] !== null) fact("in resamplings", `${short(100 * runs.membership[row])} %`);
-    for (const [key, { value, low, high }] of Object.entries(runs.metrics)) {
-      if (value[row] === null) continue;
-      const interval = low[row] === null ? "" : ` [${short(low[row])}, ${short(high[row])}]`;
-      fact(metrics[key].title, `${short(value[row])}${interval}${metrics[key].unit ? ` ${metrics[key].unit}` : ""}`);
-    }
-    fact("format", runs.format[row]);
-    fact("checkpoint", runs.path[row]);
-    fact("result", runs.fingerprint[row]);
-    document.getElementById("details-body").replaceChildren(facts);
-    panel.hidden = false;
-    document.getElementById("details-title").focus({ preventScroll: true });
-  }
-
-  function closeRun() {
-    panel.hidden = true;
-    opener?.focus({ preventScroll: true });
-    choose({});
-  }
-
-  function variantButtons() {
+  function bar() {
     const all = Object.assign({}, ...groups.map((group) => group.styles));
-    const clear = document.getElementById("clear");
+    const [clear, show] = ["clear", "show-runs"].map((id) => document.getElementById(id));
     const buttons = Object.entries(all).map(([label, [colour]]) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -141,41 +97,75 @@
       mark.className = "swatch";
       mark.style.background = colour;
       button.append(mark, label);
-      button.addEventListener("click", () => choose({ label: chosen.label === label ? null : label }));
+      button.addEventListener("click", () => Choice.variant(label));
       return [label, button];
     });
     document.getElementById("variants").replaceChildren(...buttons.map(([, button]) => button));
-    clear.addEventListener("click", () => (panel.hidden ? choose({}) : closeRun()));
+    clear.addEventListener("click", () => Choice.set());
+    show.addEventListener("click", Run.open);
     const follow = () => {
-      const standing = chosen.run === null ? chosen.label : chosen.group.runs.label[chosen.run];
-      for (const [label, button] of buttons) button.setAttribute("aria-pressed", label === chosen.label);
+      const any = Choice.labels.size + Choice.runs.length > 0;
+      for (const [label, button] of buttons) button.setAttribute("aria-pressed", Choice.labels.has(label));
       for (const row of document.querySelectorAll("tr[data-label]")) {
-        row.classList.toggle("chosen", row.dataset.label === standing);
+        row.classList.toggle("chosen", any && Choice.stands(row.dataset.label));
       }
-      clear.hidden = standing === null;
+      clear.hidden = !any;
+      show.hidden = !Choice.runs.length;
+      show.textContent = Choice.runs.length === 1 ? "Show the chosen run" : `Show ${Choice.runs.length} chosen runs`;
     };
-    followers.push(follow);
+    Choice.follow(follow);
     follow();
   }
 
-  variantButtons();
+  // The address is "#SECTION?choices": what is chosen, what the explorer shows, and the colours.
+  let section = "";
+  const key = ({ group, row }) => `${group.id}/${group.runs.name[row]}`;
+  function write() {
+    const choices = new URLSearchParams([
+      ...Explorer.parameters(), ...[...Choice.labels].map((label) => ["variant", label]),
+      ...Choice.runs.map((run) => ["run", key(run)]), ...(Run.isOpen() ? [["open", "1"]] : []),
+      ...(theme.value ? [["theme", theme.value]] : []),
+    ]).toString();
+    const wanted = `#${section}${choices ? `?${choices}` : ""}`;
+    if (wanted !== (location.hash || "#")) history.replaceState(null, "", wanted);
+  }
+
+  function read() {
+    const [name, choices] = location.hash.slice(1).split("?");
+    section = name;
+    if (choices === undefined) return write();
+    const given = new URLSearchParams(choices);
+    const runs = given.getAll("run").flatMap((wanted) => groups.flatMap((group) => {
+      const row = group.runs.name.findIndex((_, i) => key({ group, row: i }) === wanted);
+      return row < 0 ? [] : [{ group, row }];
+    }));
+    theme.value = given.get("theme") ?? "";
+    colour();
+    Explorer.restore(given);
+    Choice.set(given.getAll("variant"), runs);
+    if (given.has("open") && runs.length) Run.open();
+    document.getElementById(section)?.scrollIntoView();
+  }
+
+  function colour() {
+    if (theme.value) document.documentElement.dataset.theme = theme.value;
+    else delete document.documentElement.dataset.theme;
+    redraw();
+  }
+
+  Run.start(metrics, page.logged);
+  bar();
   for (const group of groups) {
     figures(group);
     runsTable(group);
-    for (const view of Features.views) {
-      const follow = view(group);
-      followers.push(() => {
-        if (chosen.label !== null || chosen.group === group) follow({ label: chosen.label, run: chosen.run });
-      });
-    }
+    for (const view of Features.views) Choice.follow(view(group, page.logged));
   }
-  document.getElementById("details-close").addEventListener("click", closeRun);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !panel.hidden) closeRun();
-  });
-  document.getElementById("theme").addEventListener("change", ({ target }) => {
-    if (target.value) document.documentElement.dataset.theme = target.value;
-    else delete document.documentElement.dataset.theme;
-    redraw();
-  });
+  Explorer.start(groups, page.explorer, () => { section = "explorer"; write(); });
+  theme.addEventListener("change", () => { colour(); write(); });
+  read();
+  Choice.follow(write);
+  new MutationObserver(write).observe(document.getElementById("details"), { attributeFilter: ["hidden"] });
+  window.addEventListener("hashchange", read);
+
+  return { groups };
 })();

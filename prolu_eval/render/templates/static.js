@@ -1,19 +1,53 @@
 // Draws every figure in the size asked for, and leaves the images in the page for the browser to print.
 addEventListener("load", async () => {
-  const { kind, width, height, scale, size } = {{ asked|embedded }};
-  await Report.drawAll();
-  const images = {};
-  for (const plot of document.querySelectorAll(".plot")) {
-    const layout = { ...plot.layout, font: { ...plot.layout.font, size }, autosize: false, width, height };
-    layout.annotations = (layout.annotations ?? []).map((note) => ({ ...note, font: { ...note.font, size } }));
-    for (const axis of ["xaxis", "yaxis"]) {
-      layout[axis] = { ...layout[axis], title: { ...layout[axis].title, font: { size } }, tickfont: { size } };
+  const { kind, width, height, scale, size, font } = {{ asked|embedded }};
+  const { groups } = Page;
+  const images = [];
+
+  // A figure as an image by a name; `title` stands above one of a single variant or run.
+  async function draw(id, name, title) {
+    const { data, layout } = Report.figure(id);
+    const sized = (part) => ({ ...part, font: { ...part?.font, family: font, size } });
+    layout.font = { ...layout.font, family: font, size };
+    layout.annotations = (layout.annotations ?? []).map(sized);
+    for (const axis of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
+      layout[axis] = { ...layout[axis], title: sized(layout[axis].title), tickfont: { family: font, size } };
     }
-    images[plot.id] = await Plotly.toImage({ data: plot.data, layout }, { format: kind, width, height, scale });
+    const rows = layout.grid?.rows ?? 1;
+    const size_ = { width, height: Math.round(height * (rows === 1 ? 1 : 0.55 * rows + 0.2)) };
+    layout.margin = { l: size, r: Math.max(size, (layout.margin.r ?? 0) * (layout.annotations.length > 0)), t: (title ? 3 : 1) * size, b: size };
+    if (title) {
+      layout.title = {
+        text: Report.escaped(title), x: 0, xref: "paper", xanchor: "left", y: 1, yref: "container", yanchor: "top",
+        pad: { t: size / 2 }, font: { family: font, size },
+      };
+    }
+    Object.assign(layout, { autosize: false, ...size_ });
+    // Without groups, a legend stands in lines that are full.
+    const traces = data.map(({ legendgroup, ...trace }) => ({
+      ...trace, ...(trace.marker ? { marker: { ...trace.marker, size: Math.min(trace.marker.size, 0.65 * size) } } : {}),
+    }));
+    images.push([name, await Plotly.toImage({ data: traces, layout }, { format: kind, ...size_, scale })]);
+  }
+
+  for (const group of groups) {
+    const name = (...parts) => [...(groups.length > 1 ? [group.title] : []), ...parts].join("-");
+    for (const view of group.views) await draw(`${group.id}-${view.id}-plot`, name(view.id));
+    for (const element of document.querySelectorAll(`#${group.id}-training-plot`)) await draw(element.id, name("training"));
+    const what = document.querySelector(`.controls[data-distributions="${group.id}"] [data-array]`);
+    for (const label of what ? Object.keys(group.styles) : []) {
+      Choice.set([label]);
+      await draw(`${group.id}-distributions-plot`, name(what.value, label), label);
+    }
+    for (const row of group.best) {
+      Choice.set([], [{ group, row }]);
+      for (const view of Run.figures().filter((each) => each !== "histogram")) await draw(`run-${view}-plot`, name(`run_${view}`, group.runs.name[row]), group.runs.name[row]);
+    }
+    Choice.set();
   }
   const output = document.createElement("script");
   output.type = "application/json";
   output.id = "images";
-  output.textContent = btoa(JSON.stringify(images));
+  output.textContent = btoa(unescape(encodeURIComponent(JSON.stringify(images))));
   document.body.replaceChildren(output);
 });

@@ -1,8 +1,8 @@
 "use strict";
 // Tables that sort by a click on their heads.
 const Tables = (() => {
-  // `sort` { column, down } is changed in place, then `onSort` called.
-  function head(table, columns, sort, onSort) {
+  // `sort` { column, down } is changed in place, then `onSort` called; columns of `others` do not sort.
+  function head(table, columns, sort, onSort, others = []) {
     const row = document.createElement("tr");
     columns.forEach(({ title, numeric, about }, i) => {
       const cell = document.createElement("th");
@@ -22,6 +22,16 @@ const Tables = (() => {
       row.append(cell);
     });
     mark(row, sort);
+    plainHead(table, others, row);
+  }
+
+  function plainHead(table, titles, row = document.createElement("tr")) {
+    for (const title of titles) {
+      const cell = document.createElement(title ? "th" : "td");
+      if (title) cell.scope = "col";
+      cell.textContent = title;
+      row.append(cell);
+    }
     table.tHead.replaceChildren(row);
   }
 
@@ -44,11 +54,13 @@ const Tables = (() => {
     });
   }
 
-  // Rows of cells { text, numeric, heading, swatch, onClick, value }.
+  // Rows of cells { text, numeric, heading, swatch, check, onClick, value }.
   function body(table, rows) {
+    const inside = () => [...table.tBodies[0].querySelectorAll("button, input")];
+    const focused = inside().indexOf(document.activeElement);
     table.tBodies[0].replaceChildren(...rows.map((cells) => {
       const row = document.createElement("tr");
-      for (const { text, numeric, heading, swatch, onClick, value } of cells) {
+      for (const { text, numeric, heading, swatch, check, onClick, value } of cells) {
         const cell = document.createElement(heading ? "th" : "td");
         if (heading) cell.scope = "row";
         if (numeric) cell.className = "n";
@@ -58,6 +70,14 @@ const Tables = (() => {
           mark.className = "swatch";
           mark.style.background = swatch;
           cell.append(mark);
+        }
+        if (check) {
+          const box = document.createElement("input");
+          box.type = "checkbox";
+          box.ariaLabel = check.label;
+          box.checked = check.on;
+          box.addEventListener("change", check.onChange);
+          cell.append(box);
         }
         if (onClick) {
           const button = document.createElement("button");
@@ -71,7 +91,8 @@ const Tables = (() => {
       }
       return row;
     }));
+    inside()[focused]?.focus({ preventScroll: true });
   }
 
-  return { head, sorted, body };
+  return { head, plainHead, sorted, body };
 })();
