@@ -24,9 +24,16 @@ from prolu_eval import __version__
 from prolu_eval.errors import BaselineError, UsageError
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import value_and_influence
-from prolu_eval.json_text import JsonTextError, dumps, line_of, loads
+from prolu_eval.json_text import JsonTextError, line_of, loads
 from prolu_eval.metrics import METRIC_VERSION, METRICS
-from prolu_eval.results import PER_SEQUENCE, Result, RunSummary, Setting, write_atomically
+from prolu_eval.results import (
+    PER_SEQUENCE,
+    Result,
+    RunSummary,
+    Setting,
+    write_atomically,
+    write_json,
+)
 
 SCHEMA_VERSION = 3
 # 3: the options of a run's variant (2026-11)
@@ -92,7 +99,7 @@ def save_baseline(results: Iterable[Result], path: str | Path) -> None:
         "runs": {r.run.name: _entry(r) for r in ordered},
     }
     write_atomically(path.with_suffix(".safetensors"), content)
-    write_atomically(path, (dumps(document) + "\n").encode())
+    write_json(path, document)
 
 
 def _packed(results: Sequence[Result], columns: Sequence[str]) -> dict[str, NDArray[Any]]:

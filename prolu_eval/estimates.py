@@ -20,6 +20,8 @@ class Estimate(BaseModel):
         f"{estimate:%}"    31.2 % [29.8, 32.5], of a fraction
         f"{estimate:se}"   1.31 ±0.02, where the ± is one standard error
         f"{estimate:v}"    1.31
+        f"{estimate:i}"    [1.28, 1.35], or nothing without an interval
+        f"{estimate:+v}"   +1.31, of a difference; likewise ``+`` and ``+i``
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,32 +71,27 @@ class Estimate(BaseModel):
         Raises:
             ValueError: if the format is none of those.
         """
-        if spec not in ("", "%", "se", "v"):
+        kind, half = spec.removeprefix("+"), self._half_width
+        if kind not in ("", "%", "se", "v", "i"):
             raise ValueError(f"unknown format {spec!r} of an estimate")
-        if spec == "%":
-            return self.scaled(100)._written(" %")
-        if spec == "v":
-            return number(self.value, self._half_width)
-        if spec == "se" and self.value is not None:
+        if kind == "%":
+            scaled = self.scaled(100)
+            unit = "" if self.value is None else " %"
+            return f"{scaled:{spec[:-1]}v}{unit} {scaled:{spec[:-1]}i}".rstrip()
+        write = signed if spec.startswith("+") else number
+        if kind == "se":
             error = self.standard_error
-            known = f" ±{number(error, error)}" if error else ""
-            return f"{number(self.value, error)}{known}"
-        return self._written("")
+            known = f" ±{number(error, error)}" if error and self.value is not None else ""
+            return f"{write(self.value, error)}{known}"
+        value = write(self.value, half)
+        ends = "" if half is None else f"[{write(self.low, half)}, {write(self.high, half)}]"
+        return {"v": value, "i": ends, "": f"{value} {ends}".rstrip()}[kind]
 
     @property
     def _half_width(self) -> float | None:
-        if self.low is None or self.high is None:
+        if self.value is None or self.low is None or self.high is None:
             return None
         return (self.high - self.low) / 2
-
-    def _written(self, unit: str) -> str:
-        if self.value is None:
-            return number(None)
-        half = self._half_width
-        text = f"{number(self.value, half)}{unit}"
-        if half is None:
-            return text
-        return f"{text} [{number(self.low, half)}, {number(self.high, half)}]"
 
 
 def number(value: float | None, uncertainty: float | None = None) -> str:
@@ -113,3 +110,9 @@ def number(value: float | None, uncertainty: float | None = None) -> str:
         return f"{value:.{max(1, decimals + 1 + math.floor(math.log10(abs(value))))}g}"
     decimals = min(decimals, _MOST_DECIMALS)
     return f"{round(value, decimals) + 0.0:.{max(0, decimals)}f}"  # no negative zero
+
+
+def signed(value: float | None, uncertainty: float | None = None) -> str:
+    """As :func:`number`, with the sign of a value above zero too."""
+    text = number(value, uncertainty)
+    return f"+{text}" if value is not None and value > 0 else text

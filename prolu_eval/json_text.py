@@ -1,4 +1,4 @@
-"""JSON that people review in a diff, and the lines that errors about it point at."""
+"""JSON as the project writes it, without NaN, and the lines that errors about it point at."""
 
 import json
 import re
@@ -21,7 +21,11 @@ class JsonTextError(ValueError):
 
 
 def dumps(document: Any, indent: int = 0) -> str:
-    """JSON with one item to a line, where an item is whatever fits on it and nests no further."""
+    """JSON with one item to a line, where an item is whatever fits on it and nests no further.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
     flat = json.dumps(document, ensure_ascii=False, allow_nan=False)
     flat = _SURROGATE.sub(lambda lone: f"\\u{ord(lone[0]):04x}", flat)
     children = document.values() if isinstance(document, dict) else document
@@ -43,6 +47,15 @@ def dumps_compact(document: Any) -> str:
         ValueError: if a number is not finite.
     """
     return json.dumps(document, separators=(",", ":"), allow_nan=False, default=vars)
+
+
+def canonical(document: Any) -> str:
+    """One text for all equal documents, to be hashed or compared; what is no JSON as its ``str``.
+
+    Raises:
+        ValueError: if a number is not finite.
+    """
+    return json.dumps(document, sort_keys=True, allow_nan=False, default=str)
 
 
 def loads(text: str) -> Any:

@@ -1,6 +1,5 @@
 """The native format: a folder with ``config.json`` and ``sae.safetensors``."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from prolu_eval.checkpoints.base import Format, build, fill
 from prolu_eval.checkpoints.hook_names import hook_of
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
-from prolu_eval.results import write_atomically
+from prolu_eval.results import write_atomically, write_json
 from prolu_eval.runs import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Run, RunConfig
 from prolu_eval.saes import SparseAutoencoder
 
@@ -66,8 +65,7 @@ def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:
         }
     )
     write_atomically(folder / WEIGHTS_FILE, save(tensors))
-    document = json.dumps(config.model_dump(mode="json"), indent=1, allow_nan=False)
-    write_atomically(folder / CONFIG_FILE, (document + "\n").encode())
+    write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
 
 
 def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:

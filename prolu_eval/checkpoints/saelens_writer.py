@@ -1,6 +1,5 @@
 """Writing what SAELens 6 itself loads with ``SAE.load_from_disk``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from safetensors.torch import save
 
 from prolu_eval.checkpoints.saelens import CONFIG_FILE, WEIGHTS_FILE
 from prolu_eval.errors import CheckpointError
-from prolu_eval.results import write_atomically
+from prolu_eval.results import write_atomically, write_json
 from prolu_eval.runs import Run, of_head
 from prolu_eval.saes import SparseAutoencoder, as_jumprelu
 
@@ -65,8 +64,7 @@ def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     }
     tensors = {name: p.detach().cpu().contiguous() for name, p in written.named_parameters()}
     write_atomically(folder / WEIGHTS_FILE, save(tensors))
-    text = json.dumps(document, indent=1, allow_nan=False)
-    write_atomically(folder / CONFIG_FILE, (text + "\n").encode())
+    write_json(folder / CONFIG_FILE, document)
 
 
 @torch.no_grad()

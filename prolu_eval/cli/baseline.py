@@ -1,16 +1,13 @@
 """`prolu-eval baseline`: keep results to compare with."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import UsageError
 from prolu_eval.plain_text import aligned
-
-if TYPE_CHECKING:
-    from prolu_eval.estimates import Estimate
 
 group = typer.Typer(no_args_is_help=True, help="Keep results to compare with, and change them.")
 app.add_typer(group, name="baseline")
@@ -50,6 +47,7 @@ def show(
 ) -> None:
     """Show what a baseline holds."""
     from prolu_eval.baseline import load_baseline
+    from prolu_eval.estimates import Estimate
 
     results = load_baseline(baseline)
     if as_json:
@@ -57,7 +55,8 @@ def show(
         say_document({"baseline": str(baseline), "runs": runs})
         return
     keys = ("l0", "ce_degradation", "nmse")
-    rows = [(r.run.name, *(_shown(r.metrics.get(key)) for key in keys)) for r in results]
+    unknown = Estimate(value=None)
+    rows = [(r.run.name, *(f"{r.metrics.get(k, unknown):se}" for k in keys)) for r in results]
     for line in aligned([("run", *keys), *rows]):
         typer.echo(line)
     for setting in dict.fromkeys(result.setting for result in results):
@@ -66,13 +65,6 @@ def show(
             f"model {setting.model} ({setting.model_fingerprint[:8]}), {setting.dtype}, special "
             f"tokens {setting.special_tokens}d, metric version {setting.metric_version}"
         )
-
-
-def _shown(scalar: "Estimate | None") -> str:
-    if scalar is None or scalar.value is None:
-        return "-"
-    error = scalar.standard_error
-    return f"{scalar.value:.5g}" + ("" if error is None else f" ± {error:.2g}")
 
 
 @group.command()

@@ -85,8 +85,8 @@ def _print(outcomes: "list[Outcome]") -> None:
     keys = ("l0", "ce_degradation", "explained_variance")
     rows: list[tuple[str, ...]] = [("run", "status", *keys)]
     for outcome in outcomes:
-        values = [outcome.result and outcome.result.metrics[key].value for key in keys]
-        shown = ("-" if value is None else f"{value:.4f}" for value in values)
+        found = outcome.result
+        shown = (f"{found.metrics[key]:se}" if found else "-" for key in keys)
         rows.append((outcome.name, outcome.status, *shown))
     for line in aligned(rows):
         typer.echo(line)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from prolu_eval.comparison.matching import OF_TOKENS
 from prolu_eval.comparison.rows import WEAK, Row, Verdict
 from prolu_eval.comparison.tolerance import Tolerance
 from prolu_eval.estimates import Estimate
@@ -63,7 +64,7 @@ def quantity_of(result: Result, key: str) -> Quantity | None:
 
 def same_tokens(current: Result, baseline: Result) -> bool:
     """Whether two results can be compared sequence by sequence."""
-    return not {"tokens_fingerprint", "n_sequences"} & set(current.differences(baseline))
+    return OF_TOKENS.isdisjoint(current.differences(baseline))
 
 
 def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:
@@ -93,12 +94,12 @@ def weigh(
                 "more text"
             )
             return replace(row, reason=reason, remedy=remedy)
-        scalar, freedom = contrast(difference, current.influence, baseline.influence, paired=paired)
-        if freedom < 1 or scalar.standard_error is None:
+        change, freedom = contrast(difference, current.influence, baseline.influence, paired=paired)
+        if freedom < 1 or change.standard_error is None:
             reason = "so few sequences give no standard error"
             return replace(row, reason=reason, remedy="evaluate on more tokens")
     elif paired:
-        scalar, freedom = Estimate(value=difference, standard_error=0.0), 1
+        change, freedom = Estimate(value=difference, standard_error=0.0), 1
         row = replace(row, reason="compared exactly: it has no standard error")
     else:
         reason = f"{tolerance.key} has no standard error, and the tokens differ"
@@ -112,24 +113,19 @@ def weigh(
         at, _ = contrast(difference, grown, baseline.influence, paired=paired)
         return at.standard_error or 0.0
 
-    above = p_above_zero(scalar, freedom)
-    below = p_above_zero(_negated(scalar), freedom)
+    above = p_above_zero(change, freedom)
+    below = p_above_zero(change.scaled(-1), freedom)
     worse, p_worse, p_better = {
         1: (difference, above, below),
         -1: (-difference, below, above),
         0: (abs(difference), min(1.0, 2 * min(above, below)), 1.0),
     }[tolerance.worse]
     row = replace(
-        row, verdict="pass", baseline=baseline.value, current=current.value, difference=difference,
-        ci95=scalar.ci95, tolerance=str(tolerance),
+        row, verdict="pass", baseline=baseline.value, current=current.value, difference=change,
+        tolerance=str(tolerance),
     )  # fmt: skip
     limit, sides = tolerance.limit(baseline.value), 1 if tolerance.worse else 2
     return Finding(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
-
-
-def _negated(scalar: Estimate) -> Estimate:
-    value = None if scalar.value is None else -scalar.value
-    return Estimate(value=value, standard_error=scalar.standard_error)
 
 
 def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:

@@ -1,12 +1,12 @@
 """Which run of today is which run of the baseline, and whether the two can be compared."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from prolu_eval.errors import UsageError
+from prolu_eval.json_text import canonical
 from prolu_eval.results import Result, RunSummary
 
 MATCHES = ("name", "configuration")
@@ -78,7 +78,7 @@ def configurations(
 
     def configuration(run: RunSummary) -> object:
         parts = {**run.configuration, "seed": run.seed}
-        return json.dumps({k: v for k, v in parts.items() if k in both}, sort_keys=True)
+        return canonical({k: v for k, v in parts.items() if k in both})
 
     return configuration
 
@@ -150,8 +150,7 @@ def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle |
         what, remedy = _CALLED.get(field, (field.replace("_", " "), _LIKE))
         old, new = (_shown(result, field) for result in (baseline, current))
         return Obstacle(f"{what} changed from {old} to {new}", remedy)
-    # How many positions count follows from the tokens, whose fingerprint says if they are the same.
-    if not unpaired and {"tokens_fingerprint", "n_sequences"} & set(differing):
+    if not unpaired and OF_TOKENS & set(differing):
         old, new = baseline.setting, current.setting
         return Obstacle(
             f"the tokens changed ({old.tokens}, {old.n_counted} counted, to {new.tokens}, "

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import ceil, inf
 from typing import Any, Literal
 
 from prolu_eval.errors import CHECK_FAILED, DONE
+from prolu_eval.estimates import Estimate, number
 
 Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
@@ -29,7 +30,7 @@ VERDICTS: dict[Verdict, str] = {
 class Row:
     """One judgement: of a metric of a run, of a run's place, or of a frontier's hypervolume.
 
-    ``difference`` is current minus baseline with its 95 % interval; ``limit`` is the tolerance in
+    ``difference`` is current minus baseline; ``limit`` is the tolerance in
     the metric's unit, and ``detectable`` the smallest worsening that would be called a regression
     in 95 % of cases. ``p_value`` is that of being worse (of being better, for an improvement),
     corrected for the number of judgements. Undefined numbers are None.
@@ -40,8 +41,7 @@ class Row:
     verdict: Verdict
     baseline: float | None = None
     current: float | None = None
-    difference: float | None = None
-    ci95: tuple[float | None, float | None] = (None, None)
+    difference: Estimate | None = None
     tolerance: str | None = None
     limit: float | None = None
     detectable: float | None = None
@@ -71,30 +71,39 @@ class Row:
             return ""
         if (self.tolerance or "").endswith("%") and self.baseline:
             return f"{100 * self.detectable / abs(self.baseline):.2g}%"
-        return f"{self.detectable:.3g}"
+        return number(self.detectable)
+
+    @property
+    def relative(self) -> Estimate | None:
+        """The difference in percent of the baseline's value, where that is not zero."""
+        if self.difference is None or not self.baseline:
+            return None
+        return self.difference.scaled(100 / abs(self.baseline))
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """The baseline's value and the current one, to the digits that their difference has."""
+        error = None if self.difference is None else self.difference.standard_error
+        return number(self.baseline, error), number(self.current, error)
 
     @property
     def explanation(self) -> str:
         """Why the verdict is what it is, in a sentence."""
         numbers = ""
-        if self.baseline is not None and self.current is not None:
-            numbers = f"{self.baseline:.4g} -> {self.current:.4g} ({change(self)})"
+        if self.difference is not None:
+            old, new = self.values
+            percent = f", {self.relative:+v}%" if self.relative else ""
+            interval = f", 95% CI {self.difference:+i}" if f"{self.difference:i}" else ""
+            numbers = f"{old} -> {new} ({self.difference:+v}{percent}{interval})"
             if self.tolerance:
                 numbers += f", tolerance {self.tolerance}"
         return "; ".join(filter(None, (numbers, self.reason, self.remedy)))
 
-
-def change(row: Row) -> str:
-    """The difference as people read it: relative where the baseline allows, with its interval."""
-    if row.difference is None:
-        return ""
-    shown = f"{row.difference:+.4g}"
-    if row.baseline:
-        shown += f", {row.difference / abs(row.baseline):+.1%}"
-    low, high = row.ci95
-    if low is not None and high is not None:
-        shown += f", 95% CI {low:+.3g} to {high:+.3g}"
-    return shown
+    def document(self) -> dict[str, Any]:
+        """The row in the JSON document: ``difference`` as its value, ``ci95`` as its interval."""
+        known = self.difference or Estimate(value=None)
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**own, "difference": known.value, "ci95": known.ci95}
 
 
 @dataclass(frozen=True)
@@ -166,8 +175,8 @@ class Comparison:
         """The JSON document."""
         return {
             "verdict": self.verdict,
-            "runs": [asdict(row) for row in self.runs],
-            "frontiers": [asdict(row) for row in self.frontiers],
+            "runs": [row.document() for row in self.runs],
+            "frontiers": [row.document() for row in self.frontiers],
             "new_runs": self.new_runs,
             "missing_runs": list(self.missing_runs),
             "too_few_tokens": self.too_few_tokens,

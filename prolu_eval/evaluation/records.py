@@ -55,7 +55,7 @@ class Record:
         folder, n_examples = folder_of_results(run, options.results), options.examples
         checkpoint = file_digests(run.files, run.folder)
         fingerprints = {
-            n: _fingerprint(run, checkpoint, hook, setting) for n, setting in settings.items()
+            n: fingerprint_of(run, checkpoint, hook, setting) for n, setting in settings.items()
         }
         name = fingerprints[max(fingerprints)] + (f"-{n_examples}-examples" if n_examples else "")
         parts = Parts(folder / f"{name}.parts")
@@ -134,10 +134,8 @@ class Record:
         return found is not None and found.shape[1] >= self.n_examples
 
 
-def _fingerprint(run: Run, checkpoint: dict[str, str], hook: str, setting: Setting) -> str:
+def fingerprint_of(run: Run, checkpoint: dict[str, str], hook: str, setting: Setting) -> str:
     """The name of a measurement, from all that decides it."""
-    # Where model and tokens lie, and how these were made, does not matter: what is in them does.
-    names = {"model", "tokens", "prepend_bos", "packing", "dtype_reason"}
-    parts = (*checkpoint.values(), run.part, hook, setting.model_dump_json(exclude=names))
+    parts = (*checkpoint.values(), run.part, hook, setting.comparison_key())
     parts += (run.besides,) if run.besides else ()
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -123,20 +123,18 @@ N_TEXTS = HEADER.index("baseline")
 
 def cells(row: Row) -> tuple[str, ...]:
     """A judgement's cells under :data:`HEADER`."""
-    low, high = row.ci95
-    difference = "" if row.difference is None else f"{row.difference:+.4g}"
-    if row.difference is not None and row.baseline:
-        difference += f" ({row.difference / abs(row.baseline):+.1%})"
+    old, new = row.values
+    relative = f" ({row.relative:+v}%)" if row.relative else ""
     return (
         row.verdict,
         row.run,
         row.metric or "",
-        "" if row.baseline is None else f"{row.baseline:.4g}",
-        "" if row.current is None else f"{row.current:.4g}",
-        difference,
-        "" if low is None or high is None else f"{low:+.3g} to {high:+.3g}",
+        "" if row.baseline is None else old,
+        "" if row.current is None else new,
+        "" if row.difference is None else f"{row.difference:+v}{relative}",
+        "" if row.difference is None else f"{row.difference:+i}",
         row.tolerance or "",
-        "" if row.detectable is None else f"{row.detectable:.3g}",
+        "" if row.detectable is None else number(row.detectable),
         "" if row.p_value is None else f"{row.p_value:.2g}",
     )
 
@@ -177,12 +175,10 @@ def _matrix_cell(saving: Saving | None, own: bool) -> MatrixCell:
     value = amount.value or 0.0
     fraction = METRICS[saving.metric].direction != "max"
     if not fraction:
-        text, interval = f"{value:+.3g}", f"[{number(amount.low)}, {number(amount.high)}]"
+        text, interval = f"{amount:+v}", f"{amount:i}"
     else:
-        word = "less" if value >= 0 else "more"
-        shown = amount if value >= 0 else amount.scaled(-1)
-        text, _, interval = f"{shown:%}".partition(" %")
-        text, interval = f"{text} % {word}", interval.strip()
+        shown = amount.scaled(100 if value >= 0 else -100)
+        text, interval = f"{shown:v} % {'less' if value >= 0 else 'more'}", f"{shown:i}"
     sure = saving.status in ("certain", "likely")
     status = ("less" if value > 0 else "more") if sure else "tied"
     return MatrixCell(text, interval, status, round(100 * min(1.0, abs(value))))

@@ -20,7 +20,13 @@ from prolu_eval.results.documents import (
     StoredArrays,
 )
 from prolu_eval.results.examples import Example, Examples
-from prolu_eval.results.files import check_writable, file_digests, replacing, write_atomically
+from prolu_eval.results.files import (
+    check_writable,
+    file_digests,
+    replacing,
+    write_atomically,
+    write_json,
+)
 from prolu_eval.results.select import (
     Evaluation,
     Selection,
@@ -76,6 +82,7 @@ __all__ = [
     "select",
     "titles",
     "write_atomically",
+    "write_json",
     "write_result",
     "write_scalars",
 ]

@@ -1,7 +1,6 @@
 """What a stored result holds: the JSON document, and the arrays beside it."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidatio
 from safetensors import safe_open
 
 from prolu_eval.estimates import Estimate
+from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
 
 SCHEMA_VERSION = 2
@@ -158,8 +158,7 @@ class Setting(BaseModel):
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(document).encode()).hexdigest()[:16]
 
 
 class StoredArrays(Mapping[str, Array]):

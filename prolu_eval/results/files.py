@@ -6,8 +6,10 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from prolu_eval.errors import ResultsError
+from prolu_eval.json_text import dumps
 
 
 def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
@@ -59,6 +61,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document by :func:`replacing` its file, as :func:`prolu_eval.json_text.dumps`.
+
+    Raises:
+        ResultsError: if the folder cannot be made or written to, or the disk is full.
+        ValueError: if a number is not finite.
+    """
+    write_atomically(path, (dumps(document) + "\n").encode())
 
 
 def check_writable(folder: Path) -> None:

@@ -13,7 +13,7 @@ from prolu_eval.errors import ResultsError
 from prolu_eval.hub import results_folders
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import SCHEMA_VERSION, Array, Result, StoredArrays
-from prolu_eval.results.files import file_digests, write_atomically
+from prolu_eval.results.files import file_digests, write_atomically, write_json
 
 FOLDER = "evaluation"
 
@@ -36,8 +36,7 @@ def write_scalars(result: Result, path: Path) -> None:
     Raises:
         ResultsError: if it cannot be written.
     """
-    document = result.model_dump(mode="json")
-    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+    write_json(path, result.model_dump(mode="json"))
 
 
 def read_result(

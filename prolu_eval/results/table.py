@@ -1,7 +1,6 @@
 """Results as a table."""
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result
 from prolu_eval.results.select import select
@@ -43,8 +43,7 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
 
 
 def _configuration_key(result: Result) -> str:
-    text = json.dumps(result.run.configuration, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(result.run.configuration).encode()).hexdigest()[:16]
 
 
 def load_results(

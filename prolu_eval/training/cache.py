@@ -1,7 +1,6 @@
 """Activations kept on disk, so that later sweeps on the same text need no language model."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval.errors import ResultsError
+from prolu_eval.json_text import canonical
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.stream import RowActivations, from_model
@@ -33,7 +33,7 @@ def cached(
     Raises:
         ResultsError: if the folder cannot be written to, or the disk is full.
     """
-    key = json.dumps([model.fingerprint, hook, tokens.fingerprint, precision])
+    key = canonical([model.fingerprint, hook, tokens.fingerprint, precision])
     path = folder / f"activations-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if not path.exists():
         _write(path, from_model(model, hook, tokens, mixed=precision == "mixed"), tokens)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prolu_eval.errors import ResultsError
+from prolu_eval.json_text import canonical
 from prolu_eval.results import replacing
 from prolu_eval.training.history import History
 from prolu_eval.training.stack import Stack
@@ -36,7 +37,7 @@ class Checkpoint:
         histories: Sequence[History],
     ) -> None:
         self.path = folder / CHECKPOINT_FILE
-        self._plan = json.dumps(plan, sort_keys=True)
+        self._plan = canonical(plan)
         self._stream = stream
         self._parts: dict[str, Stack | History] = {
             **{f"stack{i}/": stack for i, stack in enumerate(stacks)},

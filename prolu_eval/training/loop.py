@@ -1,6 +1,5 @@
 """Training stacks on one stream of activations, each in turn on every batch."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval.errors import EvaluationError, Interrupted
+from prolu_eval.json_text import canonical
 from prolu_eval.lm import LanguageModel
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
@@ -249,6 +249,6 @@ def _stackable(plans: Sequence[Plan]) -> list[list[Plan]]:
 
     def key(plan: Plan) -> str:
         varying = {"coefficients", "k", "learning_rates", "seeds"}
-        return json.dumps([plan.sweep.model_dump(exclude=varying), plan.learning_rate])
+        return canonical([plan.sweep.model_dump(exclude=varying), plan.learning_rate])
 
     return [list(group) for _, group in groupby(sorted(plans, key=key), key=key)]

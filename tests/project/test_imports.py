@@ -22,6 +22,7 @@ _PLAIN = {
     "intervals",
     "hub",
     "releases",
+    "json_text",
 }
 ALLOWED = {
     "plain_text": set(),
@@ -31,7 +32,7 @@ ALLOWED = {
     "runs": {"errors"},
     "hub": {"errors", "cache", "releases"},
     "releases": {"errors"},
-    "results": {"errors", "estimates", "hub", "plain_text"},
+    "results": {"errors", "estimates", "hub", "json_text", "plain_text"},
     "intervals": {"metrics", "estimates"},
     "embedded": set(),
     "activations": set(),
@@ -75,9 +76,9 @@ ALLOWED = {
     },
     "analysis": _PLAIN,
     "json_text": set(),
-    "baseline": _PLAIN | {"json_text"},
+    "baseline": _PLAIN,
     "comparison": _PLAIN | {"analysis"},
-    "render": _PLAIN | {"json_text", "analysis", "comparison"},
+    "render": _PLAIN | {"analysis", "comparison"},
     "interface": _PLAIN
     | {"analysis", "baseline", "comparison", "render", "training", "checkpoints"},
     "pytest_plugin": {"errors", "interface", "comparison", "render"},

@@ -1,13 +1,23 @@
 """JSON for review: what it looks like, and the lines that errors name."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prolu_eval.json_text import JsonTextError, dumps, line_of, loads
+from prolu_eval import json_text
+from prolu_eval.json_text import (
+    JsonTextError,
+    canonical,
+    dumps,
+    dumps_compact,
+    line_of,
+    loads,
+)
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -74,3 +84,25 @@ def test_every_key_is_found_on_its_line(document: dict[str, Any], data: st.DataO
     text = json.dumps(document, indent=1)
     key = data.draw(st.sampled_from(sorted(document)))
     assert text.splitlines()[line_of(text, [key]) - 1].startswith(f" {json.dumps(key)}:")
+
+
+@pytest.mark.parametrize("write", [dumps, dumps_compact, canonical])
+def test_no_document_has_a_number_that_is_none(write: Callable[[Any], str]) -> None:
+    for odd in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write({"runs": [{"l0": odd}]})
+
+
+def test_equal_documents_have_one_text() -> None:
+    assert canonical({"b": 1, "a": Path("x")}) == canonical({"a": "x", "b": 1})
+
+
+def test_nothing_else_writes_json() -> None:
+    """But what makes plain values of a YAML file, which is read strictly."""
+    package = Path(json_text.__file__).parent
+    writers = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "json.dump" in path.read_text(encoding="utf-8")
+    }
+    assert writers == {"json_text.py", "checkpoints/reading.py"}

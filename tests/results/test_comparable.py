@@ -10,6 +10,7 @@ import pytest
 from prolu_eval.analysis import comparable, pareto_frontier
 from prolu_eval.comparison import ComparisonOptions, compare_results
 from prolu_eval.errors import UsageError
+from prolu_eval.evaluation.records import fingerprint_of
 from prolu_eval.results import (
     NAMES_ONLY,
     Result,
@@ -20,6 +21,7 @@ from prolu_eval.results import (
     titles,
     write_result,
 )
+from prolu_eval.runs import Run
 from tests.helpers.cli import run
 from tests.helpers.synthetic import Sae, result
 
@@ -73,8 +75,10 @@ def test_results_that_differ_in_a_field_never_meet_on_a_frontier(
     groups = document.get("groups", [document])
     assert [len(group["runs"]) for group in groups] == ([2] if meet else [1, 1])
     found = compare_results([second], [first], ComparisonOptions(match="configuration"))
-    # That as many positions count follows from the tokens' being the same.
-    assert found.verdict == ("pass" if meet or field == "n_counted" else "incomparable")
+    assert found.verdict == ("pass" if meet else "incomparable")
+    run_at = Run("a", tmp_path, "native", "relu", "relu", 4, 8, ())
+    names = {fingerprint_of(run_at, {}, "hook", r.setting) for r in (first, second)}
+    assert len(names) == (1 if meet else 2), "a stored result is taken for another's"
 
 
 def test_results_at_other_hooks_never_meet() -> None:
