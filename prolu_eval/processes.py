@@ -21,6 +21,7 @@ from typing import IO, Any, Self, cast
 
 import prolu_eval
 from prolu_eval.errors import ProluEvalError
+from prolu_eval.json_text import dumps_compact
 
 Message = dict[str, Any]
 Tell = Callable[[Message], None]
@@ -68,7 +69,7 @@ class Helper:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         with contextlib.suppress(BrokenPipeError):
-            self._input.write(json.dumps(task).encode() + b"\n")
+            self._input.write(dumps_compact(task).encode() + b"\n")
             self._input.flush()
 
     @property
@@ -167,7 +168,7 @@ def serve(work: Callable[[Message, Tell], None]) -> None:
 
     def tell(message: Message) -> None:
         with lock, contextlib.suppress(BrokenPipeError):
-            out.write(json.dumps(message) + "\n")
+            out.write(dumps_compact(message) + "\n")
             out.flush()
 
     task = json.loads(sys.stdin.buffer.readline())

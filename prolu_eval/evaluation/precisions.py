@@ -33,7 +33,7 @@ from prolu_eval.evaluation.preparation import Precision, Preparation, Prepared
 from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.precision import faster_than_float32, matrix_products
 from prolu_eval.progress import Progress
-from prolu_eval.results import file_digests, write_atomically
+from prolu_eval.results import file_digests, write_json
 from prolu_eval.runs import Run
 
 # The share of a metric's standard error that a precision may move it by.
@@ -160,7 +160,7 @@ class _Effects:
             for dtype, of_dtype in effects.items()
         }
         try:
-            write_atomically(path, json.dumps(document).encode())
+            write_json(path, document)
         except ResultsError as error:
             _warn(error)
 

@@ -45,7 +45,7 @@ ALLOWED = {
     "choices": set(),
     "devices": {"errors"},
     "precision": {"choices"},
-    "processes": {"errors"},
+    "processes": {"errors", "json_text"},
     "progress": set(),
     "evaluation": _PLAIN
     | {
