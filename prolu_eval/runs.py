@@ -4,6 +4,7 @@ Plain data, read by everything from training to the report.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,7 +82,8 @@ class Run:
     ``needs_scale`` says that it was trained on activations times a factor that its files lost;
     ``activation_scale`` is that factor, from elsewhere. ``normalisation`` is what is done to each
     activation where something else than the files says so. ``besides`` says in words all that
-    decides the measurement beside the files.
+    decides the measurement beside the files. ``loader`` gives the autoencoder of a run that no
+    format has.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Run:
     activation_scale: float | None = None
     normalisation: Literal["none", "layer_norm", "constant_norm"] | None = None
     besides: str = ""
+    loader: Callable[[], Any] | None = None
     problems: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prolu_eval import hub
 from prolu_eval.checkpoints import (
+    atoms,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
@@ -64,8 +65,11 @@ _WEIGHTS_OF = {
 _NAMED = 3  # files of which a sentence names each
 
 
-def discover(path: str | Path) -> list[Run | Broken]:
+def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]:
     """Every checkpoint in or below a folder, or the one at a file, in order of path.
+
+    With an ``encoder`` (:class:`prolu_eval.checkpoints.atoms.Encoder`), which finds their codes,
+    these are plain dictionaries instead.
 
     ``path`` may also be ``hub:owner/name[/subfolder][@revision]``, or ``saelens:RELEASE/SAE_ID`` or
     ``neuronpedia:MODEL/SOURCE`` of SAELens's table, or a pattern of these. Names are paths relative
@@ -78,6 +82,8 @@ def discover(path: str | Path) -> list[Run | Broken]:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
         UsageError: if it is a name of SAELens's table, which is not installed.
     """
+    if encoder is not None and not hub.is_hub_name(path):
+        return atoms.discover(Path(path), atoms.Encoder.parse(encoder))
     places = hub.places(path)
     found = [item for place in places for item in _found_at(place)]
     return doubted(found, path, places[0].path) if str(path).startswith(hub.PREFIX) else found
@@ -230,6 +236,9 @@ def load_run(run: Run) -> SparseAutoencoder:
     Raises:
         CheckpointError: if its files are damaged or do not fit each other.
     """
+    if run.loader is not None:
+        sae: SparseAutoencoder = run.loader()
+        return sae
     return FORMATS[run.format].load(run)
 
 

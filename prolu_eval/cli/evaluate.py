@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @app.command(cls=options.EvaluatingCommand)
 def evaluate(
     context: typer.Context,
-    runs: options.Runs,
+    runs: options.OptionalRuns = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -23,7 +23,7 @@ def evaluate(
     from prolu_eval.evaluation import evaluate as evaluate_runs
 
     chosen = options.chosen(context)
-    outcomes = evaluate_runs(runs, chosen, progress=not quiet)
+    outcomes = evaluate_runs(runs or [], chosen, progress=not quiet)
     if as_json:
         say_document({"runs": [outcome_document(o) for o in outcomes]})
     else:

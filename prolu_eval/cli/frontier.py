@@ -79,7 +79,7 @@ def asked(
 @app.command(cls=options.EvaluatingCommand)
 def frontier(
     context: typer.Context,
-    runs: options.Runs,
+    runs: options.OptionalRuns = None,
     x: X = "l0",
     y: Y = "ce_degradation",
     z: Z = None,
@@ -98,10 +98,11 @@ def frontier(
     Several folders are compared with each other, variant by variant and in all. A folder and names
     such as saelens:RELEASE/SAE_ID stand on one frontier.
     """
-    question = asked(runs, x, y, z, split_at, reference, at)
+    named = runs or []
+    question = asked(named, x, y, z, split_at, reference, at)
     raise typer.Exit(
         evaluate_and_answer(
-            runs, options.chosen(context), question, report=report, csv=csv, parquet=parquet,
+            named, options.chosen(context), question, report=report, csv=csv, parquet=parquet,
             as_markdown=markdown, as_json=as_json, quiet=quiet,
         )
     )  # fmt: skip

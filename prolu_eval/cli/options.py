@@ -19,6 +19,14 @@ Runs = Annotated[
         "table: saelens:RELEASE/SAE_ID (or a pattern), neuronpedia:MODEL/SOURCE."
     ),
 ]
+OptionalRuns = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="Folders of runs, single checkpoints, hub:owner/name[/folder], or names of SAELens's "
+        "table: saelens:RELEASE/SAE_ID (or a pattern), neuronpedia:MODEL/SOURCE. "
+        "None are needed with --plugin."
+    ),
+]
 TextColumn = Annotated[
     str | None,
     typer.Option(

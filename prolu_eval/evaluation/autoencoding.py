@@ -207,7 +207,9 @@ class Autoencoding:
     def _decode(self, codes: Tensor | None, active: _Active, z: Tensor) -> Tensor:
         """Active codes of normalised activations z, decoded; ``codes`` are all. [n, d_in]"""
         sae = self.sae
-        if codes is not None and len(active.value) > self._sizes.dense_above * codes.numel():
+        if codes is not None and (
+            not sae.decodes_linearly or len(active.value) > self._sizes.dense_above * codes.numel()
+        ):
             return sae.decode_normalised(codes)
         bags = torch.arange(len(z), device=z.device)
         return sae.b_dec + torch.nn.functional.embedding_bag(

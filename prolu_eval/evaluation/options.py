@@ -143,6 +143,22 @@ class EvaluationOptions:
         Panel.WHAT,
     ] = "exclude"
 
+    encoder: Annotated[
+        str | None,
+        Field(
+            description="The files named are plain dictionaries of atoms, whose codes are found by "
+            "top-k=K, matching-pursuit[=K] or nnls[=PENALTY]"
+        ),
+        Panel.WHAT,
+    ] = None
+    plugin: Annotated[
+        str | None,
+        Field(
+            description="MODULE:FUNCTION or FILE.py:FUNCTION of your own, which gives a "
+            "torch.nn.Module with encode and decode, or several by name"
+        ),
+        Panel.WHAT,
+    ] = None
     estimate_scale: Annotated[
         bool,
         Field(

@@ -5,12 +5,15 @@ those that share these, and settled one by one: each step hands its values to th
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from prolu_eval.checkpoints import discover
+from prolu_eval.checkpoints.modules import from_plugin, runs_of
 from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
@@ -50,20 +53,23 @@ class Outcome:
 
 
 def evaluate(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path] | nn.Module | Mapping[str, nn.Module],
     options: EvaluationOptions | None = None,
     *,
     progress: bool = False,
     on_outcome: Callable[[Outcome], Any] = lambda _: None,
+    **named: Any,
 ) -> list[Outcome]:
     """Evaluate every run in folders, or take its stored result, and store what is measured.
 
     Args:
-        paths: a folder of runs, a single checkpoint, or several of either.
+        paths: a folder of runs, a single checkpoint, or several of either; or a module of one's own
+            with ``encode`` and ``decode``, or several by name.
         options: how to evaluate.
         progress: whether to show on stderr how far it is: a bar on a terminal, else a line a
             minute.
         on_outcome: called with each outcome as soon as there is one.
+        named: options by name, in the place of ``options``: ``hook="blocks.3.hook_mlp_out"``.
 
     Returns:
         One outcome per checkpoint found, in the order found; a run that cannot be loaded or
@@ -73,16 +79,22 @@ def evaluate(
         CheckpointError: if a path holds no checkpoint at all.
         ResultsError: if results cannot be written.
         TokensError: if the tokens asked for are no file, or cannot be read.
-        UsageError: if the device is not there.
+        UsageError: if the device is not there, nothing is named, or options are given twice.
     """
-    options = options or EvaluationOptions()
+    if options is not None and named:
+        raise UsageError(next(iter(named)), "is given beside options", "give it in them")
+    options = options or EvaluationOptions(**named)
     devices = devices_of(options.device)
     if len(devices) > 1 and options.device_map is not None:
         raise UsageError(
             "--device-map", "spreads one model over what several processes share", "name one device"
         )
-    roots = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    found = _discover([Path(root) for root in roots])
+    if len(devices) > 1 and isinstance(paths, nn.Module | Mapping):
+        raise UsageError("a module", "is no file that several devices can share", "name one device")
+    found = _found(paths, options)
+    if not found:
+        raise UsageError("RUNS", "are missing", "name a folder of runs, or a --plugin")
+    roots = [] if isinstance(paths, nn.Module | Mapping) else _roots(paths)
     if options.tokens is not None:
         check_source(options.tokens, options.text_column, "name other text with --tokens")
     _check_writable([item for item in found if isinstance(item, Run)], options.results)
@@ -106,19 +118,37 @@ def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company
         options: as of the evaluation, but for the device.
         company: who works on it; it is told what was done.
     """
-    for outcome in _outcomes(_discover([Path(path) for path in paths]), options, False, company):
+    for outcome in _outcomes(_found(paths, options), options, False, company):
         if outcome.status == "ok" and company.tell is not None:
             company.tell({"measured": outcome.name})
 
 
-def _discover(roots: list[Path]) -> list[Run | Broken]:
+def _found(
+    paths: str | Path | Sequence[str | Path] | nn.Module | Mapping[str, nn.Module],
+    options: EvaluationOptions,
+) -> Sequence[Run | Broken]:
+    """What is to be evaluated: what lies at paths, modules themselves, and a plugin's."""
+    own = [] if options.plugin is None else from_plugin(options.plugin)
+    if isinstance(paths, nn.Module):
+        return [*runs_of({type(paths).__name__: paths}), *own]
+    if isinstance(paths, Mapping):
+        return [*runs_of(paths), *own]
+    roots = [Path(root) for root in _roots(paths)]
+    return [*(_discover(roots, options.encoder) if roots else []), *own]
+
+
+def _roots(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+
+
+def _discover(roots: list[Path], encoder: str | None) -> list[Run | Broken]:
     """What lies in folders; of several, each one's runs bear as much of its path as tells it.
 
     Runs of names on the hub bear the repository's or the release's name besides.
     """
     distinct = {_resolved(root): root for root in reversed(roots)}
     if len(distinct) == 1:
-        return discover(roots[0])
+        return discover(roots[0], encoder)
     places = list(dict.fromkeys(_resolved(root) for root in roots))
     folders = [place for place in places if not is_hub_name(place)]
     deepest = max((len(place.parts) for place in folders), default=1)
@@ -132,7 +162,7 @@ def _discover(roots: list[Path]) -> list[Run | Broken]:
     named |= {place: origin(place) for place in places if is_hub_name(place)}
     by_name: dict[str, Run | Broken] = {}  # what several names mean is measured once
     for place in places:
-        for item in discover(distinct[place]):
+        for item in discover(distinct[place], encoder):
             name = f"{named[place]}/{item.name.removeprefix(f'{named[place]}/')}"
             by_name[name] = replace(item, name=name)
     return list(by_name.values())

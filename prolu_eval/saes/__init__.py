@@ -12,6 +12,7 @@ from prolu_eval.saes.conversions import as_jumprelu
 from prolu_eval.saes.gated import Gated
 from prolu_eval.saes.jumprelu import JumpRelu
 from prolu_eval.saes.matching_pursuit import MatchingPursuit
+from prolu_eval.saes.nnls import Nnls
 from prolu_eval.saes.prolu import Prolu
 from prolu_eval.saes.prolu_relu_hybrid import ProluReluHybrid
 from prolu_eval.saes.relu import Relu
@@ -36,6 +37,7 @@ VARIANTS: dict[str, type[SparseAutoencoder]] = {
         Matryoshka,
         MatchingPursuit,
         TanhRelu,
+        Nnls,
     )
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "JumpRelu",
     "MatchingPursuit",
     "Matryoshka",
+    "Nnls",
     "Normalisation",
     "Normalised",
     "Prolu",

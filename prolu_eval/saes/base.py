@@ -86,6 +86,9 @@ class SparseAutoencoder(nn.Module):
     feature_tensors: ClassVar[tuple[str, ...]] = ("b_enc",)
     Options: ClassVar[type[VariantOptions]] = VariantOptions
 
+    # Whether decoding is adding up the rows of W_dec, and b_dec: if not, it is done densely.
+    decodes_linearly: bool = True
+
     W_enc: Tensor
     W_dec: Tensor
     b_enc: Tensor

@@ -174,7 +174,7 @@ def test_every_variant_goes_to_saelens_or_is_told_not_to(
     sae = random_sae(variant, options, seed=4, apply_b_dec_to_input=variant == "matching_pursuit")
     save_run(tmp_path / "a", sae, RunConfig(variant="", d_in=1, d_sae=1, hook=HOOK))
     ran = run(capfd, "convert", tmp_path / "a", tmp_path / "b", "--to", "saelens")
-    if variant in ("tlin", "groupmax", "tanh_relu") or options.get("rectify") is False:
+    if variant in ("tlin", "groupmax", "tanh_relu", "nnls") or options.get("rectify") is False:
         assert ran.code == 2
         assert "no architecture equal to" in ran.err
         assert not (tmp_path / "b").exists()

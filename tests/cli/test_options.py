@@ -18,6 +18,8 @@ CASES: dict[str, tuple[list[str], object]] = {
     "context_length": (["--context-length", "9"], 9),
     "prepend_bos": (["--no-prepend-bos"], False),
     "examples": (["--examples", "5"], 5),
+    "encoder": (["--encoder", "top-k=3"], "top-k=3"),
+    "plugin": (["--plugin", "m:f"], "m:f"),
     "estimate_scale": (["--estimate-scale"], True),
     "packing": (["--packing", "separate"], "separate"),
     "special_tokens": (["--special-tokens", "include"], "include"),

@@ -27,6 +27,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("matryoshka", {"k": 3, "group_sizes": (4, 12)}),
     ("matching_pursuit", {"residual_threshold": 0.5, "max_iterations": 4}),
     ("tanh_relu", {}),
+    ("nnls", {"penalty": 0.5}),
 ]
 
 

@@ -131,7 +131,7 @@ def test_values_by_hand(
 
 
 def test_every_variant_has_values_by_hand() -> None:
-    assert {case[0] for case in BY_HAND} | {"matching_pursuit"} == VARIANTS.keys()
+    assert {case[0] for case in BY_HAND} | {"matching_pursuit", "nnls"} == VARIANTS.keys()
     assert {variant for variant, _ in OPTIONS} == VARIANTS.keys()
 
 
@@ -159,7 +159,7 @@ def test_a_feature_is_off_up_to_its_threshold_and_on_above(
     sae = random_sae(variant, options, seed=1)
     threshold = sae.effective_threshold()
     if threshold.isnan().any():
-        assert variant in ("topk", "abstopk", "groupmax", "matching_pursuit")
+        assert variant in ("topk", "abstopk", "groupmax", "matching_pursuit", "nnls")
         return
     step = 1e-4
     assert (sae.activate(threshold + step) != 0).all()
@@ -177,7 +177,7 @@ def test_encode_and_decode_follow_the_formula(
     codes = sae.encode(x)
     assert codes.shape == (2, 5, sae.d_sae)
     assert 0 < (codes != 0).float().mean() < 1
-    if variant != "matching_pursuit":
+    if variant not in ("matching_pursuit", "nnls"):
         m = (x - sae.b_dec if subtract else x) @ sae.W_enc
         torch.testing.assert_close(codes, sae.activate(m))
     torch.testing.assert_close(sae(x), codes @ sae.W_dec + sae.b_dec)

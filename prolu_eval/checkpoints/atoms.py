@@ -1,0 +1,162 @@
+"""Plain dictionaries: a matrix of atoms in a file, and an encoder of the user's choice.
+
+A dictionary is ``.npy`` or ``.safetensors``; of the latter it is the only matrix, or the one called
+``W_dec``, ``atoms`` or ``dictionary``, and a vector ``b_dec`` or ``mean`` is subtracted before
+encoding and added after decoding. Rows are atoms. They are scaled to norm 1.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prolu_eval.checkpoints.base import build, fill
+from prolu_eval.checkpoints.reading import check_file, read_safetensors
+from prolu_eval.errors import CheckpointError, ProluEvalError, UsageError
+from prolu_eval.plain_text import printable
+from prolu_eval.runs import Broken, Run
+from prolu_eval.saes import SparseAutoencoder
+
+FORMAT = "atoms"
+ENDINGS = (".npy", ".safetensors")
+_MATRICES, _VECTORS = ("W_dec", "atoms", "dictionary"), ("b_dec", "mean")
+_OPTION = "--encoder"
+_KNOWN = "top-k=32, matching-pursuit, matching-pursuit=32, nnls or nnls=0.5 (a penalty)"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How codes of a dictionary are found: a variant and its options."""
+
+    text: str
+    variant: str
+    options: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> "Encoder":
+        """The encoder that ``--encoder`` names.
+
+        Raises:
+            UsageError: if it names none.
+        """
+        name, _, value = text.partition("=")
+        try:
+            match name:
+                case "top-k":
+                    return cls(text, "topk", {"k": _count(value)})
+                case "matching-pursuit" if not value:
+                    return cls(text, "matching_pursuit", {})
+                case "matching-pursuit":
+                    found = {"max_iterations": _count(value), "stop_on_duplicate_support": False}
+                    return cls(text, "matching_pursuit", found)
+                case "nnls":
+                    penalty = float(value or 0)
+                    if 0 <= penalty < float("inf"):
+                        return cls(text, "nnls", {"penalty": penalty})
+        except ValueError:
+            pass
+        raise UsageError(_OPTION, f"{text!r} is no encoder", f"write {_KNOWN}")
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise ValueError(text)
+    return count
+
+
+def discover(path: Path, encoder: Encoder) -> list[Run | Broken]:
+    """Every dictionary at a path, or in or below a folder.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if not path.exists():
+        raise CheckpointError(path, "does not exist", "name a file of atoms, or a folder of them")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in ENDINGS)
+    if not files or files[0].suffix not in ENDINGS:
+        raise CheckpointError(path, "holds no matrix of atoms", f"name {' or '.join(ENDINGS)}")
+    root = path if path.is_dir() else path.parent
+    return [
+        _described(file, printable(file.relative_to(root).as_posix()), encoder) for file in files
+    ]
+
+
+def _described(file: Path, name: str, encoder: Encoder) -> Run | Broken:
+    try:
+        atoms, _ = _read(file)
+        sae = _empty(file, encoder, *atoms.shape)
+    except ProluEvalError as error:
+        return Broken(name, file, error)
+    return Run(
+        name=name,
+        path=file,
+        format=FORMAT,
+        variant=encoder.variant,
+        label=f"{encoder.text.partition('=')[0]} of atoms",
+        d_in=sae.d_in,
+        d_sae=sae.d_sae,
+        files=(file,),
+        options=sae.options.model_dump(mode="json"),
+        besides=f"encoder {encoder.text}",
+        provenance={"library": "plain dictionary", "encoder": encoder.text},
+        loader=lambda: _load(file, encoder),
+    )
+
+
+def _load(file: Path, encoder: Encoder) -> SparseAutoencoder:
+    atoms, bias = _read(file)
+    sae = _empty(file, encoder, *atoms.shape)
+    tensors: dict[str, Tensor] = {"W_dec": atoms, "b_dec": bias}
+    if encoder.variant == "topk":
+        tensors |= {"W_enc": atoms.t(), "b_enc": torch.zeros(len(atoms), dtype=atoms.dtype)}
+    return fill(sae, tensors, file, lambda weights: _unit(weights, file))
+
+
+def _empty(file: Path, encoder: Encoder, d_sae: int, d_in: int) -> SparseAutoencoder:
+    return build(
+        encoder.variant, d_in, d_sae, encoder.options, file,
+        apply_b_dec_to_input=True, normalisation="none",
+    )  # fmt: skip
+
+
+def _unit(weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    norms = weights["W_dec"].norm(dim=1)
+    if bool((norms == 0).any()):
+        raise CheckpointError(file, "has an atom of norm 0", "leave it out")
+    unit = weights | {"W_dec": weights["W_dec"] / norms[:, None]}
+    return unit if "W_enc" not in weights else unit | {"W_enc": unit["W_dec"].t()}
+
+
+def _read(file: Path) -> tuple[Tensor, Tensor]:
+    """Atoms and bias. [d_sae, d_in], [d_in]"""
+    if file.suffix == ".npy":
+        atoms, bias = _read_npy(file), None
+    else:
+        tensors = read_safetensors(file)
+        matrices = {n: t for n, t in tensors.items() if t.ndim == 2}
+        chosen = [n for n in _MATRICES if n in matrices] or list(matrices)
+        if len(chosen) != 1:
+            reason = f"holds {len(matrices)} matrices" if matrices else "holds no matrix"
+            raise CheckpointError(file, reason, f"call that of the atoms {_MATRICES[0]}")
+        atoms = matrices[chosen[0]]
+        bias = next((tensors[n] for n in _VECTORS if n in tensors), None)
+    if atoms.ndim != 2 or 0 in atoms.shape or not atoms.is_floating_point():
+        raise CheckpointError(
+            file, f"is no matrix of atoms ({list(atoms.shape)}, {atoms.dtype})", "save [n, d_in]"
+        )
+    return atoms, torch.zeros(atoms.shape[1], dtype=atoms.dtype) if bias is None else bias
+
+
+def _read_npy(file: Path) -> Tensor:
+    check_file(file)
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        return torch.from_numpy(np.array(array))
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        reason = str(error).strip().partition(os.linesep)[0]
+        raise CheckpointError(file, f"cannot be read ({reason})", "save it again") from None
