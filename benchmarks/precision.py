@@ -41,7 +41,7 @@ def main() -> None:
     found = {dtype: evaluated(options.runs, options, dtype) for dtype in dtypes}
     print(f"| metric | value (largest) | standard error | {' | '.join(dtypes)} |")
     print("|---|---|---|" + "---|" * len(dtypes))
-    for key in METRICS:
+    for key in filter(exact[0].metrics.__contains__, METRICS):
         scalars = [result.metrics[key] for result in exact]
         value = max(abs(scalar.value or 0) for scalar in scalars)
         error = max(scalar.standard_error or 0 for scalar in scalars)

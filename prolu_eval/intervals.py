@@ -21,7 +21,12 @@ Sums = Mapping[str, NDArray[np.float64]]
 
 
 def combine(terms: Terms, sums: Sums) -> NDArray[np.float64]:
-    """The linear combination of columns that a metric asks for, per sequence. [n_sequences]"""
+    """The linear combination of columns that a metric asks for, per sequence. [n_sequences]
+
+    It is NaN where a column was not measured: those of skip connections are of transcoders alone.
+    """
+    if not terms.keys() <= sums.keys():
+        return np.full(len(next(iter(sums.values()))), np.nan)
     return np.asarray(sum(weight * sums[column] for column, weight in terms.items()), float)
 
 
@@ -73,7 +78,7 @@ def taking_part(metric: Metric, sums: Sums) -> NDArray[np.bool_]:
 
     One without counted positions, or with none whose next token counts, is none of its sample.
     """
-    columns = {**metric.numerator, **metric.denominator}
+    columns = {**metric.numerator, **metric.denominator}.keys() & sums.keys()
     return np.asarray(np.any([sums[column] != 0 for column in columns], axis=0))
 
 

@@ -4,6 +4,8 @@ The engine accumulates, per sequence, sums over counted positions (:data:`COLUMN
 affine function of a ratio of two linear combinations of those sums, so that its value, its
 standard error clustered by sequence, and a paired difference between two runs all follow from the
 stored sums, without the model. ``prolu-eval metrics``, the report and the results read this table.
+
+Of a transcoder, x is what is said of here at its output site: the activation that it stands for.
 """
 
 import math
@@ -32,6 +34,7 @@ COLUMNS: dict[str, str] = {
     "norm_ratio": "norm(x_hat) / norm(x)",
     "x_hat_squared": "squared norm of x_hat",
     "x_hat_dot_x": "inner product of x_hat and x",
+    "squared_skip_error": "squared norm of x less what a skip connection gives without features",
     "ce_clean": "cross-entropy, nothing replaced",
     "ce_spliced": "cross-entropy, x replaced by x_hat",
     "ce_zero": "cross-entropy, x replaced by zero",
@@ -138,6 +141,12 @@ _ALL = [
         "sum of norm(x_hat)^2 over sum of x_hat . x (arXiv 2404.16014, eq. 10); "
         "below 1 is shrinkage",
         {"x_hat_squared": 1.0}, {"x_hat_dot_x": 1.0},
+    ),
+    Metric(
+        "skip_explained_variance", "variance explained by the skip", "fraction", "none",
+        "explained variance of a transcoder's skip connection and decoder bias alone, every "
+        "feature off; undefined without a skip connection",
+        {"squared_skip_error": 1.0}, {"squared_deviation": 1.0}, scale=-1.0, offset=1.0,
     ),
     _mean(
         "ce_clean", "ce_clean", "CE, clean", "nats", "none",

@@ -40,12 +40,15 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="the variant's own settings")
     d_in: Width
     d_sae: Width
+    d_out: Width | None = Field(None, description="of a transcoder; None for an autoencoder")
+    skip: bool = Field(False, description="whether a transcoder has a skip connection")
     normalisation: Literal["none", "layer_norm", "constant_norm"] = "none"
     apply_b_dec_to_input: bool = True
 
     model: str | None = Field(None, description="'embedded', a local folder, or a hub name")
     model_revision: str | None = None
     hook: str | None = None
+    hook_out: str | None = Field(None, description="of a transcoder: the site that it stands for")
     dataset: str | None = None
     text_column: str | None = Field(None, description="of the dataset, where it was named")
     context_length: int | None = None
@@ -71,13 +74,15 @@ class Run:
 
     ``name`` tells it apart within the folder that was searched; ``label`` is its variant as tables
     and figures name it, penalty included, and groups runs into sweeps; ``options`` are the
-    variant's own settings. ``files`` are those whose bytes decide the measurement. ``problems`` are
-    sentences about what is doubtful; ``provenance`` keeps the library, its version and its original
-    configuration. ``weight_processing`` says if the activations of training were those of the model
-    as published ("none"), or of one whose weights TransformerLens had processed so that activations
-    at this hook differ ("processed": writing weights centred, layer norms and value biases folded);
-    None where the files do not tell. ``results`` is where its results are kept if that is not
-    beside it.
+    variant's own settings. ``hook`` is the site that it reads. A transcoder has ``d_out``, the
+    width of the site that it stands for, which ``hook_out`` names where it is known; of an
+    autoencoder, which reconstructs what it reads, both are None. ``files`` are those whose bytes
+    decide the measurement. ``problems`` are sentences about what is doubtful; ``provenance`` keeps
+    the library, its version and its original configuration. ``weight_processing`` says if the
+    activations of training were those of the model as published ("none"), or of one whose weights
+    TransformerLens had processed so that activations at this hook differ ("processed": writing
+    weights centred, layer norms and value biases folded); None where the files do not tell.
+    ``results`` is where its results are kept if that is not beside it.
 
     ``needs_scale`` says that it was trained on activations times a factor that its files lost;
     ``activation_scale`` is that factor, from elsewhere. ``normalisation`` is what is done to each
@@ -95,6 +100,8 @@ class Run:
     d_sae: int
     files: tuple[Path, ...]
     hook: str | None = None
+    hook_out: str | None = None
+    d_out: int | None = None
     model: str | None = None
     model_revision: str | None = None
     dataset: str | None = None
@@ -116,6 +123,11 @@ class Run:
     problems: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hooks(self) -> tuple[str | None, ...]:
+        """The site that it reads, and a transcoder's that it stands for."""
+        return (self.hook,) if self.d_out is None else (self.hook, self.hook_out)
 
     @property
     def folder(self) -> Path:

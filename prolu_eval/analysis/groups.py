@@ -87,7 +87,7 @@ def _titles(firsts: Sequence[Result]) -> list[str]:
 
     That is the name of the text, or what else tells the evaluations apart.
     """
-    named = [f"{first.run.hook} of {first.setting.model}" for first in firsts]
+    named = [f"{first.run.site} of {first.setting.model}" for first in firsts]
     if len(set(named)) == len(named):
         return named
     told = titles([first.setting for first in firsts])

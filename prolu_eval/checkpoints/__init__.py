@@ -245,7 +245,8 @@ def load_run(run: Run) -> SparseAutoencoder:
 def load_sae(path: str | Path) -> SparseAutoencoder:
     """The one autoencoder at a path, of any format, on the CPU and ready for evaluation.
 
-    ``load_sae(path)(x)`` takes and gives activations [..., d_in] in the model's own units.
+    ``load_sae(path)(x)`` takes and gives activations in the model's own units: [..., d_in], and
+    [..., d_out] from a transcoder.
 
     Raises:
         CheckpointError: if there is none, more than one, or it is damaged.

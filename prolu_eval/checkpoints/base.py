@@ -49,6 +49,8 @@ class Content:
         tensors: gives the variant's tensors, as the file has them, when called.
         fold: what is then computed of them, once their names and shapes are known to be right.
         options: the variant's settings.
+        d_out: of a transcoder, the width of the activations at its output site.
+        skip: whether it has a skip connection, ``W_skip`` [d_in, d_out].
         apply_b_dec_to_input: whether the decoder bias is subtracted before encoding.
         normalisation: what is done to each activation at run time.
         problems: sentences about what is doubtful.
@@ -68,6 +70,8 @@ class Content:
     problems: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     rescaled: "Callable[[float], Content] | None" = None
+    d_out: int | None = None
+    skip: bool = False
 
     def build(self, path: Path) -> SparseAutoencoder:
         """The autoencoder without its weights, as :func:`build`."""
@@ -77,6 +81,8 @@ class Content:
             self.d_sae,
             self.options,
             path,
+            d_out=self.d_out,
+            skip=self.skip,
             apply_b_dec_to_input=self.apply_b_dec_to_input,
             normalisation=self.normalisation,
         )
@@ -89,21 +95,24 @@ def build(
     options: Mapping[str, Any],
     path: Path,
     *,
+    d_out: int | None = None,
+    skip: bool = False,
     apply_b_dec_to_input: bool,
     normalisation: Normalisation,
 ) -> SparseAutoencoder:
     """An autoencoder without its weights, which :func:`fill` gives it.
 
     Raises:
-        CheckpointError: naming ``path``, if the variant or an option is unknown, or an option or a
-            size out of range.
+        CheckpointError: naming ``path``, if the variant or an option is unknown, an option or a
+            size is out of range, or a transcoder is asked for what it cannot have.
     """
     cls = VARIANTS.get(variant)
     if cls is None:
         known = ", ".join(sorted(VARIANTS))
         raise CheckpointError(path, f"unknown variant {variant!r}", f"the variants are {known}")
-    if max(d_in, d_sae) > MAX_WIDTH:
-        raise CheckpointError(path, f"claims {d_sae} features of {d_in} numbers", TRUNCATED)
+    if max(d_in, d_sae, d_out or 0) > MAX_WIDTH:
+        claimed = f"{d_in}" if d_out is None else f"{d_in} and {d_out}"
+        raise CheckpointError(path, f"claims {d_sae} features of {claimed} numbers", TRUNCATED)
     valid = validate(cls.Options, dict(options), path, "options")
     try:
         with torch.device("meta"):
@@ -111,6 +120,8 @@ def build(
                 d_in,
                 d_sae,
                 valid,
+                d_out=d_out,
+                skip=skip,
                 apply_b_dec_to_input=apply_b_dec_to_input,
                 normalisation=normalisation,
             )
@@ -185,6 +196,7 @@ def _run(
             "label": sae.label,
             "d_in": content.d_in,
             "d_sae": content.d_sae,
+            "d_out": content.d_out,
             "files": files,
             "part": part,
             "problems": content.problems + (() if content.rescaled is None else (SCALE_PROBLEM,)),
@@ -230,7 +242,7 @@ def fill(
         CheckpointError: naming the first tensor that is missing, unexpected, of the wrong shape,
             or not finite.
     """
-    expected = sae.tensor_shapes(sae.d_in, sae.d_sae, sae.options)
+    expected = sae.shapes()
     holds = f"a {sae.variant} run holds {', '.join(expected)}"
     if missing := expected.keys() - tensors.keys():
         raise CheckpointError(path, f"lacks tensor {min(missing)}", holds)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
-from prolu_eval.checkpoints.hook_names import ASKED_FOR, of_free_name
+from prolu_eval.checkpoints.hook_names import ASKED_FOR, of_free_name, of_ports
 from prolu_eval.checkpoints.reading import read_json, validate
 from prolu_eval.checkpoints.torch_files import read_torch
 from prolu_eval.errors import CheckpointError
@@ -68,12 +68,7 @@ def _interpret(place: Path) -> Mapping[str | None, Content]:
     config_path, path = _files(place)
     document = read_json(config_path)
     config = validate(_Config, document, config_path)
-    if config.buffer and config.buffer.io == "in_and_out":
-        raise CheckpointError(
-            config_path,
-            "is a transcoder: it reads a submodule's input and writes its output",
-            "evaluate autoencoders of one hook",
-        )
+    transcodes = config.buffer is not None and config.buffer.io == "in_and_out"
     backup = read_torch(path)
     state, scale = _interrupted(backup, path)
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
@@ -97,6 +92,7 @@ def _interpret(place: Path) -> Mapping[str | None, Content]:
         subtract,
         problems=problems,
         about=_about(config, variant, document),
+        d_out=d_in if transcodes else None,
     )
     return {None: content}
 
@@ -179,6 +175,10 @@ def _problems(variant: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 def _hook_problems(config: _Config) -> tuple[str, ...]:
     name, layer = config.trainer.submodule_name, config.trainer.layer
+    if config.buffer is not None and config.buffer.io == "in_and_out":
+        if _transcoder_hooks(config)["hook"] is None:
+            return (f"the module of its submodule {name!r} is unknown: give --hook and --hook-out",)
+        return ()
     if config.buffer is not None and config.buffer.io == "in":
         return (f"it reads the input of a submodule, whose hook point is unknown: {ASKED_FOR}",)
     if _hook(config) is None:
@@ -199,11 +199,24 @@ def _hook(config: _Config) -> str | None:
     return of_free_name(name, layer)
 
 
+def _transcoder_hooks(config: _Config) -> dict[str, str | None]:
+    """What a transcoder reads and stands for: what enters and what leaves its submodule."""
+    layer, name = config.trainer.layer, config.trainer.submodule_name
+    hook = of_free_name(name, layer) if name else None
+    match = re.fullmatch(r"blocks\.(\d+)\.hook_(resid_post|mlp_out|attn_out)", hook or "")
+    if match is None:
+        return {"hook": None, "hook_out": None}
+    modules = {"resid_post": "", "mlp_out": ".mlp", "attn_out": ".attn"}
+    entering, leaving = of_ports(f"layers.{match[1]}{modules[match[2]]}")
+    return {"hook": entering, "hook_out": leaving}
+
+
 def _about(config: _Config, variant: str, document: dict[str, Any]) -> dict[str, Any]:
     trainer = config.trainer
+    transcodes = config.buffer is not None and config.buffer.io == "in_and_out"
     coefficients = (trainer.l1_penalty, trainer.sparsity_penalty)
     about: dict[str, Any] = {
-        "hook": _hook(config),
+        **({"hook": _hook(config)} if not transcodes else _transcoder_hooks(config)),
         "model": trainer.lm_name,
         "context_length": config.buffer.ctx_len if config.buffer else None,
         "coefficient": next((c for c in coefficients if isinstance(c, float)), None),
@@ -214,8 +227,9 @@ def _about(config: _Config, variant: str, document: dict[str, Any]) -> dict[str,
     }
     labels = {"PAnnealTrainer": "relu+p_anneal", "GatedAnnealTrainer": "gated+p_anneal"}
     labels["StandardTrainerAprilUpdate"] = "relu+april_update"
-    if trainer.trainer_class in labels and variant in labels[trainer.trainer_class]:
-        about["label"] = labels[trainer.trainer_class]
+    label = None if transcodes else labels.get(trainer.trainer_class or "")
+    if label is not None and variant in label:
+        about["label"] = label
     return about
 
 

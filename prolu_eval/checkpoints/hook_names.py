@@ -1,6 +1,8 @@
 """Hook points by the names that other libraries and Hugging Face models have for them.
 
-A name that is not known here has no hook: none is ever guessed from a part of it.
+A name that is not known here has no hook: none is ever guessed from a part of it. What enters or
+leaves any module can be named by its path, as ``model.layers.3.pre_feedforward_layernorm.output``:
+it is looked up in the model itself (:meth:`prolu_eval.lm.LanguageModel.site`).
 """
 
 import re
@@ -14,6 +16,16 @@ _MODULES = {
     rf"{_STACK}\.(\d+)\.(?:attn|self_attn|attention|self_attention)": "blocks.{}.hook_attn_out",
     r"(?:[\w.]*\.)?(?:embed_tokens|wte|embed_in)": "hook_embed",
 }
+# What enters and what leaves a module, whatever the architecture does with either.
+_PORTS = {
+    rf"{_STACK}\.(\d+)": ("blocks.{}.hook_resid_pre", "blocks.{}.hook_resid_post"),
+    rf"{_STACK}\.(\d+)\.(?:mlp|block_sparse_moe|feed_forward)": (
+        "blocks.{}.mlp.hook_in", "blocks.{}.mlp.hook_out",
+    ),
+    rf"{_STACK}\.(\d+)\.(?:attn|self_attn|attention|self_attention)": (
+        "blocks.{}.attn.hook_in", "blocks.{}.attn.hook_out",
+    ),
+}  # fmt: skip
 _LENS = r"blocks\.\d+\.(?:[\w.]+\.)?hook_\w+|hook_embed|hook_pos_embed|ln_final\.hook_\w+"
 _SITES = {
     "resid_pre": "hook_resid_pre",
@@ -45,6 +57,30 @@ def of_module(name: str) -> str | None:
         if match := re.fullmatch(pattern, name):
             return hook.format(*match.groups())
     return None
+
+
+def of_ports(path: str) -> tuple[str, str]:
+    """The names of what enters and what leaves a Hugging Face module.
+
+    They are hook points where every architecture has them under the same name.
+    """
+    for pattern, hooks in _PORTS.items():
+        if match := re.fullmatch(pattern, path):
+            return hooks[0].format(match[1]), hooks[1].format(match[1])
+    return f"{path}.input", f"{path}.output"
+
+
+def of_port(name: str) -> str:
+    """The name of a site that may be given as ``PATH.input`` or ``PATH.output`` of a module."""
+    path, _, side = name.rpartition(".")
+    if path and side in ("input", "output"):
+        return of_ports(path)[side == "output"]
+    return name
+
+
+def is_hook(name: str) -> bool:
+    """Whether a name is one of TransformerLens's, and no module's path."""
+    return re.fullmatch(_LENS, name) is not None
 
 
 def hook_of(name: str | None) -> str | None:

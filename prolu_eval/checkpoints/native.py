@@ -36,6 +36,8 @@ def _build(config: RunConfig, path: Path) -> SparseAutoencoder:
         config.d_sae,
         config.options,
         path,
+        d_out=config.d_out,
+        skip=config.skip,
         apply_b_dec_to_input=config.apply_b_dec_to_input,
         normalisation=config.normalisation,
     )
@@ -60,6 +62,8 @@ def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:
             "options": sae.options.model_dump(),
             "d_in": sae.d_in,
             "d_sae": sae.d_sae,
+            "d_out": sae.d_out if sae.transcodes else None,
+            "skip": sae.skip,
             "normalisation": sae.normalisation,
             "apply_b_dec_to_input": sae.apply_b_dec_to_input,
         }
@@ -74,9 +78,9 @@ def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     Raises:
         ResultsError: if the folder cannot be written to.
     """
-    kept = ("model", "model_revision", "hook", "dataset", "text_column", "context_length",
-            "prepend_bos", "weight_processing", "penalty", "coefficient", "learning_rate",
-            "seed")  # fmt: skip
+    kept = ("model", "model_revision", "hook", "hook_out", "dataset", "text_column",
+            "context_length", "prepend_bos", "weight_processing", "penalty", "coefficient",
+            "learning_rate", "seed")  # fmt: skip
     config = RunConfig(
         variant=sae.variant,
         d_in=sae.d_in,
@@ -125,6 +129,8 @@ def _describe(folder: Path) -> list[Run]:
             d_sae=config.d_sae,
             files=_files(folder),
             hook=hook_of(config.hook),
+            hook_out=hook_of(config.hook_out),
+            d_out=config.d_out,
             model=config.model,
             model_revision=config.model_revision,
             dataset=config.dataset,

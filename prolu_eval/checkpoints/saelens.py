@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from prolu_eval.checkpoints import temporal
-from prolu_eval.checkpoints.base import Content, Fold, foreign
+from prolu_eval.checkpoints.base import Content, Fold, foreign, size
 from prolu_eval.checkpoints.folding import fold_decoder_norms
-from prolu_eval.checkpoints.hook_names import DOUBTFUL, hook_of, of_module
+from prolu_eval.checkpoints.hook_names import DOUBTFUL, hook_of, is_hook, of_module, of_ports
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.checkpoints.saelens_config import (
     Config,
@@ -42,11 +42,14 @@ _VARIANTS = {
 }
 # What SAELens before 6 called standard with another activation function.
 _FUNCTIONS = ("topk", "tanh-relu")
-_RESCALED = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
-_REFUSED = {
-    "temporal": temporal.REASON,
-    "transcoder": "it reads one hook point and writes another, so it reconstructs nothing",
+_TRANSCODERS = {
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
 }
+_RESCALED = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
+_REFUSED = {"temporal": temporal.REASON}
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
@@ -66,28 +69,42 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     config = validate(Config, document, path)
     metadata = config.metadata or legacy_metadata(document, path)
     architecture = _architecture(config, path)
-    if metadata.hook_name_out not in (None, metadata.hook_name):
+    transcodes = architecture in _TRANSCODERS
+    if not transcodes and metadata.hook_name_out not in (None, metadata.hook_name):
         raise CheckpointError(
             path,
-            f"is a transcoder: it reads {metadata.hook_name}, writes {metadata.hook_name_out}",
-            "evaluate autoencoders of one hook",
+            f"is {architecture}, which reads one hook point, but is to write another "
+            f"({metadata.hook_name_out})",
+            "restore the architecture in cfg.json",
         )
     weights = read_safetensors(folder / WEIGHTS_FILE)
     _known_tensors(weights, architecture, folder / WEIGHTS_FILE)
     kind = normalisation(config.normalize_activations)
+    if transcodes and kind not in RUN_TIME:
+        raise CheckpointError(
+            path,
+            f"expects activations normalised by {kind!r}, and which factor its outputs have is not "
+            "told",
+            "save it for activations as they are",
+        )
+    d_out = None
+    if transcodes:
+        d_out = config.d_out or size(weights, "W_dec", folder / WEIGHTS_FILE)[1]
 
     def scaled_by(scale: float) -> Content:
         return Content(
-            _VARIANTS[architecture],
+            _TRANSCODERS[architecture] if transcodes else _VARIANTS[architecture],
             config.d_in,
             config.d_sae,
-            lambda: _renamed(weights),
+            lambda: _renamed(weights, turn_skip=transcodes),
             _fold(config, architecture, scale, path, logarithm="log_threshold" in weights),
             _options(config, architecture, scale, path),
-            config.apply_b_dec_to_input,
+            config.apply_b_dec_to_input and not transcodes,
             RUN_TIME.get(kind, "none"),
-            problems(metadata) + _hook_problems(metadata),
+            problems(metadata) + (() if transcodes else _hook_problems(metadata)),
             _about(config, metadata, architecture, document),
+            d_out=d_out,
+            skip="skip" in architecture,
         )
 
     scale = training_scale(kind, path)
@@ -103,10 +120,11 @@ def _architecture(config: Config, path: Path) -> str:
             raise CheckpointError(
                 path, f"is a {name}: {reason}", "evaluate autoencoders of one hook"
             )
+    if name in _TRANSCODERS:
+        return name
     if name not in _VARIANTS:
-        raise CheckpointError(
-            path, f"unknown architecture {name!r}", f"known are {', '.join(_VARIANTS)}"
-        )
+        known = ", ".join([*_VARIANTS, *_TRANSCODERS])
+        raise CheckpointError(path, f"unknown architecture {name!r}", f"known are {known}")
     function = config.activation_fn_str or config.activation_fn or "relu"
     if name == "standard" and function in _FUNCTIONS:
         return function
@@ -120,11 +138,11 @@ def _architecture(config: Config, path: Path) -> str:
 
 
 def _known_tensors(weights: Mapping[str, Tensor], architecture: str, path: Path) -> None:
-    if "W_skip" in weights:
+    if "W_skip" in weights and "skip" not in architecture:
         raise CheckpointError(
             path,
-            "has a skip connection, so it is a transcoder",
-            "evaluate autoencoders of one hook",
+            f"has a skip connection, but says that it is a {architecture}",
+            "restore the architecture in cfg.json",
         )
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not bool((weights[name].float() == 1).all()):
@@ -135,11 +153,13 @@ def _known_tensors(weights: Mapping[str, Tensor], architecture: str, path: Path)
         raise CheckpointError(path, f"holds b_gate but says {architecture}", "correct cfg.json")
 
 
-def _renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _renamed(weights: Mapping[str, Tensor], *, turn_skip: bool) -> dict[str, Tensor]:
     tensors = {n: t for n, t in weights.items() if not n.endswith("scaling_factor")}
     for name in ("log_threshold", "topk_threshold"):
         if name in tensors:
             tensors["threshold"] = tensors.pop(name)
+    if turn_skip and "W_skip" in tensors and tensors["W_skip"].ndim == 2:
+        tensors["W_skip"] = tensors["W_skip"].T
     return tensors
 
 
@@ -205,13 +225,25 @@ def _hook_problems(metadata: Metadata) -> tuple[str, ...]:
     return (DOUBTFUL,) if hook.endswith(("mlp_out", "attn_out")) else ()
 
 
+def _site(name: str) -> str:
+    """A hook point by the name that SAELens has for it: without TransformerLens, a module's path.
+
+    The module's output is meant then.
+    """
+    return name if is_hook(name) else of_ports(name)[1]
+
+
 def _about(
     config: Config, metadata: Metadata, architecture: str, document: dict[str, Any]
 ) -> dict[str, Any]:
     trained_as = metadata.training_architecture
+    hooks: dict[str, str | None] = {"hook": _hook(metadata)}
+    if architecture in _TRANSCODERS:
+        names = {"hook": metadata.hook_name, "hook_out": metadata.hook_name_out}
+        hooks = {key: name and _site(name) for key, name in names.items()}
     coefficient = config.l1_coefficient if architecture != "jumprelu" else config.l0_coefficient
     about: dict[str, Any] = {
-        "hook": _hook(metadata),
+        **hooks,
         "model": metadata.model_name,
         "dataset": metadata.dataset_path,
         "context_length": metadata.context_size,
@@ -223,7 +255,8 @@ def _about(
             "config": document,
         },
     }
-    if trained_as is not None and trained_as not in ("standard", architecture):
+    said = (None, "standard", architecture, *_TRANSCODERS)
+    if architecture not in _TRANSCODERS and trained_as not in said:
         about["label"] = trained_as
     return about
 

@@ -33,6 +33,7 @@ class Config(BaseModel):
     architecture: str = "standard"
     d_in: Width
     d_sae: Width
+    d_out: Width | None = None
     apply_b_dec_to_input: bool = True
     normalize_activations: str | bool | None = "none"
     reshape_activations: str | None = None
@@ -78,10 +79,10 @@ def weight_processing(metadata: Metadata) -> WeightProcessing:
     It asks TransformerLens for none, but for what the configuration names.
     """
     asked = {name for name, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
-    hook = metadata.hook_name or ""
+    hooks = [name or "" for name in (metadata.hook_name, metadata.hook_name_out or None)]
     felt = {"center_writing_weights"}
-    if hook.endswith(("hook_z", "hook_v")):
+    if hooks[0].endswith(("hook_z", "hook_v")):
         felt = {"fold_value_biases"}
-    elif hook.endswith("hook_normalized"):
+    elif hooks[0].endswith("hook_normalized") and not hooks[1]:
         felt = {"fold_ln"}
     return "processed" if asked & felt else "none"

@@ -20,6 +20,12 @@ _ARCHITECTURES = {
     "abstopk": "abstopk",
     "matching_pursuit": "matching_pursuit",
 }
+_TRANSCODERS = {
+    ("relu", False): "transcoder",
+    ("relu", True): "skip_transcoder",
+    ("jumprelu", False): "jumprelu_transcoder",
+    ("jumprelu", True): "jumprelu_skip_transcoder",
+}
 _NORMALISATIONS = {
     "none": "none",
     "layer_norm": "layer_norm",
@@ -51,9 +57,10 @@ def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     if written.variant in ("topk", "abstopk"):
         options["rescale_acts_by_decoder_norm"] = False
     document: dict[str, Any] = {
-        "architecture": _ARCHITECTURES[written.variant],
+        "architecture": _architecture(written),
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
+        **({"d_out": sae.d_out} if sae.transcodes else {}),
         "dtype": dtype,
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
@@ -63,16 +70,28 @@ def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
         "metadata": _metadata(sae, run),
     }
     tensors = {name: p.detach().cpu().contiguous() for name, p in written.named_parameters()}
+    if written.skip:
+        tensors["W_skip"] = tensors["W_skip"].T.contiguous()
     write_atomically(folder / WEIGHTS_FILE, save(tensors))
     write_json(folder / CONFIG_FILE, document)
 
 
 @torch.no_grad()
 def _expressible(sae: SparseAutoencoder) -> SparseAutoencoder | None:
+    if sae.transcodes:
+        if sae.apply_b_dec_to_input:
+            return None
+        return sae if sae.variant == "relu" else as_jumprelu(sae)
     rectified = getattr(sae.options, "rectify", True)
     if sae.variant in _ARCHITECTURES:
         return sae if rectified else None
     return as_jumprelu(sae)
+
+
+def _architecture(sae: SparseAutoencoder) -> str:
+    if sae.transcodes:
+        return _TRANSCODERS[sae.variant, sae.skip]
+    return _ARCHITECTURES[sae.variant]
 
 
 def _metadata(sae: SparseAutoencoder, run: Run) -> dict[str, Any]:
@@ -81,6 +100,7 @@ def _metadata(sae: SparseAutoencoder, run: Run) -> dict[str, Any]:
         "model_name": run.model,
         "hook_name": hook,
         "hook_head_index": head,
+        "hook_name_out": run.hook_out,
         "dataset_path": run.dataset,
         "context_size": run.context_length,
         "prepend_bos": run.prepend_bos,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign, size
-from prolu_eval.checkpoints.hook_names import ASKED_FOR, DOUBTFUL, of_module
+from prolu_eval.checkpoints.hook_names import ASKED_FOR, DOUBTFUL, of_module, of_ports
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import WEIGHTS_FILE
@@ -49,11 +49,13 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     document = read_json(path)
     config = validate(_Config, document, path)
     weights = read_safetensors(weights_path)
-    if config.transcode or config.skip_connection or "W_skip" in weights:
-        kind = "has a skip connection: its output is no function of its codes"
-        if config.transcode:
-            kind = "is a transcoder: it reads a module's input and writes its output"
-        raise CheckpointError(path, kind, "evaluate plain autoencoders")
+    skip = "W_skip" in weights
+    if config.skip_connection != skip:
+        held = "holds a skip connection" if skip else "holds no skip connection"
+        raise CheckpointError(
+            weights_path, f"{held}, its config says otherwise", "restore the config of this run"
+        )
+    transcodes = config.transcode or skip
     d_sae, d_in = size(weights, "W_dec", weights_path)
     if d_in != config.d_in:
         raise CheckpointError(
@@ -65,11 +67,18 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         renamed = {_NAMES.get(name, name): tensor for name, tensor in weights.items()}
         if "W_enc" in renamed and renamed["W_enc"].ndim == 2:
             renamed["W_enc"] = renamed["W_enc"].t()
+        if "W_skip" in renamed and renamed["W_skip"].ndim == 2:
+            renamed["W_skip"] = renamed["W_skip"].t()
         return renamed
 
-    hook, problems = _hook(folder)
+    hooks, problems = _hooks(folder, config)
     run_document = read_json(above[0]) if above else None
     run = validate(_RunConfig, run_document or {}, above[0] if above else path)
+    if config.transcode and "activation" not in document:
+        problems += (
+            "its version of sparsify may have subtracted b_dec from a transcoder's input, as those "
+            "before February 2025 did: here nothing is subtracted",
+        )
     if run.k_decay_steps > 0:
         problems += (
             f"its k, {config.k}, was lowered over the first {run.k_decay_steps} steps of training "
@@ -81,9 +90,12 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         d_sae,
         tensors,
         options={"k": config.k},
+        d_out=d_in if transcodes else None,
+        skip=skip,
+        apply_b_dec_to_input=not config.transcode,
         problems=problems,
         about={
-            "hook": hook,
+            **hooks,
             "model": run.model,
             "dataset": run.dataset,
             "context_length": run.ctx_len,
@@ -113,12 +125,20 @@ def _hook_folder(folder: Path) -> Path:
     return folder.parent if _is_seed(folder) else folder
 
 
-def _hook(folder: Path) -> tuple[str | None, tuple[str, ...]]:
+def _hooks(folder: Path, config: _Config) -> tuple[dict[str, str | None], tuple[str, ...]]:
+    """The hook points that a folder's name means, and what is doubtful about them.
+
+    A transcoder reads what enters a module and stands for what leaves it. What has a skip
+    connection alone reads what leaves the module, and so is given its own answer.
+    """
     name = _hook_folder(folder).name
+    if config.transcode or config.skip_connection:
+        entering, leaving = of_ports(name)
+        return {"hook": entering if config.transcode else leaving, "hook_out": leaving}, ()
     hook = of_module(name)
     if hook is None:
-        return None, (f"the hook point of {name!r} is unknown: {ASKED_FOR}",)
-    return hook, (DOUBTFUL,) if hook.endswith(("mlp_out", "attn_out")) else ()
+        return {"hook": None}, (f"the hook point of {name!r} is unknown: {ASKED_FOR}",)
+    return {"hook": hook}, (DOUBTFUL,) if hook.endswith(("mlp_out", "attn_out")) else ()
 
 
 FORMAT = foreign("sparsify", "eai-sparsify", _find, _interpret, _files)

@@ -72,7 +72,9 @@ def remark_precisions(outcomes: "list[Outcome]") -> None:
 def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
     """One line on stderr for each standard error that the tokens did not do for."""
     for key, target in chosen.target_se.items():
-        errors = [o.result.metrics[key].standard_error for o in outcomes if o.result is not None]
+        results = [outcome.result for outcome in outcomes if outcome.result is not None]
+        found = [result.metrics.get(key) for result in results]
+        errors = [None if scalar is None else scalar.standard_error for scalar in found]
         missed = [error for error in errors if error is None or error > target]
         if missed:
             remark(

@@ -11,7 +11,7 @@ from prolu_eval.plain_text import aligned, printable
 if TYPE_CHECKING:
     from prolu_eval.runs import Broken, Run
 
-_COLUMNS = ("run", "format", "variant", "d_in", "d_sae", "hook", "model")
+_COLUMNS = ("run", "format", "variant", "d_in", "d_sae", "hook", "hook_out", "model")
 
 
 @app.command()
@@ -62,7 +62,8 @@ def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
     if isinstance(item, Run):
         document |= {name: getattr(item, name) for name in _COLUMNS[1:]}
         problems += item.problems
-        missing = [name for name in ("hook", "model") if getattr(item, name) is None]
+        needed = ("hook", "model") if item.d_out is None else ("hook", "hook_out", "model")
+        missing = [name.replace("_", "-") for name in needed if getattr(item, name) is None]
         problems += [f"it does not say its {name}: give it with --{name}" for name in missing]
     return document | {"problems": problems}
 

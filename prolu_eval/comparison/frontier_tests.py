@@ -109,7 +109,7 @@ def hypervolume_tests(
     for group in found:
         reference = beyond_worst(group.baseline.points)
         labels = np.array([baseline.run.label for _, baseline in group.pairs])
-        hook = f" at {group.pairs[0][1].run.hook}" if len(found) > 1 else ""
+        hook = f" at {group.pairs[0][1].run.site}" if len(found) > 1 else ""
         parts = {f"frontier of {label}": labels == label for label in dict.fromkeys(labels)}
         if len(parts) > 1:
             parts = {"overall frontier": labels == labels} | parts

@@ -162,7 +162,7 @@ def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle |
 
 def _shown(result: Result, field: str) -> object:
     if field == "hook":
-        return result.run.hook
+        return result.run.site
     value = getattr(result.setting, field)
     named = f"{result.setting.model} ({str(value)[:8]})"
     return named if field == "model_fingerprint" else value

@@ -26,6 +26,7 @@ from prolu_eval.results import (
     Result,
     RunSummary,
 )
+from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import warn_of_foreign_ids
 
@@ -48,7 +49,7 @@ class Assembly:
         self._setting = prepared.settings[n_shards]
         self._shards = prepared.shards[:n_shards]
         self._reference = reference(engine, self._setting, self._shards)
-        self._pairs = scale_consistency.sample(engine.model, engine.hook, self._rows)
+        self._pairs: dict[str, scale_consistency.Sample] = {}
 
     def warn_of_foreign_ids(self) -> None:
         """Warn if the model predicts its tokens no better than if they were another's."""
@@ -73,13 +74,20 @@ class Assembly:
         record.parts.remove()
         return result
 
-    def metrics(self, sae: SparseAutoencoder, measurement: Measurement) -> dict[str, Estimate]:
-        """Every metric of an autoencoder that was measured on the rows."""
-        violations, _ = self._consistency(sae)
+    def metrics(
+        self, run: Run, sae: SparseAutoencoder, measurement: Measurement
+    ) -> dict[str, Estimate]:
+        """Every metric of a run that was measured on the rows."""
+        violations, _ = self._consistency(run, sae)
         return self._estimates(sae, measurement, self._sums(measurement, violations))
 
-    def _consistency(self, sae: SparseAutoencoder) -> tuple[dict[str, Array], dict[str, Array]]:
-        return scale_consistency.sums_and_curves(sae, self._pairs, self._setting.n_sequences)
+    def _consistency(
+        self, run: Run, sae: SparseAutoencoder
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        read = str(run.hook)
+        if read not in self._pairs:
+            self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)
+        return scale_consistency.sums_and_curves(sae, self._pairs[read], self._setting.n_sequences)
 
     def _sums(self, measurement: Measurement, violations: Sums) -> dict[str, Array]:
         return {**self._reference, **measurement.by_row, **violations}
@@ -91,13 +99,14 @@ class Assembly:
         return {
             key: scalars[key] if key in scalars else estimate(metric, sums)
             for key, metric in METRICS.items()
+            if key in scalars or metric.numerator.keys() <= sums.keys()
         }
 
     def _assembled(self, measured: Measured, measurement: Measurement) -> Result:
         record, sae = measured.record, measured.sae
         run, features = record.run, measurement.features
         arrays = features.arrays() | weight_arrays(sae)
-        violations, curves = self._consistency(sae)
+        violations, curves = self._consistency(run, sae)
         examples = {}
         if measurement.examples is not None:
             tokenizer = self._engine.model.tokenizer
@@ -114,7 +123,9 @@ class Assembly:
                 label=run.label,
                 d_in=run.d_in,
                 d_sae=run.d_sae,
-                hook=self._conditions.hook,
+                d_out=run.d_out,
+                hook=str(run.hook),
+                hook_out=run.hook_out and self._engine.model.usual_name(run.hook_out),
                 penalty=run.penalty,
                 coefficient=run.coefficient,
                 learning_rate=run.learning_rate,

@@ -24,6 +24,8 @@ RECONSTRUCTION_COLUMNS = (
     "squared_error", "cosine_similarity", "norm_ratio", "x_hat_squared", "x_hat_dot_x",
 )  # fmt: skip
 COLUMNS = CODE_COLUMNS + RECONSTRUCTION_COLUMNS
+# Of transcoders with a skip connection alone.
+SKIP_COLUMNS = ("squared_skip_error",)
 # Tokens by which slots for the active codes are dimensioned, and how many more there are of them
 # than any of these tokens needs. Tokens with more are read otherwise: right, but slower.
 _SAMPLE, _MARGIN = 512, 4
@@ -51,6 +53,7 @@ class Sizes:
 class Activations(NamedTuple):
     """Activations at the counted positions of consecutive rows. ``x`` [N, d_in]
 
+    ``y`` [N, d_out] are those that a reconstruction is to be of, where they are others than x;
     ``starts`` [n_rows + 1] says where in ``x`` each row begins, and where the last ends; ``fold``
     [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows;
     ``place`` [N] is the index of each position among those of all rows, where examples are kept.
@@ -60,6 +63,7 @@ class Activations(NamedTuple):
     starts: Tensor
     fold: Tensor
     place: Tensor | None = None
+    y: Tensor | None = None
 
 
 class _Active(NamedTuple):
@@ -74,7 +78,8 @@ class Autoencoding:
     """Accumulates the sums of one autoencoder over batches of activations.
 
     Attributes:
-        sums: sums per row, by column of :data:`COLUMNS`, on the device.
+        sums: sums per row, by column of :data:`COLUMNS`, and with a skip connection also of
+            :data:`SKIP_COLUMNS`, on the device.
         features: per-feature sums.
         examples: the strongest activations of each feature, if they are asked for.
     """
@@ -90,7 +95,7 @@ class Autoencoding:
         n_examples: int = 0,
     ) -> None:
         self.sae = sae.to(device, dtype)
-        self.sums = RowSums(COLUMNS, n_rows, device)
+        self.sums = RowSums(COLUMNS + (SKIP_COLUMNS if sae.skip else ()), n_rows, device)
         self.features = FeatureSums(sae.d_sae, device)
         self.examples = StrongestExamples(sae.d_sae, n_examples, device) if n_examples else None
         self._norms = sae.W_dec.float().norm(dim=1)
@@ -103,15 +108,19 @@ class Autoencoding:
         """Reconstruct the activations of rows from ``first_row`` on, and add up their statistics.
 
         Returns:
-            x_hat, in the dtype of the activations. [N, d_in]
+            x_hat, in the dtype of the activations. [N, d_out]
         """
         x = activations.x.to(self.sae.W_dec.dtype)
         normalised = self.sae.normalise(x)
         fused = kernels.suit(x.device, x.dtype)
         z_hat = (self._fused if fused else self._eager)(normalised, activations, first_row)
-        x_hat = normalised.restore(z_hat)
-        compared = by_row(_compared(x, x_hat), activations.starts)
+        x_hat = self.sae.complete(z_hat, normalised, x)
+        y = x if activations.y is None else activations.y.to(x.dtype)
+        compared = by_row(_compared(y, x_hat), activations.starts)
         self.sums.add(RECONSTRUCTION_COLUMNS, first_row, compared)
+        if self.sae.skip:
+            error = _squared_distance(y, self.sae.skipped(x))
+            self.sums.add(SKIP_COLUMNS, first_row, by_row(error[None], activations.starts))
         self.features.count_tokens(activations.fold)
         return x_hat.to(activations.x.dtype)
 
@@ -120,10 +129,11 @@ class Autoencoding:
         from prolu_eval.kernels import codes as fused
 
         if self._capacity is None:
-            size_slots([self], activations)
+            size_slots([self], [activations])
         sae, features = self.sae, self.features
         size = max(1, self._sizes.codes // sae.d_sae)
-        scale = None if normalised.scale is None else normalised.scale[:, 0]
+        scale = sae.code_scale(normalised)
+        scale = None if scale is None else scale[:, 0]
         z_hat, columns = [], []
         for start in range(0, len(normalised.z), size):
             chunk = slice(start, start + size)
@@ -179,6 +189,7 @@ class Autoencoding:
     def _eager(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:
         """What :meth:`_fused` does, without kernels."""
         sae = self.sae
+        scale = sae.code_scale(normalised)
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
@@ -187,10 +198,10 @@ class Autoencoding:
             pending.append(active._replace(token=active.token + i * size))
             n_pending += len(active.value)
             if n_pending > self._sizes.active:
-                self._add_codes(_joined(pending), activations, normalised.scale, first_row)
+                self._add_codes(_joined(pending), activations, scale, first_row)
                 pending, n_pending = [], 0
         if pending:
-            self._add_codes(_joined(pending), activations, normalised.scale, first_row)
+            self._add_codes(_joined(pending), activations, scale, first_row)
         return torch.cat(z_hat)
 
     def _encode(self, z: Tensor) -> tuple[_Active, Tensor | None]:
@@ -236,9 +247,13 @@ class Autoencoding:
             self.examples.add(active.feature, active.value, active.token, activations.place)
 
 
-def size_slots(running: Sequence[Autoencoding], activations: Activations) -> None:
-    """Provide slots for all autoencodings at once, by how many codes of some tokens are active."""
-    found = torch.stack([one.n_active(activations) for one in running]).tolist()
+def size_slots(running: Sequence[Autoencoding], activations: Sequence[Activations]) -> None:
+    """Provide slots for all autoencodings at once, by how many codes of some tokens are active.
+
+    ``activations`` are those that each reads.
+    """
+    counts = [one.n_active(read) for one, read in zip(running, activations, strict=True)]
+    found = torch.stack(counts).tolist()
     for one, (mean, most) in zip(running, found, strict=True):
         one.provide_slots(mean, most)
 
@@ -262,6 +277,12 @@ def _compared(x: Tensor, x_hat: Tensor) -> Tensor:
         dot,
     )
     return torch.stack(columns)
+
+
+def _squared_distance(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Squared norms of differences, in float32 at least. [n, d] twice -> [n]"""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    return (x.to(exact) - x_hat.to(exact)).square().sum(1)
 
 
 def by_row(columns: Tensor, starts: Tensor) -> Tensor:

@@ -58,10 +58,20 @@ class Batch:
             *(part.to(device, non_blocking=True) for part in parts),
         )
 
-    def activations(self, clean: Pass) -> Activations:
-        """The clean activations at the counted positions."""
-        x = clean.activation.flatten(0, 1).index_select(0, self.position)
-        return Activations(x, self.starts, self.fold, self.position + self.first_place)
+    def activations(self, clean: Pass, read: str | None = None) -> Activations:
+        """The clean activations at the counted positions.
+
+        Args:
+            clean: the clean pass.
+            read: the site, among the pass's inputs, that a transcoder reads; ``y`` then are the
+                activations of the pass's own site.
+        """
+        y = None if read is None else self._counted(clean.activation)
+        x = self._counted(clean.activation if read is None else clean.inputs[read])
+        return Activations(x, self.starts, self.fold, self.position + self.first_place, y)
+
+    def _counted(self, activation: Tensor) -> Tensor:
+        return activation.flatten(0, 1).index_select(0, self.position)
 
     def next_of(self, hidden: Tensor) -> Tensor:
         """Hidden states at the counted positions whose next one counts. [B, T, d] -> [M, d]"""

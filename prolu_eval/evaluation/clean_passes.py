@@ -1,5 +1,7 @@
 """Clean passes, kept while there is room for them: several measurements need the same."""
 
+from collections.abc import Collection
+
 import torch
 
 from prolu_eval.evaluation.batches import Batch
@@ -10,10 +12,13 @@ _CPU_BYTES, _GPU_BYTES, _SHARE = 1 << 27, 1 << 30, 16
 
 
 class CleanPasses:
-    """The clean passes of a model over batches of rows, at one hook point."""
+    """The clean passes of a model over batches of rows, at one hook point.
 
-    def __init__(self, model: LanguageModel, hook: str) -> None:
-        self._model, self._hook = model, hook
+    Activations at the other hook points ``inputs`` are kept with them.
+    """
+
+    def __init__(self, model: LanguageModel, hook: str, inputs: Collection[str] = ()) -> None:
+        self._model, self._hook, self._inputs = model, hook, inputs
         self._kept: dict[range, Pass] = {}
         self._left = _CPU_BYTES
         if model.device.type == "cuda":
@@ -24,7 +29,7 @@ class CleanPasses:
         """The clean pass over a batch."""
         found = self._kept.get(batch.rows)
         if found is None:
-            found = self._model.clean(batch.ids, self._hook)
+            found = self._model.clean(batch.ids, self._hook, self._inputs)
             size = self._bytes(batch)
             if size <= self._left:
                 self._left -= size
@@ -42,6 +47,6 @@ class CleanPasses:
 
     def _bytes(self, batch: Batch) -> int:
         model = self._model
-        widths = 2 * model.d_model + model.width(self._hook)
+        widths = 2 * model.d_model + sum(map(model.width, (self._hook, *self._inputs)))
         itemsize: int = model.dtype.itemsize
         return batch.ids.numel() * widths * itemsize

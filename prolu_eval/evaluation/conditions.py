@@ -1,10 +1,10 @@
 """The conditions under which a run is measured: runs that share them are measured together."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prolu_eval.checkpoints.hook_names import hook_of
+from prolu_eval.checkpoints.hook_names import hook_of, of_port
 from prolu_eval.choices import Split
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import DEFAULT_CONTEXT, EvaluationOptions
@@ -18,7 +18,10 @@ _WEIGHT_BYTES, _MOST_RUNS = 1 << 30, 64
 
 @dataclass(frozen=True, order=True)
 class Conditions:
-    """A model, a hook point, and the text that they are measured on."""
+    """A model, a hook point, and the text that they are measured on.
+
+    The hook point is the one at which something is put in: a transcoder's output site.
+    """
 
     model: str
     revision: str
@@ -31,25 +34,41 @@ class Conditions:
     hook: str
 
 
+def placed(run: Run, options: EvaluationOptions) -> Run:
+    """The run at the hook points that options, or else its own configuration, name.
+
+    A transcoder's are names of what enters and leaves modules too, as ``PATH.output``.
+    """
+    hook = hook_of(options.hook or run.hook)
+    if run.d_out is None:
+        return replace(run, hook=hook)
+    hook_out = hook_of(options.hook_out or run.hook_out)
+    read, put_in = (name and of_port(name) for name in (hook, hook_out))
+    return replace(run, hook=read, hook_out=put_in)
+
+
 def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
-    """The conditions that options, or else the run's own configuration, ask for.
+    """The conditions that options, or else the configuration of a :func:`placed` run, ask for.
 
     Raises:
-        UsageError: if neither says the model, the hook point or the text.
+        UsageError: if neither says the model, the hook points or the text.
     """
+    transcoder = {} if run.d_out is None else {"hook_out": run.hook_out}
     needs = {
         "model": options.model or run.model,
-        "hook": hook_of(options.hook or run.hook),
+        "hook": run.hook,
+        **transcoder,
         "tokens": options.tokens or run.dataset,
     }
     for what, value in needs.items():
         if value is None:
-            raise UsageError(run.path, f"does not say its {what}", f"pass --{what}")
+            remedy = f"pass --{what.replace('_', '-')}"
+            raise UsageError(run.path, f"does not say its {what}", remedy)
         try:
             Path(value).exists()
         except OSError as error:
             reason = f"its {what} can be no name of one ({error.strerror})"
-            raise UsageError(run.path, reason, f"pass --{what}") from None
+            raise UsageError(run.path, reason, f"pass --{what.replace('_', '-')}") from None
     prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
     return Conditions(
         model=official_name(str(needs["model"])),
@@ -60,7 +79,7 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
         split=options.split or ("all" if options.tokens else "heldout"),
         context_length=options.context_length or run.context_length or DEFAULT_CONTEXT,
         prepend_bos=prepend_bos,
-        hook=str(needs["hook"]),
+        hook=str(run.hook if run.d_out is None else run.hook_out),
     )
 
 
@@ -69,7 +88,7 @@ def portions(runs: Iterable[Run]) -> Iterator[list[Run]]:
     portion: list[Run] = []
     size = 0
     for run in runs:
-        weights = 8 * run.d_in * run.d_sae
+        weights = 4 * (run.d_in + (run.d_out or run.d_in)) * run.d_sae
         if portion and (size + weights > _WEIGHT_BYTES or len(portion) == _MOST_RUNS):
             yield portion
             portion, size = [], 0

@@ -1,5 +1,9 @@
 """Measuring many autoencoders of one hook point: the model's clean pass is shared by all of them.
 
+Transcoders belong to the hook point that they stand for; what they read before it is taken from the
+same clean pass. It cannot depend on what is put in behind it, so that it is also what the spliced
+pass would give them.
+
 For each batch of rows the model runs once, clean. Each autoencoder then costs its own pass over the
 captured activations, the blocks after the hook, and the losses. The ablations depend on the model
 alone (:meth:`Engine.reference`). Everything is summed per row on the device, and leaves it once for
@@ -17,7 +21,7 @@ from torch import Tensor
 
 from prolu_eval import kernels
 from prolu_eval.errors import EvaluationError
-from prolu_eval.evaluation.autoencoding import COLUMNS, Autoencoding, Sizes, by_row, size_slots
+from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row, size_slots
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.clean_passes import CleanPasses
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
@@ -45,6 +49,7 @@ class Engine:
         model: the language model.
         hook: the hook point.
         tokens: the rows to measure on.
+        inputs: the hook points that transcoders read, by their names.
         batch_size: rows per batch; None for what suits the device. It is halved, for good, whenever
             the device runs out of memory, and so is the number of codes worked on at a time.
         sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
@@ -59,6 +64,7 @@ class Engine:
         hook: str,
         tokens: TokenRows,
         *,
+        inputs: Mapping[str, str] | None = None,
         batch_size: int | None = None,
         sizes: Sizes | None = None,
         n_examples: int = 0,
@@ -68,7 +74,8 @@ class Engine:
         self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
         self._sizes = sizes or Sizes.of(model.device)
         self._n_examples, self._progress = n_examples, progress
-        self._passes = CleanPasses(model, hook)
+        self.inputs = dict(inputs or {})
+        self._passes = CleanPasses(model, hook, frozenset(self.inputs.values()))
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
@@ -149,15 +156,20 @@ class Engine:
             for sae in saes.values()
         ]
         spliced = [RowSums(SPLICED_COLUMNS, n, model.device) for _ in running]
+        read = [self.inputs.get(name) for name in saes]
         for batch in self._batches(rows):
             clean = self._passes.of(batch)
-            activations, wanted = batch.activations(clean), batch.next_of(clean.hidden)
+            activations = {site: batch.activations(clean, site) for site in dict.fromkeys(read)}
+            wanted = batch.next_of(clean.hidden)
             if batch.first == 0 and running and kernels.suit(model.device, model.dtype):
-                size_slots(running, activations)
-            for together, sums in zip(_groups(running), _groups(spliced), strict=True):
+                size_slots(running, [activations[site] for site in read])
+            groups = zip(_groups(running), _groups(read), _groups(spliced), strict=True)
+            for together, sites, sums in groups:
                 hidden = [
-                    self._resumed(batch, clean, autoencoding.reconstruct(activations, batch.first))
-                    for autoencoding in together
+                    self._resumed(
+                        batch, clean, autoencoding.reconstruct(activations[site], batch.first)
+                    )
+                    for autoencoding, site in zip(together, sites, strict=True)
                 ]
                 losses = cross_entropies_and_kls(
                     model.logits, wanted, hidden, batch.targets, model.vocab_size
@@ -242,11 +254,14 @@ def _measurements(
     names: Sequence[str], running: Sequence[Autoencoding], spliced: Sequence[RowSums]
 ) -> Iterator[Measurement | EvaluationError]:
     """What was measured of each autoencoder. The sums of all leave the device at once."""
-    sums = [torch.cat([a.sums.values, b.values]) for a, b in zip(running, spliced, strict=True)]
-    of_all = torch.stack(sums).cpu().numpy() if sums else ()
-    for name, autoencoding, values in zip(names, running, of_all, strict=True):
+    pairs = list(zip(running, spliced, strict=True))
+    columns = [(*autoencoding.sums.columns, *sums.columns) for autoencoding, sums in pairs]
+    sums = [part.values for a, b in pairs for part in (a.sums, b)]
+    ends = np.cumsum([len(of_one) for of_one in columns])
+    of_all = np.split(torch.cat(sums).cpu().numpy(), ends[:-1]) if sums else ()
+    for name, autoencoding, own, values in zip(names, running, columns, of_all, strict=True):
         if np.isfinite(values).all():
-            by_column = dict(zip((*COLUMNS, *SPLICED_COLUMNS), values, strict=True))
+            by_column = dict(zip(own, values, strict=True))
             yield Measurement(by_column, autoencoding.features, autoencoding.examples)
         else:
             yield EvaluationError(name, "reconstructs to NaN or infinity", "try --dtype float32")

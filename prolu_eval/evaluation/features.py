@@ -106,15 +106,16 @@ def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
     """What needs no tokens. [d_sae] each
 
     The encoder bias, the effective threshold, and as ``alignment`` the cosine of each feature's
-    encoder column and decoder row (NaN where either is zero).
+    encoder column and decoder row (NaN where either is zero). A transcoder's lie in different
+    spaces, and have no angle.
     """
     bias = sae.encoder_bias()
-    encoder, decoder = sae.W_enc.T, sae.W_dec
-    norms = encoder.norm(dim=1) * decoder.norm(dim=1)
-    arrays = {
-        "effective_threshold": sae.effective_threshold(),
-        "alignment": (encoder * decoder).sum(1) / torch.where(norms > 0, norms, torch.nan),
-    }
+    arrays = {"effective_threshold": sae.effective_threshold()}
+    if not sae.transcodes:
+        encoder, decoder = sae.W_enc.T, sae.W_dec
+        norms = encoder.norm(dim=1) * decoder.norm(dim=1)
+        cosine = (encoder * decoder).sum(1) / torch.where(norms > 0, norms, torch.nan)
+        arrays["alignment"] = cosine
     if bias is not None:
         arrays["bias"] = bias
     return {name: value.detach().float().cpu().numpy() for name, value in arrays.items()}

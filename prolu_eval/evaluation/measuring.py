@@ -103,16 +103,21 @@ def load(run: Run, engine: Engine) -> SparseAutoencoder:
     """The autoencoder of a run.
 
     Raises:
-        CheckpointError: if it cannot be read, or does not suit the hook point.
+        CheckpointError: if it cannot be read, or does not suit its hook points.
+        ModelError: if what a transcoder reads cannot be read for what it is put in at.
     """
-    sae = load_run(run)
-    if (width := engine.model.width(engine.hook)) != sae.d_in:
-        raise CheckpointError(
-            run.path,
-            f"takes activations of width {sae.d_in}, but {engine.hook} of {engine.model.name} has "
-            f"{width}",
-            "name the model and the hook that it was trained on",
-        )
+    sae, model = load_run(run), engine.model
+    read = engine.hook
+    if sae.transcodes:
+        read = str(run.hook)
+        model.source(read, engine.hook)
+    for hook, expected, verb in ((read, sae.d_in, "takes"), (engine.hook, sae.d_out, "gives")):
+        if (width := model.width(hook)) != expected:
+            raise CheckpointError(
+                run.path,
+                f"{verb} activations of width {expected}, but {hook} of {model.name} has {width}",
+                "name the model and the hook that it was trained on",
+            )
     return sae
 
 

@@ -126,6 +126,14 @@ class EvaluationOptions:
     hook: Annotated[
         str | None, Field(description="Hook point [default: what the runs say]"), Panel.WHAT
     ] = None
+    hook_out: Annotated[
+        str | None,
+        Field(
+            description="Hook point that transcoders stand for, where they read another "
+            "[default: what the runs say]"
+        ),
+        Panel.WHAT,
+    ] = None
     weight_processing: Annotated[
         WeightProcessing | None,
         Field(

@@ -114,7 +114,7 @@ class _Effects:
         The model is loaded in the first candidate's precision in any case: that is needed to know
         what was remembered, and is what is most likely needed afterwards.
         """
-        prepared = self._prepared(candidates[0], lambda _: None)
+        prepared = self._prepared(runs, candidates[0], lambda _: None)
         if self._options.estimate_scale:
             runs = with_estimated_scale(runs, prepared.engine)
         paths = {run.name: self._path(run, prepared) for run in runs}
@@ -126,16 +126,19 @@ class _Effects:
                 self._keep(paths[name], effects)
         return {name: effects for name, effects in known.items() if effects} | measured
 
-    def _prepared(self, dtype: Dtype, progress: Callable[[int], Any]) -> Prepared:
-        precision = Precision(dtype)
-        return self._preparation.prepare(self._conditions, precision, progress, first_shard=True)
+    def _prepared(
+        self, runs: Sequence[Run], dtype: Dtype, progress: Callable[[int], Any]
+    ) -> Prepared:
+        return self._preparation.prepare(
+            self._conditions, runs, Precision(dtype), progress, first_shard=True
+        )
 
     def _path(self, run: Run, prepared: Prepared) -> Path:
         """Where the effects on a run are remembered: named by all that decides them."""
         (setting,) = prepared.settings.values()
         parts = (
             _VERSION, *file_digests(run.files, run.folder).values(), run.part, run.besides,
-            self._conditions.hook, prepared.engine.model.device.type,
+            *run.hooks, prepared.engine.model.device.type,
             setting.model_copy(update={"dtype": ""}).comparison_key(), _share(prepared),
         )  # fmt: skip
         name = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
@@ -170,7 +173,7 @@ class _Effects:
         # What is loaded already comes first, and what shares its weights with another beside it.
         with Progress("choosing the precision", "row", shown=self._progress) as shown:
             found = {dtype: self._metrics(runs, dtype, shown) for dtype in (*candidates, "float32")}
-            prepared = self._prepared("float32", shown.update)
+            prepared = self._prepared(runs, "float32", shown.update)
         exact, share = found.pop("float32"), _share(prepared)
         return {
             name: {
@@ -185,19 +188,19 @@ class _Effects:
     ) -> dict[str, Mapping[str, Estimate]]:
         """Every metric of runs on the first shard, in a precision; none of those that fail."""
         with matrix_products(tf32=dtype == "tf32"):
-            prepared = self._prepared(dtype, shown.update)
+            prepared = self._prepared(runs, dtype, shown.update)
             (rows,) = prepared.shards
             shown.total += len(rows) * (len(runs) + 2)
             assembly = Assembly(prepared, 1)
             metrics: dict[str, Mapping[str, Estimate]] = {}
             for portion in portions(runs):
-                saes = {}
+                saes, by_name = {}, {run.name: run for run in portion}
                 for run in portion:
                     with contextlib.suppress(ProluEvalError):  # told when it is to be measured
                         saes[run.name] = load(run, prepared.engine)
                 for name, measured in prepared.engine.measure(saes, rows).items():
                     if isinstance(measured, Measurement):
-                        metrics[name] = assembly.metrics(saes[name], measured)
+                        metrics[name] = assembly.metrics(by_name[name], saes[name], measured)
             return metrics
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from prolu_eval.choices import Dtype
+from prolu_eval.errors import ModelError
 from prolu_eval.evaluation.conditions import Conditions
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.options import EvaluationOptions
@@ -14,6 +15,7 @@ from prolu_eval.evaluation.parts import shards
 from prolu_eval.lm import LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
+from prolu_eval.runs import Run
 from prolu_eval.tokens import TokenRows, check_source, load_tokens
 
 
@@ -53,6 +55,7 @@ class Preparation:
     def prepare(
         self,
         conditions: Conditions,
+        runs: Sequence[Run],
         precision: Precision,
         progress: Callable[[int], Any],
         *,
@@ -62,6 +65,8 @@ class Preparation:
 
         Args:
             conditions: what to load.
+            runs: those that are to be measured; transcoders that read what cannot be read for their
+                output site fail when they are loaded.
             precision: in which precision.
             progress: called with the number of rows done since the last call, per pass over them.
             first_shard: whether the first shard is all that will be measured.
@@ -75,6 +80,7 @@ class Preparation:
         check_source(conditions.tokens, column, "name text with --tokens")
         model = self._load_model(conditions, precision.dtype)
         model.site(conditions.hook)
+        inputs = _inputs(model, conditions.hook, runs)
         tokens = load_tokens(
             conditions.tokens,
             model,
@@ -98,6 +104,7 @@ class Preparation:
             model,
             conditions.hook,
             tokens,
+            inputs=inputs,
             batch_size=options.batch_size,
             n_examples=options.examples,
             progress=progress,
@@ -143,3 +150,16 @@ class Preparation:
             packing=self._options.packing,
             weight_processing=conditions.weight_processing,
         )
+
+
+def _inputs(model: LanguageModel, hook: str, runs: Sequence[Run]) -> dict[str, str]:
+    """The hook points that transcoders among runs read, by the run's name, where they can be."""
+    read: dict[str, bool] = {}
+    for run in runs:
+        if run.d_out is not None and run.hook is not None and run.hook not in read:
+            try:
+                model.source(run.hook, hook)
+                read[run.hook] = True
+            except ModelError:
+                read[run.hook] = False
+    return {r.name: r.hook for r in runs if r.d_out is not None and r.hook and read.get(r.hook)}

@@ -48,14 +48,12 @@ class Record:
     known: frozenset[int] = frozenset()
 
     @classmethod
-    def of(
-        cls, run: Run, hook: str, settings: Mapping[int, Setting], options: EvaluationOptions
-    ) -> "Record":
-        """The record of a run at a hook point on settings, by number of shards, as it is now."""
+    def of(cls, run: Run, settings: Mapping[int, Setting], options: EvaluationOptions) -> "Record":
+        """The record of a run at its hook points on settings, by number of shards, as it is now."""
         folder, n_examples = folder_of_results(run, options.results), options.examples
         checkpoint = file_digests(run.files, run.folder)
         fingerprints = {
-            n: fingerprint_of(run, checkpoint, hook, setting) for n, setting in settings.items()
+            n: fingerprint_of(run, checkpoint, setting) for n, setting in settings.items()
         }
         name = fingerprints[max(fingerprints)] + (f"-{n_examples}-examples" if n_examples else "")
         parts = Parts(folder / f"{name}.parts")
@@ -134,8 +132,8 @@ class Record:
         return found is not None and found.shape[1] >= self.n_examples
 
 
-def fingerprint_of(run: Run, checkpoint: dict[str, str], hook: str, setting: Setting) -> str:
-    """The name of a measurement, from all that decides it."""
-    parts = (*checkpoint.values(), run.part, hook, setting.comparison_key())
+def fingerprint_of(run: Run, checkpoint: dict[str, str], setting: Setting) -> str:
+    """The name of a measurement of a run at its hook points, from all that decides it."""
+    parts = (*checkpoint.values(), run.part, *run.hooks, setting.comparison_key())
     parts += (run.besides,) if run.besides else ()
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.company import Company, Rows, company_on
-from prolu_eval.evaluation.conditions import Conditions, conditions_of
+from prolu_eval.evaluation.conditions import Conditions, conditions_of, placed
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.options import EvaluationOptions
@@ -198,8 +198,9 @@ def _outcomes(
         if isinstance(item, Broken):
             yield Outcome(item.name, item.path, "failed", error=item.error)
             continue
+        run = placed(item, options)
         try:
-            together.setdefault(conditions_of(item, options), []).append(item)
+            together.setdefault(conditions_of(run, options), []).append(run)
         except UsageError as error:
             yield _failed(item, error)
     preparation = Preparation(options)
@@ -236,10 +237,10 @@ def _of_one_group(
         Progress(conditions.hook, "row", shown=progress) as shown,
     ):
         rows = Rows(shown, company, group)
-        prepared = preparation.prepare(conditions, precision, rows.update)
+        prepared = preparation.prepare(conditions, runs, precision, rows.update)
         if options.estimate_scale and any(run.needs_scale for run in runs):
             runs = with_estimated_scale(runs, prepared.engine)
-        records = [Record.of(run, conditions.hook, prepared.settings, options) for run in runs]
+        records = [Record.of(run, prepared.settings, options) for run in runs]
         shown.total = len(prepared.engine.tokens) * (len(records) + 2)
         now: Round | None = None
         while now is None or not now.last:

@@ -1,5 +1,7 @@
 """A causal language model with named hook points."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -7,8 +9,8 @@ from prolu_eval.errors import ModelError
 from prolu_eval.lm.loading import Loaded, load_network, official_name
 from prolu_eval.lm.passes import Pass, Passes
 from prolu_eval.lm.read_out import find_read_out
-from prolu_eval.lm.sites import Site, Unfit, hook_sites, one_head
-from prolu_eval.lm.trial import FAILURES, check_causal, tried
+from prolu_eval.lm.sites import Site, Unfit, hook_sites, module_site, one_head, read_sites
+from prolu_eval.lm.trial import FAILURES, check_causal, check_reaches, read_in_trial, tried
 from prolu_eval.lm.unpadded import never_padded
 from prolu_eval.runs import of_head
 
@@ -27,9 +29,11 @@ class LanguageModel:
         bridge, modules = loaded.bridge, loaded.modules
         self._named = frozenset(bridge.hook_dict)
         self._sites = hook_sites(bridge, modules, processed=processed)
+        self._read_sites = read_sites(bridge, modules, processed=processed)
         self._blocks = [modules[id(block.original_component)] for block in bridge.blocks]
         self._d_head: int = bridge.cfg.d_head
         self._tried: dict[str, Site] = {}
+        self._read: dict[str, Site] = {}
         self._widths: dict[str, int] = {}
         config = self._network.config.get_text_config()
         self.d_model: int = config.hidden_size
@@ -105,15 +109,18 @@ class LanguageModel:
     def site(self, hook: str) -> Site:
         """Where a hook point lies, once splicing it has been tried on a few tokens.
 
+        It may also be named ``PATH.input`` or ``PATH.output``, by the path of a module of the
+        blocks.
+
         Raises:
             ModelError: if the model has no such hook point, or none that can be spliced faithfully.
         """
         if hook not in self._tried:
             whole, head = of_head(hook)
-            if whole not in self._sites:
+            site = self._sites.get(whole) or module_site(self._network, self._blocks, whole)
+            if site is None:
                 raise self._no_site(hook, self._absence(whole))
             try:
-                site = self._sites[whole]
                 if head is not None:
                     site = one_head(site, whole, head, self._d_head, self.width(whole))
                 self._tried[hook] = tried(self._passes, site, self.vocab_size)
@@ -124,6 +131,48 @@ class LanguageModel:
                 raise self._no_site(hook, failed) from None
         return self._tried[hook]
 
+    def source(self, hook: str, into: str) -> Site:
+        """Where a hook point lies that is read, for something to be put in at another.
+
+        Besides those of :meth:`site`, these are ``hook_mlp_in`` and the ``hook_normalized`` of
+        norms, at which nothing can be put in.
+
+        Raises:
+            ModelError: if there is none, it cannot be read, or depends on what is put in.
+        """
+        site = self._source(hook)
+        if hook != into:
+            try:
+                check_reaches(self._passes, site, self.site(into), self.vocab_size)
+            except Unfit as reason:
+                raise self._no_site(hook, str(reason), f"read for {into}") from None
+        return site
+
+    def _source(self, hook: str) -> Site:
+        if hook in self._tried:
+            return self._tried[hook]
+        if hook not in self._read:
+            site = self._sites.get(hook) or self._read_sites.get(hook)
+            site = site or module_site(self._network, self._blocks, hook)
+            if site is None:
+                raise self._no_site(hook, self._absence(hook), "read")
+            try:
+                self._read[hook] = read_in_trial(self._passes, site, self.vocab_size)
+            except Unfit as reason:
+                raise self._no_site(hook, str(reason), "read") from None
+            except FAILURES as error:
+                raise self._no_site(hook, f"cannot be read ({error})", "read") from None
+        return self._read[hook]
+
+    def usual_name(self, hook: str) -> str:
+        """The name that a hook point usually goes by, of those that mean just the same."""
+        site = self._sites.get(hook) or module_site(self._network, self._blocks, hook)
+        block = hook.removeprefix("blocks.").partition(".")[0]
+        if site is not None and not hook.startswith("blocks."):
+            block = str(next(i for i, p in enumerate(self._blocks) if _within(site.port.module, p)))
+        names = (f"blocks.{block}.{name}" for name in _USUAL)
+        return next((n for n in names if site is not None and self._sites.get(n) == site), hook)
+
     def width(self, hook: str) -> int:
         """Width of the activations at a hook point."""
         if hook not in self._widths:
@@ -132,12 +181,16 @@ class LanguageModel:
         return self._widths[hook]
 
     def activations(self, tokens: Tensor, hook: str) -> Tensor:
-        """Activations at a hook point; the pass ends there. [B, T] int64 -> [B, T, d]."""
-        return self._passes.activations(tokens, self.site(hook))
+        """Activations at a hook point; the pass ends there. [B, T] int64 -> [B, T, d].
 
-    def clean(self, tokens: Tensor, hook: str) -> Pass:
-        """A pass with nothing replaced. [B, T] int64"""
-        return self._passes.clean(tokens, self.site(hook))
+        One at which nothing can be put in has to be asked for by :meth:`source` before.
+        """
+        return self._passes.activations(tokens, self._read.get(hook) or self.site(hook))
+
+    def clean(self, tokens: Tensor, hook: str, inputs: Collection[str] = ()) -> Pass:
+        """A pass with nothing replaced; activations at ``inputs`` are kept too. [B, T] int64"""
+        sources = {name: self._read.get(name) or self.site(name) for name in inputs}
+        return self._passes.clean(tokens, self.site(hook), sources)
 
     def resume(self, tokens: Tensor, hook: str, clean: Pass, replacement: Tensor) -> Tensor:
         """Hidden states with a hook point's activation replaced; only what follows it is run.
@@ -162,10 +215,10 @@ class LanguageModel:
         """Next-token logits of final hidden states. [..., d_model] -> [..., vocab]"""
         return hidden if self._read_out is None else self._read_out(hidden)
 
-    def _no_site(self, hook: str, reason: str) -> ModelError:
+    def _no_site(self, hook: str, reason: str, done: str = "spliced") -> ModelError:
         return ModelError(
             self.name,
-            f"has no hook point {hook!r} that can be spliced: it {reason}",
+            f"has no hook point {hook!r} that can be {done}: it {reason}",
             f"pass --hook with another, such as {self._choice(hook)}",
         )
 
@@ -182,3 +235,7 @@ class LanguageModel:
             last = self.n_blocks - 1
             return f"blocks.0.hook_resid_pre to blocks.{last}.hook_resid_post"
         return ", ".join(known)
+
+
+def _within(module: str, block: str) -> bool:
+    return f"{module}.".startswith(f"{block}.")

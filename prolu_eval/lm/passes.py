@@ -1,7 +1,7 @@
 """Passes of a network up to, through, and from a site."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +17,14 @@ class Pass(NamedTuple):
 
     ``hidden`` [B, T, d_model] are the final hidden states, which
     :meth:`prolu_eval.lm.LanguageModel.logits` reads out; ``activation`` [B, T, d] is the site's;
-    ``entry`` [B, T, d_model] is the residual stream that enters the site's block.
+    ``entry`` [B, T, d_model] is the residual stream that enters the site's block; ``inputs``
+    [B, T, d] are the activations of the other sites that were asked for.
     """
 
     hidden: Tensor
     activation: Tensor
     entry: Tensor
+    inputs: Mapping[str, Tensor] = {}
 
 
 class _Captured(Exception):  # noqa: N818 - no error: it ends a pass that has reached its hook
@@ -83,10 +85,14 @@ class Passes:
         return site.read(found[0], tokens.shape)
 
     @torch.inference_mode()
-    def clean(self, tokens: Tensor, site: Site) -> Pass:
-        """A pass with nothing replaced."""
+    def clean(self, tokens: Tensor, site: Site, inputs: Mapping[str, Site] | None = None) -> Pass:
+        """A pass with nothing replaced; activations at ``inputs`` are kept besides the site's."""
         found: dict[str, Tensor] = {}
+        read: dict[str, Tensor] = {}
+        inputs = inputs or {}
         with contextlib.ExitStack() as stack:
+            for name, other in inputs.items():
+                stack.enter_context(self._hooked(other.port, _into(read, name)))
             stack.enter_context(self._hooked(site.port, _into(found, "activation")))
             if not site.residual and site.added_at is None:
                 stack.enter_context(self._hooked(self._entry(site.block), _into(found, "entry")))
@@ -97,7 +103,8 @@ class Passes:
                     stack.enter_context(removing(note))
             hidden = self.run(tokens)
         activation = site.read(found["activation"], tokens.shape)
-        return Pass(hidden, activation, found.get("entry", activation))
+        others = {name: inputs[name].read(value, tokens.shape) for name, value in read.items()}
+        return Pass(hidden, activation, found.get("entry", activation), others)
 
     @torch.inference_mode()
     def resume(self, tokens: Tensor, site: Site, clean: Pass, replacement: Tensor) -> Tensor:
@@ -126,10 +133,12 @@ class Passes:
             stack.enter_context(self._replacing(site, replacement))
             return self.run(tokens)
 
-    def spliced_passing(self, tokens: Tensor, site: Site, replacement: Tensor) -> list[Any]:
-        """Everything that passes the site's own port while its activation is replaced."""
+    def spliced_passing(
+        self, tokens: Tensor, site: Site, replacement: Tensor, port: Port
+    ) -> list[Any]:
+        """Everything that passes a port while a site's activation is replaced."""
         found: list[Any] = []
-        with self._hooked(site.port, found.append):
+        with self._hooked(port, lambda value: found.append(value.clone())):
             self.splice(tokens, site, replacement)
         return found
 

@@ -1,7 +1,12 @@
-"""Where hook points lie in a Hugging Face model, by TransformerLens's names and aliases."""
+"""Where hook points lie in a Hugging Face model, by TransformerLens's names and aliases.
+
+What a dictionary is spliced into is a module's input or output; what it reads may also be a norm's
+result before its weights, or the stream that enters the MLP's norm alone.
+"""
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +20,8 @@ _ON_THE_STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_a
                   "hook_mlp_out", "hook_in", "hook_out", "attn.hook_out", "mlp.hook_out",
                   "attn.o.hook_out", "mlp.out.hook_out")  # fmt: skip
 _VALUES_MIXED = ("attn.hook_z", "attn.o.hook_in")
+# Parts of a model that encode other inputs than text; theirs are no blocks of the decoder.
+_NO_ENCODER = r"(?!\S*(?:vision|visual|audio|encoder))"
 # What a block adds to the stream that enters it, so that hook_resid_mid follows: attention, or
 # what stands in its place in blocks of hybrid models.
 _FIRST_WRITERS = ("hook_attn_out", "attn.hook_out", "linear_attn.hook_out", "mamba.hook_out",
@@ -41,6 +48,20 @@ class Port(NamedTuple):
     side: Side
 
 
+class Norm(NamedTuple):
+    """What a norm does before its weights: ``centred`` by the mean of x or not, and its epsilon."""
+
+    centred: bool
+    epsilon: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """X normalised, by way of float32 at least. [..., d]"""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.centred:
+            wide = wide - wide.mean(-1, keepdim=True)
+        return (wide * (wide.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()).to(x)
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a hook point lies, and how it is spliced.
@@ -61,6 +82,9 @@ class Site:
 
     ``columns`` say where those begin and end that are meant, where it is not all of
     them: one attention head's, the others staying as the pass has them.
+
+    ``norm`` is what is done to what passes the port where the site is inside a norm, before its
+    weights: such a site is read, and nothing can be put in its place.
     """
 
     port: Port
@@ -72,6 +96,7 @@ class Site:
     offset: Tensor | None = None
     resumable: bool = True
     columns: tuple[int, int] | None = None
+    norm: Norm | None = None
 
     def read(self, value: Any, rows: torch.Size) -> Tensor:
         """The activation that autoencoders see, of what passes the port. [B, T, d]
@@ -97,6 +122,8 @@ class Site:
             activation = activation - self.offset.to(activation)
         if self.columns is not None:
             activation = activation[..., slice(*self.columns)]
+        if self.norm is not None:
+            activation = self.norm(activation)
         return activation - activation.mean(-1, keepdim=True) if self.centred else activation
 
     def written(self, activation: Tensor, value: Tensor) -> Tensor:
@@ -213,6 +240,67 @@ def one_head(site: Site, hook: str, head: int, d_head: int, width: int) -> Site:
     if head >= width // d_head:
         raise Unfit(f"has {width // d_head} heads, counted from 0")
     return replace(site, columns=(head * d_head, (head + 1) * d_head))
+
+
+def read_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> dict[str, Site]:
+    """Hook names of the bridge's blocks that can be read, though nothing can take their place.
+
+    They are ``hook_mlp_in``, the stream as it enters the norm before the MLP (or the MLP itself,
+    where no norm comes before it), and the ``hook_normalized`` of every norm: its result before its
+    weights, as TransformerLens 3 and 4 have it, so that folding these changes nothing.
+    """
+    hooks = bridge.hook_dict
+    norms = {
+        id(component.hook_normalized): component
+        for component in bridge.modules()
+        if hasattr(component, "hook_normalized")
+        and id(getattr(component, "original_component", None)) in modules
+    }
+    centred = processed and bridge.cfg.normalization_type == "LN"
+    sites = {}
+    for hook, point in hooks.items():
+        if not hook.startswith("blocks."):
+            continue
+        block = int(hook.split(".")[1])
+        if hook.endswith(".hook_mlp_in"):
+            parts = [getattr(bridge.blocks[block], name, None) for name in ("ln2", "mlp")]
+            entered = [id(getattr(part, "original_component", None)) for part in parts]
+            paths = [modules[of] for of in entered if of in modules]
+            if paths:
+                sites[hook] = Site(Port(paths[0], "input"), block, centred=centred)
+        elif id(point) in norms:
+            component = norms[id(point)]
+            module = component.original_component
+            epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+            if isinstance(epsilon, float):
+                norm = Norm(not component.uses_rms_norm, epsilon)
+                sites[hook] = Site(Port(modules[id(module)], "input"), block, norm=norm)
+    return sites
+
+
+def module_site(network: Any, blocks: Sequence[str], name: str) -> Site | None:
+    """The site of ``PATH.input`` or ``PATH.output`` in one of the blocks; None if there is none.
+
+    A path may leave out what the network has above it, as ``layers.3.mlp`` for
+    ``model.layers.3.mlp``, or name what it lies under in a model that holds more than text.
+    """
+    path, _, side = name.rpartition(".")
+    if side not in ("input", "output"):
+        return None
+    for block, stem in enumerate(blocks):
+        stack = re.escape(".".join(stem.split(".")[-2:]))
+        match = re.fullmatch(rf"(?:{_NO_ENCODER}[\w.]*\.)?{stack}((?:\..+)?)", path)
+        if match is None:
+            continue
+        try:
+            network.get_submodule(stem + match[1])
+        except AttributeError:
+            return None
+        residual = not match[1]
+        enters = block + (residual and side == "output")
+        port = Port(stem + match[1], "output" if side == "output" else "input")
+        return Site(port, enters, residual=residual)
+    return None
 
 
 def _scaled(found: Mapping[str, Port], n_blocks: int) -> dict[str, Port]:

@@ -1,6 +1,7 @@
 """Trying a site on a few tokens before anything is measured at it."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,12 +26,8 @@ def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
     Raises:
         Unfit: if splicing is not faithful there.
     """
-    tokens = torch.arange(_ROWS.numel()).remainder(vocab_size).view(_ROWS)
-    seen = passes.passing(tokens, site.port)
-    if len(seen) != 1:
-        often = "is never passed" if not seen else f"is passed {len(seen)} times in one pass"
-        raise Unfit(f"{often}, so nothing can take its place")
-    site.read(seen[0], _ROWS)
+    tokens = _tokens(vocab_size)
+    site.read(_passed_once(passes, tokens, site, "nothing can take its place"), _ROWS)
     clean = passes.clean(tokens, site)
     if not bool(clean.hidden.isfinite().all()):
         return site  # what is measured says so
@@ -46,6 +43,36 @@ def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
     return site if resumes else replace(site, resumable=False)
 
 
+def read_in_trial(passes: Passes, site: Site, vocab_size: int) -> Site:
+    """The site, once it is known that its activations can be read.
+
+    Raises:
+        Unfit: if they cannot.
+    """
+    tokens = _tokens(vocab_size)
+    value = _passed_once(passes, tokens, site, "no one activation is to be read")
+    found = site.read(value, _ROWS)
+    if site.norm is not None:
+        _check_norm(passes, tokens, site, found)
+    return site
+
+
+def check_reaches(passes: Passes, source: Site, site: Site, vocab_size: int) -> None:
+    """See that what is read at one site does not depend on what is put in at another.
+
+    Raises:
+        Unfit: if it does, so that what is put in could not be computed from it.
+    """
+    tokens = _tokens(vocab_size)
+    clean = passes.clean(tokens, site, {"source": source})
+    if not bool(clean.hidden.isfinite().all()):
+        return
+    other = _other(clean.activation)
+    (value,) = passes.spliced_passing(tokens, site, other, source.port)
+    if not _close(source.read(value, _ROWS), clean.inputs["source"]):
+        raise Unfit("lies behind the site that is replaced, and so depends on what is put in there")
+
+
 def check_causal(passes: Passes, vocab_size: int) -> None:
     """See that no position depends on a later one.
 
@@ -59,6 +86,33 @@ def check_causal(passes: Passes, vocab_size: int) -> None:
         raise Unfit("lets positions see later ones, so it predicts no next token")
 
 
+def _tokens(vocab_size: int) -> Tensor:
+    return torch.arange(_ROWS.numel()).remainder(vocab_size).view(_ROWS)
+
+
+def _passed_once(passes: Passes, tokens: Tensor, site: Site, otherwise: str) -> Any:
+    seen = passes.passing(tokens, site.port)
+    if len(seen) != 1:
+        often = "is never passed" if not seen else f"is passed {len(seen)} times in one pass"
+        raise Unfit(f"{often}, so {otherwise}")
+    return seen[0]
+
+
+def _check_norm(passes: Passes, tokens: Tensor, site: Site, normalised: Tensor) -> None:
+    """See that the norm's result is an affine function of what is taken for it before its weights.
+
+    Each of its numbers, over tokens, is then a multiple of the one before, plus a constant.
+    """
+    (value,) = passes.passing(tokens, site.port._replace(side="output"))
+    passed = replace(site, norm=None).read(value, _ROWS).flatten(0, 1)
+    result = passed.double()
+    x = normalised.flatten(0, 1).double()
+    x, result = x - x.mean(0), result - result.mean(0)
+    gain = (x * result).sum(0) / x.square().sum(0).clamp(min=1e-30)
+    if bool(result.isfinite().all()) and not _close(x * gain, result.to(passed)):
+        raise Unfit("is no norm with weights after it, in this architecture")
+
+
 def _other(activation: Tensor) -> Tensor:
     """Another activation of about the same size, as no norm makes it equal."""
     size = activation.float().square().mean().sqrt().clamp(min=1e-3)
@@ -67,7 +121,7 @@ def _other(activation: Tensor) -> Tensor:
 
 
 def _check_sum(passes: Passes, tokens: Tensor, site: Site, replacement: Tensor) -> None:
-    (value,) = passes.spliced_passing(tokens, site, replacement)
+    (value,) = passes.spliced_passing(tokens, site, replacement, site.port)
     found = site.read(value, tokens.shape)
     wanted = replacement - replacement.mean(-1, keepdim=True) if site.centred else replacement
     if not _close(found, wanted):

@@ -201,7 +201,7 @@ def strip(group: Group) -> dict[str, str]:
     widths = sorted({result.run.d_sae for result in group.results})
     return {
         "model": setting.model,
-        "hook": group.results[0].run.hook or "unknown",
+        "hook": group.results[0].run.site or "unknown",
         "text": setting.tokens,
         "tokens": f"{setting.n_counted:,}",
         "runs": str(len(group.results)),

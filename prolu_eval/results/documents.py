@@ -32,7 +32,8 @@ class RunSummary(BaseModel):
     """What identifies a run in tables and figures.
 
     ``options`` are its variant's own settings, such as ``k``; None where a file of an earlier
-    version does not tell.
+    version does not tell. ``hook_out`` and ``d_out`` are a transcoder's output site and its width;
+    None for an autoencoder, which has one site.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +45,9 @@ class RunSummary(BaseModel):
     label: Line
     d_in: int
     d_sae: int
+    d_out: int | None = None
     hook: Line
+    hook_out: Line | None = None
     penalty: Line | None = None
     coefficient: float | None = None
     learning_rate: float | None = None
@@ -60,6 +63,11 @@ class RunSummary(BaseModel):
             options = _native_config(document).get("options")
             return {**document, "options": options} if isinstance(options, dict) else document
         return document
+
+    @property
+    def site(self) -> str:
+        """The hook point at which its reconstruction is put in, and compared with what is there."""
+        return self.hook_out or self.hook
 
     @property
     def k(self) -> float | None:
@@ -99,8 +107,8 @@ class RunSummary(BaseModel):
 
 
 _OF_SUMMARY = (
-    "variant", "label", "format", "hook", "d_in", "d_sae", "penalty", "coefficient",
-    "learning_rate",
+    "variant", "label", "format", "hook", "hook_out", "d_in", "d_out", "d_sae", "penalty",
+    "coefficient", "learning_rate",
 )  # fmt: skip
 _OF_CONFIG = ("normalisation", "apply_b_dec_to_input", "dataset", "context_length", "tokens_seen")
 
@@ -123,8 +131,9 @@ class Setting(BaseModel):
     """What was measured on.
 
     Results are comparable, and paired by sequence, if their settings agree in every field but
-    those of :data:`NAMES_ONLY`, and their hook points too (:meth:`Result.comparison_key`). This is
-    the only definition of it. ``dtype_reason`` says why a precision was chosen that nobody named.
+    those of :data:`NAMES_ONLY`, and their output sites too (:meth:`Result.comparison_key`). This
+    is the only definition of it. ``dtype_reason`` says why a precision was chosen that nobody
+    named.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -212,12 +221,15 @@ class Result(BaseModel):
     folder: str = Field(default="", exclude=True)
 
     def comparison_key(self) -> str:
-        """Equal for results that may meet on one frontier, and for no others. 16 hex digits"""
-        return _digest({"hook": self.run.hook, "setting": self.setting.comparison_key()})
+        """Equal for results that may meet on one frontier, and for no others. 16 hex digits
+
+        A transcoder meets an autoencoder of its output site: both stand for the same activations.
+        """
+        return _digest({"hook": self.run.site, "setting": self.setting.comparison_key()})
 
     def differences(self, other: "Result") -> list[str]:
         """What makes two results incomparable: fields of their settings, and ``hook``."""
-        hook = [] if self.run.hook == other.run.hook else ["hook"]
+        hook = [] if self.run.site == other.run.site else ["hook"]
         return hook + self.setting.differences(other.setting)
 
     def per_sequence(self) -> dict[str, Array]:

@@ -52,7 +52,7 @@ class Normalised(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """One pass through an autoencoder: codes [..., d_sae], x_hat [..., d_in], the code's scale.
+    """One pass through an autoencoder: codes [..., d_sae], x_hat [..., d_out], the code's scale.
 
     ``scale`` [..., 1] is the factor from the codes' units to the model's; None stands for one.
     """
@@ -65,21 +65,33 @@ class Reconstruction(NamedTuple):
 class SparseAutoencoder(nn.Module):
     """x_hat = activate((x - b_dec) W_enc) W_dec + b_dec, with x [..., d_in] in the model's units.
 
-    Parameters: ``W_enc`` [d_in, d_sae], ``W_dec`` [d_sae, d_in], ``b_dec`` [d_in], and the
-    variant's own, [d_sae] each, named by :attr:`feature_tensors`. All start at zero.
+    A transcoder, which has ``d_out``, reads x at one site and stands for y at another:
+    y_hat = activate(x W_enc) W_dec + b_dec + x W_skip, the last only with ``skip``. What is said of
+    the x_hat of autoencoders holds of the y_hat of transcoders.
+
+    Parameters: ``W_enc`` [d_in, d_sae], ``W_dec`` [d_sae, d_out], ``b_dec`` [d_out], ``W_skip``
+    [d_in, d_out] with ``skip``, and the variant's own, [d_sae] each, named by
+    :attr:`feature_tensors`. All start at zero.
 
     Args:
         d_in: width of the activations that are encoded.
         d_sae: dictionary size, the number of features.
         options: the variant's settings; None for its defaults.
-        apply_b_dec_to_input: whether the decoder bias is subtracted before encoding.
+        d_out: of a transcoder, the width of the activations that it stands for; None for an
+            autoencoder, which reconstructs what it reads.
+        skip: whether a transcoder adds an affine function of its input, ``x W_skip``, with x as it
+            comes, before any normalisation.
+        apply_b_dec_to_input: whether the decoder bias is subtracted before encoding. An input bias
+            of its own, as some transcoders have, is folded into theirs when they are loaded.
         normalisation: what is done to each x before encoding and undone after decoding:
             ``layer_norm`` subtracts the mean over d_in and divides by the unbiased standard
             deviation plus 1e-5, ``constant_norm`` scales x to norm sqrt(d_in). Constant factors and
-            whitening are folded into the weights when a checkpoint is loaded, so none is here.
+            whitening are folded into the weights when a checkpoint is loaded, so none is here. A
+            transcoder's input alone is normalised: nothing is undone at another site.
 
     Raises:
-        ValueError: if the options do not suit the number of features.
+        ValueError: if the options do not suit the number of features, only an autoencoder can have
+            what is asked for, or only a transcoder.
     """
 
     variant: ClassVar[str]
@@ -93,6 +105,7 @@ class SparseAutoencoder(nn.Module):
     W_dec: Tensor
     b_enc: Tensor
     b_dec: Tensor
+    W_skip: Tensor
 
     def __init__(
         self,
@@ -100,6 +113,8 @@ class SparseAutoencoder(nn.Module):
         d_sae: int,
         options: VariantOptions | None = None,
         *,
+        d_out: int | None = None,
+        skip: bool = False,
         apply_b_dec_to_input: bool = True,
         normalisation: Normalisation = "none",
     ) -> None:
@@ -107,9 +122,11 @@ class SparseAutoencoder(nn.Module):
         self.d_in, self.d_sae = d_in, d_sae
         self.options = options if options is not None else self.Options()
         self.options.check(d_sae)
+        self.transcodes, self.skip = d_out is not None, skip
+        self.d_out = d_in if d_out is None else d_out
         self.apply_b_dec_to_input = apply_b_dec_to_input
         self.normalisation: Normalisation = normalisation
-        for name, shape in self.tensor_shapes(d_in, d_sae, self.options).items():
+        for name, shape in self.shapes().items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def __getattr__(self, name: str) -> Any:
@@ -125,9 +142,30 @@ class SparseAutoencoder(nn.Module):
     def tensor_shapes(
         cls, d_in: int, d_sae: int, options: VariantOptions
     ) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor that a checkpoint of this variant holds."""
+        """Name and shape of every tensor that an autoencoder of this variant has."""
         own = dict.fromkeys(cls.feature_tensors, (d_sae,))
         return {"W_enc": (d_in, d_sae), **own, "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor that its checkpoint holds.
+
+        Raises:
+            ValueError: if a transcoder would have to share what only an autoencoder can, or an
+                autoencoder has a skip connection.
+        """
+        shapes = self.tensor_shapes(self.d_in, self.d_sae, self.options)
+        if not self.transcodes:
+            if self.skip:
+                raise ValueError("only a transcoder has a skip connection: give its d_out")
+            return shapes
+        if "W_enc" not in shapes:
+            raise ValueError(f"no transcoder: its encoder is its decoder ({self.variant})")
+        if self.apply_b_dec_to_input and self.d_out != self.d_in:
+            raise ValueError(
+                f"b_dec of {self.d_out} numbers cannot be subtracted from inputs of {self.d_in}"
+            )
+        shapes |= {"W_dec": (self.d_sae, self.d_out), "b_dec": (self.d_out,)}
+        return shapes | ({"W_skip": (self.d_in, self.d_out)} if self.skip else {})
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         """A twin that computes with other tensors in the place of its parameters, sharing the rest.
@@ -147,8 +185,12 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def label(self) -> str:
-        """The name of this autoencoder's variant and options in tables and figures."""
-        return self.label_of(self.options)
+        """The name of this autoencoder's variant and options in tables and figures.
+
+        That of a transcoder says so: those of one output site share a frontier with its SAEs.
+        """
+        kind = "" if not self.transcodes else "-skip-transcoder" if self.skip else "-transcoder"
+        return self.label_of(self.options) + kind
 
     def activate(self, m: Tensor) -> Tensor:
         """Feature activations of pre-activations without their bias. [..., d_sae]"""
@@ -190,30 +232,54 @@ class SparseAutoencoder(nn.Module):
         return self.activate(self.pre_activation(self.normalise(x).z))
 
     def decode_normalised(self, codes: Tensor) -> Tensor:
-        """Codes to the normalised activation that they stand for. [..., d_sae] -> [..., d_in]"""
+        """Codes to the normalised activation that they stand for. [..., d_sae] -> [..., d_out]"""
         return codes @ self.W_dec + self.b_dec
 
+    def complete(self, decoded: Tensor, normalised: Normalised, x: Tensor) -> Tensor:
+        """What :meth:`decode_normalised` gave for x, as a reconstruction in the model's units.
+
+        Args:
+            decoded: [..., d_out]
+            normalised: what :meth:`normalise` gave for x.
+            x: the input, in the model's units. [..., d_in]
+        """
+        if not self.transcodes:
+            return normalised.restore(decoded)
+        return decoded + x @ self.W_skip if self.skip else decoded
+
+    def skipped(self, x: Tensor) -> Tensor:
+        """What a transcoder with a skip connection gives with every feature off. [..., d_out]"""
+        return x @ self.W_skip + self.b_dec
+
     def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
-        """Reconstruction in the model's units. [..., d_sae] -> [..., d_in]
+        """Reconstruction in the model's units. [..., d_sae] -> [..., d_out]
 
         Raises:
             ValueError: if the autoencoder normalises each activation by its own statistics and
-                ``x``, whose statistics lead back to the model's units, is not given.
+                ``x``, whose statistics lead back to the model's units, is not given; or it is a
+                transcoder with a skip connection, and ``x``, which it adds a function of, is not.
         """
-        if self.normalisation == "none":
-            return self.decode_normalised(codes)
-        if x is None:
-            raise ValueError(f"normalisation {self.normalisation!r} is undone from x: pass it too")
-        return self.normalise(x).restore(self.decode_normalised(codes))
+        decoded = self.decode_normalised(codes)
+        if self.skip if self.transcodes else self.normalisation != "none":
+            if x is None:
+                reason = f"normalisation {self.normalisation!r} is undone from x"
+                if self.skip:
+                    reason = "the skip connection adds a function of x"
+                raise ValueError(f"{reason}: pass it too")
+            return self.complete(decoded, self.normalise(x), x)
+        return decoded
 
     def reconstruct(self, x: Tensor) -> Reconstruction:
         """Codes and reconstruction of x [..., d_in] in one pass."""
         normalised = self.normalise(x)
         codes = self.activate(self.pre_activation(normalised.z))
-        return Reconstruction(
-            codes, normalised.restore(self.decode_normalised(codes)), normalised.scale
-        )
+        x_hat = self.complete(self.decode_normalised(codes), normalised, x)
+        return Reconstruction(codes, x_hat, self.code_scale(normalised))
+
+    def code_scale(self, normalised: Normalised) -> Tensor | None:
+        """The factor from the codes' units to the model's at the output site. [..., 1]"""
+        return None if self.transcodes else normalised.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """x_hat of x, both in the model's units. [..., d_in] -> [..., d_in]"""
+        """x_hat of x, both in the model's units. [..., d_in] -> [..., d_out]"""
         return self.reconstruct(x).x_hat

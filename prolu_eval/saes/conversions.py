@@ -71,6 +71,8 @@ def as_jumprelu(sae: SparseAutoencoder) -> JumpRelu | None:
     result = JumpRelu(
         sae.d_in,
         sae.d_sae,
+        d_out=sae.d_out if sae.transcodes else None,
+        skip=sae.skip,
         apply_b_dec_to_input=sae.apply_b_dec_to_input,
         normalisation=sae.normalisation,
     )
@@ -80,6 +82,7 @@ def as_jumprelu(sae: SparseAutoencoder) -> JumpRelu | None:
         "threshold": threshold,
         "W_dec": sae.W_dec,
         "b_dec": sae.b_dec,
+        **({"W_skip": sae.W_skip} if sae.skip else {}),
     }
     for name, tensor in tensors.items():
         result.get_parameter(name).data = tensor.detach().clone()

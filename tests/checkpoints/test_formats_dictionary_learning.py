@@ -228,12 +228,6 @@ def test_the_input_of_a_submodule_is_no_hook_point_that_can_be_named(tmp_path: P
     [
         ("AutoEncoder", linear(W), {}, "lacks tensor b_dec"),
         (
-            "AutoEncoder",
-            linear(W) | {"bias": W["b_dec"]},
-            {"buffer": {"io": "in_and_out"}},
-            "is a transcoder",
-        ),
-        (
             "CrossCoder",
             {
                 "encoder.weight": torch.zeros(2, D_IN, D_SAE),
@@ -255,3 +249,26 @@ def test_what_would_be_measured_wrongly_is_refused(
     tmp_path: Path, dict_class: str, state: Any, entries: dict[str, Any], words: str
 ) -> None:
     assert words in refusal(dictionary(tmp_path, dict_class, state, **entries))
+
+
+@pytest.mark.parametrize(
+    ("submodule", "hooks"),
+    [
+        ("mlp_layer_2", ("blocks.2.mlp.hook_in", "blocks.2.mlp.hook_out")),
+        ("model.layers.2.mlp", ("blocks.2.mlp.hook_in", "blocks.2.mlp.hook_out")),
+        ("resid_post_layer_2", ("blocks.2.hook_resid_pre", "blocks.2.hook_resid_post")),
+        ("my_module", (None, None)),
+    ],
+)
+def test_transcoders_read_what_enters_their_submodule(
+    tmp_path: Path, submodule: str, hooks: tuple[str | None, str | None]
+) -> None:
+    state = linear(W) | {"bias": W["b_dec"]}
+    trainer = {"layer": 2, "submodule_name": submodule}
+    folder = dictionary(tmp_path, "AutoEncoder", state, buffer={"io": "in_and_out"}, **trainer)
+    run = run_at(folder)
+    assert (run.hook, run.hook_out) == hooks
+    assert (run.d_out, run.label) == (D_IN, "relu-transcoder")
+    assert len(run.problems) == (hooks[0] is None)
+    codes = torch.relu((X - W["b_dec"]) @ W["W_enc"] + W["b_enc"])
+    check(folder, codes, codes @ W["W_dec"] + W["b_dec"])

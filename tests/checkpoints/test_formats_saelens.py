@@ -389,13 +389,11 @@ def test_legacy_scaling_factor_counts_unless_it_is_one(tmp_path: Path, name: str
 @pytest.mark.parametrize(
     ("architecture", "tensors", "metadata", "words"),
     [
-        ("transcoder", {}, {}, "is a transcoder: it reads one hook point and writes another"),
-        ("skip_transcoder", {"W_skip": torch.eye(D_IN)}, {}, "skip_transcoder"),
-        ("jumprelu_transcoder", T, {}, "jumprelu_transcoder"),
-        ("jumprelu_skip_transcoder", T, {}, "jumprelu_skip_transcoder"),
+        ("skip_transcoder", {}, {}, "lacks tensor W_skip"),
+        ("transcoder", {"W_skip": torch.eye(D_IN)}, {}, "but says that it is a transcoder"),
         ("temporal", {}, {}, "is a temporal: its codes depend on the tokens before"),
         ("standard", {"W_skip": torch.eye(D_IN)}, {}, "skip connection"),
-        ("standard", {}, {"hook_name_out": "blocks.1.hook_mlp_out"}, "is a transcoder"),
+        ("standard", {}, {"hook_name_out": "blocks.1.hook_mlp_out"}, "is to write another"),
         ("standard", G, {}, "holds b_gate but says standard"),
         ("standard", T, {}, "unexpected tensor threshold"),
         ("jumprelu", {}, {}, "lacks tensor threshold"),
@@ -410,3 +408,44 @@ def test_what_is_no_plain_autoencoder_is_refused_by_name(
     tmp_path: Path, architecture: str, tensors: Tensors, metadata: dict[str, Any], words: str
 ) -> None:
     assert words in refusal(saelens(tmp_path, architecture, W | tensors, metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "jump", "skip"),
+    [
+        ("transcoder", False, False),
+        ("skip_transcoder", False, True),
+        ("jumprelu_transcoder", True, False),
+        ("jumprelu_skip_transcoder", True, True),
+    ],
+)
+def test_transcoders_read_one_site_and_stand_for_another(
+    tmp_path: Path, architecture: str, jump: bool, skip: bool
+) -> None:
+    wide, d_out = matrices(3, d_in=4), 4
+    tensors = W | {"W_dec": wide["W_dec"], "b_dec": wide["b_dec"]} | (T if jump else {})
+    W_skip = torch.randn(d_out, D_IN, generator=torch.Generator().manual_seed(2))
+    tensors |= {"W_skip": W_skip} if skip else {}
+    metadata = {"hook_name": "blocks.1.ln2.hook_normalized", "hook_name_out": "model.layers.1.mlp"}
+    saelens(tmp_path, architecture, tensors, d_out=d_out, metadata=metadata)
+    run = run_at(tmp_path)
+    assert (run.hook, run.hook_out) == ("blocks.1.ln2.hook_normalized", "blocks.1.mlp.hook_out")
+    assert (run.d_in, run.d_out, run.problems) == (D_IN, d_out, ())
+    kind = "skip-transcoder" if skip else "transcoder"
+    assert run.label == f"{'jumprelu' if jump else 'relu'}-{kind}"
+    h = X @ W["W_enc"] + W["b_enc"]
+    codes = torch.relu(h) * (h > T["threshold"]) if jump else torch.relu(h)
+    y_hat = codes @ wide["W_dec"] + wide["b_dec"] + (X @ W_skip.T if skip else 0)
+    sae = load_sae(tmp_path)
+    torch.testing.assert_close(sae.encode(X), codes)
+    torch.testing.assert_close(sae(X), y_hat)
+    torch.testing.assert_close(sae.decode(codes, X), y_hat)
+
+
+def test_a_transcoder_normalises_its_input_alone(tmp_path: Path) -> None:
+    saelens(tmp_path, "transcoder", W, d_out=D_IN, normalize_activations="layer_norm")
+    centred = X - X.mean(-1, keepdim=True)
+    codes = torch.relu(centred / (centred.std(-1, keepdim=True) + 1e-5) @ W["W_enc"] + W["b_enc"])
+    torch.testing.assert_close(load_sae(tmp_path)(X), codes @ W["W_dec"] + W["b_dec"])
+    saelens(tmp_path, "transcoder", W, d_out=D_IN, normalize_activations="expected_average_only_in")
+    assert "which factor its outputs have is not told" in refusal(tmp_path)

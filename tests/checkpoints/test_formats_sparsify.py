@@ -1,5 +1,6 @@
 """EleutherAI sparsify's checkpoints: both activations, older dialects, layouts, and the traps."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,8 @@ def test_a_k_that_may_not_be_the_final_one_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "extra", "words"),
     [
-        ({"transcode": True}, {}, "is a transcoder"),
-        ({"skip_connection": True}, {"W_skip": torch.eye(D_IN)}, "has a skip connection"),
-        ({}, {"W_skip": torch.eye(D_IN)}, "has a skip connection"),
+        ({"skip_connection": True}, {}, "holds no skip connection, its config says otherwise"),
+        ({}, {"W_skip": torch.eye(D_IN)}, "holds a skip connection, its config says otherwise"),
         ({"activation": "batchtopk"}, {}, "unknown activation 'batchtopk'"),
         ({"activation": "groupmax", "k": 3}, {}, "3 groups do not divide 10"),
         ({"d_in": 7}, {}, "says d_in 7, the weights 6"),
@@ -138,3 +138,37 @@ def test_what_would_be_measured_wrongly_is_refused(
     tmp_path: Path, config: dict[str, Any], extra: dict[str, torch.Tensor], words: str
 ) -> None:
     assert words in refusal(sparsify(tmp_path, W | extra, **config))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_transcoders_read_what_enters_a_module(tmp_path: Path, skip: bool) -> None:
+    W_skip = torch.randn(D_IN, D_IN, generator=torch.Generator().manual_seed(2))
+    extra = {"W_skip": W_skip} if skip else {}
+    folder = tmp_path / "layers.3.mlp"
+    sparsify(folder, W | extra, transcode=True, skip_connection=skip)
+    run = run_at(folder)
+    assert (run.hook, run.hook_out) == ("blocks.3.mlp.hook_in", "blocks.3.mlp.hook_out")
+    assert run.label == ("topk-skip-transcoder" if skip else "topk-transcoder")
+    assert run.problems == ()
+    h = torch.relu(X @ W["W_enc"] + W["b_enc"])
+    codes = kept(h, h.topk(3).indices)
+    check(folder, codes, codes @ W["W_dec"] + W["b_dec"] + (X @ W_skip.T if skip else 0))
+
+
+def test_other_modules_are_named_by_their_ports(tmp_path: Path) -> None:
+    run = run_at(sparsify(tmp_path / "h.2.ln_1", W, transcode=True))
+    assert (run.hook, run.hook_out) == ("h.2.ln_1.input", "h.2.ln_1.output")
+    document = json.loads((run.path / "cfg.json").read_text())
+    document.pop("activation")
+    write_json(run.path / "cfg.json", document)
+    assert "may have subtracted b_dec" in run_at(run.path).problems[0]
+
+
+def test_an_autoencoder_may_have_a_skip_connection(tmp_path: Path) -> None:
+    folder = tmp_path / "layers.0"
+    sparsify(folder, W | {"W_skip": torch.eye(D_IN)}, skip_connection=True)
+    run = run_at(folder)
+    assert run.hook == run.hook_out == "blocks.0.hook_resid_post"
+    h = torch.relu((X - W["b_dec"]) @ W["W_enc"] + W["b_enc"])
+    codes = kept(h, h.topk(3).indices)
+    check(folder, codes, codes @ W["W_dec"] + W["b_dec"] + X)

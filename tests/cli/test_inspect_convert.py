@@ -42,7 +42,8 @@ def mixed(tmp_path: Path) -> Path:
     config = RunConfig(variant="", d_in=1, d_sae=1, model="tiny", hook=HOOK, penalty="l1")
     save_run(runs / "native", random_sae("prolu", {}, seed=0), config)
     saelens(runs / "lens" / "jump", "jumprelu", W | T)
-    saelens(runs / "lens" / "trans", "transcoder", W)
+    saelens(runs / "lens" / "trans", "transcoder", W, d_out=6)
+    saelens(runs / "lens" / "temporal", "temporal", W)
     dictionary(runs / "trainer_0", "BatchTopKSAE", top_k(W, threshold=-1.0))
     sparsify(runs / "eleuther" / "layers.1", W)
     e2e(runs / "apollo", {"blocks-1-hook_resid_post": W, "blocks-3-hook_resid_post": W})
@@ -67,12 +68,13 @@ def test_inspect_lists_what_is_there_and_says_what_it_skipped(
         "broken",
         "eleuther/layers.1",
         "lens/jump",
+        "lens/temporal",
         "lens/trans",
         "native",
         "trainer_0",
     ]
-    keys = {"run", "path", "format", "variant", "d_in", "d_sae", "hook", "model", "problems"}
-    assert all(document.keys() == keys for document in found.values())
+    keys = {"run", "path", "format", "variant", "d_in", "d_sae", "hook", "hook_out", "model"}
+    assert all(document.keys() == keys | {"problems"} for document in found.values())
     assert found["native"] == {
         "run": "native",
         "path": str(mixed / "native"),
@@ -81,6 +83,7 @@ def test_inspect_lists_what_is_there_and_says_what_it_skipped(
         "d_in": 8,
         "d_sae": 16,
         "hook": HOOK,
+        "hook_out": None,
         "model": "tiny",
         "problems": [],
     }
@@ -92,7 +95,10 @@ def test_inspect_lists_what_is_there_and_says_what_it_skipped(
     ]
     assert found["broken"]["format"] is None
     assert "cannot be read" in found["broken"]["problems"][0]
-    assert "is a transcoder" in found["lens/trans"]["problems"][0]
+    assert found["lens/trans"]["problems"] == [
+        "it does not say its hook-out: give it with --hook-out"
+    ]
+    assert "is a temporal" in found["lens/temporal"]["problems"][0]
     for line in (
         f"{mixed / 'alone' / 'ae.pt'} skipped: there is no config.json beside it",
         f"{mixed / 'linked'} skipped: links to folders are not followed",
@@ -104,9 +110,10 @@ def test_inspect_lists_what_is_there_and_says_what_it_skipped(
 def test_inspect_prints_a_table(mixed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ran = run(capfd, "inspect", mixed)
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["run", "format", "variant", "d_in", "d_sae", "hook", "model"]
+    assert lines[0].split() == ["run", "format", "variant", "d_in", "d_sae", "hook", "hook_out",
+                                "model"]  # fmt: skip
     (native,) = [line for line in lines if line.startswith("native ")]
-    assert native.split() == ["native", "native", "prolu", "8", "16", HOOK, "tiny"]
+    assert native.split() == ["native", "native", "prolu", "8", "16", HOOK, "-", "tiny"]
     assert any(line.startswith("    ! its threshold was never set") for line in lines)
 
 
@@ -128,7 +135,7 @@ def test_inspect_of_what_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixtu
         ran = run(capfd, "inspect", path)
         assert (ran.code, ran.out) == (2, "")
         assert str(path) in ran.err
-    saelens(tmp_path / "x", "transcoder", W)
+    saelens(tmp_path / "x", "temporal", W)
     assert run(capfd, "inspect", tmp_path).code == 2, "nothing here can be evaluated"
 
 
@@ -153,7 +160,7 @@ def test_convert_writes_what_loads_as_the_same(
     ran = run(capfd, "convert", mixed, tmp_path / "to", "--to", to, "--json")
     assert ran.code == 1
     outcomes = {document["run"]: document for document in ran.json()["runs"]}
-    assert {name for name, o in outcomes.items() if o["error"]} == {"broken", "lens/trans"}
+    assert {name for name, o in outcomes.items() if o["error"]} == {"broken", "lens/temporal"}
     for name, outcome in outcomes.items():
         if outcome["error"]:
             assert outcome["path"] is None
@@ -161,7 +168,7 @@ def test_convert_writes_what_loads_as_the_same(
             continue
         assert outcome["path"] == str(tmp_path / "to" / name.replace(":", "/"))
         assert run_at(Path(outcome["path"])).format == to
-    for name in ("lens/jump", "trainer_0", "eleuther/layers.1"):
+    for name in ("lens/jump", "lens/trans", "trainer_0", "eleuther/layers.1"):
         before, after = load_sae(mixed / name), load_sae(tmp_path / "to" / name)
         assert torch.equal(after.encode(X), before.encode(X))
         assert torch.equal(after(X), before(X))

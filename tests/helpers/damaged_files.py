@@ -104,7 +104,8 @@ def saelens_seeds(root: Path) -> Iterator[Path]:
         ("abstopk", W, {"k": 3}),
         ("matryoshka_batchtopk", W | {"topk_threshold": torch.tensor(0.5)}, {"k": 2.5}),
         ("matching_pursuit", {n: W[n] for n in ("W_dec", "b_dec")}, {"max_iterations": 3}),
-        ("transcoder", W, {}),
+        ("temporal", W, {}),
+        ("jumprelu_skip_transcoder", W | T | {"W_skip": W["W_dec"][:6]}, {"d_out": 6}),
     ]
     logarithm = {"log_threshold": T["threshold"].log()}
     for architecture, tensors, config in cases:
@@ -142,11 +143,12 @@ def sparsify_seeds(root: Path) -> Iterator[Path]:
     cases: dict[str, dict[str, Any]] = {
         "topk": {},
         "groupmax": {"activation": "groupmax", "k": 5},
-        "skip": {"skip_connection": True},
+        "transcoder": {"transcode": True, "skip_connection": True},
     }
     for name, config in cases.items():
         files.write_json(root / name / "config.json", {"model": "tiny", "k_decay_steps": 3})
-        files.sparsify(root / name / "layers.1" / "seed0", W, **config)
+        tensors = W | ({"W_skip": W["W_dec"][:6]} if "transcode" in config else {})
+        files.sparsify(root / name / "layers.1" / "seed0", tensors, **config)
         yield root / name
 
 

@@ -18,8 +18,9 @@ from prolu_eval.runs import Broken, Run, RunConfig
 from tests.helpers.random_saes import OPTIONS, random_sae
 from tests.interop.agreement import D_IN, D_SAE, TOLERANCE, assert_same, inputs, randomise
 
-REFUSED = ("temporal", "transcoder", "skip_transcoder", "jumprelu_transcoder",
-           "jumprelu_skip_transcoder")  # fmt: skip
+REFUSED = ("temporal",)
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder",
+               "jumprelu_skip_transcoder")  # fmt: skip
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "standard": [{}],
     "gated": [{}],
@@ -56,7 +57,7 @@ def compare(theirs: Any, path: Path) -> None:
 
 
 def test_every_architecture_is_covered() -> None:
-    assert SAE_CLASS_REGISTRY.keys() == SETTINGS.keys() | set(REFUSED)
+    assert SAE_CLASS_REGISTRY.keys() == SETTINGS.keys() | {*REFUSED, *TRANSCODERS}
     assert SAE_TRAINING_CLASS_REGISTRY.keys() == TRAINED.keys()
 
 
@@ -73,12 +74,31 @@ def test_inference(tmp_path: Path, architecture: str, settings: dict[str, Any]) 
 def test_refused(tmp_path: Path, architecture: str) -> None:
     cls, config = SAE_CLASS_REGISTRY[architecture]
     own: dict[str, Any] = {"n_heads": 4, "bottleneck_factor": 1}
-    if "transcoder" in architecture:
-        own = {"d_out": D_IN, "apply_b_dec_to_input": False}
     cls(config(d_in=D_IN, d_sae=D_SAE, metadata=metadata(), **own)).save_model(tmp_path)
     (broken,) = discover(tmp_path)
     assert isinstance(broken, Broken)
     assert f"is a {architecture}: " in broken.error
+
+
+@pytest.mark.parametrize("architecture", TRANSCODERS)
+@pytest.mark.parametrize("normalise", ["none", "layer_norm", "constant_norm_rescale"])
+def test_transcoders(tmp_path: Path, architecture: str, normalise: str) -> None:
+    cls, config = SAE_CLASS_REGISTRY[architecture]
+    hooks = {"hook_name": "blocks.1.hook_mlp_in", "hook_name_out": "blocks.1.hook_mlp_out"}
+    own = {"d_out": 12, "apply_b_dec_to_input": False, "normalize_activations": normalise}
+    sae = cls(config(d_in=D_IN, d_sae=D_SAE, metadata=SAEMetadata(**METADATA | hooks), **own))
+    randomise(sae)
+    sae.save_model(tmp_path / "theirs")
+    theirs, x = SAE.load_from_disk(tmp_path / "theirs"), inputs()
+    assert_same(load_sae(tmp_path / "theirs"), x, theirs.encode(x), theirs(x))
+    for format_name, source in (("native", "theirs"), ("saelens", "native")):
+        to = tmp_path / format_name
+        assert main(["convert", str(tmp_path / source), str(to), "--to", format_name]) == 0
+    (run,) = discover(tmp_path / "saelens")
+    assert isinstance(run, Run)
+    assert (run.hook, run.hook_out) == (hooks["hook_name"], hooks["hook_name_out"])
+    back = SAE.load_from_disk(run.path)
+    assert_same(load_sae(tmp_path / "theirs"), x, back.encode(x), back(x))
 
 
 @pytest.mark.parametrize("architecture", ["standard", "topk"])

@@ -77,7 +77,7 @@ def test_results_that_differ_in_a_field_never_meet_on_a_frontier(
     found = compare_results([second], [first], ComparisonOptions(match="configuration"))
     assert found.verdict == ("pass" if meet else "incomparable")
     run_at = Run("a", tmp_path, "native", "relu", "relu", 4, 8, ())
-    names = {fingerprint_of(run_at, {}, "hook", r.setting) for r in (first, second)}
+    names = {fingerprint_of(run_at, {}, r.setting) for r in (first, second)}
     assert len(names) == (1 if meet else 2), "a stored result is taken for another's"
 
 

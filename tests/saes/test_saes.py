@@ -319,3 +319,47 @@ def test_matryoshka_reconstructs_from_each_prefix_of_groups() -> None:
     assert len(nested) == 3
     for stop, part in zip((2, 7, 16), nested, strict=True):
         torch.testing.assert_close(part, codes[:, :stop] @ sae.W_dec[:stop] + sae.b_dec)
+
+
+@pytest.mark.parametrize(("variant", "options"), CASES, ids=IDS)
+@pytest.mark.parametrize("skip", [False, True])
+def test_every_variant_but_tied_ones_can_transcode(
+    variant: str, options: dict[str, Any], skip: bool, tmp_path: Path
+) -> None:
+    cls = VARIANTS[variant]
+    settings = cls.Options.model_validate(options)
+    if "W_enc" not in cls.tensor_shapes(8, 16, settings):
+        with pytest.raises(ValueError, match="its encoder is its decoder"):
+            cls(8, 16, settings, d_out=5, apply_b_dec_to_input=False)
+        return
+    with pytest.raises(ValueError, match="cannot be subtracted from inputs of 8"):
+        cls(8, 16, settings, d_out=5)
+    with pytest.raises(ValueError, match="only a transcoder has a skip connection"):
+        cls(8, 16, settings, skip=True)
+    plain = random_sae(variant, options, seed=6, apply_b_dec_to_input=False)
+    sae = cls(8, 16, settings, d_out=5, skip=skip, apply_b_dec_to_input=False).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in sae.named_parameters():
+        same = name not in ("W_dec", "b_dec", "W_skip")
+        value = torch.randn(parameter.shape, generator=generator)
+        parameter.data = plain.get_parameter(name).data.clone() if same else value
+    assert sae.label == plain.label + ("-skip-transcoder" if skip else "-transcoder")
+    x = torch.randn(20, 8, generator=generator)
+    codes = plain.encode(x)
+    y_hat = codes @ sae.W_dec + sae.b_dec + (x @ sae.W_skip if skip else 0)
+    assert torch.equal(sae.encode(x), codes)
+    torch.testing.assert_close(sae(x), y_hat)
+    torch.testing.assert_close(sae.decode(codes, x), y_hat)
+    if skip:
+        with pytest.raises(ValueError, match="adds a function of x: pass it too"):
+            sae.decode(codes)
+        torch.testing.assert_close(sae.skipped(x), x @ sae.W_skip + sae.b_dec)
+    converted = as_jumprelu(sae)
+    if converted is not None:
+        torch.testing.assert_close(converted(x), y_hat)
+    hooks = {"hook": "blocks.0.ln2.hook_out", "hook_out": "blocks.0.hook_mlp_out"}
+    save_run(tmp_path / "run", sae, RunConfig(variant="", d_in=1, d_sae=1, **hooks))
+    (run,) = discover(tmp_path / "run")
+    assert isinstance(run, Run)
+    assert (run.hook, run.hook_out, run.d_out) == (*hooks.values(), 5)
+    assert torch.equal(load_run(run)(x), sae(x))

@@ -1,0 +1,219 @@
+"""Transcoders are measured at the site that they stand for, from what they read there and then."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prolu_eval.checkpoints.native import save_run
+from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
+from prolu_eval.lm import LanguageModel
+from prolu_eval.results import Result
+from prolu_eval.runs import RunConfig
+from prolu_eval.saes import VARIANTS, SparseAutoencoder
+from prolu_eval.tokens import load_tokens
+from tests.helpers import hooked
+
+D, D_SAE = 32, 48
+OPTIONS = EvaluationOptions(n_tokens=512, context_length=32, device="cpu", split="all")
+
+
+def normalised(norm: Any) -> Callable[[Tensor], Tensor]:
+    """What a norm does before its weights, by its own epsilon."""
+    centred = isinstance(norm, torch.nn.LayerNorm)
+    epsilon = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+
+    def before_weights(x: Tensor) -> Tensor:
+        x = x - x.mean(-1, keepdim=True) if centred else x
+        result: Tensor = x / (x.square().mean(-1, keepdim=True) + epsilon).sqrt()
+        return result
+
+    return before_weights
+
+
+def block_of(model: Any, index: int) -> Any:
+    return (
+        model.transformer.h[index] if hasattr(model, "transformer") else model.model.layers[index]
+    )
+
+
+GEMMA = {"norm": "pre_feedforward_layernorm", "out": "post_feedforward_layernorm"}
+LLAMA = {"norm": "post_attention_layernorm", "out": "mlp"}
+MODULES = {"gemma2": GEMMA, "gemma3": GEMMA, "llama": LLAMA, "qwen3": LLAMA,
+           "gpt2": {"norm": "ln_2", "out": "mlp"}}  # fmt: skip
+STACK = {"gpt2": "transformer.h.{}"}
+# The site that is read, by the names that files have for it, and what it is in the model.
+INPUTS: dict[str, tuple[str, str]] = {
+    "blocks.{}.ln2.hook_normalized": ("norm", "normalised"),
+    "blocks.{}.hook_mlp_in": ("norm", "input"),
+    "blocks.{}.hook_resid_mid": ("norm", "input"),
+    "blocks.{}.mlp.hook_in": ("norm", "output"),
+    "blocks.{}.ln2.hook_out": ("norm", "output"),
+    "{stack}.{norm}.output": ("norm", "output"),
+}
+OUTPUTS: dict[str, str] = {
+    "blocks.{}.hook_mlp_out": "out",
+    "blocks.{}.mlp.hook_out": "mlp",
+    "{stack}.{out}.output": "out",
+}
+PAIRS = [
+    (read, write)
+    for i, read in enumerate(INPUTS)
+    for j, write in enumerate(OUTPUTS)
+    if (i + j) % 3 == 0 or (i, j) == (0, 1)
+]
+
+
+def named(name: str, architecture: str, block: int) -> str:
+    stack = STACK.get(architecture, "model.layers.{}").format(block)
+    return name.format(block, stack=stack, **MODULES[architecture])
+
+
+def transcoder(
+    x: Tensor, y: Tensor, *, variant: str = "relu", skip: bool = True, seed: int = 0
+) -> SparseAutoencoder:
+    """One that does something of what it is asked for: codes fire, and the scale is that of y."""
+    x, y = x.float(), y.float()
+    cls = VARIANTS[variant]
+    options = cls.Options.model_validate({"k": 6} if variant == "topk" else {})
+    d_in, d_out = x.shape[1], y.shape[1]
+    sae = cls(d_in, D_SAE, options, d_out=d_out, skip=skip, apply_b_dec_to_input=False).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sae.named_parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / d_in**0.5
+        if name == "threshold":
+            parameter.data = parameter.data.abs()
+    sae.W_enc.data /= x.std()
+    sae.W_dec.data *= y.std()
+    sae.b_dec.data = y.mean(0)
+    if skip:
+        sae.W_skip.data = torch.linalg.lstsq(x - x.mean(0), y - y.mean(0)).solution
+        sae.b_dec.data -= x.mean(0) @ sae.W_skip
+    return sae
+
+
+def made_run(folder: Path, sae: SparseAutoencoder, model: Path, **sites: Any) -> Path:
+    config = RunConfig(
+        variant="", d_in=1, d_sae=1, model=str(model), dataset="embedded", context_length=32,
+        **sites,
+    )  # fmt: skip
+    save_run(folder, sae, config)
+    return folder
+
+
+def only(outcomes: list[Outcome]) -> Result:
+    (outcome,) = outcomes
+    assert outcome.result is not None, outcome.error
+    return outcome.result
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    file = tmp_path / "text.txt"
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(97, 123, (16, 40), generator=generator)
+    file.write_text("\n".join("".join(map(chr, row)) for row in ids))
+    return str(file)
+
+
+Found = dict[str, float]
+
+
+@torch.no_grad()
+def expected_of(
+    model: Any, at: Any, sites: tuple[Any, str, Any], ids: Tensor, counted: Tensor,
+    made: Callable[[Tensor, Tensor], SparseAutoencoder],
+) -> tuple[SparseAutoencoder, Found]:  # fmt: skip
+    """A transcoder for the sites of a block, and its metrics."""
+    norm, side, out = sites
+    seen: dict[str, Tensor] = {}
+
+    def keep(value: Tensor) -> None:
+        seen["x"] = normalised(norm)(value) if side == "normalised" else value
+
+    def reading() -> Any:
+        return hooked.on_output(norm, keep) if side == "output" else hooked.on_input(norm, keep)
+
+    def keep_output(value: Tensor) -> None:
+        seen["y"] = value
+
+    with reading(), hooked.on_output(out, keep_output):
+        clean = model(ids, use_cache=False).logits
+    x, y = seen["x"][counted], seen["y"][counted]
+    sae = made(x, y)
+    exact = deepcopy(sae).double()
+    codes = exact.encode(x)
+
+    def replaced(value: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The losses with y replaced by a function of what is read in that very pass."""
+
+        def put(passing: Tensor) -> Tensor:
+            put_in = passing.clone()
+            put_in[counted] = value(seen["x"][counted])
+            return put_in
+
+        with reading(), hooked.on_output(out, put):
+            return hooked.losses(model(ids, use_cache=False).logits, clean, ids, counted)
+
+    spliced, zero = replaced(exact), replaced(lambda _: torch.zeros_like(y))
+    mean = replaced(lambda _: y.mean(0).expand_as(y))
+    ce = hooked.losses(clean, clean, ids, counted)["ce"]
+    expected = {
+        **hooked.fit(y, exact(x)),
+        "l0": float((codes != 0).sum(1).double().mean()),
+        "l1": float((codes.abs() * exact.W_dec.norm(dim=1)).sum(1).mean()),
+        "ce_clean": ce,
+        "ce_spliced": spliced["ce"],
+        "ce_zero": zero["ce"],
+        "ce_mean": mean["ce"],
+        "ce_degradation": spliced["ce"] - ce,
+        "ce_recovered_zero": (zero["ce"] - spliced["ce"]) / (zero["ce"] - ce),
+        "kl": spliced["kl"],
+        "dead_fraction": float((codes == 0).all(0).double().mean()),
+    }
+    if sae.skip:
+        skipped = hooked.fit(y, exact.skipped(x))
+        expected["skip_explained_variance"] = skipped["explained_variance"]
+    return sae, expected
+
+
+@pytest.mark.parametrize("architecture", MODULES)
+def test_agrees_with_a_plain_hooked_reference(
+    architecture: str, tiny_model: Callable[[str], Path], text: str, tmp_path: Path
+) -> None:
+    folder, block = tiny_model(architecture), 1
+    options = replace(OPTIONS, tokens=text)
+    loaded = LanguageModel.load(str(folder), device="cpu")
+    tokens = load_tokens(text, loaded, split="all", n_tokens=512, context_length=32)
+    model = hooked.load(folder)
+    at = block_of(model, block)
+    expected: dict[str, Found] = {}
+    for i, (read, write) in enumerate(PAIRS):
+        part, side = INPUTS[read]
+        norm, out = (
+            getattr(at, MODULES[architecture].get(name, name)) for name in (part, OUTPUTS[write])
+        )
+        made = partial(transcoder, variant=("relu", "topk", "jumprelu")[i % 3], skip=i % 2 == 0)
+        sites = norm, side, out
+        sae, expected[str(i)] = expected_of(model, at, sites, tokens.ids, tokens.counted, made)
+        names = {"hook": read, "hook_out": write}
+        names = {key: named(name, architecture, block) for key, name in names.items()}
+        made_run(tmp_path / "runs" / str(i), sae, folder, **names)
+    for outcome in evaluate(tmp_path / "runs", options):
+        assert outcome.result is not None, outcome.error
+        wanted = expected.pop(outcome.name)
+        assert 0 < wanted["l0"] < 0.9 * D_SAE
+        assert wanted["kl"] > 5e-4, "the replacement changes something"
+        for key, value in wanted.items():
+            got = outcome.result.metrics[key].value
+            assert got == pytest.approx(value, rel=1e-4, abs=1e-4), (outcome.name, key)
+        skips = "skip_explained_variance" in wanted
+        assert ("skip_explained_variance" in outcome.result.metrics) == skips
+        assert "alignment" not in outcome.result.per_feature()
+    assert not expected, "every one was measured"
