@@ -4,6 +4,7 @@ So are those named as SAELens's table of releases does (:mod:`prolu_eval.release
 in the hub's own cache, which is the hub's; results of them lie in prolu-eval's.
 """
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ _PREFIXES = (PREFIX, releases.SAELENS, releases.NEURONPEDIA)
 # Where results of what the table names lie, by release.
 _TABLE_RESULTS = "saelens"
 # Configurations of a whole repository or run, above the checkpoints.
-_ABOVE = ("config.json", "config.yaml")
+_ABOVE = ("config.json", "config.yaml", "wandb-config.yaml", "wanb-config.yaml")
+_CROSS_LAYER = "mntss_clt_layer_transcoder"
 _PLAIN = ("json", "yaml", "safetensors", "npz")
 
 
@@ -89,12 +91,33 @@ def places(path: str | Path) -> list[Place]:
         return [Place(folder, results_folder(path))]
     found = []
     by_repository: dict[str, list[releases.Entry]] = defaultdict(list)
-    for entry in releases.entries(text):
+    for entry in _of_one_layer(text, releases.entries(text)):
         by_repository[entry.repository].append(entry)
     for repository, entries in by_repository.items():
         root = _fetch_entries(text, repository, entries)
         found += [Place(root / entry.path, _results_of(entry), entry) for entry in entries]
     return found
+
+
+def _of_one_layer(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
+    """Entries but those that the table has for parts of cross-layer transcoders.
+
+    Raises:
+        CheckpointError: if none is left.
+    """
+    left = [e for e in found if e.loader != _CROSS_LAYER and not e.path.startswith("clt")]
+    if not left:
+        raise CheckpointError(
+            name,
+            "is a layer of a cross-layer transcoder, whose codes add to several MLPs' outputs",
+            "name transcoders of single layers",
+        )
+    if len(left) < len(found):
+        n = len(found) - len(left)
+        logging.getLogger(__name__).warning(
+            "%s: %d layers of cross-layer transcoders among them are left out.", name, n
+        )
+    return left
 
 
 def results_folder(path: str | Path) -> Path:
@@ -120,7 +143,8 @@ def results_folders(path: str | Path) -> list[Path]:
     """
     if not is_hub_name(path) or str(path).startswith(PREFIX):
         return [results_folder(path)]
-    return [_results_of(entry) for entry in releases.entries(str(path))]
+    found = releases.entries(str(path))
+    return [_results_of(entry) for entry in _of_one_layer(str(path), found)]
 
 
 def _results_of(entry: releases.Entry) -> Path:

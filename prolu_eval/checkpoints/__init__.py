@@ -8,6 +8,7 @@ from pathlib import Path
 from prolu_eval import hub
 from prolu_eval.checkpoints import (
     atoms,
+    circuit_tracer,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
@@ -48,6 +49,8 @@ FORMATS: dict[str, Format] = {
         goodfire.QRESEARCH,
         kissane.FORMAT,
         temporal.FORMAT,
+        circuit_tracer.CIRCUIT_TRACER,
+        circuit_tracer.CROSS_LAYER,
     )
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor
 
+from prolu_eval.checkpoints import circuit_tracer
 from prolu_eval.checkpoints.base import Content, foreign, size
 from prolu_eval.checkpoints.reading import (
     npz_shapes,
@@ -20,7 +21,8 @@ from prolu_eval.checkpoints.repositories import named
 from prolu_eval.errors import CheckpointError
 
 _NPZ, _SAFETENSORS = "params.npz", "params.safetensors"
-_NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}
+# The skip connection is [d_in, d_out], as here.
+_NAMES = {"w_enc": "W_enc", "w_dec": "W_dec", "affine_skip_connection": "W_skip"}
 _SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 _HOOKS = {
     r"output": "hook_resid_post",
@@ -35,7 +37,8 @@ _PATH_HOOKS = {
     "attn_out": "attn.hook_z",
     "mlp_out": "hook_mlp_out",
 }
-_ONE_HOOK = "evaluate autoencoders of one hook"
+_ONE_HOOK = "evaluate it in a folder named as its repository"
+_ONE_LAYER = "evaluate transcoders of single layers"
 
 
 class _Config(BaseModel):
@@ -58,10 +61,9 @@ def _find_second(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 def _first(folder: Path) -> Mapping[str | None, Content]:
     path = folder / _NPZ
     repository, parts = _repository(folder)
-    if "transcoder" in repository:
-        raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
+    transcodes = "transcoder" in repository
     shapes = {_NAMES.get(name, name): shape for name, shape in npz_shapes(path).items()}
-    d_sae, d_in = _sizes(shapes, path)
+    d_sae, d_in, d_out = _sizes(shapes, path, transcodes=transcodes)
 
     def scaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """For embeddings after Gemma's factor sqrt(d_in); b_dec stays, as SAELens has it."""
@@ -71,7 +73,7 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
         }
 
     about = {
-        "hook": _path_hook(repository, parts),
+        **_path_hooks(repository, parts),
         "model": _path_model(repository),
         "context_length": 1024,
         "weight_processing": "none",
@@ -84,19 +86,29 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
         scaled if "embedding" in parts else dict,
         apply_b_dec_to_input=False,
         about=about,
+        d_out=d_out,
     )
     return {None: content}
 
 
-def _sizes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> tuple[int, int]:
+def _sizes(
+    shapes: Mapping[str, tuple[int, ...]], path: Path, *, transcodes: bool
+) -> tuple[int, int, int | None]:
+    """Number of features, width of what is read, and of what a transcoder stands for.
+
+    Raises:
+        CheckpointError: if a matrix is missing, or they do not fit each other.
+    """
     shape, encoder = shapes.get("W_dec", ()), shapes.get("W_enc", ())
     if len(shape) != 2 or len(encoder) != 2 or 0 in shape:
         raise CheckpointError(path, "lacks the matrices W_enc and W_dec", "download it again")
+    if transcodes and shape[0] == encoder[1]:
+        return shape[0], encoder[0], shape[1]
     if shape != encoder[::-1]:
         raise CheckpointError(
             path, f"writes {shape[1]} numbers but reads {encoder[0]}: a transcoder", _ONE_HOOK
         )
-    return shape[0], shape[1]
+    return shape[0], shape[1], None
 
 
 def _repository(folder: Path) -> tuple[str, tuple[str, ...]]:
@@ -113,13 +125,18 @@ def _repository(folder: Path) -> tuple[str, tuple[str, ...]]:
     return parts[-4] if len(parts) > 3 else "", parts[-3:]
 
 
-def _path_hook(repository: str, parts: tuple[str, ...]) -> str | None:
+def _path_hooks(repository: str, parts: tuple[str, ...]) -> dict[str, str | None]:
+    """Where it reads, and what a transcoder stands for: the MLP, behind the norm after it."""
     if "embedding" in parts:
-        return "hook_embed"
+        return {"hook": "hook_embed"}
     layer = next((m[1] for p in parts if (m := re.fullmatch(r"layer_(\d+)", p))), None)
     site = _REPOSITORY.search(repository)
-    known = layer is not None and site is not None and site["site"] in _SITES
-    return f"blocks.{layer}.{_SITES[site['site']]}" if known and site else None
+    if layer is None or site is None:
+        return {"hook": None}
+    if site["site"] == "transcoders":
+        block = f"blocks.{layer}."
+        return {"hook": f"{block}ln2.hook_normalized", "hook_out": f"{block}hook_mlp_out"}
+    return {"hook": f"blocks.{layer}.{_SITES[site['site']]}"}
 
 
 def _path_model(repository: str) -> str | None:
@@ -143,28 +160,47 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
             config_path, f"unknown architecture {config.architecture!r}", "known is jump_relu"
         )
     arrays = {_NAMES.get(name, name): array for name, array in read_safetensors(path).items()}
-    kind = re.match(r"transcoder|clt", folder.absolute().parent.name)
+    place = folder.absolute().parent.name
+    if place.startswith("clt"):
+        raise CheckpointError(path, circuit_tracer.CROSS_LAYER_REASON, _ONE_LAYER)
     elsewhere = config.hf_hook_point_out not in (None, config.hf_hook_point_in)
-    if kind or elsewhere or "affine_skip_connection" in arrays:
-        raise CheckpointError(path, "is a transcoder: it reads one hook, writes another", _ONE_HOOK)
+    skip = "W_skip" in arrays
+    transcodes = place.startswith("transcoder") or elsewhere or skip
     size(arrays, "W_dec", path)
-    d_sae, d_in = _sizes({name: tuple(array.shape) for name, array in arrays.items()}, path)
+    d_sae, d_in, d_out = _sizes(
+        {name: tuple(array.shape) for name, array in arrays.items()}, path, transcodes=transcodes
+    )
+    hooks = {"hook": _configured_hook(config.hf_hook_point_in) or _second_path_hook(folder)}
+    if transcodes:
+        hooks = _second_transcoder_hooks(config, folder)
     about: dict[str, Any] = {
-        "hook": _configured_hook(config) or _second_path_hook(folder),
+        **hooks,
         "model": _second_model(config.model_name) or _second_path_model(folder),
         "context_length": 1024,
         "weight_processing": "none",
         "provenance": {"config": document},
     }
     content = Content(
-        "jumprelu", d_in, d_sae, lambda: arrays, apply_b_dec_to_input=False, about=about
-    )
+        "jumprelu", d_in, d_sae, lambda: arrays, apply_b_dec_to_input=False, about=about,
+        d_out=d_out, skip=skip,
+    )  # fmt: skip
     return {None: content}
 
 
-def _configured_hook(config: _Config) -> str | None:
+def _second_transcoder_hooks(config: _Config, folder: Path) -> dict[str, str | None]:
+    """What the MLP reads, behind the norm before it, and what it adds, behind the norm after."""
+    read, written = config.hf_hook_point_in, config.hf_hook_point_out
+    layer = re.match(r"layer_(\d+)_", folder.absolute().name)
+    if layer is not None and (read is None or written is None):
+        block = f"model.layers.{layer[1]}"
+        read = read or f"{block}.pre_feedforward_layernorm.output"
+        written = written or f"{block}.post_feedforward_layernorm.output"
+    return {"hook": read, "hook_out": _configured_hook(written) or written}
+
+
+def _configured_hook(point: str | None) -> str | None:
     for pattern, hook in _HOOKS.items():
-        match = re.fullmatch(rf"(?:.*\.)?layers\.(\d+)\.{pattern}", config.hf_hook_point_in or "")
+        match = re.fullmatch(rf"(?:.*\.)?layers\.(\d+)\.{pattern}", point or "")
         if match:
             return f"blocks.{match[1]}.{hook}"
     return None

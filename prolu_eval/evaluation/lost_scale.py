@@ -25,7 +25,7 @@ def with_estimated_scale(runs: Sequence[Run], engine: Engine) -> list[Run]:
     norm = engine.mean_norm(range(n_rows))
     estimated = []
     for run in runs:
-        if run.needs_scale and run.activation_scale is None:
+        if run.needs_scale and run.d_out is None and run.activation_scale is None:
             scale = run.d_in**0.5 / norm
             told = {"activation_scale": scale, "estimated_on_tokens": int(counted[n_rows - 1])}
             run = replace(

@@ -171,8 +171,6 @@ def test_gemma_scope_under_another_name_asks_for_its_hook(tmp_path: Path) -> Non
 
 
 def test_gemma_scope_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_4/width_16k/average_l0_7"
-    assert "is a transcoder" in refusal(gemma_scope(folder, W | T))
     wide = W | T | {"W_dec": torch.randn(D_SAE, 9), "b_dec": torch.zeros(9)}
     assert "writes 9 numbers but reads 6" in refusal(gemma_scope(tmp_path / "b", wide))
     lacking = {n: t for n, t in (W | T).items() if n != "W_enc"}
@@ -226,15 +224,7 @@ def test_gemma_scope_2_without_a_configuration(tmp_path: Path, site: str, hook: 
 @pytest.mark.parametrize(
     ("place", "config", "extra", "words"),
     [
-        (
-            "a",
-            {"hf_hook_point_in": "x.input", "hf_hook_point_out": "x.output"},
-            {},
-            "is a transcoder",
-        ),
-        ("a", {}, {"affine_skip_connection": torch.eye(D_IN)}, "is a transcoder"),
-        ("transcoder/layer_9_width_16k", None, {}, "is a transcoder"),
-        ("clt/layer_9", None, {"W_dec": torch.zeros(D_SAE, 2, D_IN)}, "is a transcoder"),
+        ("clt/layer_9", None, {}, "is a cross-layer transcoder"),
         ("a", {}, {"W_dec": torch.zeros(2, D_SAE, D_IN)}, "is a crosscoder"),
         ("a", {"architecture": "topk"}, {}, "unknown architecture 'topk'"),
     ],

@@ -171,6 +171,10 @@ def gemma_scope_2_seeds(root: Path) -> Iterator[Path]:
     for name in ("configured", "resid_post"):
         files.write_tensors(root / name / "layer_1_x" / "params.safetensors", lower)
         yield root / name
+    affine = lower | {"affine_skip_connection": torch.eye(files.D_IN)}
+    folder = root / "affine" / "transcoder_all" / "layer_1_x"
+    files.write_tensors(folder / "params.safetensors", affine)
+    yield root / "affine"
     config = {"architecture": "jump_relu", "hf_hook_point_in": "model.layers.1.output"}
     files.write_json(root / "configured" / "layer_1_x" / "config.json", config)
 
@@ -221,6 +225,18 @@ def temporal_seeds(root: Path) -> Iterator[Path]:
     yield files.temporal(root / "temporal")
 
 
+def circuit_seeds(root: Path) -> Iterator[Path]:
+    skip = {"W_skip": torch.eye(files.D_IN)}
+    for name, tensors in (("relu", W), ("jump", W | T), ("skipping", W | skip)):
+        files.circuit_tracer(root / name, 3, tensors)
+        yield root / name
+
+
+def cross_layer_seeds(root: Path) -> Iterator[Path]:
+    files.write_tensors(root / "cross" / "W_enc_0.safetensors", {"W_enc_0": W["W_enc"]})
+    yield root / "cross"
+
+
 SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "native": native_seeds,
     "saelens": saelens_seeds,
@@ -237,6 +253,8 @@ SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "qresearch": qresearch_seeds,
     "kissane": kissane_seeds,
     "temporal": temporal_seeds,
+    "circuit_tracer": circuit_seeds,
+    "cross_layer_transcoder": cross_layer_seeds,
 }
 
 _NUMBERS = st.integers(0, 2**20)

@@ -310,3 +310,23 @@ def temporal(folder: Path) -> Path:
     write_tensors(folder / "latest_ckpt.safetensors", {"D": torch.ones(D_SAE, D_IN)})
     (folder / "conf.yaml").write_text(yaml.safe_dump({"sae": {"exp_factor": 2}}))
     return folder
+
+
+def circuit_tracer(folder: Path, layer: int, tensors: Tensors, **config: Any) -> Path:
+    """A transcoder of one layer of a set of circuit-tracer's; W_skip [d_in, d_out] is turned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"threshold": "activation_function.threshold"}
+    turned = {n: t.t() if n in ("W_enc", "W_skip") else t for n, t in tensors.items()}
+    write_tensors(
+        folder / f"layer_{layer}.safetensors", {names.get(n, n): t for n, t in turned.items()}
+    )
+    document = {
+        "model_name": "Qwen/Qwen3-4B",
+        "model_kind": "transcoder_set",
+        "feature_input_hook": "mlp.hook_in",
+        "feature_output_hook": "hook_mlp_out",
+        "scan": "qwen3-4b",
+        **config,
+    }
+    (folder / "config.yaml").write_text(json.dumps(document))  # which is YAML
+    return folder / f"layer_{layer}.safetensors"

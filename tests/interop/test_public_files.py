@@ -119,3 +119,40 @@ def test_every_entry_of_the_table_is_understood() -> None:
         assert (entry.repository, entry.path) == (theirs.repo_id, theirs.saes_map[sae_id])
         assert entry.scale == theirs.norm_scaling_factor.get(sae_id)
         assert entry.overrides == (theirs.config_overrides or {})
+
+
+def same_transcoder(transcoder: Any, path: Path) -> None:
+    with torch.no_grad():
+        assert_same(load_sae(path), X, transcoder.encode(X), transcoder(X))
+
+
+def test_gemma_scope_transcoders(tmp_path: Path, theirs: Theirs) -> None:
+    repository, folder = "gemma-scope-2b-pt-transcoders", "layer_2/width_16k/average_l0_7"
+    path = files.gemma_scope(tmp_path / repository / folder, W | T)
+    sizes = SIZES | {"d_out": files.D_IN}
+    same_transcoder(theirs("gemma_2_transcoder", f"google/{repository}", folder, **sizes), path)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_circuit_tracers_own_transcoders(tmp_path: Path, skip: bool) -> None:
+    single = pytest.importorskip("circuit_tracer.transcoder.single_layer_transcoder")
+    tensors = W | T | ({"W_skip": 0.1 * torch.randn(files.D_IN, files.D_IN)} if skip else {})
+    path = files.circuit_tracer(tmp_path, 3, tensors)
+    transcoder = single.load_relu_transcoder(
+        str(path), 3, torch.device("cpu"), lazy_encoder=False, lazy_decoder=False
+    )
+    same_transcoder(transcoder, path)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_gemma_scope_2_transcoders(tmp_path: Path, affine: bool) -> None:
+    single = pytest.importorskip("circuit_tracer.transcoder.single_layer_transcoder")
+    tensors = {n.replace("W_", "w_"): t for n, t in (W | T).items()}
+    if affine:
+        tensors["affine_skip_connection"] = 0.1 * torch.randn(files.D_IN, files.D_IN)
+    folder = tmp_path / "transcoder_all" / "layer_3_width_16k"
+    files.write_tensors(folder / "params.safetensors", tensors)
+    transcoder = single.load_gemma_scope_2_transcoder(
+        str(folder / "params.safetensors"), 3, torch.device("cpu")
+    )
+    same_transcoder(transcoder, folder)

@@ -1,0 +1,122 @@
+"""Gemma Scope's and circuit-tracer's transcoders, by their formulas."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prolu_eval.checkpoints import load_sae
+from tests.helpers.foreign_files import (
+    D_IN,
+    D_SAE,
+    Tensors,
+    circuit_tracer,
+    gemma_scope,
+    inputs,
+    matrices,
+    thresholds,
+    write_json,
+    write_tensors,
+)
+from tests.helpers.format_checks import refusal, run_at
+
+D_OUT = 9
+GENERATOR = torch.Generator().manual_seed(4)
+W: Tensors = matrices() | {
+    "W_dec": torch.randn(D_SAE, D_OUT, generator=GENERATOR),
+    "b_dec": torch.randn(D_OUT, generator=GENERATOR),
+}
+T, X = thresholds(), inputs()
+SKIP = torch.randn(D_IN, D_OUT, generator=GENERATOR)
+H = X @ W["W_enc"] + W["b_enc"]
+JUMPED = torch.relu(H) * (T["threshold"] < H)
+
+
+def check(path: Path, codes: Tensor, y_hat: Tensor) -> None:
+    """A transcoder's codes and outputs of :func:`inputs` are these."""
+    sae = load_sae(path)
+    assert 0 < (codes != 0).float().mean() < 0.9
+    torch.testing.assert_close(sae.encode(X), codes, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae(X), y_hat, rtol=1e-5, atol=1e-5)
+
+
+def decoded(codes: Tensor) -> Tensor:
+    return codes @ W["W_dec"] + W["b_dec"]
+
+
+def test_gemma_scope(tmp_path: Path) -> None:
+    folder = tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_4/width_16k/average_l0_7"
+    check(gemma_scope(folder, W | T), JUMPED, decoded(JUMPED))
+    run = run_at(folder)
+    assert (run.d_out, run.model) == (D_OUT, "google/gemma-2-2b")
+    assert (run.hook, run.hook_out) == ("blocks.4.ln2.hook_normalized", "blocks.4.hook_mlp_out")
+
+
+def gemma_scope_2(folder: Path, tensors: Tensors, config: Any) -> Path:
+    lower = {n.replace("W_", "w_"): t for n, t in tensors.items()}
+    write_tensors(folder / "params.safetensors", lower)
+    if config is not None:
+        write_json(folder / "config.json", {"architecture": "jump_relu", **config})
+    return folder
+
+
+POINTS = {
+    "hf_hook_point_in": "model.layers.9.pre_feedforward_layernorm.output",
+    "hf_hook_point_out": "model.layers.9.post_feedforward_layernorm.output",
+}
+
+
+@pytest.mark.parametrize("config", [None, {"model_name": "gemma-v3-1b-pt", **POINTS}])
+@pytest.mark.parametrize("affine", [True, False])
+def test_gemma_scope_2(tmp_path: Path, affine: bool, config: Any) -> None:
+    folder = tmp_path / "gemma-scope-2-1b-pt" / "transcoder_all" / "layer_9_width_16k_l0_big"
+    tensors = W | T | ({"affine_skip_connection": SKIP} if affine else {})
+    y_hat = decoded(JUMPED) + (X @ SKIP if affine else 0)
+    check(gemma_scope_2(folder, tensors, config), JUMPED, y_hat)
+    run = run_at(folder)
+    assert (run.model, run.d_out) == ("google/gemma-3-1b-pt", D_OUT)
+    assert (run.hook, run.hook_out) == (POINTS["hf_hook_point_in"], "blocks.9.hook_mlp_out")
+
+
+def test_gemma_scope_2s_smallest_model_has_another_name(tmp_path: Path) -> None:
+    for tuned, model in (("pt", "google/gemma-3-270m"), ("it", "google/gemma-3-270m-it")):
+        folder = tmp_path / f"gemma-scope-2-270m-{tuned}" / "transcoder" / "layer_1_width_16k"
+        assert run_at(gemma_scope_2(folder, W | T, None)).model == model
+
+
+@pytest.mark.parametrize("threshold", [True, False])
+@pytest.mark.parametrize("skip", [True, False])
+def test_circuit_tracer(tmp_path: Path, threshold: bool, skip: bool) -> None:
+    tensors = W | (T if threshold else {}) | ({"W_skip": SKIP} if skip else {})
+    path = circuit_tracer(tmp_path, 12, tensors)
+    codes = JUMPED if threshold else torch.relu(H)
+    check(path, codes, decoded(codes) + (X @ SKIP if skip else 0))
+    run = run_at(tmp_path)
+    assert (run.format, run.model) == ("circuit_tracer", "Qwen/Qwen3-4B")
+    assert (run.hook, run.hook_out) == ("blocks.12.mlp.hook_in", "blocks.12.hook_mlp_out")
+
+
+def test_circuit_tracers_hooks_are_what_the_set_says(tmp_path: Path) -> None:
+    hooks = {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "mlp.hook_out"}
+    run = run_at(circuit_tracer(tmp_path, 2, W, **hooks))
+    assert (run.hook, run.hook_out) == ("blocks.2.hook_resid_mid", "blocks.2.mlp.hook_out")
+
+
+def test_a_set_without_a_config_is_known_by_its_repository(tmp_path: Path) -> None:
+    folder = tmp_path / "models--mwhanna--qwen3-14b-transcoders" / "snapshots" / "0a1b"
+    path = circuit_tracer(folder, 0, W)
+    (folder / "config.yaml").rename(folder / "wanb-config.yaml")
+    run = run_at(path)
+    assert (run.model, run.hook) == ("Qwen/Qwen3-14B", "blocks.0.mlp.hook_in")
+
+
+def test_cross_layer_transcoders_are_refused_by_name(tmp_path: Path) -> None:
+    clt = {"W_enc_0": W["W_enc"].t(), "b_enc_0": W["b_enc"]}
+    write_tensors(tmp_path / "a" / "W_enc_0.safetensors", clt)
+    assert "is a cross-layer transcoder" in refusal(tmp_path / "a")
+    write_tensors(tmp_path / "clt" / "width_16k" / "params_layer_3.safetensors", W)
+    assert "is a cross-layer transcoder" in refusal(tmp_path / "clt")
+    wrong = circuit_tracer(tmp_path / "b", 0, W, model_kind="cross_layer_transcoder")
+    assert "is of a 'cross_layer_transcoder'" in refusal(wrong)
