@@ -9,6 +9,7 @@ Of a transcoder, x is what is said of here at its output site: the activation th
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,6 +49,16 @@ COLUMNS: dict[str, str] = {
     "threshold_needed": "active features with a negative bias",
 }
 
+# Of a benchmark's known features alone, and of the latents that are matched with them.
+COLUMNS |= {
+    "true_positives": "features that are active and whose latent fires",
+    "matched_firing": "features whose latent fires",
+    "true_active": "features that are active",
+    "absorbed": "active parents of active children whose latent is silent while a child's latent "
+    "that has their direction fires",
+    "absorbable": "active parents of active children, all with a latent",
+}
+
 Direction = Literal["min", "max", "none"]
 Terms = dict[str, float]
 
@@ -57,7 +68,8 @@ class Metric:
     """``offset + scale * sum(numerator) / sum(denominator)`` over per-sequence sums.
 
     ``direction`` is what better means. A metric with neither numerator nor denominator is computed
-    from per-feature arrays (:mod:`prolu_eval.evaluation.features`).
+    from per-feature arrays (:mod:`prolu_eval.evaluation.features`). One that ``needs_truth`` is
+    measured on a benchmark with known features only (:mod:`prolu_eval.evaluation.truth`).
     """
 
     key: str
@@ -69,6 +81,7 @@ class Metric:
     denominator: Terms = field(default_factory=dict)
     scale: float = 1.0
     offset: float = 0.0
+    needs_truth: bool = False
 
 
 def _mean(
@@ -96,6 +109,95 @@ def _violation(name: str, gap: str, size: str, definition: str) -> Metric:
         {gap: 1.0}, {size: 1.0},
     )  # fmt: skip
 
+
+def _of_truth(
+    key: str,
+    title: str,
+    unit: str,
+    direction: Direction,
+    definition: str,
+    numerator: str | None = None,
+    denominator: Terms | None = None,
+    scale: float = 1.0,
+) -> Metric:
+    above = {} if numerator is None else {numerator: 1.0}
+    return Metric(
+        key, title, unit, direction, definition, above, denominator or {}, scale, needs_truth=True
+    )
+
+
+_TRUTH = [
+    _of_truth(
+        "mcc", "mean correlation coefficient", "", "max",
+        "mean absolute cosine of decoder rows and true directions, matched one to one so that it "
+        "is largest",
+    ),
+    _of_truth(
+        "mcc_chance", "MCC, chance", "", "none",
+        "mcc of a random dictionary of the same shape",
+    ),
+    _of_truth(
+        "recovered_fraction", "features recovered", "fraction", "max",
+        "fraction of true features whose matched decoder row has an absolute cosine of 0.9 or more "
+        "with them",
+    ),
+    _of_truth(
+        "feature_precision", "precision of features", "fraction", "max",
+        "how often a feature is active where its matched latent fires, all features pooled",
+        "true_positives", {"matched_firing": 1.0},
+    ),
+    _of_truth(
+        "feature_recall", "recall of features", "fraction", "max",
+        "how often a feature's matched latent fires where it is active, all features pooled",
+        "true_positives", {"true_active": 1.0},
+    ),
+    _of_truth(
+        "feature_f1", "F1 of features", "fraction", "max",
+        "harmonic mean of the pooled precision and recall",
+        "true_positives", {"matched_firing": 1.0, "true_active": 1.0}, 2.0,
+    ),
+    _of_truth(
+        "feature_f1_macro", "F1 of features, each alike", "fraction", "max",
+        "mean over true features of their own F1, rare ones counting as much as frequent ones",
+    ),
+    _of_truth(
+        "magnitude_slope", "slope of magnitudes", "", "none",
+        "mean over recovered features of the least-squares slope of the magnitude that their "
+        "latent writes against the true one, where both are active; 1 is in proportion",
+    ),
+    _of_truth(
+        "magnitude_intercept", "intercept of magnitudes", "", "none",
+        "mean over recovered features of the intercept of the same line, over the feature's mean "
+        "magnitude; 0 is scale-consistent, below 0 is suppression by a constant",
+    ),
+    _of_truth(
+        "magnitude_r2", "R2 of magnitudes", "fraction", "max",
+        "mean over recovered features of 1 - (squared error of the magnitude written) / (variance "
+        "of the true one), wherever the feature is active; nothing is fitted, and a silent latent "
+        "writes 0",
+    ),
+    _of_truth(
+        "absorption", "absorption", "fraction", "min",
+        "of parents that are active with a child: how often their latent is silent while the "
+        "latent of an active child fires that has the parent's direction too (a cosine 0.2 above "
+        "the child's own)",
+        "absorbed", {"absorbable": 1.0},
+    ),
+    _of_truth(
+        "splitting", "split features", "fraction", "min",
+        "fraction of true features that two or more latents that fire are nearest to, with an "
+        "absolute cosine of 0.7 or more",
+    ),
+    _of_truth(
+        "spurious_fraction", "spurious latents", "fraction", "min",
+        "fraction of the latents that fire whose absolute cosine with every true feature is below "
+        "0.7",
+    ),
+    _of_truth(
+        "ideal_l0", "L0 of the truth", "features", "none",
+        "number of true features that are active per sample", "true_active", {"n": 1.0},
+    ),
+]  # fmt: skip
 
 _ALL = [
     _mean("l0", "l0", "L0", "features", "min", "number of a_i != 0 per token"),
@@ -203,6 +305,7 @@ _ALL = [
         "fraction of active features with a negative bias whose response to growing multiples of v "
         "is not off up to a threshold and on from there; activations as for additivity",
     ),
+    *_TRUTH,
     Metric(
         "bias_negative_fraction", "negative encoder biases", "fraction", "none",
         "fraction of features whose encoder bias is below zero",
@@ -210,3 +313,8 @@ _ALL = [
 ]  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
+
+
+def measured_by(metric: Metric, sums: Collection[str]) -> bool:
+    """Whether sums of these columns give a metric."""
+    return bool(metric.numerator) and {*metric.numerator, *metric.denominator} <= set(sums)

@@ -195,12 +195,12 @@ def answer(
     Raises:
         UsageError: if an objective is unknown, has no better direction, or was not measured.
     """
-    return [
-        answer_group(
-            group, question, resample(group, question.keys, replicates or n_replicates(group), seed)
-        )
-        for group in comparable(results)
-    ]
+    found = []
+    for group in comparable(results):
+        own = question.about(group)
+        n = replicates or n_replicates(group)
+        found.append(answer_group(group, own, resample(group, own.keys, n, seed)))
+    return found
 
 
 def answer_group(group: Group, question: Question, replicates: Replicates | None) -> Answer:

@@ -1,13 +1,16 @@
 """What is asked of results."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import maximised
 from prolu_eval.errors import UsageError
 
 Grouping = Literal["variant", "folder"]
+# What is asked of results that no language model was spliced into, where y is left as it is.
+_QUALITY, _WITHOUT_A_MODEL = "ce_degradation", "nmse"
 Values = Iterable[tuple[str, float]]
 
 
@@ -24,7 +27,7 @@ class Question:
     """
 
     x: str = "l0"
-    y: str = "ce_degradation"
+    y: str = _QUALITY
     z: str | None = None
     splits: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reference: Mapping[str, float] = field(default_factory=dict)
@@ -67,6 +70,21 @@ class Question:
         if points["--at"] and z is not None:
             raise UsageError("--at", "needs two objectives", "leave the third out")
         return cls(x, y, z, parts, points["--reference"], points["--at"], grouping)
+
+    def about(self, group: Group) -> "Question":
+        """The question as it is asked of a group.
+
+        CE degradation is undefined of all results on a benchmark with known features; nmse is asked
+        for in its stead there.
+        """
+        unknown = self.y not in group.table or group.table[self.y].isna().all()
+        if self.y != _QUALITY or not unknown or _WITHOUT_A_MODEL in self.keys:
+            return self
+        reference, at = (
+            {key: value for key, value in part.items() if key != _QUALITY}
+            for part in (self.reference, self.at)
+        )
+        return replace(self, y=_WITHOUT_A_MODEL, reference=reference, at=at)
 
     @property
     def keys(self) -> tuple[str, ...]:

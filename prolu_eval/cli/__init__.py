@@ -145,6 +145,7 @@ def _interrupt(*_: object) -> None:
 # Each module registers its command on `app`, in the order of a user's work.
 for _name in (
     "demo",
+    "synthetic",
     "sweep",
     "inspect",
     "evaluate",

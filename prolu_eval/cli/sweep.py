@@ -21,7 +21,8 @@ Out = Annotated[Path, typer.Option(help="Folder for the runs, one folder each.")
 Model = Annotated[
     str | None,
     typer.Option(
-        help="'embedded', a local folder or a hub name [default: the file's, or 'embedded']"
+        help="'embedded', a local folder, a hub name, or synthetic:NAME for a benchmark with known "
+        "features [default: the file's, or 'embedded']"
     ),
 ]
 Hook = Annotated[str | None, typer.Option(help="Hook point [default: the file's]")]
@@ -152,11 +153,11 @@ def _describe(trained: "Trained") -> dict[str, Any]:
 
 
 def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool) -> None:
-    from prolu_eval.lm import LanguageModel
     from prolu_eval.training import estimate_cost
+    from prolu_eval.training.source import load_source
 
     shared, plans = grid.shared, list(grid.plans())
-    model = LanguageModel.load(shared.model, device=device)
+    model = load_source(shared, device)
     d_in = model.width(shared.hook)
     cost = estimate_cost(plans, shared, d_in, model.device)
     if as_json:

@@ -15,19 +15,22 @@ from prolu_eval.evaluation.measuring import Measured
 from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Measurement, Sums
+from prolu_eval.evaluation.truth import Found, Truth
 from prolu_eval.intervals import estimate
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, measured_by
 from prolu_eval.results import (
     EXAMPLE,
     PER_FEATURE,
     PER_SEQUENCE,
     RESPONSE,
+    TRUTH,
     Array,
     Result,
     RunSummary,
 )
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.synthetic import SyntheticActivations
 from prolu_eval.tokens import warn_of_foreign_ids
 
 
@@ -49,6 +52,8 @@ class Assembly:
         self._setting = prepared.settings[n_shards]
         self._shards = prepared.shards[:n_shards]
         self._reference = reference(engine, self._setting, self._shards)
+        model = engine.model
+        self._truth = Truth(model, self._rows) if isinstance(model, SyntheticActivations) else None
         self._pairs: dict[str, scale_consistency.Sample] = {}
 
     def warn_of_foreign_ids(self) -> None:
@@ -79,7 +84,14 @@ class Assembly:
     ) -> dict[str, Estimate]:
         """Every metric of a run that was measured on the rows."""
         violations, _ = self._consistency(run, sae)
-        return self._estimates(sae, measurement, self._sums(measurement, violations))
+        found = self._found(sae, measurement)
+        return self._estimates(sae, measurement, self._sums(measurement, violations, found), found)
+
+    def _found(self, sae: SparseAutoencoder, measurement: Measurement) -> Found:
+        """What is known of a benchmark's features; nothing of a language model's."""
+        if self._truth is None:
+            return Found({}, {}, {})
+        return self._truth.of(sae, measurement.features)
 
     def _consistency(
         self, run: Run, sae: SparseAutoencoder
@@ -89,17 +101,17 @@ class Assembly:
             self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)
         return scale_consistency.sums_and_curves(sae, self._pairs[read], self._setting.n_sequences)
 
-    def _sums(self, measurement: Measurement, violations: Sums) -> dict[str, Array]:
-        return {**self._reference, **measurement.by_row, **violations}
+    def _sums(self, measurement: Measurement, violations: Sums, found: Found) -> dict[str, Array]:
+        return {**self._reference, **measurement.by_row, **violations, **found.by_row}
 
     def _estimates(
-        self, sae: SparseAutoencoder, measurement: Measurement, sums: Sums
+        self, sae: SparseAutoencoder, measurement: Measurement, sums: Sums, found: Found
     ) -> dict[str, Estimate]:
-        scalars = measurement.features.scalars() | weight_scalars(sae)
+        scalars = measurement.features.scalars() | weight_scalars(sae) | found.scalars
         return {
             key: scalars[key] if key in scalars else estimate(metric, sums)
             for key, metric in METRICS.items()
-            if key in scalars or metric.numerator.keys() <= sums.keys()
+            if key in scalars or measured_by(metric, sums)
         }
 
     def _assembled(self, measured: Measured, measurement: Measurement) -> Result:
@@ -111,7 +123,8 @@ class Assembly:
         if measurement.examples is not None:
             tokenizer = self._engine.model.tokenizer
             examples = in_context(measurement.examples, self._rows, tokenizer)
-        sums = self._sums(measurement, violations)
+        found = self._found(sae, measurement)
+        sums = self._sums(measurement, violations, found)
         return Result(
             fingerprint=record.fingerprints[self._n_shards],
             checkpoint=record.checkpoint,
@@ -134,11 +147,12 @@ class Assembly:
                 provenance=run.provenance,
             ),
             setting=self._setting,
-            metrics=self._estimates(sae, measurement, sums),
+            metrics=self._estimates(sae, measurement, sums, found),
             environment=environment(),
             arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
             | {PER_FEATURE + name: values for name, values in arrays.items()}
             | {RESPONSE + name: values for name, values in curves.items()}
+            | {TRUTH + name: values for name, values in found.arrays.items()}
             | {EXAMPLE + name: values for name, values in examples.items()},
         )
 

@@ -10,6 +10,8 @@ from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import DEFAULT_CONTEXT, EvaluationOptions
 from prolu_eval.lm import official_name
 from prolu_eval.runs import Run, WeightProcessing
+from prolu_eval.synthetic import HOOK, is_synthetic
+from prolu_eval.synthetic.benchmark import absolute
 
 # Weights of autoencoders that are held at once, and their number; more runs than that share further
 # clean passes, which by then cost next to nothing beside them.
@@ -51,8 +53,11 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
     """The conditions that options, or else the configuration of a :func:`placed` run, ask for.
 
     Raises:
-        UsageError: if neither says the model, the hook points or the text.
+        UsageError: if neither says the model, the hook points or the text, or text is to be
+            evaluated on in the place of a benchmark's samples.
     """
+    if is_synthetic(options.model or run.model):
+        return _of_a_benchmark(absolute(str(options.model or run.model)), run, options)
     transcoder = {} if run.d_out is None else {"hook_out": run.hook_out}
     needs = {
         "model": options.model or run.model,
@@ -80,6 +85,23 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
         context_length=options.context_length or run.context_length or DEFAULT_CONTEXT,
         prepend_bos=prepend_bos,
         hook=str(run.hook if run.d_out is None else run.hook_out),
+    )
+
+
+def _of_a_benchmark(name: str, run: Run, options: EvaluationOptions) -> Conditions:
+    if options.tokens is not None and options.tokens != name:
+        raise UsageError(run.path, f"was trained on {name}, which has samples of its own",
+                         "leave out --tokens")  # fmt: skip
+    return Conditions(
+        model=name,
+        revision="",
+        weight_processing="none",
+        tokens=name,
+        text_column="",
+        split=options.split or "heldout",
+        context_length=options.context_length or run.context_length or DEFAULT_CONTEXT,
+        prepend_bos=True,
+        hook=HOOK,
     )
 
 

@@ -5,6 +5,7 @@ of the fractions of dead and dense features follow by a delete-a-group jackknife
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import with_interval
 from prolu_eval.saes import SparseAutoencoder
 
-Statistic = Callable[[NDArray[np.float64]], float]
+Statistic = Callable[[NDArray[Any]], float]
 
 FOLDS = 20
 DENSE_RATE = 0.1
@@ -66,11 +67,11 @@ class FeatureSums:
         """Fractions of dead and of dense features, with jackknifed standard errors."""
         fired, tokens = self.fired.cpu().numpy(), self.tokens.cpu().numpy()
         used = tokens > 0
-        fired, tokens = fired[used], tokens[used]
+        counts = np.column_stack([tokens, fired])[used]
         return {
-            "dead_fraction": _jackknife(fired, tokens, lambda rate: float((rate == 0).mean())),
-            "dense_fraction": _jackknife(
-                fired, tokens, lambda rate: float((rate > DENSE_RATE).mean())
+            "dead_fraction": jackknife(counts, lambda n: float((n[1:] == 0).mean())),
+            "dense_fraction": jackknife(
+                counts, lambda n: float((n[1:] / n[0] > DENSE_RATE).mean())
             ),
         }
 
@@ -86,20 +87,25 @@ class FeatureSums:
         return {name: value.float().cpu().numpy() for name, value in values.items()}
 
 
-def _jackknife(
-    fired: NDArray[np.int64], tokens: NDArray[np.int64], statistic: Statistic
-) -> Estimate:
-    """A statistic of firing rates with its delete-a-group jackknife standard error."""
-    all_fired, all_tokens = fired.sum(0), tokens.sum()
-    value = statistic(all_fired / all_tokens)
-    folds = len(tokens)
+def jackknife(sums: NDArray[Any], statistic: Statistic) -> Estimate:
+    """A statistic of sums over folds, with its delete-a-group jackknife standard error.
+
+    Args:
+        sums: of each fold. [n_folds, ...]
+        statistic: a number of the folds' total. [...] -> float
+    """
+    total, folds = sums.sum(0), len(sums)
+    value = statistic(total)
     if folds < 2:
         return with_interval(value, np.nan, 0)
-    left_out = np.array(
-        [statistic((all_fired - fired[g]) / (all_tokens - tokens[g])) for g in range(folds)]
-    )
+    left_out = np.array([statistic(total - of_fold) for of_fold in sums])
     spread = np.sqrt((folds - 1) / folds * np.square(left_out - left_out.mean()).sum())
     return with_interval(value, float(spread), folds - 1)
+
+
+def exact(value: float) -> Estimate:
+    """What is known without sampling error."""
+    return with_interval(value, 0.0, 1)
 
 
 def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
@@ -126,9 +132,4 @@ def weight_scalars(sae: SparseAutoencoder) -> dict[str, Estimate]:
     bias = sae.encoder_bias()
     if bias is None:
         return {"bias_negative_fraction": Estimate(value=None)}
-    fraction = float((bias < 0).double().mean())
-    return {
-        "bias_negative_fraction": Estimate(
-            value=fraction, standard_error=0.0, ci95=(fraction, fraction)
-        )
-    }
+    return {"bias_negative_fraction": exact(float((bias < 0).double().mean()))}

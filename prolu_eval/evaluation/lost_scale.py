@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.runs import Run
 
 # Counted positions of the first rows that the mean norm is taken over, at the least.
 _TOKENS = 4096
 
 
-def with_estimated_scale(runs: Sequence[Run], engine: Engine) -> list[Run]:
+def with_estimated_scale(runs: Sequence[Run], engine: Measurer) -> list[Run]:
     """The runs, with an estimate of the factor for those that lack it.
 
     In training it was sqrt(d_in) over the mean norm of the activations

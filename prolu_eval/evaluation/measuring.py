@@ -11,7 +11,7 @@ from filelock import FileLock
 from prolu_eval.checkpoints import load_run
 from prolu_eval.errors import CheckpointError, EvaluationError, ProluEvalError
 from prolu_eval.evaluation.conditions import portions
-from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.parts import name_of
 from prolu_eval.evaluation.records import Record
 from prolu_eval.runs import Run
@@ -38,7 +38,7 @@ class Failed:
 
 
 def measure(
-    engine: Engine,
+    engine: Measurer,
     records: Sequence[Record],
     shards: Sequence[range],
     skipped: Callable[[int], Any] = lambda _: None,
@@ -99,7 +99,7 @@ class _Shard:
     complete: bool
 
 
-def load(run: Run, engine: Engine) -> SparseAutoencoder:
+def load(run: Run, engine: Measurer) -> SparseAutoencoder:
     """The autoencoder of a run.
 
     Raises:
@@ -122,7 +122,7 @@ def load(run: Run, engine: Engine) -> SparseAutoencoder:
 
 
 def _measure_shard(
-    engine: Engine,
+    engine: Measurer,
     records: Mapping[str, Record],
     loaded: Mapping[str, SparseAutoencoder],
     rows: range,

@@ -10,12 +10,15 @@ from prolu_eval.choices import Dtype
 from prolu_eval.errors import ModelError
 from prolu_eval.evaluation.conditions import Conditions
 from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.known import KnownFeatures
+from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import shards
-from prolu_eval.lm import LanguageModel
+from prolu_eval.lm import ActivationSource, LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
 from prolu_eval.runs import Run
+from prolu_eval.synthetic import SyntheticActivations, is_synthetic
 from prolu_eval.tokens import TokenRows, check_source, load_tokens
 
 
@@ -40,7 +43,7 @@ class Prepared:
     """
 
     conditions: Conditions
-    engine: Engine
+    engine: Measurer
     shards: Sequence[range]
     settings: Mapping[int, Setting]
 
@@ -75,6 +78,43 @@ class Preparation:
             ModelError: if the model cannot be loaded or lacks the hook point.
             TokensError: if the tokens cannot be read or do not suit the model.
         """
+        engine = (
+            self._on_a_benchmark(conditions, precision, progress)
+            if is_synthetic(conditions.model)
+            else self._in_a_model(conditions, runs, precision, progress)
+        )
+        options, tokens = self._options, engine.tokens
+        cut = shards(len(tokens), options.shard_tokens // tokens.ids.shape[1])
+        if first_shard:
+            cut = cut[:1]
+        asked = range(1, len(cut) + 1) if options.target_se else [len(cut)]
+        settings = {
+            n: self._setting(conditions, engine.model, precision, tokens.first(cut[n - 1].stop))
+            for n in asked
+        }
+        return Prepared(conditions, engine, cut, settings)
+
+    def _on_a_benchmark(
+        self, conditions: Conditions, precision: Precision, progress: Callable[[int], Any]
+    ) -> Measurer:
+        options = self._options
+        dtype = getattr(torch, "float32" if precision.dtype == "tf32" else precision.dtype)
+        model = SyntheticActivations.load(conditions.model, device=options.device, dtype=dtype)
+        return KnownFeatures(
+            model,
+            model.rows(conditions.split, options.n_tokens, conditions.context_length),
+            batch_size=options.batch_size,
+            n_examples=options.examples,
+            progress=progress,
+        )
+
+    def _in_a_model(
+        self,
+        conditions: Conditions,
+        runs: Sequence[Run],
+        precision: Precision,
+        progress: Callable[[int], Any],
+    ) -> Measurer:
         options = self._options
         column = conditions.text_column or None
         check_source(conditions.tokens, column, "name text with --tokens")
@@ -92,15 +132,7 @@ class Preparation:
             include_special=options.special_tokens == "include",
             text_column=column,
         )
-        cut = shards(len(tokens), options.shard_tokens // tokens.ids.shape[1])
-        if first_shard:
-            cut = cut[:1]
-        asked = range(1, len(cut) + 1) if options.target_se else [len(cut)]
-        settings = {
-            n: self._setting(conditions, model, precision, tokens.first(cut[n - 1].stop))
-            for n in asked
-        }
-        engine = Engine(
+        return Engine(
             model,
             conditions.hook,
             tokens,
@@ -109,7 +141,6 @@ class Preparation:
             n_examples=options.examples,
             progress=progress,
         )
-        return Prepared(conditions, engine, cut, settings)
 
     def _load_model(self, conditions: Conditions, dtype: Dtype) -> LanguageModel:
         dtype = "float32" if dtype == "tf32" else dtype
@@ -130,7 +161,7 @@ class Preparation:
     def _setting(
         self,
         conditions: Conditions,
-        model: LanguageModel,
+        model: ActivationSource,
         precision: Precision,
         tokens: TokenRows,
     ) -> Setting:

@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save
 
 from prolu_eval.cache import cache_folder
 from prolu_eval.errors import ResultsError
-from prolu_eval.evaluation.engine import REFERENCE_COLUMNS, Engine
+from prolu_eval.evaluation.engine import REFERENCE_COLUMNS
+from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.parts import Parts, name_of
 from prolu_eval.evaluation.sums import Sums, joined
 from prolu_eval.results import Array, Setting, write_atomically
@@ -26,7 +27,7 @@ from prolu_eval.results import Array, Setting, write_atomically
 _VERSION = 1
 
 
-def reference(engine: Engine, setting: Setting, shards: Sequence[range]) -> Sums:
+def reference(engine: Measurer, setting: Setting, shards: Sequence[range]) -> Sums:
     """Sums of the clean and ablated passes over all rows, measured now or remembered.
 
     Raises:
@@ -43,7 +44,7 @@ def reference(engine: Engine, setting: Setting, shards: Sequence[range]) -> Sums
         return _measured(engine, shards, Parts(Path(folder)))
 
 
-def _remembered(engine: Engine, path: Path, shards: Sequence[range]) -> Sums:
+def _remembered(engine: Measurer, path: Path, shards: Sequence[range]) -> Sums:
     parts = Parts(path.with_suffix(".parts"))
     if (found := _read(path)) is None:
         with parts.whole():
@@ -62,7 +63,7 @@ def _read(path: Path) -> Sums | None:
     return found if found.keys() == set(REFERENCE_COLUMNS) else None
 
 
-def _measured(engine: Engine, shards: Sequence[range], parts: Parts) -> Sums:
+def _measured(engine: Measurer, shards: Sequence[range], parts: Parts) -> Sums:
     """The mean activation first, then what is measured with it; each shard by shard."""
     mean = _mean(engine, shards, parts)
     ablations = [
@@ -72,7 +73,7 @@ def _measured(engine: Engine, shards: Sequence[range], parts: Parts) -> Sums:
     return reduce(joined, ablations)
 
 
-def _mean(engine: Engine, shards: Sequence[range], parts: Parts) -> NDArray[np.float64]:
+def _mean(engine: Measurer, shards: Sequence[range], parts: Parts) -> NDArray[np.float64]:
     def summed(rows: range) -> Mapping[str, Array]:
         total, count = engine.sum_of_activations(rows)
         return {"total": total, "count": np.array(count)}

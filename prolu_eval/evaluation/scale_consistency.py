@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolu_eval.lm import LanguageModel
+from prolu_eval.lm import ActivationSource
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
@@ -70,7 +70,7 @@ def draw_pairs(tokens: TokenRows) -> Pairs:
     return Pairs(row, torch.multinomial(tokens.counted[row].float(), 2, generator=generator))
 
 
-def sample(model: LanguageModel, hook: str, tokens: TokenRows) -> Sample:
+def sample(model: ActivationSource, hook: str, tokens: TokenRows) -> Sample:
     """Activations of :func:`draw_pairs` at a hook point, in float32."""
     row, position = draw_pairs(tokens)
     parts = [torch.empty(0, 2, model.width(hook), device=model.device)]

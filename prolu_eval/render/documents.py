@@ -65,7 +65,7 @@ def frontier_document(
 
     Args:
         answers: of all groups.
-        keys: the objectives.
+        keys: the objectives that were asked for; a group's own stand in their place.
         report: the page that was written, if any.
         runs: what there is to say of a group's runs.
     """
@@ -83,6 +83,7 @@ def frontier_document(
         for answer in answers
     ]
     content: dict[str, Any] = parts[0] if len(parts) == 1 else {"groups": parts}
+    keys = answers[0].question.keys if len(answers) == 1 else keys
     document = {
         "x": keys[0],
         "y": keys[1],

@@ -161,6 +161,7 @@ def figure_document(
             ends.append((label, *line[[view.x, view.y]].iloc[-1].tolist()))
     if view.frontier:
         traces.append(_frontier_of_all(table, view))
+        traces += _oracle(group, view)
     scales = {
         axis: _scale(table, key, view) for axis, key in zip("xy", (view.x, view.y), strict=True)
     }
@@ -267,6 +268,24 @@ def _frontier_of_all(table: pd.DataFrame, view: View) -> dict[str, Any]:
         "mode": "lines", "hoverinfo": "skip", "line": {"shape": "hv", "width": 1, "color": _SOFT},
         "name": "frontier of all runs", "meta": "all",
     }  # fmt: skip
+
+
+def _oracle(group: Group, view: View) -> list[dict[str, Any]]:
+    """What the true codes would give, the largest of them kept; none without known features."""
+    if view.x != "l0" or view.y not in ("mse", "nmse", "explained_variance"):
+        return []
+    known = group.results[0].truth()
+    if "oracle_l0" not in known:
+        return []
+    l0 = known["oracle_l0"]
+    y = 1 - known["oracle_nmse"] if view.y == "explained_variance" else known[f"oracle_{view.y}"]
+    on = (l0 > 0) & (y > 0)
+    return [{
+        "type": "scatter", "x": _numbers(l0[on]), "y": _numbers(y[on]), "mode": "lines+text",
+        "text": ["oracle: the true codes"] + [""] * (int(on.sum()) - 1),
+        "textposition": "bottom center", "textfont": {"color": _SOFT}, "hoverinfo": "skip",
+        "line": {"width": 2, "dash": "dot", "color": _SOFT}, "name": "oracle", "meta": "all",
+    }]  # fmt: skip
 
 
 def _name_ends(

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 2
 # 1: first version (2026-11)
 
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
-EXAMPLE = "example/"
+EXAMPLE, TRUTH = "example/", "truth/"
 
 Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
@@ -243,6 +243,10 @@ class Result(BaseModel):
     def response(self) -> dict[str, Array]:
         """Response curves of some features (:mod:`prolu_eval.evaluation.scale_consistency`)."""
         return _under(self.arrays, RESPONSE)
+
+    def truth(self) -> dict[str, Array]:
+        """What is known of a benchmark's features (:mod:`prolu_eval.evaluation.truth`)."""
+        return _under(self.arrays, TRUTH)
 
     def examples(self) -> dict[str, Array]:
         """The arrays that :class:`prolu_eval.results.Examples` reads; none without examples."""

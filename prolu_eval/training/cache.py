@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.json_text import canonical
-from prolu_eval.lm import LanguageModel
+from prolu_eval.lm import ActivationSource
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.stream import RowActivations, from_model
 
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 32
 
 
 def cached(
-    model: LanguageModel,
+    model: ActivationSource,
     hook: str,
     tokens: TokenRows,
     folder: Path,

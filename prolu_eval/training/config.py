@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prolu_eval.errors import ConfigError, UsageError
 from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder, VariantOptions
+from prolu_eval.synthetic import HOOK, is_synthetic
+from prolu_eval.synthetic.benchmark import absolute
 from prolu_eval.training.objectives import OBJECTIVES
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -66,6 +68,15 @@ class Shared(_Table):
         "float32 weights, codes, thresholds and sums; a CPU always computes in float32",
     )
     data_seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_benchmark(cls, document: Any) -> Any:
+        """A benchmark has one hook point, and its samples stand for text too."""
+        if isinstance(document, dict) and is_synthetic(document.get("model")):
+            model = absolute(document["model"])
+            return document | {"model": model, "hook": HOOK, "dataset": model}
+        return document
 
     @field_validator("model", "dataset")
     @classmethod
@@ -273,7 +284,8 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         # The embedded text beside another model is that of the file's model, unless both say so.
         text = replacements.get("dataset", shared.get("dataset"))
         for_another = "model" in replacements and "dataset" not in replacements
-        if model != EMBEDDED_MODEL and (text is None or (for_another and text == EMBEDDED_MODEL)):
+        missing = text is None or (for_another and text == EMBEDDED_MODEL)
+        if missing and model != EMBEDDED_MODEL and not is_synthetic(model):
             raise UsageError(
                 "--tokens", f"is missing: no text is named to train on for {model}",
                 f"name some, or {EMBEDDED_MODEL} for Python's standard library",

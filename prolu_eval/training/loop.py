@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prolu_eval.errors import EvaluationError, Interrupted
 from prolu_eval.json_text import canonical
-from prolu_eval.lm import LanguageModel
+from prolu_eval.lm import ActivationSource
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
 from prolu_eval.saes import SparseAutoencoder
@@ -88,7 +88,7 @@ class Training:
         self,
         plans: Sequence[Plan],
         shared: Shared,
-        model: LanguageModel,
+        model: ActivationSource,
         tokens: TokenRows,
         out: Path,
         settings: Settings,

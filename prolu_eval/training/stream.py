@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prolu_eval.lm import LanguageModel
+from prolu_eval.lm import ActivationSource
 from prolu_eval.tokens import TokenRows
 
 _ROWS_AT_ONCE = 32
@@ -15,7 +15,7 @@ RowActivations = Callable[[Tensor], Tensor]
 
 
 def from_model(
-    model: LanguageModel, hook: str, tokens: TokenRows, *, mixed: bool = False
+    model: ActivationSource, hook: str, tokens: TokenRows, *, mixed: bool = False
 ) -> RowActivations:
     """Activations at the counted positions of chosen rows, by a pass of the model. [r] -> [n, d]
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +11,13 @@ from safetensors.torch import save
 
 from prolu_eval.checkpoints.native import read_config, save_run
 from prolu_eval.errors import ConfigError, EvaluationError, Interrupted, ResultsError
-from prolu_eval.lm import LanguageModel
 from prolu_eval.results import check_writable, write_atomically
 from prolu_eval.runs import CONFIG_FILE, RunConfig
-from prolu_eval.tokens import check_source, check_vocabulary, load_tokens
 from prolu_eval.training.checkpoint import stored_runs
 from prolu_eval.training.config import Plan, Shared, SweepFile
 from prolu_eval.training.cost import rounds
 from prolu_eval.training.loop import Settings, Training
+from prolu_eval.training.source import load_source, training_rows
 
 HISTORY_FILE = "history.safetensors"
 _LOCK_FILE = ".sweep.lock"
@@ -127,20 +125,10 @@ def _train(
     settle: Callable[[Trained], None],
 ) -> None:
     shared = file.shared
-    check_source(shared.dataset, shared.text_column, "name text with --tokens")
-    model = LanguageModel.load(shared.model, device=settings.device)
+    model = load_source(shared, settings.device)
     d_in = model.width(shared.hook)
     file.check(d_in)
-    read = partial(
-        load_tokens,
-        shared.dataset,
-        model,
-        context_length=shared.context_length,
-        text_column=shared.text_column,
-    )
-    read(split="heldout", n_tokens=shared.context_length)  # or nothing could be evaluated later
-    tokens = read(split="train", n_tokens=shared.n_tokens)
-    check_vocabulary(model, shared.hook, tokens)
+    tokens = training_rows(shared, model)
     # An interrupted round goes on as it was, with those of its runs that were stored already.
     interrupted = stored_runs(out)
     if {plan.name for plan in missing} & interrupted:
