@@ -50,7 +50,7 @@ COLUMNS: dict[str, str] = {
 }
 
 # Of a benchmark's known features alone, and of the latents that are matched with them.
-COLUMNS |= {
+TRUTH_COLUMNS: dict[str, str] = {
     "true_positives": "features that are active and whose latent fires",
     "matched_firing": "features whose latent fires",
     "true_active": "features that are active",

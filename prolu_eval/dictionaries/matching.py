@@ -1,8 +1,33 @@
 """Which features of two dictionaries are the same, by how alike their directions are."""
 
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+# Features up to which the best matching is found; it takes time that grows with their cube.
+_EXACT = 4096
+# Of larger dictionaries: candidates of each feature, and rows whose cosines are held at a time.
+_CANDIDATES, _ROWS = 8, 1024
+
+
+class Matched(NamedTuple):
+    """A one-to-one matching of two dictionaries.
+
+    Attributes:
+        column: of each row's feature, -1 for none. [n] int64
+        cosine: with it, NaN for none. [n] float32
+        nearest: the largest cosine with any feature of the other. [n] float32
+        exact: whether no matching has a larger sum of cosines; else it is a greedy one.
+    """
+
+    column: NDArray[np.int64]
+    cosine: NDArray[np.float32]
+    nearest: NDArray[np.float32]
+    exact: bool
 
 
 def one_to_one(similarity: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -18,3 +43,78 @@ def one_to_one(similarity: NDArray[np.floating]) -> NDArray[np.int64]:
     match = np.full(len(similarity), -1)
     match[rows] = columns
     return match
+
+
+@torch.inference_mode()
+def match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Matched:
+    """Match the directions of two dictionaries one to one by cosine.
+
+    Dictionaries of up to 4,096 features are matched so that the sum of cosines is largest; of
+    larger ones the most alike pairs come first, among the 8 most alike candidates of each feature,
+    then likewise among what is left.
+
+    Args:
+        first: directions of any norm, on any device. [n, d]
+        second: likewise. [m, d]
+        absolute: whether a direction and its negative are the same.
+    """
+    first, second = unit_rows(first), unit_rows(second)
+    if max(len(first), len(second)) <= _EXACT:
+        cosines = first @ second.T
+        alike = (cosines.abs() if absolute else cosines).cpu().numpy()
+        column = one_to_one(alike)
+        return _matched(column, alike, alike.max(1))
+    column = np.full(len(first), -1)
+    cosine = np.full(len(first), np.nan, np.float32)
+    nearest = np.empty(0, np.float32)
+    rows, columns = np.arange(len(first)), np.arange(len(second))
+    while len(rows) and len(columns):
+        left = first[torch.from_numpy(rows).to(first.device)]
+        others = second[torch.from_numpy(columns).to(first.device)]
+        values, index = _most_alike(left, others, absolute)
+        nearest = nearest if len(nearest) else values[:, 0]
+        taken = _greedy(values, index)
+        won = taken >= 0
+        column[rows[won]] = columns[index[won, taken[won]]]
+        cosine[rows[won]] = values[won, taken[won]]
+        rows = rows[~won]
+        columns = np.setdiff1d(columns, column)
+    return Matched(column, cosine, nearest, exact=False)
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows of unit norm in float32; those of norm zero stay zero. [n, d]"""
+    return torch.nn.functional.normalize(rows.float(), dim=1)
+
+
+def _matched(
+    column: NDArray[np.int64], alike: NDArray[np.float32], nearest: NDArray[np.float32]
+) -> Matched:
+    cosine = np.where(column >= 0, alike[np.arange(len(column)), column], np.nan)
+    return Matched(column, cosine.astype(np.float32), nearest.astype(np.float32), exact=True)
+
+
+def _most_alike(
+    first: Tensor, second: Tensor, absolute: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The largest cosines of each row, falling, and their columns. [n, k] each"""
+    k = min(_CANDIDATES, len(second))
+    found = []
+    for part in first.split(_ROWS):
+        cosines = part @ second.T
+        found.append((cosines.abs_() if absolute else cosines).topk(k))
+    values, index = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+    return values, index
+
+
+def _greedy(values: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which candidate each row gets, -1 for none: the most alike pairs first. [n]"""
+    taken = np.full(len(values), -1)
+    used = np.zeros(int(index.max()) + 1, bool)
+    order = np.argsort(-values, axis=None, kind="stable")
+    for place in order.tolist():
+        row, candidate = divmod(place, values.shape[1])
+        column = index[row, candidate]
+        if taken[row] < 0 and not used[column]:
+            taken[row], used[column] = candidate, True
+    return taken

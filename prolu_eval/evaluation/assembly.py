@@ -128,24 +128,7 @@ class Assembly:
         return Result(
             fingerprint=record.fingerprints[self._n_shards],
             checkpoint=record.checkpoint,
-            run=RunSummary(
-                name=run.name,
-                path=str(run.path),
-                format=run.format,
-                variant=run.variant,
-                label=run.label,
-                d_in=run.d_in,
-                d_sae=run.d_sae,
-                d_out=run.d_out,
-                hook=str(run.hook),
-                hook_out=run.hook_out and self._engine.model.usual_name(run.hook_out),
-                penalty=run.penalty,
-                coefficient=run.coefficient,
-                learning_rate=run.learning_rate,
-                seed=run.seed,
-                options=run.options,
-                provenance=run.provenance,
-            ),
+            run=summary_of(run, run.hook_out and self._engine.model.usual_name(run.hook_out)),
             setting=self._setting,
             metrics=self._estimates(sae, measurement, sums, found),
             environment=environment(),
@@ -155,6 +138,28 @@ class Assembly:
             | {TRUTH + name: values for name, values in found.arrays.items()}
             | {EXAMPLE + name: values for name, values in examples.items()},
         )
+
+
+def summary_of(run: Run, hook_out: str | None = None) -> RunSummary:
+    """What identifies a run; ``hook_out`` is the usual name of what a transcoder stands for."""
+    return RunSummary(
+        name=run.name,
+        path=str(run.path),
+        format=run.format,
+        variant=run.variant,
+        label=run.label,
+        d_in=run.d_in,
+        d_sae=run.d_sae,
+        d_out=run.d_out,
+        hook=str(run.hook),
+        hook_out=hook_out,
+        penalty=run.penalty,
+        coefficient=run.coefficient,
+        learning_rate=run.learning_rate,
+        seed=run.seed,
+        options=run.options,
+        provenance=run.provenance,
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from prolu_eval.intervals import (
     p_above_zero,
     with_interval,
 )
-from prolu_eval.metrics import COLUMNS, METRICS
+from prolu_eval.metrics import COLUMNS, METRICS, TRUTH_COLUMNS
 
 Draw = Callable[[np.random.Generator], dict[str, NDArray[np.float64]]]
 
@@ -78,7 +78,9 @@ def test_ratios_by_hand() -> None:
 def test_every_metric_uses_known_columns() -> None:
     for key, metric in METRICS.items():
         assert metric.key == key
-        assert metric.numerator.keys() | metric.denominator.keys() <= COLUMNS.keys()
+        assert (
+            metric.numerator.keys() | metric.denominator.keys() <= (COLUMNS | TRUTH_COLUMNS).keys()
+        )
         assert bool(metric.numerator) == bool(metric.denominator)
 
 
