@@ -47,6 +47,7 @@ def made_result(index: int, n_sequences: int, d_sae: int) -> Result:
         metrics={
             key: estimate(metric, sums) if metric.denominator else Estimate(value=0.0)
             for key, metric in METRICS.items()
+            if not metric.needs_truth
         },
         arrays={PER_SEQUENCE + column: values for column, values in sums.items()}
         | {PER_FEATURE + "firing_rate": np.zeros(d_sae, np.float32)},

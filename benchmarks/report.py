@@ -48,6 +48,7 @@ def made(index: int, n_features: int, n_sequences: int) -> Result:
     metrics = {
         key: estimate(metric, sums) if metric.denominator else Estimate(value=float(rng.random()))
         for key, metric in METRICS.items()
+        if not metric.needs_truth
     }
     names = ("firing_rate", "mean_when_active", "max", "bias", "effective_threshold", "alignment")
     features = {name: rng.random(n_features, np.float32) for name in names}
