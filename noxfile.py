@@ -137,9 +137,10 @@ def _install_peers(session: nox.Session) -> None:
         "-e",
         ".[test]",
     )
-    # nnsight requires torchvision, whose builds replace the torch installed above; what the two
+    # nnsight requires torchvision, whose builds replace the torch installed above; what these
     # import is in the list above.
-    session.install("--no-deps", "dictionary-learning==0.1.0", "nnsight>=0.3,<0.4")
+    alone = ("dictionary-learning==0.1.0", "nnsight>=0.3,<0.4", "circuit-tracer==0.5.0")
+    session.install("--no-deps", *alone)
 
 
 def _provide_chromium(session: nox.Session) -> None:
