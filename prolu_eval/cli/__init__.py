@@ -151,6 +151,7 @@ for _name in (
     "evaluate",
     "frontier",
     "biases",
+    "stability",
     "report",
     "baseline",
     "compare",

@@ -1,0 +1,114 @@
+"""`prolu-eval stability`: do trainings that differ in the seed find the same features?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prolu_eval.cli import app, options, say, say_document
+from prolu_eval.plain_text import aligned
+
+if TYPE_CHECKING:
+    from prolu_eval.evaluation.stability import Stability
+
+Threshold = Annotated[
+    float, typer.Option(min=0, max=1, help="Cosine from which a feature counts as found again.")
+]
+Errors = Annotated[
+    bool,
+    typer.Option(
+        "--errors",
+        help="Also measure what the stable features alone reconstruct, in the model that the runs "
+        "name.",
+    ),
+]
+NTokens = Annotated[int, typer.Option(min=1, help="Tokens that --errors are measured on.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="Write the stability of each feature, .safetensors."),
+]
+
+
+@app.command()
+def stability(
+    runs: options.Runs,
+    threshold: Threshold = 0.7,
+    errors: Errors = False,
+    n_tokens: NTokens = 16_384,
+    output: Output = None,
+    device: options.Device = None,
+    as_json: options.Json = False,
+) -> None:
+    """Match the features of runs that differ in the seed alone, and say how many are found again.
+
+    Beside it stands what random dictionaries of the same shape give.
+    """
+    from prolu_eval.devices import devices_of
+    from prolu_eval.evaluation import EvaluationOptions
+    from prolu_eval.evaluation.stability import stability as compared
+
+    devices_of(device)
+    chosen = EvaluationOptions(device=device, n_tokens=n_tokens)
+    found = compared(runs, chosen, threshold=threshold, errors=errors)
+    if output is not None:
+        _write(output, found)
+    if as_json:
+        say_document({"threshold": threshold, "configurations": [_document(s) for s in found]})
+        return
+    head = ["variant", "coefficient", "seeds", "mean cosine", "chance", f"found at {threshold:g}",
+            "chance"]  # fmt: skip
+    if errors:
+        head += ["nmse, all", "stable alone", "as many at random"]
+    rows = [head, *(_row(s) for s in found)]
+    for line in aligned(rows):
+        typer.echo(line)
+    say("Intervals leave out a seed at a time; two seeds have none.")
+    if not all(s.exact for s in found):
+        say("Dictionaries of more than 4,096 features are matched greedily; chance is that of the "
+            "nearest feature.")  # fmt: skip
+    if output is not None:
+        say(f"Features: {output}")
+
+
+def _row(found: "Stability") -> list[str]:
+    cells = [
+        found.label,
+        "-" if found.coefficient is None else f"{found.coefficient:g}",
+        str(len(found.runs)),
+        f"{found.cosine}",
+        f"{found.chance.cosine:.3f}",
+        f"{found.found:%}",
+        f"{found.chance.found:.1%}",
+    ]
+    if found.kept:
+        kept = found.kept[found.runs[0]]
+        cells += [f"{part:v}" for part in (kept.whole, kept.stable, kept.random)]
+    return cells
+
+
+def _document(found: "Stability") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "variant": found.label,
+        "coefficient": found.coefficient,
+        "runs": list(found.runs),
+        "cosine": found.cosine.to_json(),
+        "nearest": found.nearest.to_json(),
+        "found": found.found.to_json(),
+        "chance": asdict(found.chance),
+        "exact": found.exact,
+        "kept": {
+            name: {part: getattr(kept, part).to_json() for part in ("whole", "stable", "random")}
+            for name, kept in found.kept.items()
+        },
+    }
+
+
+def _write(path: Path, found: "list[Stability]") -> None:
+    from safetensors.numpy import save
+
+    from prolu_eval.results import write_atomically
+
+    arrays = {name: values for s in found for name, values in s.features.items()}
+    write_atomically(path, save(arrays))

@@ -1,0 +1,279 @@
+"""Do trainings that differ in the seed alone find the same features?
+
+Decoder rows of every two of them are matched one to one by cosine
+(:func:`prolu_eval.dictionaries.matching.match`). Random dictionaries of the same shape, matched
+alike, say what chance gives. A feature's *stability* is its mean matched cosine over the other
+seeds.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prolu_eval.checkpoints import discover, load_run
+from prolu_eval.devices import default_device
+from prolu_eval.dictionaries.matching import Matched, match, unit_rows
+from prolu_eval.errors import ResultsError
+from prolu_eval.estimates import Estimate
+from prolu_eval.evaluation.assembly import summary_of
+from prolu_eval.evaluation.autoencoding import by_row
+from prolu_eval.evaluation.conditions import conditions_of, placed
+from prolu_eval.evaluation.measurer import Measurer
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.precisions import choose
+from prolu_eval.evaluation.preparation import Preparation
+from prolu_eval.intervals import estimate, with_interval
+from prolu_eval.metrics import METRICS
+from prolu_eval.runs import Run
+from prolu_eval.saes import SparseAutoencoder
+
+Array = NDArray[np.float32]
+
+THRESHOLD = 0.7
+_SEED = 0
+# Variants whose features are active on both sides of zero: a direction and its negative are one.
+_BOTH_SIGNS = ("tlin", "abstopk")
+# Features of larger random dictionaries of which the cosine with the most alike one is taken.
+_CHANCE_FEATURES = 1024
+_EXACT = 4096
+_ROWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What random dictionaries of the same shape give.
+
+    ``cosine`` is the mean over features, ``found`` the fraction at the threshold. Of dictionaries
+    of more than 4,096 features it is that of the nearest feature, which no matching exceeds.
+    """
+
+    cosine: float
+    found: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Normalised MSE with all features, with the stable ones alone, and with as many at random."""
+
+    whole: Estimate
+    stable: Estimate
+    random: Estimate
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How alike the features of one configuration's trainings are.
+
+    Attributes:
+        label: the variant.
+        coefficient: the coefficient or k.
+        runs: names of its runs, one a seed.
+        cosine: mean cosine of matched features, over pairs of seeds.
+        nearest: that with the most alike feature, which may be so of several.
+        found: the fraction of features whose match has the threshold's cosine or more.
+        chance: both of random dictionaries of the same shape.
+        exact: whether matchings are the best ones; else greedy.
+        features: the stability of each feature, by run. [d_sae] each
+        kept: what stable features alone reconstruct, by run, where it was asked for.
+    """
+
+    label: str
+    coefficient: float | None
+    runs: tuple[str, ...]
+    cosine: Estimate
+    nearest: Estimate
+    found: Estimate
+    chance: Chance
+    exact: bool
+    features: dict[str, Array]
+    kept: dict[str, Kept] = field(default_factory=dict)
+
+
+def stability(
+    paths: Sequence[Path | str],
+    options: EvaluationOptions | None = None,
+    *,
+    threshold: float = THRESHOLD,
+    errors: bool = False,
+    on_found: Callable[[Stability], Any] = lambda _: None,
+) -> list[Stability]:
+    """Compare the features of runs that differ in the seed alone.
+
+    Args:
+        paths: folders of runs.
+        options: how errors are measured, and on which device.
+        threshold: the cosine from which a feature counts as found again.
+        errors: whether to measure what stable features alone reconstruct, which needs the model.
+        on_found: called with each configuration's stability as soon as it is known.
+
+    Raises:
+        CheckpointError: if a path holds no checkpoint, or one cannot be loaded.
+        ResultsError: if no two runs differ in the seed alone.
+    """
+    options = options or EvaluationOptions()
+    groups = _repeated([run for path in paths for run in discover(path) if isinstance(run, Run)])
+    if not groups:
+        raise ResultsError(
+            ", ".join(map(str, paths)), "has no two runs that differ in the seed alone",
+            "train with several seeds, as `seeds = [0, 1, 2]` in a sweep file does",
+        )  # fmt: skip
+    device = torch.device(options.device or default_device())
+    chances: dict[tuple[int, int, bool], Chance] = {}
+    found = []
+    for runs in groups:
+        signs = runs[0].variant in _BOTH_SIGNS
+        shape = runs[0].d_sae, runs[0].d_in, signs
+        if shape not in chances:
+            chances[shape] = chance(*shape[:2], threshold, absolute=signs, device=device)
+        one = _of_runs(runs, threshold, chances[shape], absolute=signs, device=device)
+        if errors:
+            kept = {run.name: _kept(run, one.features[run.name], threshold, options)
+                    for run in runs}  # fmt: skip
+            one.kept.update(kept)
+        found.append(one)
+        on_found(one)
+    return found
+
+
+def _repeated(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in the seed alone, together: two seeds or more."""
+    cells: dict[str, dict[int, Run]] = defaultdict(dict)
+    for run in runs:
+        summary = summary_of(run)
+        if summary.is_repeatable:
+            cells[repr(sorted(summary.configuration.items()))].setdefault(run.seed or 0, run)
+    return [[cell[seed] for seed in sorted(cell)] for cell in cells.values() if len(cell) > 1]
+
+
+def compare(
+    decoders: Mapping[str, Tensor], *, absolute: bool = False
+) -> tuple[dict[tuple[str, str], Matched], dict[str, Array]]:
+    """Matchings of every two dictionaries, and each feature's mean cosine over the others.
+
+    A feature without a match counts as cosine 0.
+
+    Args:
+        decoders: by name. [d_sae, d_in] each
+        absolute: whether a direction and its negative are the same.
+    """
+    pairs = {}
+    sums = {name: np.zeros(len(rows), np.float32) for name, rows in decoders.items()}
+    for first, second in combinations(decoders, 2):
+        found = match(decoders[first], decoders[second], absolute=absolute)
+        pairs[first, second] = found
+        there = found.column >= 0
+        sums[first][there] += found.cosine[there]
+        sums[second][found.column[there]] += found.cosine[there]
+    n = np.float32(len(decoders) - 1)
+    return pairs, {name: np.asarray(total / n, np.float32) for name, total in sums.items()}
+
+
+def _of_runs(
+    runs: Sequence[Run], threshold: float, by_chance: Chance, *, absolute: bool,
+    device: torch.device,
+) -> Stability:  # fmt: skip
+    decoders = {run.name: load_run(run).W_dec.detach().to(device) for run in runs}
+    pairs, features = compare(decoders, absolute=absolute)
+    names = list(decoders)
+    cosines = {pair: np.nan_to_num(found.cosine) for pair, found in pairs.items()}
+    first = runs[0]
+    k = first.options.get("k")
+    return Stability(
+        first.label,
+        first.coefficient if k is None else k,
+        tuple(names),
+        _over_seeds(names, {pair: float(c.mean()) for pair, c in cosines.items()}),
+        _over_seeds(names, {pair: float(m.nearest.mean()) for pair, m in pairs.items()}),
+        _over_seeds(names, {p: float((c >= threshold).mean()) for p, c in cosines.items()}),
+        by_chance,
+        all(found.exact for found in pairs.values()),
+        features,
+    )
+
+
+def _over_seeds(names: Sequence[str], values: Mapping[tuple[str, str], float]) -> Estimate:
+    """The mean over pairs of seeds, with the standard error that leaving out a seed gives.
+
+    With two seeds there is one pair, and no standard error.
+    """
+    value = float(np.mean(list(values.values())))
+    n = len(names)
+    if n < 3:
+        return Estimate(value=value)
+    left_out = np.array(
+        [np.mean([v for pair, v in values.items() if name not in pair]) for name in names]
+    )
+    spread = np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+    return with_interval(value, float(spread), n - 1)
+
+
+def chance(
+    d_sae: int,
+    d_in: int,
+    threshold: float = THRESHOLD,
+    *,
+    absolute: bool = False,
+    device: torch.device | None = None,
+) -> Chance:
+    """What random dictionaries of a shape give, by the same matching."""
+    generator = torch.Generator().manual_seed(_SEED)
+    many = d_sae > _EXACT
+    n = _CHANCE_FEATURES if many else d_sae
+    first, second = (
+        torch.randn(rows, d_in, generator=generator).to(device or "cpu") for rows in (n, d_sae)
+    )
+    if many:
+        cosines = unit_rows(first) @ unit_rows(second).T
+        values = (cosines.abs() if absolute else cosines).max(1).values.cpu().numpy()
+    else:
+        values = match(first, second, absolute=absolute).cosine
+    return Chance(float(values.mean()), float((values >= threshold).mean()))
+
+
+@torch.inference_mode()
+def _kept(run: Run, features: Array, threshold: float, options: EvaluationOptions) -> Kept:
+    """What a run reconstructs with its stable features alone."""
+    preparation = Preparation(options)
+    run = placed(run, options)
+    conditions = conditions_of(run, options)
+    precision = choose(conditions, [run], preparation, options)
+    engine = preparation.prepare(conditions, [run], precision, lambda _: None).engine
+    sae = load_run(run).to(engine.model.device, engine.model.dtype)
+    stable = torch.from_numpy(features >= threshold)
+    generator = torch.Generator().manual_seed(_SEED)
+    order = torch.randperm(len(stable), generator=generator)[: int(stable.sum())]
+    random = torch.zeros_like(stable).index_fill(0, order, True)
+    sums = _errors(sae, (torch.ones_like(stable), stable, random), engine)
+    return Kept(*(estimate(METRICS["nmse"], of_mask) for of_mask in sums))
+
+
+def _errors(
+    sae: SparseAutoencoder, masks: Sequence[Tensor], engine: Measurer
+) -> list[dict[str, NDArray[np.float64]]]:
+    """Sums per row of errors with some features alone, and of squared distances from the mean."""
+    model, tokens, device = engine.model, engine.tokens, engine.model.device
+    total, n = engine.sum_of_activations()
+    mean = torch.from_numpy(total / n).to(device)
+    parts: list[list[Tensor]] = []
+    for start in range(0, len(tokens), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        counted = tokens.counted[rows]
+        position = counted.flatten().nonzero()[:, 0].to(device)
+        x = model.activations(tokens.ids[rows].to(device), engine.hook).flatten(0, 1)[position]
+        normalised = sae.normalise(x)
+        codes = sae.activate(sae.pre_activation(normalised.z))
+        kept = (normalised.restore(sae.decode_normalised(codes * mask.to(device)))
+                for mask in masks)  # fmt: skip
+        values = [(x - mean).square().sum(1), *((x - x_hat).square().sum(1) for x_hat in kept)]
+        starts = torch.nn.functional.pad(counted.sum(1).cumsum(0), (1, 0)).to(device)
+        parts.append([by_row(value.float()[None], starts)[0].cpu() for value in values])
+    deviation, *errors = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return [{"squared_deviation": deviation, "squared_error": error} for error in errors]

@@ -1,0 +1,120 @@
+"""Features of trainings that differ in the seed, against dictionaries of which it is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from prolu_eval import EvaluationOptions
+from prolu_eval.checkpoints.native import save_run
+from prolu_eval.dictionaries import matching
+from prolu_eval.dictionaries.matching import match
+from prolu_eval.errors import ResultsError
+from prolu_eval.evaluation.stability import chance, compare, stability
+from prolu_eval.runs import RunConfig
+from prolu_eval.saes import Prolu
+from prolu_eval.synthetic import SyntheticActivations
+from tests.helpers.cli import run
+
+NAME = "synthetic:hierarchy"
+
+
+def directions(n: int, d: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def test_order_and_scale_do_not_matter_and_signs_only_if_told() -> None:
+    first = directions(40, 16, 0)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    second = first[order] * torch.linspace(0.1, 5, 40)[:, None]
+    found = match(first, second)
+    np.testing.assert_allclose(found.cosine, 1, atol=1e-6)
+    np.testing.assert_array_equal(order[torch.from_numpy(found.column)], np.arange(40))
+    turned = second * torch.where(torch.arange(40) % 2 == 0, 1, -1)[:, None]
+    assert match(first, turned).cosine.mean() < 0.9
+    np.testing.assert_allclose(match(first, turned, absolute=True).cosine, 1, atol=1e-6)
+    fewer = match(first, second[:30])
+    assert (fewer.column >= 0).sum() == 30
+    assert np.isnan(fewer.cosine).sum() == 10
+
+
+def test_greedy_matching_is_one_to_one_and_close_to_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, noise = directions(300, 24, 0), directions(300, 24, 1)
+    second = torch.cat([first[:150] + 0.3 * noise[:150], noise[150:]])
+    best = match(first, second)
+    monkeypatch.setattr(matching, "_EXACT", 10)
+    monkeypatch.setattr(matching, "_ROWS", 64)
+    found = match(first, second)
+    assert best.exact
+    assert not found.exact
+    assert sorted(found.column) == list(range(300))
+    assert (found.column[:150] == np.arange(150)).all()
+    assert 0.97 * best.cosine.sum() < found.cosine.sum() <= best.cosine.sum() + 1e-4
+    np.testing.assert_allclose(found.nearest, best.nearest, atol=1e-6)
+    taken = match(first, second[:100])
+    assert (taken.column >= 0).sum() == 100
+
+
+def test_chance_is_what_random_dictionaries_give() -> None:
+    expected = chance(64, 16)
+    _, features = compare({str(seed): directions(64, 16, seed) for seed in range(5, 8)})
+    assert np.mean([f.mean() for f in features.values()]) == pytest.approx(
+        expected.cosine, abs=0.02
+    )
+    assert expected.found < 0.2
+    assert chance(5000, 16).cosine > chance(4000, 16).cosine - 0.05
+
+
+def saved(folder: Path, seed: int, kept: int, coefficient: float = 0.1) -> None:
+    """A run that has the true directions of some features, and random ones for the rest."""
+    known = SyntheticActivations.load(NAME, device="cpu").dictionary
+    rows = torch.from_numpy(known.directions).float()
+    rows[kept:] = torch.nn.functional.normalize(directions(len(rows) - kept, 128, seed), dim=1)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    sae = Prolu(128, len(rows))
+    sae.W_dec.data, sae.W_enc.data = rows[order], rows[order].T.contiguous()
+    sae.b_enc.data.fill_(-0.4)
+    sae.b_dec.data = torch.from_numpy(known.bias).float()
+    config = RunConfig(variant="prolu", d_in=128, d_sae=128, model=NAME, dataset=NAME,
+                       hook="activations", context_length=64, penalty="l1",
+                       coefficient=coefficient, learning_rate=1e-3, seed=seed)  # fmt: skip
+    save_run(folder / f"c{coefficient}_s{seed}", sae, config)
+
+
+def test_seeds_are_compared_and_stable_features_reconstruct(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        saved(tmp_path, seed, kept=64)
+    saved(tmp_path, 0, kept=64, coefficient=0.5)  # alone, so there is nothing to compare it with
+    options = EvaluationOptions(device="cpu", n_tokens=2048)
+    (found,) = stability([tmp_path], options, errors=True)
+    assert found.runs == tuple(f"c0.1_s{seed}" for seed in range(3))
+    assert found.found.value == pytest.approx(0.5)
+    assert found.cosine.value == pytest.approx(0.5 + 0.5 * 0.22, abs=0.05)
+    assert found.cosine.low is not None
+    assert found.exact
+    assert found.chance.found == 0
+    for name in found.runs:
+        assert (found.features[name] > 0.7).sum() == 64
+        kept = found.kept[name]
+        errors = [part.value or 0 for part in (kept.whole, kept.stable, kept.random)]
+        assert errors[1] < errors[2]
+        assert kept.stable.low is not None
+    shown = run(capfd, "stability", tmp_path, "--device", "cpu", "-o", tmp_path / "f.safetensors")
+    assert shown.code == 0, shown.err
+    assert "50 %" in shown.out
+    assert load_file(tmp_path / "f.safetensors")["c0.1_s1"].shape == (128,)
+    document = run(capfd, "stability", tmp_path, "--device", "cpu", "--json").json()
+    assert document["configurations"][0]["found"]["value"] == pytest.approx(0.5)
+    assert document["configurations"][0]["kept"] == {}
+
+
+def test_runs_of_one_seed_are_told(tmp_path: Path) -> None:
+    saved(tmp_path, 0, kept=64)
+    with pytest.raises(ResultsError, match="differ in the seed alone"):
+        stability([tmp_path])
