@@ -157,6 +157,7 @@ for _name in (
     "compare",
     "convert",
     "releases",
+    "publish",
     "metrics",
 ):
     import_module(f"prolu_eval.cli.{_name}")

@@ -84,6 +84,7 @@ ALLOWED = {
     "baseline": _PLAIN,
     "comparison": _PLAIN | {"analysis"},
     "render": _PLAIN | {"analysis", "comparison"},
+    "publishing": _PLAIN | {"json_text", "analysis", "render"},
     "interface": _PLAIN
     | {"analysis", "baseline", "comparison", "render", "training", "checkpoints"},
     "pytest_plugin": {"errors", "interface", "comparison", "render"},

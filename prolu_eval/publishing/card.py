@@ -1,0 +1,80 @@
+"""A model card: README.md with metadata, a table of results, and the frontier's figure."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from prolu_eval.analysis import Answer
+from prolu_eval.errors import UsageError
+from prolu_eval.render.markdown import frontier_markdown
+from prolu_eval.render.page import write_report
+from prolu_eval.render.static import find_browser, write_figures
+from prolu_eval.results import write_atomically
+
+CARD, FIGURE = "README.md", "frontier.svg"
+_BEGIN, _END = "<!-- prolu-eval: results -->", "<!-- prolu-eval: end of results -->"
+_METADATA = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def write_card(answers: Sequence[Answer], folder: Path, *, figure: bool = True) -> list[Path]:
+    """Write the results of a folder of runs into its model card; the files written.
+
+    A card that is there keeps all but the part between the marks of an earlier call; metadata is
+    written where it has none. Without a figure no browser is needed.
+
+    Args:
+        answers: of the groups of results, the largest first.
+        folder: of the runs.
+        figure: whether to draw the first group's frontier too.
+
+    Raises:
+        ResultsError: if a file cannot be written.
+        UsageError: if the figure cannot be drawn, or a card is no text.
+    """
+    path, written = folder / CARD, []
+    try:
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError:
+        raise UsageError(path, "is no UTF-8 text", "move it away") from None
+    if figure:
+        _draw(answers, folder / FIGURE)
+        written.append(folder / FIGURE)
+    part = "\n\n".join([
+        _BEGIN,
+        *([f"![The frontier]({FIGURE})"] if figure else []),
+        *map(frontier_markdown, answers),
+        "Measured with [prolu-eval](https://pypi.org/project/prolu-eval/).",
+        _END,
+    ])  # fmt: skip
+    write_atomically(path, _with_part(before, part, answers).encode())
+    return [path, *written]
+
+
+def _with_part(before: str, part: str, answers: Sequence[Answer]) -> str:
+    """A card with another part between the marks, or at its end."""
+    if not _METADATA.match(before):
+        before = _metadata(answers) + ("\n" + before if before else "\n# Sparse autoencoders\n")
+    begin, end = before.find(_BEGIN), before.find(_END)
+    if 0 <= begin < end:
+        return before[:begin] + part + before[end + len(_END) :]
+    return before.rstrip("\n") + "\n\n" + part + "\n"
+
+
+def _metadata(answers: Sequence[Answer]) -> str:
+    """What the hub lists a repository by."""
+    settings = [result.setting for answer in answers for result in answer.group.results]
+    models = dict.fromkeys(s.model for s in settings if _HUB_NAME.fullmatch(s.model))
+    lines = ["---", "tags:", "- sparse-autoencoder", "- interpretability"]
+    if models:
+        lines += ["base_model:", *(f"- {model}" for model in models)]
+    return "\n".join([*lines, "---", ""])
+
+
+def _draw(answers: Sequence[Answer], path: Path) -> None:
+    find_browser()
+    with tempfile.TemporaryDirectory() as place:
+        page = write_report(answers[:1], Path(place, "page.html"))
+        first = write_figures(page, Path(place), "svg")[0]
+        write_atomically(path, first.read_bytes())

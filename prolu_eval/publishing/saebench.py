@@ -1,0 +1,175 @@
+"""Results as files of SAEBench's ``core`` evaluation (its schema of 0.6), one for each run.
+
+What is not measured here is -1, as SAEBench writes what it could not compute; the file lists it.
+``explained_variance`` is prolu-eval's, one minus the pooled error over the pooled deviation from
+the mean, which SAEBench 0.6 and the numbers of its paper are not; that too the file says.
+"""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prolu_eval.json_text import dumps
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Array, Result, write_atomically
+
+NOT_MEASURED = -1.0
+_OURS: Mapping[str, Mapping[str, str | None]] = {
+    "model_behavior_preservation": {
+        "kl_div_score": None, "kl_div_with_ablation": None, "kl_div_with_sae": "kl",
+    },
+    "model_performance_preservation": {
+        "ce_loss_score": "ce_recovered_zero", "ce_loss_with_ablation": "ce_zero",
+        "ce_loss_with_sae": "ce_spliced", "ce_loss_without_sae": "ce_clean",
+    },
+    "reconstruction_quality": {
+        "explained_variance": "explained_variance", "mse": "mse", "cossim": "cosine_similarity",
+    },
+    "shrinkage": {
+        "l2_norm_in": None, "l2_norm_out": None, "l2_ratio": "l2_ratio",
+        "relative_reconstruction_bias": "relative_reconstruction_bias",
+    },
+    "sparsity": {"l0": "l0", "l1": "l1_raw"},
+}  # fmt: skip
+_DETAILS = (
+    "consistent_activation_heuristic", "encoder_bias", "encoder_norm",
+    "encoder_decoder_cosine_sim", "max_decoder_cosine_sim", "max_encoder_cosine_sim",
+)  # fmt: skip
+_MEANINGS = {
+    "explained_variance": (
+        "prolu-eval's: 1 - (squared error) / (squared deviation from the mean), each summed over "
+        "all tokens. SAEBench 0.6 subtracts a squared mean of squares instead; its paper has the "
+        "legacy form, a mean over tokens of 1 - error / deviation. Neither is comparable with it."
+    ),
+    "mse": "summed over dimensions and averaged over tokens, whatever the batch",
+    "ce_loss_with_ablation": "the activation replaced by zero at the counted positions alone",
+}
+
+
+def write_saebench(results: Iterable[Result], folder: Path) -> list[Path]:
+    """Write a file for each result into a folder; their paths.
+
+    Raises:
+        ResultsError: if one cannot be written.
+    """
+    written: list[Path] = []
+    for result in results:
+        stem = re.sub(r"[^\w.+-]+", "_", result.run.name)
+        path = folder / f"{stem}_eval_results.json"
+        if path in written:  # names that only differ in what no file name has
+            path = folder / f"{stem}_{result.fingerprint[:8]}_eval_results.json"
+        write_atomically(path, (dumps(document(result)) + "\n").encode())
+        written.append(path)
+    return written
+
+
+def document(result: Result) -> dict[str, Any]:
+    """A result in SAEBench's terms."""
+    setting, run = result.setting, result.run
+    groups: dict[str, dict[str, float]] = {
+        group: {name: _value(result, ours) for name, ours in names.items()}
+        for group, names in _OURS.items()
+    }
+    per_feature = result.per_feature()
+    n_tokens = float(setting.n_counted)
+    groups["token_stats"] = {
+        "total_tokens_eval_reconstruction": n_tokens,
+        "total_tokens_eval_sparsity_variance": n_tokens,
+    }
+    groups["misc_metrics"] = _misc(per_feature.get("firing_rate"))
+    missing = [n for names in _OURS.values() for n, ours in names.items() if ours is None]
+    missing += [n for n, value in groups["misc_metrics"].items() if value == NOT_MEASURED]
+    packages = {"prolu-eval": str(result.environment.get("prolu-eval", ""))}
+    return {
+        "eval_type_id": "core",
+        "eval_config": _config(result),
+        "eval_id": str(uuid.UUID(hashlib.sha256(result.fingerprint.encode()).hexdigest()[:32])),
+        "datetime_epoch_millis": int(result.file.stat().st_mtime * 1000) if result.file else 0,
+        "eval_result_metrics": groups,
+        "eval_result_details": _details(per_feature),
+        "sae_bench_commit_hash": "Unknown",
+        "sae_lens_id": run.provenance.get("sae_id") or run.name,
+        "sae_lens_release_id": run.provenance.get("release") or "prolu-eval",
+        "sae_lens_version": "Unknown",
+        "sae_cfg_dict": {
+            "architecture": run.variant, "d_in": run.d_in, "d_sae": run.d_sae,
+            "hook_name": run.hook, "model_name": setting.model, "options": run.options,
+        },
+        "eval_result_unstructured": {
+            "measured_by": packages,
+            "not_measured": [*missing, *(n for n in _DETAILS if n not in _known(per_feature))],
+            "meaning": _MEANINGS,
+            "prolu_eval": {
+                key: estimate.model_dump(mode="json")
+                for key, estimate in result.metrics.items()
+                if key in METRICS and estimate.value is not None
+            },
+        },
+    }  # fmt: skip
+
+
+def _value(result: Result, ours: str | None) -> float:
+    value = None if ours is None or ours not in result.metrics else result.metrics[ours].value
+    return NOT_MEASURED if value is None else value
+
+
+def _config(result: Result) -> dict[str, Any]:
+    """SAEBench's settings, as far as they have a counterpart."""
+    setting = result.setting
+    switches = ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics",
+                "featurewise_density_statistics", "featurewise_weight_based_metrics")  # fmt: skip
+    return {
+        "model_name": setting.model,
+        "llm_dtype": setting.dtype,
+        "batch_size_prompts": 1,
+        "n_eval_reconstruction_batches": setting.n_sequences,
+        "n_eval_sparsity_variance_batches": setting.n_sequences,
+        "dataset": setting.tokens,
+        "context_size": setting.context_length,
+        **{f"compute_{switch}": True for switch in switches},
+        "exclude_special_tokens_from_reconstruction": setting.special_tokens == "exclude",
+        "verbose": False,
+    }
+
+
+def _misc(rate: Array | None) -> dict[str, float]:
+    """Shares of features by how often they fire, and of all firing that is theirs."""
+    names = ("freq_over_1_percent", "freq_over_10_percent")
+    found = dict.fromkeys((*names, *(f"normalized_{name}" for name in names)), NOT_MEASURED)
+    found |= {f"average_max_{side}coder_cosine_sim": NOT_MEASURED for side in ("en", "de")}
+    found["frac_alive"] = NOT_MEASURED
+    if rate is None or not len(rate):
+        return found
+    total = float(rate.sum())
+    for name, least in zip(names, (0.01, 0.1), strict=True):
+        often = rate > least
+        found[name] = float(often.mean())
+        found[f"normalized_{name}"] = float(rate[often].sum()) / total if total else 0.0
+    return found | {"frac_alive": float((rate > 0).mean())}
+
+
+def _known(per_feature: Mapping[str, Array]) -> dict[str, Array]:
+    named = {"encoder_bias": "bias", "encoder_decoder_cosine_sim": "alignment"}
+    return {theirs: per_feature[ours] for theirs, ours in named.items() if ours in per_feature}
+
+
+def _details(per_feature: Mapping[str, Array]) -> Sequence[dict[str, Any]]:
+    rate = per_feature.get("firing_rate")
+    if rate is None:
+        return []
+    known = _known(per_feature)
+    columns = {
+        name: np.nan_to_num(known[name], nan=NOT_MEASURED) if name in known
+        else np.full(len(rate), NOT_MEASURED)
+        for name in _DETAILS
+    }  # fmt: skip
+    return [
+        {"index": i, "feature_density": round(float(rate[i]), 10)}
+        | {name: round(float(values[i]), 10) for name, values in columns.items()}
+        for i in range(len(rate))
+    ]
