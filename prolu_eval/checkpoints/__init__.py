@@ -9,6 +9,7 @@ from prolu_eval import hub
 from prolu_eval.checkpoints import (
     atoms,
     circuit_tracer,
+    cross_layer,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
@@ -51,6 +52,7 @@ FORMATS: dict[str, Format] = {
         temporal.FORMAT,
         circuit_tracer.CIRCUIT_TRACER,
         circuit_tracer.CROSS_LAYER,
+        cross_layer.FORMAT,
     )
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from prolu_eval.checkpoints.reading import TRUNCATED, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import MAX_WIDTH, Run
-from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder
+from prolu_eval.saes import OF_SEVERAL_SITES, VARIANTS, Normalisation, SparseAutoencoder
 
 Fold = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
@@ -106,7 +106,7 @@ def build(
         CheckpointError: naming ``path``, if the variant or an option is unknown, an option or a
             size is out of range, or a transcoder is asked for what it cannot have.
     """
-    cls = VARIANTS.get(variant)
+    cls = (VARIANTS | OF_SEVERAL_SITES).get(variant)
     if cls is None:
         known = ", ".join(sorted(VARIANTS))
         raise CheckpointError(path, f"unknown variant {variant!r}", f"the variants are {known}")

@@ -18,7 +18,6 @@ from prolu_eval.checkpoints.repositories import named
 from prolu_eval.errors import CheckpointError
 
 _FILE = re.compile(r"layer_(\d+)\.safetensors")
-_CROSS = re.compile(r"W_enc_(\d+)\.safetensors")
 _CONFIG, _KIND = "config.yaml", "transcoder_set"
 # The second is how some repositories spell it.
 _TRAINING = ("wandb-config.yaml", "wanb-config.yaml")
@@ -89,8 +88,6 @@ def _about(config: _Config, layer: int, path: Path, document: dict[str, Any]) ->
 
 
 def _find_cross(folder: Path, names: frozenset[str]) -> Iterable[Path]:
-    found = sorted(name for name in names if _CROSS.fullmatch(name))
-    yield from (folder / name for name in found[:1])  # one of all, which are one transcoder
     if named(folder, r"^clt(_|$)"):
         gemma = r".*layer_\d+.*\.safetensors"
         yield from (folder / name for name in sorted(names) if re.fullmatch(gemma, name))

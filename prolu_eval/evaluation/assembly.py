@@ -9,6 +9,7 @@ import torch
 from prolu_eval import __version__
 from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import scale_consistency
+from prolu_eval.evaluation.cross_layer import hooks_in, per_layer
 from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.measuring import Measured
@@ -21,6 +22,7 @@ from prolu_eval.metrics import METRICS, measured_by
 from prolu_eval.results import (
     EXAMPLE,
     PER_FEATURE,
+    PER_LAYER,
     PER_SEQUENCE,
     RESPONSE,
     TRUTH,
@@ -97,6 +99,8 @@ class Assembly:
         self, run: Run, sae: SparseAutoencoder
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         read = str(run.hook)
+        if hooks_in(read) is not None:
+            return {}, {}
         if read not in self._pairs:
             self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)
         return scale_consistency.sums_and_curves(sae, self._pairs[read], self._setting.n_sequences)
@@ -134,6 +138,7 @@ class Assembly:
             environment=environment(),
             arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
             | {PER_FEATURE + name: values for name, values in arrays.items()}
+            | {PER_LAYER + name: values for name, values in per_layer(sums).items()}
             | {RESPONSE + name: values for name, values in curves.items()}
             | {TRUTH + name: values for name, values in found.arrays.items()}
             | {EXAMPLE + name: values for name, values in examples.items()},

@@ -116,8 +116,8 @@ class Autoencoding:
         z_hat = (self._fused if fused else self._eager)(normalised, activations, first_row)
         x_hat = self.sae.complete(z_hat, normalised, x)
         y = x if activations.y is None else activations.y.to(x.dtype)
-        compared = by_row(_compared(y, x_hat), activations.starts)
-        self.sums.add(RECONSTRUCTION_COLUMNS, first_row, compared)
+        fits = by_row(compared(y, x_hat), activations.starts)
+        self.sums.add(RECONSTRUCTION_COLUMNS, first_row, fits)
         if self.sae.skip:
             error = _squared_distance(y, self.sae.skipped(x))
             self.sums.add(SKIP_COLUMNS, first_row, by_row(error[None], activations.starts))
@@ -258,7 +258,7 @@ def size_slots(running: Sequence[Autoencoding], activations: Sequence[Activation
         one.provide_slots(mean, most)
 
 
-def _compared(x: Tensor, x_hat: Tensor) -> Tensor:
+def compared(x: Tensor, x_hat: Tensor) -> Tensor:
     """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [5, n]"""
     if kernels.suit(x.device, x.dtype):
         from prolu_eval.kernels.reconstructions import compare

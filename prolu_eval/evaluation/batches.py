@@ -66,12 +66,18 @@ class Batch:
             read: the site, among the pass's inputs, that a transcoder reads; ``y`` then are the
                 activations of the pass's own site.
         """
-        y = None if read is None else self._counted(clean.activation)
-        x = self._counted(clean.activation if read is None else clean.inputs[read])
+        y = None if read is None else self.counted(clean.activation)
+        x = self.counted(clean.activation if read is None else clean.inputs[read])
         return Activations(x, self.starts, self.fold, self.position + self.first_place, y)
 
-    def _counted(self, activation: Tensor) -> Tensor:
+    def counted(self, activation: Tensor) -> Tensor:
+        """Activations at the counted positions. [B, T, d] -> [N, d]"""
         return activation.flatten(0, 1).index_select(0, self.position)
+
+    def put(self, activation: Tensor, values: Tensor) -> Tensor:
+        """Activations [B, T, d] with values [N, d] in their place at the counted positions."""
+        flat = activation.flatten(0, 1)
+        return flat.index_copy(0, self.position, values.to(flat.dtype)).view_as(activation)
 
     def next_of(self, hidden: Tensor) -> Tensor:
         """Hidden states at the counted positions whose next one counts. [B, T, d] -> [M, d]"""

@@ -25,9 +25,11 @@ from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row, size
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.clean_passes import CleanPasses
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
+from prolu_eval.evaluation.measurer import check_widths
 from prolu_eval.evaluation.memory import default_batch_size, is_out_of_memory, release
 from prolu_eval.evaluation.sums import Measurement, RowSums, Sums
 from prolu_eval.lm import LanguageModel, Pass
+from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
@@ -76,6 +78,21 @@ class Engine:
         self._n_examples, self._progress = n_examples, progress
         self.inputs = dict(inputs or {})
         self._passes = CleanPasses(model, hook, frozenset(self.inputs.values()))
+
+    @property
+    def reference_columns(self) -> tuple[str, ...]:
+        """The columns that :meth:`reference` sums."""
+        return REFERENCE_COLUMNS
+
+    def check(self, run: Run, sae: SparseAutoencoder) -> None:
+        """See that a run's autoencoder suits its hook points.
+
+        Raises:
+            CheckpointError: if their widths are others.
+            ModelError: if what a transcoder reads cannot be read for what it is put in at.
+        """
+        read = str(run.hook) if sae.transcodes else self.hook
+        check_widths(self.model, run, sae, [(read, self.hook)])
 
     def measure(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
@@ -180,14 +197,10 @@ class Engine:
                 self._progress(len(batch.ids) * len(together))
         return dict(zip(saes, _measurements(list(saes), running, spliced), strict=True))
 
-    def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor) -> Tensor:
+    def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor, hook: str | None = None) -> Tensor:
         """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""
-        activation = clean.activation
-        replaced = activation.flatten(0, 1).index_copy(
-            0, batch.position, x_hat.to(activation.dtype)
-        )
-        hidden = self.model.resume(batch.ids, self.hook, clean, replaced.view_as(activation))
-        return batch.next_of(hidden)
+        replaced = batch.put(clean.activation, x_hat)
+        return batch.next_of(self.model.resume(batch.ids, hook or self.hook, clean, replaced))
 
     @torch.inference_mode()
     def _sum_of_activations(self, rows: range) -> tuple[NDArray[np.float64], int]:

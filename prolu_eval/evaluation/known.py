@@ -15,7 +15,9 @@ from prolu_eval.errors import EvaluationError
 from prolu_eval.evaluation.autoencoding import Activations, Autoencoding, Sizes, by_row
 from prolu_eval.evaluation.engine import REFERENCE_COLUMNS, SPLICED_COLUMNS
 from prolu_eval.evaluation.features import FOLDS
+from prolu_eval.evaluation.measurer import check_widths
 from prolu_eval.evaluation.sums import Measurement, Sums
+from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.synthetic import HOOK, SyntheticActivations
 from prolu_eval.tokens import TokenRows
@@ -49,6 +51,20 @@ class KnownFeatures:
         self.model, self.tokens = model, tokens
         self._batch_size = batch_size or max(1, _SAMPLES // tokens.ids.shape[1])
         self._n_examples, self._progress = n_examples, progress
+
+    @property
+    def reference_columns(self) -> tuple[str, ...]:
+        """The columns that :meth:`reference` sums."""
+        return REFERENCE_COLUMNS
+
+    def check(self, run: Run, sae: SparseAutoencoder) -> None:
+        """See that a run's autoencoder has the benchmark's width.
+
+        Raises:
+            CheckpointError: if it has not.
+        """
+        read = str(run.hook) if sae.transcodes else HOOK
+        check_widths(self.model, run, sae, [(read, HOOK)])
 
     @torch.inference_mode()
     def measure(

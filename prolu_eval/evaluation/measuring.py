@@ -9,7 +9,7 @@ from typing import Any
 from filelock import FileLock
 
 from prolu_eval.checkpoints import load_run
-from prolu_eval.errors import CheckpointError, EvaluationError, ProluEvalError
+from prolu_eval.errors import EvaluationError, ProluEvalError
 from prolu_eval.evaluation.conditions import portions
 from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.parts import name_of
@@ -106,18 +106,8 @@ def load(run: Run, engine: Measurer) -> SparseAutoencoder:
         CheckpointError: if it cannot be read, or does not suit its hook points.
         ModelError: if what a transcoder reads cannot be read for what it is put in at.
     """
-    sae, model = load_run(run), engine.model
-    read = engine.hook
-    if sae.transcodes:
-        read = str(run.hook)
-        model.source(read, engine.hook)
-    for hook, expected, verb in ((read, sae.d_in, "takes"), (engine.hook, sae.d_out, "gives")):
-        if (width := model.width(hook)) != expected:
-            raise CheckpointError(
-                run.path,
-                f"{verb} activations of width {expected}, but {hook} of {model.name} has {width}",
-                "name the model and the hook that it was trained on",
-            )
+    sae = load_run(run)
+    engine.check(run, sae)
     return sae
 
 

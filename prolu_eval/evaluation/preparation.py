@@ -9,6 +9,7 @@ import torch
 from prolu_eval.choices import Dtype
 from prolu_eval.errors import ModelError
 from prolu_eval.evaluation.conditions import Conditions
+from prolu_eval.evaluation.cross_layer import CrossLayerEngine, hooks_in
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.known import KnownFeatures
 from prolu_eval.evaluation.measurer import Measurer
@@ -119,7 +120,9 @@ class Preparation:
         column = conditions.text_column or None
         check_source(conditions.tokens, column, "name text with --tokens")
         model = self._load_model(conditions, precision.dtype)
-        model.site(conditions.hook)
+        several = hooks_in(conditions.hook)
+        for hook in several or [conditions.hook]:
+            model.site(hook)
         inputs = _inputs(model, conditions.hook, runs)
         tokens = load_tokens(
             conditions.tokens,
@@ -132,7 +135,8 @@ class Preparation:
             include_special=options.special_tokens == "include",
             text_column=column,
         )
-        return Engine(
+        kind = Engine if several is None else CrossLayerEngine
+        return kind(
             model,
             conditions.hook,
             tokens,
@@ -188,9 +192,11 @@ def _inputs(model: LanguageModel, hook: str, runs: Sequence[Run]) -> dict[str, s
     read: dict[str, bool] = {}
     for run in runs:
         if run.d_out is not None and run.hook is not None and run.hook not in read:
+            sites, into = hooks_in(run.hook) or [run.hook], hooks_in(hook) or [hook]
             try:
-                model.source(run.hook, hook)
+                for site, put_in in zip(sites, into, strict=True):
+                    model.source(site, put_in)
                 read[run.hook] = True
-            except ModelError:
+            except (ModelError, ValueError):
                 read[run.hook] = False
     return {r.name: r.hook for r in runs if r.d_out is not None and r.hook and read.get(r.hook)}

@@ -18,7 +18,6 @@ from safetensors.numpy import load_file, save
 
 from prolu_eval.cache import cache_folder
 from prolu_eval.errors import ResultsError
-from prolu_eval.evaluation.engine import REFERENCE_COLUMNS
 from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.parts import Parts, name_of
 from prolu_eval.evaluation.sums import Sums, joined
@@ -46,21 +45,22 @@ def reference(engine: Measurer, setting: Setting, shards: Sequence[range]) -> Su
 
 def _remembered(engine: Measurer, path: Path, shards: Sequence[range]) -> Sums:
     parts = Parts(path.with_suffix(".parts"))
-    if (found := _read(path)) is None:
+    columns = engine.reference_columns
+    if (found := _read(path, columns)) is None:
         with parts.whole():
-            if (found := _read(path)) is None:
+            if (found := _read(path, columns)) is None:
                 found = _measured(engine, shards, parts)
                 write_atomically(path, save(dict(found)))
     parts.remove()
     return found
 
 
-def _read(path: Path) -> Sums | None:
+def _read(path: Path, columns: Sequence[str]) -> Sums | None:
     try:
         found = load_file(path)
     except (OSError, SafetensorError):
         return None
-    return found if found.keys() == set(REFERENCE_COLUMNS) else None
+    return found if found.keys() == set(columns) else None
 
 
 def _measured(engine: Measurer, shards: Sequence[range], parts: Parts) -> Sums:

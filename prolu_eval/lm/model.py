@@ -1,6 +1,6 @@
 """A causal language model with named hook points."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -191,6 +191,50 @@ class LanguageModel:
         """A pass with nothing replaced; activations at ``inputs`` are kept too. [B, T] int64"""
         sources = {name: self._read.get(name) or self.site(name) for name in inputs}
         return self._passes.clean(tokens, self.site(hook), sources)
+
+    def clean_at(
+        self, tokens: Tensor, hooks: Sequence[str], inputs: Collection[str] = ()
+    ) -> list[Pass]:
+        """One pass with nothing replaced, as :meth:`clean` would give it for each hook point.
+
+        Raises:
+            ModelError: if one is a sum of several modules' outputs, which is replaced alone.
+        """
+        sources = {name: self._read.get(name) or self.site(name) for name in inputs}
+        return self._passes.clean_at(tokens, self._together(hooks), sources)
+
+    def answered(
+        self,
+        tokens: Tensor,
+        read: Sequence[str],
+        hooks: Sequence[str],
+        reading: Callable[[int, Tensor], object],
+        writing: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:
+        """Hidden states with several hook points replaced by what is read in the same pass.
+
+        Args:
+            tokens: the token ids. [B, T] int64
+            read: the hook points that are read, in the order of the pass.
+            hooks: those that are replaced.
+            reading: called with the index and the activation of each that is read. [B, T, d]
+            writing: called with the index and the activation of each that is replaced; gives what
+                takes its place. [B, T, d] -> [B, T, d]
+
+        Raises:
+            ModelError: as :meth:`clean_at`.
+        """
+        sources = [self._read.get(name) or self.site(name) for name in read]
+        return self._passes.answered(tokens, sources, self._together(hooks), reading, writing)
+
+    def _together(self, hooks: Sequence[str]) -> list[Site]:
+        sites = [self.site(hook) for hook in hooks]
+        for hook, site in zip(hooks, sites, strict=True):
+            if site.added_at is not None:
+                raise self._no_site(
+                    hook, "is no one module's input or output", "replaced with others"
+                )
+        return sites
 
     def resume(self, tokens: Tensor, hook: str, clean: Pass, replacement: Tensor) -> Tensor:
         """Hidden states with a hook point's activation replaced; only what follows it is run.

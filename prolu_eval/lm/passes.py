@@ -107,6 +107,62 @@ class Passes:
         return Pass(hidden, activation, found.get("entry", activation), others)
 
     @torch.inference_mode()
+    def clean_at(
+        self, tokens: Tensor, sites: Sequence[Site], inputs: Mapping[str, Site]
+    ) -> list[Pass]:
+        """One pass with nothing replaced, as a clean pass of each of several sites."""
+        found: dict[str, Tensor] = {}
+        read: dict[str, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            for name, other in inputs.items():
+                stack.enter_context(self._hooked(other.port, _into(read, name)))
+            for i, site in enumerate(sites):
+                stack.enter_context(self._hooked(site.port, _into(found, f"{i}")))
+                entry = self._entry(site.block)
+                stack.enter_context(self._hooked(entry, _into(found, f"entry {i}")))
+            hidden = self.run(tokens)
+        others = {name: inputs[name].read(value, tokens.shape) for name, value in read.items()}
+        return [
+            Pass(hidden, site.read(found[f"{i}"], tokens.shape), found[f"entry {i}"], others)
+            for i, site in enumerate(sites)
+        ]
+
+    @torch.inference_mode()
+    def answered(
+        self,
+        tokens: Tensor,
+        sources: Sequence[Site],
+        sites: Sequence[Site],
+        reading: Callable[[int, Tensor], object],
+        writing: Callable[[int, Tensor], Tensor],
+    ) -> Tensor:
+        """Final hidden states with several sites replaced, by what is read in the same pass.
+
+        Args:
+            tokens: the token ids. [B, T]
+            sources: the sites that are read, in order.
+            sites: the sites that are replaced, in order.
+            reading: told of the activation at each source, by its index. [B, T, d]
+            writing: gives what takes the place of the activation at each site, by its index.
+        """
+
+        def reads(index: int, source: Site) -> Callable[[Any], None]:
+            def read(value: Any) -> None:
+                reading(index, source.read(value, tokens.shape))
+
+            return read
+
+        def writes(index: int, site: Site) -> Callable[[Any], Tensor]:
+            return lambda value: site.written(writing(index, site.read(value, tokens.shape)), value)
+
+        with contextlib.ExitStack() as stack:
+            for index, source in enumerate(sources):
+                stack.enter_context(self._hooked(source.port, reads(index, source)))
+            for index, site in enumerate(sites):
+                stack.enter_context(self._hooked(site.port, writes(index, site)))
+            return self.run(tokens)
+
+    @torch.inference_mode()
     def resume(self, tokens: Tensor, site: Site, clean: Pass, replacement: Tensor) -> Tensor:
         """Final hidden states with a site's activation replaced; only what follows it is run."""
         if not site.resumable:

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 2
 # 1: first version (2026-11)
 
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
-EXAMPLE, TRUTH = "example/", "truth/"
+EXAMPLE, TRUTH, PER_LAYER = "example/", "truth/", "per_layer/"
 
 Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
@@ -239,6 +239,10 @@ class Result(BaseModel):
     def per_feature(self) -> dict[str, Array]:
         """Per-feature arrays by name. [d_sae] each"""
         return _under(self.arrays, PER_FEATURE)
+
+    def per_layer(self) -> dict[str, Array]:
+        """Arrays by name of what stands for several layers. [n_layers] each; none of others."""
+        return _under(self.arrays, PER_LAYER)
 
     def response(self) -> dict[str, Array]:
         """Response curves of some features (:mod:`prolu_eval.evaluation.scale_consistency`)."""

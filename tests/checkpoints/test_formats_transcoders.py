@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from prolu_eval.checkpoints import load_sae
+from prolu_eval.checkpoints import discover, load_sae
+from prolu_eval.cli import main
+from prolu_eval.runs import Run
 from tests.helpers.foreign_files import (
     D_IN,
     D_SAE,
     Tensors,
     circuit_tracer,
+    circuit_tracer_clt,
+    clt_layers,
     gemma_scope,
     inputs,
     matrices,
@@ -113,10 +117,50 @@ def test_a_set_without_a_config_is_known_by_its_repository(tmp_path: Path) -> No
 
 
 def test_cross_layer_transcoders_are_refused_by_name(tmp_path: Path) -> None:
-    clt = {"W_enc_0": W["W_enc"].t(), "b_enc_0": W["b_enc"]}
-    write_tensors(tmp_path / "a" / "W_enc_0.safetensors", clt)
-    assert "is a cross-layer transcoder" in refusal(tmp_path / "a")
     write_tensors(tmp_path / "clt" / "width_16k" / "params_layer_3.safetensors", W)
     assert "is a cross-layer transcoder" in refusal(tmp_path / "clt")
     wrong = circuit_tracer(tmp_path / "b", 0, W, model_kind="cross_layer_transcoder")
     assert "is of a 'cross_layer_transcoder'" in refusal(wrong)
+
+
+@pytest.mark.parametrize("jump", [False, True])
+def test_a_cross_layer_transcoder_writes_to_every_later_layer(tmp_path: Path, jump: bool) -> None:
+    layers = clt_layers(3, jump=jump)
+    folder = circuit_tracer_clt(
+        tmp_path / "clt", layers, model_name="tiny", model_kind="cross_layer_transcoder",
+        feature_input_hook="hook_resid_mid", feature_output_hook="hook_mlp_out",
+    )  # fmt: skip
+    run = run_at(folder)
+    assert (run.hook, run.hook_out) == ("blocks.0-2.hook_resid_mid", "blocks.0-2.hook_mlp_out")
+    assert (run.d_in, run.d_out, run.d_sae, run.model) == (D_IN, D_IN, 3 * D_SAE, "tiny")
+    assert run.label == f"{'jumprelu' if jump else 'relu'}-cross-layer-transcoder"
+    x = torch.randn(7, 3, D_IN, generator=torch.Generator().manual_seed(5))
+    codes = []
+    for i, w in enumerate(layers):
+        z = x[:, i] @ w["W_enc"].T + w["b_enc"]
+        codes.append(z * (z > w["threshold"]) if jump else torch.relu(z))
+    y_hat = torch.stack([w["b_dec"].expand(7, -1) for w in layers], 1).clone()
+    for i, w in enumerate(layers):
+        for j in range(i, 3):
+            y_hat[:, j] += codes[i] @ w["W_dec"][:, j - i]
+    sae = load_sae(folder)
+    torch.testing.assert_close(sae.encode(x), torch.cat(codes, 1))
+    torch.testing.assert_close(sae(x), y_hat)
+    assert main(["convert", str(folder), str(tmp_path / "native"), "--to", "native"]) == 0
+    (native,) = discover(tmp_path / "native")
+    assert isinstance(native, Run)
+    assert (native.hook, native.hook_out) == (run.hook, run.hook_out)
+    assert torch.equal(load_sae(native.path)(x), sae(x))
+    assert main(["convert", str(folder), str(tmp_path / "lens"), "--to", "saelens"]) == 2
+
+
+def test_a_cross_layer_transcoder_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    layers = clt_layers(2)
+    folder = circuit_tracer_clt(tmp_path / "a", layers)
+    (folder / "W_dec_1.safetensors").unlink()
+    assert "W_dec_1.safetensors: is no file" in refusal(folder)
+    layers[1]["W_dec"] = layers[0]["W_dec"]
+    folder = circuit_tracer_clt(tmp_path / "b", layers)
+    assert "W_dec_1 has shape [10, 2, 6], not [10, 1, 6]" in refusal(folder)
+    folder = circuit_tracer_clt(tmp_path / "c", clt_layers(2), model_kind="transcoder_set")
+    assert "says that it is a transcoder_set" in refusal(folder)

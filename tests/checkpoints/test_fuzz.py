@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from prolu_eval.checkpoints import FORMATS, discover, load_run, skipped
 from prolu_eval.errors import ProluEvalError
 from prolu_eval.runs import Run
+from prolu_eval.saes import CrossLayerTranscoder
 from tests.helpers.damaged_files import SEEDS, change, changes, copied, damage, parsed, write
 
 pytestmark = pytest.mark.deep
@@ -45,8 +46,9 @@ def exercise(root: Path) -> list[str]:
         except ProluEvalError as error:
             told.append(str(error))
             continue
-        x = torch.zeros(2, sae.d_in, dtype=sae.W_dec.dtype)
-        assert sae(x + 0.5).shape == (2, sae.d_out)
+        layers = (sae.n_layers,) if isinstance(sae, CrossLayerTranscoder) else ()
+        x = torch.zeros(2, *layers, sae.d_in, dtype=next(sae.parameters()).dtype)
+        assert sae(x + 0.5).shape == (2, *layers, sae.d_out)
     return told
 
 

@@ -11,6 +11,7 @@ from tests.helpers.cli import run
 CASES: dict[str, tuple[list[str], object]] = {
     "model": (["--model", "m"], "m"),
     "hook": (["--hook", "h"], "h"),
+    "hook_out": (["--hook-out", "h"], "h"),
     "tokens": (["--tokens", "t"], "t"),
     "text_column": (["--text-column", "body"], "body"),
     "split": (["--split-tokens", "train"], "train"),

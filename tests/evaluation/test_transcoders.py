@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
+from prolu_eval.interface import frontier
 from prolu_eval.lm import LanguageModel
 from prolu_eval.results import Result
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import VARIANTS, SparseAutoencoder
 from prolu_eval.tokens import load_tokens
+from tests.conftest import CONFIGS, tiny_tokenizer
 from tests.helpers import hooked
 
 D, D_SAE = 32, 48
@@ -217,3 +220,88 @@ def test_agrees_with_a_plain_hooked_reference(
         assert ("skip_explained_variance" in outcome.result.metrics) == skips
         assert "alignment" not in outcome.result.per_feature()
     assert not expected, "every one was measured"
+
+
+def linear_model(folder: Path) -> Path:
+    """A tiny GPT-2 whose MLPs compute nothing but products: their activation is the identity."""
+    torch.manual_seed(0)
+    config = deepcopy(CONFIGS["gpt2"])
+    config.activation_function = "linear"
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_skip_that_equals_a_linear_mlp_loses_nothing(text: str, tmp_path: Path) -> None:
+    folder = linear_model(tmp_path / "model")
+    mlp = block_of(hooked.load(folder), 1).mlp
+    sae = VARIANTS["relu"](D, D_SAE, d_out=D, skip=True, apply_b_dec_to_input=False)
+    sae.W_skip.data = (mlp.c_fc.weight @ mlp.c_proj.weight).float()
+    sae.b_dec.data = (mlp.c_fc.bias @ mlp.c_proj.weight + mlp.c_proj.bias).float()
+    sites = {"hook": "blocks.1.mlp.hook_in", "hook_out": "blocks.1.hook_mlp_out"}
+    found = only(
+        evaluate(made_run(tmp_path / "run", sae, folder, **sites), replace(OPTIONS, tokens=text))
+    )
+    metrics = {key: found.metrics[key].value for key in found.metrics}
+    assert metrics["ce_zero"] != pytest.approx(metrics["ce_clean"], abs=1e-2)
+    for key, value in {"mse": 0, "nmse": 0, "ce_degradation": 0, "kl": 0, "l0": 0}.items():
+        assert metrics[key] == pytest.approx(value, abs=1e-6), key
+    for key in ("explained_variance", "ce_recovered_zero", "skip_explained_variance"):
+        assert metrics[key] == pytest.approx(1, abs=1e-5), key
+
+
+def test_one_clean_pass_serves_all_of_an_output_site(
+    tiny_model: Callable[[str], Path], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = tiny_model("llama"), tmp_path / "runs"
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(2, 64, D, generator=generator)
+    write = "blocks.1.hook_mlp_out"
+    for i, read in enumerate(("blocks.1.mlp.hook_in", "blocks.1.hook_resid_mid")):
+        made_run(runs / f"t{i}", transcoder(x, y, seed=i), folder, hook=read, hook_out=write)
+    sae = VARIANTS["relu"](D, D_SAE)
+    for parameter in sae.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / D**0.5
+    made_run(runs / "sae", sae, folder, hook=write)
+    clean: list[tuple[int, ...]] = []
+    passed = LanguageModel.clean
+
+    def counting(self: LanguageModel, tokens: Tensor, *rest: Any) -> Any:
+        clean.append(tuple(tokens.shape))
+        return passed(self, tokens, *rest)
+
+    monkeypatch.setattr(LanguageModel, "clean", counting)
+    found = {o.name: o.result for o in evaluate(runs, replace(OPTIONS, tokens=text, batch_size=8))}
+    assert len(clean) == 2, "one for each of two batches"
+    keys = {name: result.comparison_key() for name, result in found.items() if result is not None}
+    assert len(keys) == 3
+    assert len(set(keys.values())) == 1, "all stand for the same activations"
+    labels = [result.run.label for result in found.values() if result is not None]
+    assert sorted(labels) == ["relu", "relu-skip-transcoder", "relu-skip-transcoder"]
+    answer = frontier(runs)
+    assert len(answer.groups) == 1
+    assert write in answer.groups[0].title
+
+
+def test_what_a_transcoder_cannot_be_measured_at_is_told(
+    tiny_model: Callable[[str], Path], text: str, tmp_path: Path
+) -> None:
+    folder, options = tiny_model("llama"), replace(OPTIONS, tokens=text, n_tokens=64)
+    x, y = torch.randn(2, 64, D, generator=torch.Generator().manual_seed(1))
+    sae = transcoder(x, y)
+    wrong = {
+        ("blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"): "lies behind the site",
+        ("blocks.9.mlp.hook_in", "blocks.1.hook_mlp_out"): "is no hook point of its 3 blocks",
+        ("blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"): "takes activations of width 32, but",
+        ("blocks.1.mlp.hook_in", "blocks.1.ln2.hook_normalized"): "that can be spliced",
+        ("blocks.1.mlp.hook_in", None): "does not say its hook_out; pass --hook-out",
+    }
+    for i, ((read, write), words) in enumerate(wrong.items()):
+        run = made_run(tmp_path / str(i), sae, folder, hook=read, hook_out=write)
+        (outcome,) = evaluate(run, options)
+        assert words in (outcome.error or ""), outcome.error
+    given = replace(options, hook_out="blocks.1.hook_mlp_out")
+    assert only(evaluate(run, given)).run.hook_out == "blocks.1.hook_mlp_out"

@@ -105,7 +105,7 @@ def saelens_seeds(root: Path) -> Iterator[Path]:
         ("matryoshka_batchtopk", W | {"topk_threshold": torch.tensor(0.5)}, {"k": 2.5}),
         ("matching_pursuit", {n: W[n] for n in ("W_dec", "b_dec")}, {"max_iterations": 3}),
         ("temporal", W, {}),
-        ("jumprelu_skip_transcoder", W | T | {"W_skip": W["W_dec"][:6]}, {"d_out": 6}),
+        ("jumprelu_skip_transcoder", W | T | {"W_skip": W["W_dec"][:6].clone()}, {"d_out": 6}),
     ]
     logarithm = {"log_threshold": T["threshold"].log()}
     for architecture, tensors, config in cases:
@@ -147,7 +147,7 @@ def sparsify_seeds(root: Path) -> Iterator[Path]:
     }
     for name, config in cases.items():
         files.write_json(root / name / "config.json", {"model": "tiny", "k_decay_steps": 3})
-        tensors = W | ({"W_skip": W["W_dec"][:6]} if "transcode" in config else {})
+        tensors = W | ({"W_skip": W["W_dec"][:6].clone()} if "transcode" in config else {})
         files.sparsify(root / name / "layers.1" / "seed0", tensors, **config)
         yield root / name
 
@@ -233,8 +233,14 @@ def circuit_seeds(root: Path) -> Iterator[Path]:
 
 
 def cross_layer_seeds(root: Path) -> Iterator[Path]:
-    files.write_tensors(root / "cross" / "W_enc_0.safetensors", {"W_enc_0": W["W_enc"]})
+    files.write_tensors(root / "cross" / "clt" / "layer_0.safetensors", {"w_enc": W["W_enc"]})
     yield root / "cross"
+
+
+def clt_seeds(root: Path) -> Iterator[Path]:
+    for name, jump in (("relu", False), ("jump", True)):
+        layers = files.clt_layers(2, jump=jump)
+        yield files.circuit_tracer_clt(root / name, layers, model_name="tiny")
 
 
 SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
@@ -255,6 +261,7 @@ SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "temporal": temporal_seeds,
     "circuit_tracer": circuit_seeds,
     "cross_layer_transcoder": cross_layer_seeds,
+    "circuit_tracer_clt": clt_seeds,
 }
 
 _NUMBERS = st.integers(0, 2**20)

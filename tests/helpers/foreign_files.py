@@ -330,3 +330,33 @@ def circuit_tracer(folder: Path, layer: int, tensors: Tensors, **config: Any) ->
     }
     (folder / "config.yaml").write_text(json.dumps(document))  # which is YAML
     return folder / f"layer_{layer}.safetensors"
+
+
+def clt_layers(n_layers: int, d: int = D_IN, n: int = D_SAE, *, jump: bool = True) -> list[Tensors]:
+    """Weights of a cross-layer transcoder as circuit-tracer names them, without the layer."""
+    generator = torch.Generator().manual_seed(4)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return [
+        {
+            "W_enc": normal(n, d),
+            "b_enc": 0.3 * normal(n),
+            **({"threshold": 0.1 + normal(n).abs()} if jump else {}),
+            "b_dec": 0.3 * normal(d),
+            "W_dec": 0.3 * normal(n, n_layers - i, d),
+        }
+        for i in range(n_layers)
+    ]
+
+
+def circuit_tracer_clt(folder: Path, layers: list[Tensors], **config: Any) -> Path:
+    """A cross-layer transcoder of circuit-tracer; without entries there is no config.yaml."""
+    for i, tensors in enumerate(layers):
+        own = {f"{name}_{i}": tensor for name, tensor in tensors.items() if name != "W_dec"}
+        write_tensors(folder / f"W_enc_{i}.safetensors", own)
+        write_tensors(folder / f"W_dec_{i}.safetensors", {f"W_dec_{i}": tensors["W_dec"]})
+    if config:
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
