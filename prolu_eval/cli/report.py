@@ -1,6 +1,8 @@
 """`prolu-eval report`: the HTML page of stored results, without a model."""
 
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,6 @@ import typer
 from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.cli.frontier import (
     At,
-    Reference,
     Splits,
     X,
     Y,
@@ -36,6 +37,14 @@ StoredTokens = Annotated[
     ),
 ]
 Title = Annotated[str, typer.Option(help="Title of the page.")]
+References = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reference",
+        help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]. FILE, or a "
+        "folder: show what SAEBench measured beside the runs",
+    ),
+]
 Static = Annotated[
     Path | None, typer.Option(help="Write the figures into this folder too, for papers.")
 ]
@@ -58,7 +67,7 @@ def report(
     z: Z = None,
     tokens: StoredTokens = None,
     split_at: Splits = None,
-    reference: Reference = None,
+    reference: References = None,
     at: At = None,
     title: Title = "Sparse autoencoders compared",
     static: Static = None,
@@ -74,7 +83,8 @@ def report(
     Several folders are compared with each other, variant by variant and in all: variants bear the
     names of their folders.
     """
-    question = asked(runs, x, y, z, split_at, reference, at)
+    reached, files = _apart(reference)
+    question = asked(runs, x, y, z, split_at, reached, at)
     path = output or default_report(runs)
     if watch:
         if as_json or static is not None:
@@ -82,9 +92,9 @@ def report(
             raise UsageError(
                 "--watch", f"has no end, and so goes not with {other}", "leave one out"
             )
-        _watch(runs, path, question, title, tokens)
+        _watch(runs, path, question, title, tokens, files)
         return
-    answers = render(runs, path, question, title, tokens=tokens)
+    answers = render(runs, path, question, title, tokens=tokens, references=files)
     figures = None if static is None else _figures(path, static, kind, width, font_size, font)
     if as_json:
         _print_json(answers, question, path, figures)
@@ -92,6 +102,12 @@ def report(
     say(f"Report: {path}")
     if figures is not None:
         say(f"Figures: {len(figures)} in {static}")
+
+
+def _apart(given: list[str] | None) -> tuple[list[str], list[Path]]:
+    """Values that hypervolumes reach up to, and files of points to show beside the runs."""
+    values = [text for text in given or () if "=" in text]
+    return values, [Path(text) for text in given or () if "=" not in text]
 
 
 def _figures(
@@ -126,6 +142,7 @@ def render(
     *,
     tokens: str | None = None,
     refresh: int | None = None,
+    references: Sequence[Path] = (),
 ) -> "list[Answer]":
     """Write the page of folders of runs; what it answers.
 
@@ -133,6 +150,7 @@ def render(
         UsageError, ResultsError: as :func:`prolu_eval.results.select`.
     """
     from prolu_eval.analysis import answer
+    from prolu_eval.publishing import read_references
     from prolu_eval.render.page import write_report
     from prolu_eval.results import select
 
@@ -140,14 +158,28 @@ def render(
     for sentence in chosen.remarks:
         remark(sentence)
     answers = answer(chosen.results, question)
+    shown = [f"--reference={file}" for file in references]
+    command = shlex.join([*shlex.split(command_line("report", runs, question)), *shown])
     write_report(
-        answers, path, title=title, command=command_line("report", runs, question), refresh=refresh
+        answers,
+        path,
+        title=title,
+        command=shlex.join(
+            [*shlex.split(command), *(f"--reference={file}" for file in references)]
+        ),
+        refresh=refresh,
+        references=[point for file in references for point in read_references(file)],
     )
     return answers
 
 
 def _watch(
-    runs: list[Path], path: Path, question: "Question", title: str, tokens: str | None
+    runs: list[Path],
+    path: Path,
+    question: "Question",
+    title: str,
+    tokens: str | None,
+    references: Sequence[Path],
 ) -> None:
     """Write the page again whenever results come, go or change, until interrupted."""
     from prolu_eval.results import result_files
@@ -159,7 +191,10 @@ def _watch(
             found = {file: file.stat().st_mtime for file in result_files(runs)}
             if found and found != seen:
                 seen = found
-                answers = render(runs, path, question, title, tokens=tokens, refresh=_REFRESH)
+                answers = render(
+                    runs, path, question, title,
+                    tokens=tokens, refresh=_REFRESH, references=references,
+                )  # fmt: skip
                 n = sum(len(found.group.results) for found in answers)
                 typer.echo(f"{time.strftime('%H:%M:%S')}  {n} results")
             time.sleep(_POLL)

@@ -1,6 +1,6 @@
 """Results where others look for them: model cards beside checkpoints, and files as SAEBench's."""
 
 from prolu_eval.publishing.card import write_card
-from prolu_eval.publishing.saebench import write_saebench
+from prolu_eval.publishing.saebench import read_references, write_saebench
 
-__all__ = ["write_card", "write_saebench"]
+__all__ = ["read_references", "write_card", "write_saebench"]

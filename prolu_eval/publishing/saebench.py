@@ -6,16 +6,21 @@ the mean, which SAEBench 0.6 and the numbers of its paper are not; that too the 
 """
 
 import hashlib
+import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
+from prolu_eval.errors import UsageError
 from prolu_eval.json_text import dumps
 from prolu_eval.metrics import METRICS
+from prolu_eval.plain_text import printable
+from prolu_eval.render.references import ReferencePoint
 from prolu_eval.results import Array, Result, write_atomically
 
 NOT_MEASURED = -1.0
@@ -36,6 +41,8 @@ _OURS: Mapping[str, Mapping[str, str | None]] = {
     },
     "sparsity": {"l0": "l0", "l1": "l1_raw"},
 }  # fmt: skip
+# Of the same name there, and of another meaning.
+_OTHERWISE = ("explained_variance", "mse")
 _DETAILS = (
     "consistent_activation_heuristic", "encoder_bias", "encoder_norm",
     "encoder_decoder_cosine_sim", "max_decoder_cosine_sim", "max_encoder_cosine_sim",
@@ -173,3 +180,57 @@ def _details(per_feature: Mapping[str, Array]) -> Sequence[dict[str, Any]]:
         | {name: round(float(values[i]), 10) for name, values in columns.items()}
         for i in range(len(rate))
     ]
+
+
+class _Config(BaseModel):
+    hook_name: str | None = None
+
+
+class _Document(BaseModel):
+    """As much of a results file as figures have use for."""
+
+    eval_type_id: Literal["core"]
+    eval_result_metrics: dict[str, dict[str, float]]
+    sae_lens_id: str | None = None
+    sae_lens_release_id: str | None = None
+    sae_cfg_dict: _Config = _Config()
+
+
+def read_references(path: Path) -> list[ReferencePoint]:
+    """What SAEBench's files say, as points for figures: those metrics alone that mean the same.
+
+    Its explained variance and its mse, which depends on the batch, are left out.
+
+    Args:
+        path: a results file, or a folder of them.
+
+    Raises:
+        UsageError: if there is none, or one is none of SAEBench's core evaluation.
+    """
+    files = sorted(path.rglob("*_eval_results.json")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise UsageError(path, "holds no results of SAEBench", "name a file of its core evaluation")
+    return [_reference(file) for file in files]
+
+
+def _reference(file: Path) -> ReferencePoint:
+    try:
+        known = _Document.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise UsageError(
+            file, f"is no result of SAEBench's core evaluation ({reason})", "name one"
+        ) from None
+    metrics = known.eval_result_metrics
+    values = {
+        ours: value
+        for group, names in _OURS.items()
+        for theirs, ours in names.items()
+        if ours is not None and ours not in _OTHERWISE
+        and (value := metrics.get(group, {}).get(theirs, NOT_MEASURED)) != NOT_MEASURED
+        and math.isfinite(value)
+    }  # fmt: skip
+    if "ce_spliced" in values and "ce_clean" in values:
+        values["ce_degradation"] = values["ce_spliced"] - values["ce_clean"]
+    name = "/".join(filter(None, (known.sae_lens_release_id, known.sae_lens_id))) or file.stem
+    return ReferencePoint(printable(name), "SAEBench", known.sae_cfg_dict.hook_name, values)

@@ -25,6 +25,7 @@ from prolu_eval.render.features import ARRAYS, LOGGED
 from prolu_eval.render.figures import TOPICS, VIEWS, has_all
 from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.page_document import TABLE, constants, environments, group_document
+from prolu_eval.render.references import ReferencePoint, add_references
 from prolu_eval.render.tables import (
     Table,
     budget_tables,
@@ -46,6 +47,7 @@ def write_report(
     title: str = "Sparse autoencoders compared",
     command: str | None = None,
     refresh: int | None = None,
+    references: Sequence[ReferencePoint] = (),
 ) -> Path:
     """Write the report of answered groups; each stands apart.
 
@@ -55,12 +57,13 @@ def write_report(
         title: of the page.
         command: that makes the page again, to be shown on it.
         refresh: seconds after which a browser is to load the page again; None for never.
+        references: points of other tools, to be shown in the figures.
 
     Raises:
         ResultsError: if the file cannot be written.
     """
     styles = looks([label for answer in answers for label in answer.group.labels])
-    parts = [_part(answer, styles, i) for i, answer in enumerate(answers)]
+    parts = [_part(answer, styles, i, references) for i, answer in enumerate(answers)]
     explorer = explorer_document([answer.group for answer in answers])
     data = {
         "explorer": explorer,
@@ -96,7 +99,9 @@ def _named(parts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(key, part["title"]) for key, part in parts.items()]
 
 
-def _part(part: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any]:
+def _part(
+    part: Answer, styles: Mapping[str, Look], index: int, references: Sequence[ReferencePoint]
+) -> dict[str, Any]:
     """Everything the template shows of one group."""
     group, answer = part.group, part.details
     views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
@@ -108,6 +113,7 @@ def _part(part: Answer, styles: Mapping[str, Look], index: int) -> dict[str, Any
     others = {keys: frontier(group, *keys, replicates=replicates) for keys in measured}
     labels = [variant.label for variant in answer.variants][:_COMPARED]
     document = group_document(group, answer, others, f"g{index}", styles)
+    document = add_references(document, group.results[0].run.hook, references)
     document["styles"] = {label: styles[label] for label in group.labels}
     features = document["features"]
     return {

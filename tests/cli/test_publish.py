@@ -140,6 +140,56 @@ def test_a_card_shows_the_first_groups_frontier(
     assert "![The frontier](frontier.svg)" in (runs / "README.md").read_text()
 
 
+def views(page: Path) -> dict[str, Any]:
+    """The figures of a page's first group, by id."""
+    text = page.read_text()
+    start = text.index(">", text.index('id="data"')) + 1
+    data = json.loads(text[start : text.index("</script>", start)])
+    return {view["id"]: view for view in data["groups"][0]["views"]}
+
+
+def test_a_report_shows_what_saebench_measured_beside_the_runs(
+    runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(capfd, "publish", runs, "--to", "saebench")
+    theirs = runs / "saebench" / "relu0_eval_results.json"
+    _, document = published(theirs)
+    document |= {"sae_lens_release_id": "gemma", "sae_lens_id": "<b>x</b>"}
+    theirs.write_text(json.dumps(document))
+    page = runs / "page.html"
+    ran = run(capfd, "report", runs, "-o", page, "--reference", theirs)
+    assert ran.code == 0, ran.err
+    shown = views(page)
+    view = shown["l0-ce_degradation"]
+    trace = view["figure"]["data"][-1]
+    assert trace["name"] == "measured by SAEBench on other tokens"
+    assert trace["text"] == ["gemma/&lt;b&gt;x&lt;/b&gt;"]
+    metrics = document["eval_result_metrics"]
+    losses = metrics["model_performance_preservation"]
+    assert (trace["x"], trace["y"]) == (
+        [metrics["sparsity"]["l0"]],
+        [losses["ce_loss_with_sae"] - losses["ce_loss_without_sae"]],
+    )
+    assert "Open diamonds were measured by SAEBench on other tokens." in view["reading"]
+    assert "SAEBench" not in shown["l0-explained_variance"]["reading"], "it means another thing"
+    document["sae_cfg_dict"]["hook_name"] = "blocks.7.hook_resid_post"
+    theirs.write_text(json.dumps(document))
+    run(capfd, "report", runs, "-o", page, "--reference", theirs)
+    assert "SAEBench" not in views(page)["l0-ce_degradation"]["reading"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"eval_type_id": "scr"}', None])
+def test_references_that_are_none(
+    runs: Path, content: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = runs / "their_eval_results.json"
+    if content is not None:
+        file.write_text(content)
+    ran = run(capfd, "report", runs, "--reference", file)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "SAEBench" in ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,0 +1,59 @@
+"""Points in figures that another tool measured, on other tokens: to look at, never to judge by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+_SOFT = "#7d7d85"
+
+
+@dataclass(frozen=True)
+class ReferencePoint:
+    """What another tool says of an autoencoder.
+
+    Attributes:
+        name: of the autoencoder.
+        tool: that measured it.
+        hook: where it reads; None where the file does not tell.
+        values: by our names of metrics, those alone whose definitions agree.
+    """
+
+    name: str
+    tool: str
+    hook: str | None
+    values: Mapping[str, float]
+
+
+def add_references(
+    document: dict[str, Any], hook: str, points: Sequence[ReferencePoint]
+) -> dict[str, Any]:
+    """A group's document with the points of its hook in every figure of two metrics that they have.
+
+    No frontier, test or table takes them into account.
+    """
+    near = [point for point in points if point.hook in (None, hook)]
+    return document | {"views": [_with_points(view, near) for view in document["views"]]}
+
+
+def _with_points(view: dict[str, Any], points: Sequence[ReferencePoint]) -> dict[str, Any]:
+    x, y = view["x"], view["y"]
+    shown = [p for p in points if x in p.values and y in p.values]
+    if not shown:
+        return view
+    tools = " and ".join(sorted({point.tool for point in shown}))
+    measured = f"measured by {tools} on other tokens"
+    trace = {
+        "type": "scatter", "mode": "markers", "name": f"{measured}", "meta": "all",
+        "x": [p.values[x] for p in shown], "y": [p.values[y] for p in shown],
+        "text": [escape(p.name) for p in shown],
+        "marker": {"symbol": "diamond-open", "size": 9, "color": _SOFT},
+        "hovertemplate": f"<b>%{{text}}</b><br>{escape(measured)}<br>%{{x:.4g}}, %{{y:.4g}}"
+        "<extra></extra>",
+    }  # fmt: skip
+    figure = view["figure"]
+    reading = f"{view['reading']} Open diamonds were {measured}."
+    return view | {
+        "reading": reading,
+        "figure": {**figure, "data": [*figure["data"], trace]},
+    }
