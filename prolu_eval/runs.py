@@ -20,8 +20,17 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
 EMBEDDED_MODEL = "embedded"
 
 WeightProcessing = Literal["none", "processed"]
+_RANGE = re.compile(r"blocks\.(\d{1,4})-(\d{1,4})\.(.+)")
 MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+
+
+def hooks_in(name: str) -> list[str] | None:
+    """The hook points of a range, ``blocks.0-2.hook_mlp_out``; None if the name is of one."""
+    match = _RANGE.fullmatch(name)
+    if match is None:
+        return None
+    return [f"blocks.{i}.{match[3]}" for i in range(int(match[1]), int(match[2]) + 1)]
 
 
 def of_head(hook: str) -> tuple[str, int | None]:

@@ -9,7 +9,7 @@ import torch
 from prolu_eval import __version__
 from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import scale_consistency
-from prolu_eval.evaluation.cross_layer import hooks_in, per_layer
+from prolu_eval.evaluation.cross_layer import per_layer
 from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import weight_arrays, weight_scalars
 from prolu_eval.evaluation.measuring import Measured
@@ -30,7 +30,7 @@ from prolu_eval.results import (
     Result,
     RunSummary,
 )
-from prolu_eval.runs import Run
+from prolu_eval.runs import Run, hooks_in
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.synthetic import SyntheticActivations
 from prolu_eval.tokens import warn_of_foreign_ids

@@ -7,7 +7,6 @@ which all are replaced, each layer reads what that very pass comes to, replaceme
 included.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -35,27 +34,21 @@ from prolu_eval.evaluation.engine import (
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.measurer import check_widths
+from prolu_eval.evaluation.memory import default_batch_size
 from prolu_eval.evaluation.sums import Measurement, RowSums, Sums
 from prolu_eval.lm import LanguageModel, Pass
 from prolu_eval.results import Array
-from prolu_eval.runs import Run
+from prolu_eval.runs import Run, hooks_in
 from prolu_eval.saes import CrossLayerTranscoder, SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
-_RANGE = re.compile(r"blocks\.(\d+)-(\d+)\.(.+)")
 _LAYER_COLUMNS = ("l0", "squared_error", *SPLICED_COLUMNS)
 # Hidden states of replaced passes that are held together.
 _READ_OUT_TOGETHER = 8
+# Sites whose activations take no more memory than a batch of the usual size is made for.
+_SITES_AT_NO_COST = 4
 # More of a layer's codes than this share are decoded by a dense product.
 _DENSE_ABOVE = 0.25
-
-
-def hooks_in(name: str) -> list[str] | None:
-    """The hook points of a range, ``blocks.0-2.hook_mlp_out``; None if the name is of one."""
-    match = _RANGE.fullmatch(name)
-    if match is None:
-        return None
-    return [f"blocks.{i}.{match[3]}" for i in range(int(match[1]), int(match[2]) + 1)]
 
 
 def of_layer(name: str, layer: int) -> str:
@@ -103,11 +96,15 @@ class CrossLayerEngine(Engine):
         n_examples: int = 0,
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
+        hooks = hooks_in(hook) or [hook]
+        if batch_size is None:  # a pass keeps the activations of all sites
+            usual = default_batch_size(model, tokens.ids.shape[1])
+            batch_size = max(1, min(usual, usual * _SITES_AT_NO_COST // len(hooks)))
         super().__init__(
             model, hook, tokens, inputs=inputs, batch_size=batch_size, sizes=sizes,
             n_examples=n_examples, progress=progress,
         )  # fmt: skip
-        self.hooks = hooks_in(hook) or [hook]
+        self.hooks = hooks
         self._read = {name: hooks_in(of_run) or [of_run] for name, of_run in self.inputs.items()}
 
     @property

@@ -9,7 +9,7 @@ import torch
 from prolu_eval.choices import Dtype
 from prolu_eval.errors import ModelError
 from prolu_eval.evaluation.conditions import Conditions
-from prolu_eval.evaluation.cross_layer import CrossLayerEngine, hooks_in
+from prolu_eval.evaluation.cross_layer import CrossLayerEngine
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.known import KnownFeatures
 from prolu_eval.evaluation.measurer import Measurer
@@ -18,7 +18,7 @@ from prolu_eval.evaluation.parts import shards
 from prolu_eval.lm import ActivationSource, LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
-from prolu_eval.runs import Run
+from prolu_eval.runs import Run, hooks_in
 from prolu_eval.synthetic import SyntheticActivations, is_synthetic
 from prolu_eval.tokens import TokenRows, check_source, load_tokens
 

@@ -20,7 +20,7 @@ from prolu_eval.results import (
     write_result,
     write_scalars,
 )
-from prolu_eval.runs import Run
+from prolu_eval.runs import Run, hooks_in
 
 
 def folder_of_results(run: Run, results: Path | None) -> Path:
@@ -51,6 +51,8 @@ class Record:
     def of(cls, run: Run, settings: Mapping[int, Setting], options: EvaluationOptions) -> "Record":
         """The record of a run at its hook points on settings, by number of shards, as it is now."""
         folder, n_examples = folder_of_results(run, options.results), options.examples
+        if hooks_in(str(run.hook)) is not None:
+            n_examples = 0  # none are kept of what reads several hook points
         checkpoint = file_digests(run.files, run.folder)
         fingerprints = {
             n: fingerprint_of(run, checkpoint, setting) for n, setting in settings.items()

@@ -219,6 +219,10 @@ def test_agrees_with_a_plain_hooked_reference(
         skips = "skip_explained_variance" in wanted
         assert ("skip_explained_variance" in outcome.result.metrics) == skips
         assert "alignment" not in outcome.result.per_feature()
+        write = PAIRS[int(outcome.name)][1]
+        before_norm = "mlp.hook_out" in write and architecture.startswith("gemma")
+        put_in = "blocks.1.mlp.hook_out" if before_norm else "blocks.1.hook_mlp_out"
+        assert outcome.result.run.hook_out == put_in, "by the name that it usually has there"
     assert not expected, "every one was measured"
 
 

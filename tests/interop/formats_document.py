@@ -39,10 +39,6 @@ _OWN["matryoshka_batchtopk"] = {"k": 3, "matryoshka_widths": [4, 16]}
 Q = "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
 
 
-def _cross_layer(root: Path) -> None:
-    files.write_tensors(root / "W_enc_0.safetensors", {"W_enc_0": W["W_enc"].t()})
-
-
 # A checkpoint of each of SAELens's loaders.
 LOADERS: dict[str, Callable[[Path], object]] = {
     "sae_lens": lambda root: files.saelens(root, "standard", W),
@@ -68,7 +64,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
         root / "gemma-scope-2b-pt-transcoders/layer_1/width_16k/average_l0_7", W | T
     ),
     "mwhanna_transcoder": lambda root: files.circuit_tracer(root, 1, W),
-    "mntss_clt_layer_transcoder": _cross_layer,
+    "mntss_clt_layer_transcoder": lambda root: files.circuit_tracer_clt(root, files.clt_layers(2)),
     "temporal": files.temporal,
     "goodfire": lambda root: files.goodfire(root / "Llama-3.1-8B-Instruct-SAE-l19.pth", W),
 }
@@ -135,7 +131,9 @@ def document() -> str:
         *releases(),
         "",
         "Of gemma_3, transcoders are loaded too, with their affine skip connection; what its",
-        "repositories call clt is a cross-layer transcoder, and refused.",
+        "repositories call clt is a cross-layer transcoder, and refused. The entries of",
+        "mntss_clt_layer_transcoder name single layers of cross-layer transcoders, none of which",
+        "is measured without the others: `hub:OWNER/REPOSITORY` loads the whole.",
         "",
     ])  # fmt: skip
 
