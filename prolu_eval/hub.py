@@ -110,7 +110,7 @@ def _of_one_layer(name: str, found: Sequence[releases.Entry]) -> list[releases.E
         raise CheckpointError(
             name,
             "is a layer of a cross-layer transcoder, whose codes add to several MLPs' outputs",
-            "name transcoders of single layers",
+            f"name all of it, as {PREFIX}{found[0].repository}",
         )
     if len(left) < len(found):
         n = len(found) - len(left)

@@ -18,8 +18,11 @@ _OWNERS = {"Llama-": "meta-llama", "DeepSeek-": "deepseek-ai"}
 _PARTS = {"weight": "W", "bias": "b"}
 
 
-def _linear(name: str, library: str, suffix: str) -> Format:
-    """The format of files whose layers' names end so."""
+def _linear(name: str, library: str, suffix: str, *, claims_unreadable: bool) -> Format:
+    """The format of files whose layers' names end so.
+
+    Of files whose names of tensors cannot be read any more, only one of the two may tell.
+    """
     names = {
         f"{layer}oder{suffix}.{part}": f"{short}_{layer}"
         for layer in ("enc", "dec")
@@ -28,8 +31,11 @@ def _linear(name: str, library: str, suffix: str) -> Format:
 
     def find(folder: Path, files: frozenset[str]) -> Iterable[Path]:
         for file in sorted(files):
-            if _FILE.fullmatch(file) and mentions(folder / file, names):
-                yield folder / file
+            path = folder / file
+            if _FILE.fullmatch(file) and (
+                mentions(path, names) or (claims_unreadable and not mentions(path, ()))
+            ):
+                yield path
 
     def interpret(path: Path) -> Mapping[str | None, Content]:
         state = {n: t for n, t in read_torch(path).items() if isinstance(t, Tensor)}
@@ -62,5 +68,5 @@ def _about(path: Path) -> dict[str, str | None]:
     }
 
 
-GOODFIRE = _linear("goodfire", "Goodfire", "_linear")
-QRESEARCH = _linear("qresearch", "qresearch", "")
+GOODFIRE = _linear("goodfire", "Goodfire", "_linear", claims_unreadable=True)
+QRESEARCH = _linear("qresearch", "qresearch", "", claims_unreadable=False)

@@ -51,16 +51,16 @@ class _Config(BaseModel):
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
-    if _CONFIG in names and (folder / "checkpoints" / _FINAL).is_file():
-        yield folder
+    if _FINAL in names and (folder.parent / _CONFIG).is_file():
+        yield folder / _FINAL
 
 
-def _files(folder: Path) -> tuple[Path, ...]:
-    return folder / _CONFIG, folder / "checkpoints" / _FINAL
+def _files(weights_path: Path) -> tuple[Path, ...]:
+    return weights_path.parent.parent / _CONFIG, weights_path
 
 
-def _interpret(folder: Path) -> Mapping[str | None, Content]:
-    path, weights_path = _files(folder)
+def _interpret(weights_path: Path) -> Mapping[str | None, Content]:
+    path, _ = _files(weights_path)
     document, config = _read(path)
     norms, threshold = config.dataset_average_activation_norm, config.jump_relu_threshold
     if norms is None or threshold is None:
