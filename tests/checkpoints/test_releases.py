@@ -21,7 +21,14 @@ from prolu_eval.runs import Run, RunConfig
 from prolu_eval.saes import Relu
 from tests.checkpoints.test_hub import COMMIT, into_cache
 from tests.helpers.cli import Ran, run
-from tests.helpers.foreign_files import kissane, matrices, qwen_scope, saelens, saelens_legacy
+from tests.helpers.foreign_files import (
+    circuit_tracer,
+    kissane,
+    matrices,
+    qwen_scope,
+    saelens,
+    saelens_legacy,
+)
 
 HOOK = "blocks.1.hook_resid_post"
 CENTRED = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
@@ -47,6 +54,13 @@ TABLE = {
     "tiny-qwen": release("Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_3", [
         {"id": f"layer{i}", "path": f"layer{i}.sae.pt"} for i in (0, 1)
     ], conversion_func="qwen_scope"),
+    "tiny-single": release(
+        "some/single", [{"id": "layer_0", "path": "layer_0.safetensors"}],
+        conversion_func="mwhanna_transcoder",
+    ),
+    "tiny-whole": release(
+        "some/whole", [{"id": "layer_0", "path": 0}], conversion_func="mntss_clt_layer_transcoder"
+    ),
     "tiny-kissane": release(
         "some/attn", [{"id": "z", "path": "gpt2_L1.pt"}], conversion_func="connor_rob_hook_z"
     ),
@@ -83,7 +97,8 @@ def home(
     for layer in (0, 1):
         qwen_scope(tmp_path / "qwen" / f"layer{layer}.sae.pt", matrices())
     kissane(tmp_path / "attn", "gpt2_L1", matrices())
-    for folder in ("res", "norm", "scale", "attn"):
+    circuit_tracer(tmp_path / "single", 0, matrices())
+    for folder in ("res", "norm", "scale", "attn", "single"):
         into_cache(home, f"some/{folder}", tmp_path / folder, COMMIT, "main")
     into_cache(home, TABLE["tiny-qwen"]["repo_id"], tmp_path / "qwen", COMMIT, "main")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
@@ -132,6 +147,19 @@ def test_files_of_a_repository_are_named_one_by_one(home: Path) -> None:
     assert len({run.results for run in runs}) == 2
     (attention,) = found("saelens:tiny-kissane/z")
     assert attention.format == "kissane"
+
+
+def test_a_transcoder_keeps_the_hook_points_and_the_model_of_its_set(home: Path) -> None:
+    (transcoder,) = found("saelens:tiny-single/layer_0")
+    assert (transcoder.name, transcoder.d_out) == ("tiny-single/layer_0", 6)
+    assert transcoder.model == "Qwen/Qwen3-4B"
+    hooks = (transcoder.hook, transcoder.hook_out)
+    assert hooks == ("blocks.0.mlp.hook_in", "blocks.0.hook_mlp_out")
+
+
+def test_one_layer_of_a_cross_layer_transcoder_is_nothing(home: Path) -> None:
+    with pytest.raises(CheckpointError, match="name all of it, as hub:some/whole"):
+        discover("saelens:tiny-whole/layer_0")
 
 
 def test_normalisation_and_factor_of_the_table_are_used(home: Path) -> None:
@@ -248,7 +276,7 @@ def test_list(table: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert [sae["name"] for sae in ran.json()["saes"]][:2] == [
         "saelens:tiny-kissane/z", "saelens:tiny-norm/a",
     ]  # fmt: skip
-    assert len(ran.json()["saes"]) == 9
+    assert len(ran.json()["saes"]) == 11
     chosen = run(capfd, "list", "saelens", "--model", "TINY", "--variant", "qwen")
     assert [line.split()[0] for line in chosen.out.splitlines()] == [
         "name", "saelens:tiny-qwen/layer0", "saelens:tiny-qwen/layer1",
