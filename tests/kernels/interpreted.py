@@ -12,7 +12,7 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.lm import LanguageModel
-from prolu_eval.saes import VARIANTS, Relu, SparseAutoencoder
+from prolu_eval.saes import VARIANTS, Relu, SparseAutoencoder, TopK
 from prolu_eval.tokens import TokenRows
 from tests.helpers.random_saes import D_IN, OPTIONS, random_sae
 
@@ -117,6 +117,8 @@ def test_autoencodings(
     sae = random_sae(
         variant, options, 3, normalisation="layer_norm" if len(lengths) > 1 else "none"
     )
+    if capacity and sae.thresholding() is None and not isinstance(sae, TopK):
+        pytest.skip("its codes are taken as dense, never by slots")
     got = measured(sae, given(lengths), capacity=capacity)
     eager(monkeypatch)
     expected = measured(sae, given(lengths))
@@ -137,6 +139,27 @@ def test_no_code_active_and_all_of_many(
     eager(monkeypatch)
     assert_same(got, measured(sae, given([4, 3])))
     assert got[1][0].sum() == (0 if bias < 0 else 7 * 77)
+
+
+@pytest.mark.parametrize(("variant", "options"), [("relu", {}), ("topk", {"k": 3})])
+@pytest.mark.parametrize("capacity", [None, 0])
+def test_transcoders(
+    monkeypatch: pytest.MonkeyPatch, variant: str, options: dict[str, Any], capacity: int | None
+) -> None:
+    cls, d_out = VARIANTS[variant], D_IN + 3
+    sae = cls(
+        D_IN, 16, cls.Options.model_validate(options), d_out=d_out, skip=True,
+        apply_b_dec_to_input=False, normalisation="layer_norm",
+    ).requires_grad_(False)  # fmt: skip
+    for parameter in sae.parameters():
+        parameter.data = random(*parameter.shape) / 10
+    activations = given([10, 0, 21])._replace(y=random(31, d_out))
+    got = measured(sae, activations, capacity=capacity)
+    eager(monkeypatch)
+    expected = measured(sae, activations)
+    assert expected[0].shape == (31, d_out)
+    assert expected[1][0].sum() > 0, "codes are active"
+    assert_same(got, expected)
 
 
 @pytest.mark.parametrize(
