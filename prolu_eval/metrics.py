@@ -199,6 +199,34 @@ _TRUTH = [
     ),
 ]  # fmt: skip
 
+GEOMETRY = [
+    Metric(
+        "decoder_cosine", "overlap of decoder rows", "", "min",
+        "mean absolute cosine of every two decoder rows (of more than 1,024: of as many at random "
+        "with all others); over L0 it is least where L0 suits the data (arXiv 2508.16560)",
+    ),
+    Metric(
+        "decoder_cosine_nearest", "nearest decoder row", "", "min",
+        "mean over features of the largest absolute cosine of their decoder row with another one, "
+        "over the same rows",
+    ),
+    Metric(
+        "effective_rank", "effective rank", "dimensions", "none",
+        "exponential of the entropy of the normalised singular values of the decoder's rows, at "
+        "unit norm",
+    ),
+    Metric(
+        "encoder_alignment", "alignment of encoder and decoder", "", "none",
+        "mean over features of the cosine of their encoder column and decoder row",
+    ),
+    Metric(
+        "nth_projection", "n-th decoder projection", "", "min",
+        "mean over activations of the n-th largest absolute projection of x - b_dec on decoder "
+        "rows of unit norm, n being half of them, over its norm; on up to 256 activations "
+        "(s_n^dec of arXiv 2508.16560)",
+    ),
+]  # fmt: skip
+
 _ALL = [
     _mean("l0", "l0", "L0", "features", "min", "number of a_i != 0 per token"),
     _mean(
@@ -305,6 +333,7 @@ _ALL = [
         "fraction of active features with a negative bias whose response to growing multiples of v "
         "is not off up to a threshold and on from there; activations as for additivity",
     ),
+    *GEOMETRY,
     *_TRUTH,
     Metric(
         "bias_negative_fraction", "negative encoder biases", "fraction", "none",

@@ -11,7 +11,7 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.cross_layer import per_layer
 from prolu_eval.evaluation.examples import in_context
-from prolu_eval.evaluation.features import weight_arrays, weight_scalars
+from prolu_eval.evaluation.features import projection_scalar, weight_arrays, weight_scalars
 from prolu_eval.evaluation.measuring import Measured
 from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.reference import reference
@@ -87,7 +87,9 @@ class Assembly:
         """Every metric of a run that was measured on the rows."""
         violations, _ = self._consistency(run, sae)
         found = self._found(sae, measurement)
-        return self._estimates(sae, measurement, self._sums(measurement, violations, found), found)
+        return self._estimates(
+            run, sae, measurement, self._sums(measurement, violations, found), found
+        )
 
     def _found(self, sae: SparseAutoencoder, measurement: Measurement) -> Found:
         """What is known of a benchmark's features; nothing of a language model's."""
@@ -98,20 +100,26 @@ class Assembly:
     def _consistency(
         self, run: Run, sae: SparseAutoencoder
     ) -> tuple[dict[str, Array], dict[str, Array]]:
+        pairs = self._sampled(run)
+        return scale_consistency.sums_and_curves(sae, pairs, self._setting.n_sequences)
+
+    def _sampled(self, run: Run) -> scale_consistency.Sample:
         read = str(run.hook)
         if hooks_in(read) is not None:
             return {}, {}
         if read not in self._pairs:
             self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)
-        return scale_consistency.sums_and_curves(sae, self._pairs[read], self._setting.n_sequences)
+        return self._pairs[read]
 
     def _sums(self, measurement: Measurement, violations: Sums, found: Found) -> dict[str, Array]:
         return {**self._reference, **measurement.by_row, **violations, **found.by_row}
 
     def _estimates(
-        self, sae: SparseAutoencoder, measurement: Measurement, sums: Sums, found: Found
+        self, run: Run, sae: SparseAutoencoder, measurement: Measurement, sums: Sums, found: Found
     ) -> dict[str, Estimate]:
         scalars = measurement.features.scalars() | weight_scalars(sae) | found.scalars
+        pairs = self._sampled(run)
+        scalars["nth_projection"] = projection_scalar(sae, pairs.first, pairs.second)
         return {
             key: scalars[key] if key in scalars else estimate(metric, sums)
             for key, metric in METRICS.items()
@@ -134,7 +142,7 @@ class Assembly:
             checkpoint=record.checkpoint,
             run=summary_of(run, run.hook_out and self._engine.model.usual_name(run.hook_out)),
             setting=self._setting,
-            metrics=self._estimates(sae, measurement, sums, found),
+            metrics=self._estimates(run, sae, measurement, sums, found),
             environment=environment(),
             arrays={PER_SEQUENCE + name: values for name, values in sums.items()}
             | {PER_FEATURE + name: values for name, values in arrays.items()}

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prolu_eval.dictionaries.geometry import effective_rank, nth_projection, overlap
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import with_interval
 from prolu_eval.saes import SparseAutoencoder
@@ -128,8 +129,38 @@ def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
 
 
 def weight_scalars(sae: SparseAutoencoder) -> dict[str, Estimate]:
-    """The fraction of negative encoder biases: known exactly, no sampling error."""
-    bias = sae.encoder_bias()
-    if bias is None:
-        return {"bias_negative_fraction": Estimate(value=None)}
-    return {"bias_negative_fraction": exact(float((bias < 0).double().mean()))}
+    """What weights alone tell, without sampling error: the signs of biases, the rows' geometry."""
+    bias, decoder = sae.encoder_bias(), sae.W_dec.detach()
+    lie, alignment = overlap(decoder), weight_arrays(sae).get("alignment")
+    known = {
+        "bias_negative_fraction": np.nan if bias is None else float((bias < 0).double().mean()),
+        "decoder_cosine": lie.mean,
+        "decoder_cosine_nearest": lie.nearest,
+        "effective_rank": effective_rank(decoder),
+        "encoder_alignment": np.nan if alignment is None else float(_mean(alignment)),
+    }
+    return {key: exact(value) for key, value in known.items()}
+
+
+def projection_scalar(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> Estimate:
+    """The n-th decoder projection of pairs of activations [n, d_in], a pair of each sequence.
+
+    Undefined of a transcoder, whose decoder writes where it does not read.
+    """
+    if sae.transcodes or not len(first):
+        return Estimate(value=None)
+    rows = sae.W_dec.detach().to(first.device)
+    centred = (sae.normalise(x).z - sae.b_dec for x in (first, second))
+    values = torch.stack([nth_projection(rows, x) for x in centred]).double().mean(0)
+    known = values[values.isfinite()].cpu().numpy()
+    if not len(known):
+        return Estimate(value=None)
+    n = len(known)
+    spread = known.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    return with_interval(float(known.mean()), float(spread), n - 1)
+
+
+def _mean(values: NDArray[np.float32]) -> float:
+    """The mean of what is no NaN; NaN if nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan

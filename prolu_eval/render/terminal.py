@@ -1,6 +1,7 @@
 """Answers and comparisons for the terminal: sentences, and rows in columns."""
 
 from prolu_eval.analysis import Answer, Frontier
+from prolu_eval.analysis.overlap import l0_diagnostic
 from prolu_eval.comparison.rows import WEAK, Comparison
 from prolu_eval.estimates import number
 from prolu_eval.plain_text import aligned
@@ -40,6 +41,8 @@ def frontier_text(answer: Answer) -> str:
         parts.append(plain(savings))
     if len(found.keys) == 2:
         parts.append(plot(group, found))
+    if "l0" in found.keys and (told := l0_diagnostic(group)):
+        parts.append("\n".join(told))
     for title, part in answer.splits.items():
         parts += [f"{title}: {part.sentence}", plain(variant_table(part.details))]
     return "\n\n".join(parts)

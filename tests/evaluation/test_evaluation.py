@@ -17,7 +17,7 @@ from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
 from prolu_eval.evaluation.autoencoding import Sizes
 from prolu_eval.evaluation.scale_consistency import draw_pairs
 from prolu_eval.lm import LanguageModel
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import GEOMETRY, METRICS
 from prolu_eval.results import Result, load_results, read_result
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import Prolu, Relu, SparseAutoencoder
@@ -83,8 +83,10 @@ def test_agrees_with_the_plain_reference(
     expected = reference.evaluate(folder, 1, run, rows.ids.numpy(), rows.counted.numpy(), pairs)
     elsewhere = {key for key, metric in METRICS.items() if metric.needs_truth}
     elsewhere |= {"skip_explained_variance"}  # of transcoders
-    assert expected.keys() == METRICS.keys() - elsewhere == result.metrics.keys()
-    measured = {key: scalar.value for key, scalar in result.metrics.items()}
+    geometry = {metric.key for metric in GEOMETRY}  # by hand in tests/dictionaries
+    elsewhere |= geometry
+    assert expected.keys() == METRICS.keys() - elsewhere == result.metrics.keys() - geometry
+    measured = {key: result.metrics[key].value for key in expected}
     assert measured == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert 1 < expected["l0"] < 0.5 * 4 * x.shape[1], "the example must be sparse, and not dead"
 
