@@ -101,12 +101,15 @@ class Assembly:
         self, run: Run, sae: SparseAutoencoder
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         pairs = self._sampled(run)
+        if pairs is None:
+            return {}, {}
         return scale_consistency.sums_and_curves(sae, pairs, self._setting.n_sequences)
 
-    def _sampled(self, run: Run) -> scale_consistency.Sample:
+    def _sampled(self, run: Run) -> scale_consistency.Sample | None:
+        """Pairs of activations that a run reads; None if it reads several sites at once."""
         read = str(run.hook)
         if hooks_in(read) is not None:
-            return {}, {}
+            return None
         if read not in self._pairs:
             self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)
         return self._pairs[read]
@@ -118,8 +121,8 @@ class Assembly:
         self, run: Run, sae: SparseAutoencoder, measurement: Measurement, sums: Sums, found: Found
     ) -> dict[str, Estimate]:
         scalars = measurement.features.scalars() | weight_scalars(sae) | found.scalars
-        pairs = self._sampled(run)
-        scalars["nth_projection"] = projection_scalar(sae, pairs.first, pairs.second)
+        if (pairs := self._sampled(run)) is not None:
+            scalars["nth_projection"] = projection_scalar(sae, pairs.first, pairs.second)
         return {
             key: scalars[key] if key in scalars else estimate(metric, sums)
             for key, metric in METRICS.items()

@@ -130,10 +130,18 @@ def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
 
 def weight_scalars(sae: SparseAutoencoder) -> dict[str, Estimate]:
     """What weights alone tell, without sampling error: the signs of biases, the rows' geometry."""
-    bias, decoder = sae.encoder_bias(), sae.W_dec.detach()
+    bias = sae.encoder_bias()
+    share = np.nan if bias is None else float((bias < 0).double().mean())
+    return {"bias_negative_fraction": exact(share), **_geometry(sae)}
+
+
+def _geometry(sae: SparseAutoencoder) -> dict[str, Estimate]:
+    """How decoder rows lie; nothing of what has a decoder for each of several layers."""
+    decoder = dict(sae.named_parameters()).get("W_dec")
+    if decoder is None:
+        return {}
     lie, alignment = overlap(decoder), weight_arrays(sae).get("alignment")
     known = {
-        "bias_negative_fraction": np.nan if bias is None else float((bias < 0).double().mean()),
         "decoder_cosine": lie.mean,
         "decoder_cosine_nearest": lie.nearest,
         "effective_rank": effective_rank(decoder),

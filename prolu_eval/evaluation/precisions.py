@@ -31,6 +31,7 @@ from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import Parts
 from prolu_eval.evaluation.preparation import Precision, Preparation, Prepared
 from prolu_eval.evaluation.sums import Measurement
+from prolu_eval.metrics import GEOMETRY
 from prolu_eval.precision import faster_than_float32, matrix_products
 from prolu_eval.progress import Progress
 from prolu_eval.results import file_digests, write_json
@@ -212,7 +213,12 @@ def _share(prepared: Prepared) -> float:
 def _effects(
     found: Mapping[str, Estimate] | None, exact: Mapping[str, Estimate], share: float
 ) -> Effects:
-    """How far metrics are from the exact ones, in standard errors of the whole evaluation."""
+    """How far metrics are from the exact ones, in standard errors of the whole evaluation.
+
+    The geometry of decoder rows is left out: it is of the weights, and has no such error.
+    """
+    geometry = {metric.key for metric in GEOMETRY}
+    exact = {key: scalar for key, scalar in exact.items() if key not in geometry}
     if found is None:
         return dict.fromkeys(exact, inf)
     return {key: _effect(found[key], scalar, sqrt(share)) for key, scalar in exact.items()}
