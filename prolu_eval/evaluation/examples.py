@@ -42,13 +42,23 @@ class StrongestExamples:
         self.value = torch.full((d_sae, n), -torch.inf, device=device)
         self.place = torch.full((d_sae, n), -1, dtype=torch.int64, device=device)
         self._least = self.value[:, -1].contiguous()
+        self._seen = 0
 
     def add(self, feature: Tensor, value: Tensor, token: Tensor, places: Tensor) -> None:
         """Take in active codes: feature, value and token, in the order of these. [n_active] each
 
         ``places`` [n_tokens] are those of the tokens, in order and after all earlier ones.
         """
-        value = value.float()
+        value, start = value.float(), 0
+        while start < len(feature):
+            # What comes first is looked at in portions that grow, so that few codes of the next are
+            # among the strongest so far and have to be sorted.
+            size = max(self._seen, 2 * self.value.numel())
+            portion = slice(start, start + size)
+            self._add_portion(feature[portion], value[portion], token[portion], places)
+            self._seen, start = self._seen + size, start + size
+
+    def _add_portion(self, feature: Tensor, value: Tensor, token: Tensor, places: Tensor) -> None:
         stronger = _true(value > self._least.index_select(0, feature))
         kept = (part.index_select(0, stronger) for part in (feature, value, token))
         feature, value, token = kept
