@@ -463,13 +463,18 @@ def test_links_to_sections_are_permanent(page: Any, page_path: Path) -> None:
     )
 
 
-def test_it_prints_with_every_figure(page: Any) -> None:
+def test_it_prints_with_every_figure_within_the_paper(page: Any) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    shown = "[...document.querySelectorAll('.plot')].filter(p => p.offsetParent !== null)"
+    page.wait_for_function(f"{shown}.every(p => p.querySelector('.main-svg'))")
     page.wait_for_function(
-        "[...document.querySelectorAll('.plot')].every(p => p.querySelector('.main-svg'))"
+        f"{shown}.every(p => p.querySelector('.main-svg').getBoundingClientRect().width <= 690)"
     )
     page.emulate_media(media="print")
     assert not page.locator(".bar").is_visible()
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.className") == ""
 
 
 def test_the_first_screen_answers(browser: Any, page_path: Path) -> None:

@@ -90,7 +90,20 @@ const Report = (() => {
 
   const drawAll = () => Promise.all([...stale].map(draw));
   scheme.addEventListener("change", () => redraw());
-  window.addEventListener("beforeprint", drawAll);
+
+  // On paper, figures are as wide as the paper is (by the style of `printing`).
+  function forPaper(on) {
+    document.documentElement.classList.toggle("printing", on);
+    for (const id of builders.keys()) {
+      const element = document.getElementById(id);
+      if (element.offsetParent === null) continue;
+      if (stale.has(id)) draw(id);
+      const { clientWidth: width, clientHeight: height } = element;
+      Plotly.relayout(element, on ? { width, height } : { width: null, height: null, autosize: true });
+    }
+  }
+  window.addEventListener("beforeprint", () => forPaper(true));
+  window.addEventListener("afterprint", () => forPaper(false));
 
   function save(name, type, content) {
     const link = document.createElement("a");
