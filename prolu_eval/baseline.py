@@ -1,10 +1,10 @@
 """A baseline: results kept for comparison, small and readable enough to review in a diff.
 
 Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, and what it
-was measured on; ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs: for
-each setting `rows/ID` [n_rows, n_sequences], in which columns that runs share (such as the clean
-cross-entropy) stand once, and for each run `run/NAME` [n_columns], which of its setting's rows its
-columns are. In memory a baseline is a list of results.
+was measured on and with; ``NAME.safetensors`` holds the per-sequence sums that paired comparison
+needs: for each setting `rows/ID` [n_rows, n_sequences], in which columns that runs share (such as
+the clean cross-entropy) stand once, and for each run `run/NAME` [n_columns], which of its setting's
+rows its columns are. In memory a baseline is a list of results.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from prolu_eval import __version__
 from prolu_eval.errors import BaselineError, UsageError
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import value_and_influence
-from prolu_eval.json_text import JsonTextError, line_of, loads
+from prolu_eval.json_text import JsonTextError, canonical, line_of, loads
 from prolu_eval.metrics import METRIC_VERSION, METRICS
 from prolu_eval.results import (
     PER_SEQUENCE,
@@ -36,7 +36,7 @@ from prolu_eval.results import (
 )
 
 SCHEMA_VERSION = 3
-# 3: the options of a run's variant (2026-11)
+# 3: the options of a run's variant, and what runs were measured with (2026-11)
 # 2: sums that runs share are kept once (2026-11)
 # 1: first version, with a tensor NAME [n_columns, n_sequences] for each run (2026-11)
 
@@ -52,6 +52,7 @@ class _Strict(BaseModel):
 class _Entry(_Strict):
     fingerprint: str
     setting: str
+    environment: str | None = None
     run: dict[str, Any]
     metrics: dict[str, Estimate]
 
@@ -67,6 +68,7 @@ class _Document(_Strict):
     written_by: str
     sums: _Sums
     settings: dict[str, Setting]
+    environments: dict[str, dict[str, Any]] = Field(default_factory=dict)
     runs: dict[str, _Entry] = Field(min_length=1)
 
 
@@ -96,6 +98,7 @@ def save_baseline(results: Iterable[Result], path: str | Path) -> None:
         "written_by": f"prolu-eval {__version__}",
         "sums": sums,
         "settings": {_setting_id(r.setting): r.setting.model_dump() for r in ordered},
+        "environments": {_environment_id(r): r.environment for r in ordered},
         "runs": {r.run.name: _entry(r) for r in ordered},
     }
     write_atomically(path.with_suffix(".safetensors"), content)
@@ -135,10 +138,15 @@ def _setting_id(setting: Setting) -> str:
     return hashlib.sha256(setting.model_dump_json().encode()).hexdigest()[:8]
 
 
+def _environment_id(result: Result) -> str:
+    return hashlib.sha256(canonical(result.environment).encode()).hexdigest()[:8]
+
+
 def _entry(result: Result) -> dict[str, Any]:
     return {
         "fingerprint": result.fingerprint,
         "setting": _setting_id(result.setting),
+        "environment": _environment_id(result),
         "run": result.run.model_dump(exclude={"name", "path", "provenance"}, exclude_none=True),
         "metrics": {
             key: {
@@ -242,6 +250,7 @@ def _result(path: Path, text: str, name: str, document: _Document, sums: dict[st
         run=run,
         setting=setting,
         metrics=entry.metrics,
+        environment=document.environments.get(entry.environment or "", {}),
         arrays={PER_SEQUENCE + column: row for column, row in rows if not np.isnan(row).all()},
     )
 

@@ -60,8 +60,7 @@ class Collected:
         replicates = resample(group, KEYS)
         if replicates is None:
             raise SystemExit(f"{name}: holds no per-sequence sums")
-        named = {r.run.name: h for r, h in zip(results, histories, strict=True)}
-        return cls(name, group, replicates, named)
+        return cls(name, group, replicates, histories)
 
     def part(self, labels: Sequence[str]) -> tuple[Group, Replicates]:
         """Some of the variants."""

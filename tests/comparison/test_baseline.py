@@ -10,6 +10,7 @@ from prolu_eval.baseline import SCHEMA_VERSION, load_baseline, save_baseline, up
 from prolu_eval.comparison import compare_results
 from prolu_eval.errors import BaselineError
 from prolu_eval.estimates import Estimate
+from prolu_eval.evaluation.assembly import environment
 from prolu_eval.results import Result
 from tests.helpers.synthetic import Sae, result, sweep
 
@@ -24,12 +25,27 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
+def test_it_says_what_each_run_was_measured_with(tmp_path: Path) -> None:
+    """All that an evaluation records, once for all runs that share it."""
+    here, elsewhere = environment(), environment() | {"gpu": "another"}
+    made = [result(Sae(threshold=t), np.arange(32)) for t in (0.1, 0.2, 0.5)]
+    measured = [r.model_copy(update={"environment": e})
+                for r, e in zip(made, (here, here, elsewhere), strict=True)]  # fmt: skip
+    save_baseline(measured, tmp_path / "b.json")
+    loaded = {r.run.name: r.environment for r in load_baseline(tmp_path / "b.json")}
+    assert loaded == {r.run.name: r.environment for r in measured}
+    assert (tmp_path / "b.json").read_text().count('"transformers"') == 2
+    told = compare_results(measured, load_baseline(tmp_path / "b.json")).provenance
+    assert told["baseline, measured with"] == told["current, measured with"] != "unknown"
+
+
 def test_everything_that_comparison_needs_comes_back(saved: Path) -> None:
     kept = {r.run.name: r for r in load_baseline(saved)}
     for original in sweep(np.arange(32)):
         loaded = kept.pop(original.run.name)
         assert loaded.setting == original.setting
         assert loaded.fingerprint == original.fingerprint
+        assert loaded.environment == original.environment
         assert loaded.run.model_copy(update={"path": original.run.path}) == original.run
         for column, sums in original.per_sequence().items():
             np.testing.assert_array_equal(loaded.per_sequence()[column], sums)
