@@ -1,12 +1,11 @@
 """A benchmark as files: its description, its dictionary, and samples for other tools."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
-from prolu_eval.results import write_atomically
+from prolu_eval.results import write_atomically, write_json
 from prolu_eval.synthetic.benchmark import BENCHMARK_FILE, Benchmark
 from prolu_eval.synthetic.samples import SyntheticActivations
 
@@ -49,6 +48,5 @@ def write_benchmark(folder: Path, benchmark: Benchmark, n_samples: int) -> Path:
             "magnitude": drawn.magnitudes.numpy()[sample, feature],
         }
         write_atomically(folder / SAMPLES_FILE, save(content))
-    document = json.dumps(benchmark.model_dump(), indent=1)
-    write_atomically(folder / BENCHMARK_FILE, (document + "\n").encode())
+    write_json(folder / BENCHMARK_FILE, benchmark.model_dump())
     return folder
