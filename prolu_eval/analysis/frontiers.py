@@ -1,7 +1,7 @@
 """The frontier of a group of runs: who is on it, what it covers, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from prolu_eval.analysis.bootstrap import (
 )
 from prolu_eval.analysis.dominations import Domination, dominations
 from prolu_eval.analysis.epsilon import Epsilon, epsilons
-from prolu_eval.analysis.groups import Group, stretched
+from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import (
     beyond_worst,
     costs,
@@ -32,6 +32,9 @@ from prolu_eval.errors import UsageError
 
 Array = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
+
+# How many times its bias an interval of a maximum is widened by.
+_BIASES = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ class Frontier:
         epsilons: of ordered pairs of variants.
         surfaces: by variant with several seeds, its best, median and worst attainment surface over
             seeds; empty for three metrics.
-        stretches: the frontiers of parts of the group, by what they hold.
         n_replicates: resampled sets of sequences that intervals rest on; 0 without any.
         seeds_resampled: whether they also rest on several seeds.
     """
@@ -96,7 +98,6 @@ class Frontier:
     ranking: list[Place] = field(default_factory=list)
     vague: list[str] = field(default_factory=list)
     surfaces: dict[str, dict[str, Surface]] = field(default_factory=dict)
-    stretches: dict[str, "Frontier"] = field(default_factory=dict)
     n_replicates: int = 0
     seeds_resampled: bool = False
 
@@ -116,7 +117,6 @@ def frontier(
     *keys: str,
     replicates: Replicates | None = None,
     reference: Mapping[str, float] | None = None,
-    splits: Mapping[str, Sequence[float]] | None = None,
 ) -> Frontier:
     """Compute the frontier of a group.
 
@@ -126,8 +126,6 @@ def frontier(
         replicates: the group's metrics over resampled sequences, for intervals.
         reference: the reference point by metric; a tenth of the range
             beyond the worst run where it names none.
-        splits: by metric, the values that part the group into stretches, each of which gets a
-            frontier of its own.
 
     Raises:
         UsageError: if there are not two or three metrics, or one is unknown, named twice or without
@@ -135,23 +133,27 @@ def frontier(
     """
     if not 2 <= len(set(keys)) == len(keys) <= 3:
         raise UsageError(", ".join(keys), "are not two or three metrics", "name as many, once each")
-    found = Computation(group, keys, replicates, reference or {}).frontier()
-    stretches = {
-        title: frontier(
-            group.subset(rows),
-            *keys,
-            replicates=replicates and replicates.subset(rows),
-            reference=reference,
-        )
-        for title, rows in stretched(group, splits or {}).items()
-    }
-    return replace(found, stretches=stretches)
+    return Computation(group, keys, replicates, reference or {}).frontier()
 
 
-def _within(ends: Interval, most: float = np.inf) -> Interval:
-    """An interval cut to what its value can be: from zero up."""
-    low, high = (end if end is None else float(np.clip(end, 0, most)) for end in ends)
-    return low, high
+def _around(
+    value: float, replicates: Array | None, freedom: int, most: float = np.inf
+) -> tuple[float | None, Interval]:
+    """A value that rests on the best of several points, with its interval from zero to the most.
+
+    The best of points that are about as good is measured as better than it is, and its replicates
+    are so by as much again: their mean's distance from the value is that bias (Efron and
+    Tibshirani, An introduction to the bootstrap, 1993, chapter 10). It is near it where points are
+    equal, and too large where they are not quite, so that it widens the interval on its side, twice
+    over, rather than moves it.
+    """
+    found = interval(value, replicates, freedom)
+    low, high = found.ci95
+    if low is None or high is None or replicates is None:
+        return found.value, (low, high)
+    bias = float(replicates.mean()) - value
+    low, high = low - _BIASES * max(0.0, bias), high + _BIASES * max(0.0, -bias)
+    return found.value, (float(np.clip(low, 0, most)), float(np.clip(high, 0, most)))
 
 
 class Computation:
@@ -217,7 +219,7 @@ class Computation:
             keys=self.keys,
             reference=tuple(float(v) for v in self.reference * self.signs),
             hypervolume=total,
-            hypervolume_ci95=_within(interval(total, total_replicated, self.freedom).ci95),
+            hypervolume_ci95=_around(total, total_replicated, self.freedom)[1],
             frontier=[str(names[i]) for i in order if on[i]],
             variants=variants,
             membership=self._membership(),
@@ -287,8 +289,9 @@ class Computation:
         if replicates is not None and without_replicates is not None and totals is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
                 shares, exclusives = replicates / totals, 1 - without_replicates / totals
-        share = interval(value / total if total > 0 else np.nan, shares, self.freedom)
-        exclusive = interval(1 - without / total if total > 0 else np.nan, exclusives, self.freedom)
+        parts = (value / total, 1 - without / total) if total > 0 else (np.nan, np.nan)
+        share, share_ci95 = _around(parts[0], shares, self.freedom, 1.0)
+        exclusive, exclusive_ci95 = _around(parts[1], exclusives, self.freedom, 1.0)
         rows = np.flatnonzero(self.group.table["label"] == label)
         names = self.group.table["name"].to_numpy()
         front = rows[nondominated(self.runs[rows])]
@@ -298,12 +301,12 @@ class Computation:
             runs=len(rows),
             frontier=[str(names[i]) for i in front],
             hypervolume=value,
-            hypervolume_share=share.value,
+            hypervolume_share=share,
             on_frontier=int(on[rows].sum()),
-            exclusive_share=exclusive.value,
-            hypervolume_ci95=_within(interval(value, replicates, self.freedom).ci95),
-            hypervolume_share_ci95=_within(share.ci95, 1),
-            exclusive_share_ci95=_within(exclusive.ci95, 1),
+            exclusive_share=exclusive,
+            hypervolume_ci95=_around(value, replicates, self.freedom)[1],
+            hypervolume_share_ci95=share_ci95,
+            exclusive_share_ci95=exclusive_ci95,
         )
 
     def _membership(self) -> dict[str, float]:

@@ -31,6 +31,10 @@ _ALPHA = 1 - CONFIDENCE
 _CROSSING = 0.2
 # An interval of a ratio whose ends differ by more than this factor says too little to be given.
 _WIDEST = 10.0
+# A configuration stays that another of its variant beats by less than this on one of the axes, in
+# units of their range: without those that training put a little behind, the rest would look better,
+# and closer to one another, than they are.
+_KEPT = 0.05
 # A place whose standard error is more than this, in logarithms, has no normal error.
 _VAGUE = 0.4
 
@@ -131,6 +135,7 @@ class Curves:
         self._runs, self._known = runs, known
         self.vague: list[int] = []
         self.labels = sorted(set(runs.labels.tolist()))
+        self._span = self._range()
         sites = {label: site for label in self.labels if (site := self._site(label)) is not None}
         marks = [
             [float(scale.place(scale.cost(value)))] if (value := (at or {}).get(key)) else []
@@ -143,6 +148,14 @@ class Curves:
             Splines(sites, runs.freedom, marks[0]),
             Splines(turned, runs.freedom, marks[1]),
         )
+
+    def _range(self) -> Array:
+        """Of the places on variants' own frontiers. [2]"""
+        places = self._places
+        own = [np.flatnonzero(self._runs.labels == label) for label in self.labels]
+        on = np.concatenate([part[nondominated(places[part])] for part in own])
+        spans = np.ptp(places[on], axis=0) if len(on) else np.ones(2)
+        return np.where(spans > 0, spans, 1.0)
 
     def _site(self, label: str) -> Site | None:
         """A variant's configurations on its own frontier, in order of the first metric."""
@@ -163,9 +176,10 @@ class Curves:
             self.vague += [own[i] for i in np.flatnonzero(usable & ~clear)]
             usable &= clear
         chosen = np.flatnonzero(usable)
-        chosen = chosen[nondominated(places[chosen])]
-        chosen = chosen[np.lexsort(places[chosen].T[::-1])]
-        chosen = chosen[np.unique(places[chosen, 0], return_index=True)[1]]
+        chosen = chosen[_behind(places[chosen] / self._span) < _KEPT]
+        for axis in (1, 0):  # in order of the first metric in the end
+            chosen = chosen[np.lexsort((places[chosen, 1 - axis], places[chosen, axis]))]
+            chosen = chosen[np.unique(places[chosen, axis], return_index=True)[1]]
         if not len(chosen):
             return None
         rows = [configurations[i] for i in chosen]
@@ -348,14 +362,19 @@ class Curves:
         )
 
 
+def _behind(points: Array) -> Array:
+    """How far each point lies behind the one that dominates it most, on both axes at least. [n]"""
+    return np.asarray((points[:, None] - points).min(-1).max(1))
+
+
 def _turned(site: Site) -> Site:
     """The same runs as the first metric over the second, in order of the latter."""
-    back = slice(None, None, -1)
+    back, order = slice(None, None, -1), np.argsort(site.points[:, 1])
     return Site(
-        site.points[back, back],
-        site.deviations[:, back, back],
-        site.seeds[back],
+        site.points[order, back],
+        site.deviations[:, order, back],
+        site.seeds[order],
         site.residuals[:, back],
-        len(site.points) - 1 - site.of,
-        site.rows[back],
+        np.argsort(order)[site.of],
+        site.rows[order],
     )

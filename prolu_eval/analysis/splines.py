@@ -8,7 +8,9 @@ Society B 40, 1978, and 45, 1983; intervals of this kind cover on average over a
 Journal of the American Statistical Association 83, 1988). How rough curves are and how much
 trainings scatter is told by the runs of all variants together, by restricted likelihood: how far
 runs lie from what the others say of their place. Seeds add what they tell of trainings. Both are
-averaged over what the runs leave open, rather than set to their likeliest value.
+averaged over what the runs leave open, rather than set to their likeliest value. Trainings are
+taken to vary alike in both directions, in units of the ranges, so that where a curve is steep runs
+scatter more about it.
 
 Sampling error comes from the replicates of :mod:`prolu_eval.analysis.bootstrap`: its covariance
 over all runs, whose error in ``x`` counts through the curve's slope. Coordinates are places of
@@ -16,7 +18,7 @@ over all runs, whose error in ``x`` counts through the curve's slope. Coordinate
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +34,18 @@ _LEVELS = 49
 # slope is about 1, and of trainings in units of the range of y.
 _CURVATURES = np.concatenate([[1e-3], np.geomspace(0.02, 8, 14)])
 _SCATTERS = np.concatenate([[1e-5], np.geomspace(0.002, 0.4, 12)])
-# Half-normal and half-Cauchy scales of what is known of the two before any run was seen: a slope
-# hardly changes by more than three times its mean (Gelman, Bayesian Analysis 1, 2006).
-_CURVATURE_SCALE, _SCATTER_SCALE = 1.5, 0.03
+# What is known of the two before any run was seen: a slope hardly changes by more than three times
+# its mean (half-normal), and trainings vary (log-normal), so that runs on a smooth curve, which may
+# be so by chance, do not show that they do not: a prior that avoids the border (Chung et al.,
+# Psychometrika 78, 2013). Its median and the deviation of its logarithm are those at which simulated
+# intervals of sweeps with one seed hold the truth (docs/statistics.md); trainings of
+# reports/results vary 0.007 to 0.016.
+_CURVATURE_SCALE = 1.5
+_SCATTER, _SCATTER_SPREAD = 0.04, 0.7
 # Below this, rounding: no run is placed more exactly, in units of the range.
 _EXACT = 1e-4
+# Steps of bisection, to a billionth of where it starts.
+_HALVINGS = 30
 # Pairs of the two that are less likely than this are left out.
 _NEGLIGIBLE = 3e-3
 
@@ -66,12 +75,23 @@ class Site:
 class Reading:
     """A linear functional of curves: its value and where its uncertainty comes from.
 
-    ``variances`` are of interpolation, training and sampling. [3]
+    What it is, is a mixture over what the runs leave open of curvature and scatter: of t
+    distributions, of which each setting has one.
+
+    Attributes:
+        value: the mean.
+        variances: of interpolation, training and sampling. [3]
+        freedom: degrees of freedom of each setting's distribution.
+        chances, means, errors: of settings, how likely each is, and its mean and standard error.
+            [n_settings]
     """
 
     value: float
     variances: Array
     freedom: float
+    chances: Array
+    means: Array
+    errors: Array
 
     @property
     def error(self) -> float:
@@ -79,16 +99,31 @@ class Reading:
         return float(np.sqrt(self.variances.sum()))
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """The t interval."""
-        half = self.error * float(stdtrit(self.freedom, (1 + confidence) / 2))
-        return self.value - half, self.value + half
+        """Between the mixture's quantiles."""
+        tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+        reach = self.errors * float(stdtrit(self.freedom, tails[1]))
+        low = np.full(2, (self.means - reach).min())
+        high = np.full(2, (self.means + reach).max())
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            above = self._below(middle) > tails
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        return float(high[0]), float(high[1])
+
+    def _below(self, places: Array) -> Array:
+        """The mixture's chance of less than each of some places. [n]"""
+        gaps = places[:, None] - self.means
+        safe = np.where(self.errors > 0, self.errors, 1.0)
+        chances = stdtr(self.freedom, gaps / safe)
+        return np.asarray(np.where(self.errors > 0, chances, gaps > 0) @ self.chances)
 
     @property
     def p_value(self) -> float:
         """Two-sided, of being zero."""
         if not self.error:
             return 0.0 if self.value else 1.0
-        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
+        below = float(self._below(np.zeros(1))[0])
+        return 2 * min(below, 1 - below)
 
     def estimate(self) -> Estimate:
         """With its standard error and 95 % interval."""
@@ -105,6 +140,8 @@ class Band:
         error: its standard error at each level. [n]
         length: of the path that the standardised error takes over the levels.
         freedom: degrees of freedom.
+        chances, spreads: of settings of curvature and scatter, how likely each is, and its standard
+            error as a multiple of ``error``. [n_settings]
     """
 
     levels: Array
@@ -112,19 +149,23 @@ class Band:
     error: Array
     length: float
     freedom: float
+    chances: Array
+    spreads: Array
 
     def factor(self, alpha: float) -> float:
         """Standard errors to the band's edge, beyond which it goes anywhere in ``alpha`` of cases.
 
         The tube formula: the chance that the largest of ``|t|`` over the levels exceeds c is
         ``length / pi (1 + c^2 / freedom)^(-freedom / 2) + P(|t| > c)`` (Sun and Loader, Annals of
-        Statistics 22, 1994).
+        Statistics 22, 1994), here its mean over settings.
         """
+        safe = np.maximum(self.spreads, 1e-9)
         low, high = 0.0, 1e6
         for _ in range(80):
             middle = (low + high) / 2
-            tail = np.exp(-self.freedom / 2 * np.log1p(middle**2 / self.freedom))
-            chance = self.length / np.pi * tail + 2 * stdtr(self.freedom, -middle)
+            reached = middle / safe
+            tail = np.exp(-self.freedom / 2 * np.log1p(reached**2 / self.freedom))
+            chance = self.chances @ (self.length / np.pi * tail + 2 * stdtr(self.freedom, -reached))
             low, high = (middle, high) if chance > alpha else (low, middle)
         return high
 
@@ -158,7 +199,9 @@ class Splines:
         slopes = _slopes(u, v)
         du, dv = np.moveaxis(site.deviations / self._unit, -1, 0)
         ru, rv = (site.residuals / self._unit).reshape(-1, 2).T
-        return _Fit(u, v, dv - slopes * du, site.seeds, rv - slopes[site.of] * ru)
+        shape = (1 + slopes**2) / 2
+        residuals = (rv - slopes[site.of] * ru) / np.sqrt(shape[site.of])
+        return _Fit(u, v, dv - slopes * du, site.seeds, shape, residuals)
 
     def _likelihoods(self) -> None:
         """How likely each curvature and scatter is."""
@@ -168,7 +211,7 @@ class Splines:
         free = sum(max(0, len(fit.u) - 2) for fit in fits)
         self._sampling = exact / free if free else 0.0
         logs = -0.5 * (curvature / _CURVATURE_SCALE) ** 2
-        logs = logs - np.log1p((scatter / _SCATTER_SCALE) ** 2)
+        logs = logs - 0.5 * (np.log(scatter / _SCATTER) / _SCATTER_SPREAD) ** 2 - np.log(scatter)
         logs = logs + np.log(np.gradient(_CURVATURES))[:, None]
         logs = logs + np.log(np.gradient(_SCATTERS))
         for fit in fits:
@@ -206,7 +249,7 @@ class Splines:
         functional[at] = 1.0
         reading = self._functional({label: functional})
         offset = float(self._low[1])
-        return Reading(reading.value + offset, reading.variances, reading.freedom)
+        return replace(reading, value=reading.value + offset, means=reading.means + offset)
 
     def gap_at(self, first: str, second: str, place: float) -> Reading:
         """The first curve less the second at one place, which must be one of ``at``."""
@@ -253,23 +296,27 @@ class Splines:
     def _functional(self, weights: Mapping[str, Array]) -> Reading:
         """A sum over curves of weighted levels."""
         values = np.zeros(len(self._chance))
-        own = np.zeros(2)
+        own = np.zeros((len(self._chance), 2))
         pulls, deviations = [], []
         for label, functional in weights.items():
             fit = self._fits[label]
             values = values + functional @ fit.means
             pull = np.einsum("l,hln->hn", functional, fit.weights)
             curved = np.einsum("hlk,l,k->h", fit.errors, functional, functional, optimize=True)
-            own += self._chance @ np.stack([curved, (pull**2) @ (1 / fit.seeds) * fit.scatter2], 1)
+            own += np.stack([curved, (pull**2) @ (fit.shape / fit.seeds) * fit.scatter2], 1)
             pulls.append(pull)
             deviations.append(fit.deviations)
         value = float(self._chance @ values)
-        own[0] += self._chance @ (values - value) ** 2
-        sampled = np.concatenate(deviations, 1) @ np.concatenate(pulls, 1).T
-        sampling = float(self._chance @ _variance(sampled)) if len(sampled) > 1 else 0.0
+        drawn = np.concatenate(deviations, 1) @ np.concatenate(pulls, 1).T
+        sampled = _variance(drawn) if len(drawn) > 1 else np.zeros(len(values))
         unit = float(self._unit[1])
-        variances = np.array([*own, sampling]) * unit**2
-        return Reading(value * unit, variances, self._freedoms(variances[2], variances.sum()))
+        errors = np.sqrt(own.sum(1) + sampled) * unit
+        variances = self._chance @ np.concatenate([own, sampled[:, None]], 1)
+        variances[0] += self._chance @ (values - value) ** 2
+        freedom = self._freedoms(variances[2], variances.sum())
+        return Reading(
+            value * unit, variances * unit**2, freedom, self._chance, values * unit, errors
+        )
 
     def _freedoms(self, sampling: float, total: float) -> float:
         """Satterthwaite's degrees of freedom, where sampling alone is estimated from few."""
@@ -284,17 +331,21 @@ class Splines:
         gaps = one.means[chosen] - two.means[chosen]
         gap = gaps @ self._chance
         apart = gaps - gap[:, None]
-        covariance = (apart * self._chance) @ apart.T
-        sampled = np.zeros_like(covariance)
+        covariance, sampled = np.zeros((2, len(gap), len(gap)))
+        spreads = np.empty(len(self._chance))
         both = np.concatenate([one.deviations, two.deviations], 1)
         among = np.cov(both.T) if len(both) > 1 else np.zeros((both.shape[1],) * 2)
         for i, chance in enumerate(self._chance):
+            own = np.outer(apart[:, i], apart[:, i])
             for fit in (one, two):
                 pull = fit.weights[i][chosen]
-                covariance += chance * fit.errors[i][np.ix_(chosen, chosen)]
-                covariance += chance * fit.scatter2[i] * (pull / fit.seeds) @ pull.T
+                own += fit.errors[i][np.ix_(chosen, chosen)]
+                own += fit.scatter2[i] * (pull * fit.shape / fit.seeds) @ pull.T
             pulls = np.concatenate([one.weights[i][chosen], -two.weights[i][chosen]], 1)
-            sampled += chance * pulls @ among @ pulls.T
+            drawn = pulls @ among @ pulls.T
+            covariance += chance * own
+            sampled += chance * drawn
+            spreads[i] = np.trace(own + drawn)
         total = covariance + sampled
         error = np.sqrt(np.maximum(np.diag(total), 0))
         safe = np.where(error > 0, error, 1)
@@ -302,8 +353,15 @@ class Splines:
         length = float(np.arccos(np.clip(steps, -1, 1)).sum())
         share = float(np.diag(sampled).sum() / max(np.diag(total).sum(), 1e-300))
         unit = float(self._unit[1])
+        mean = float(self._chance @ spreads)
         return Band(
-            self.levels[chosen], gap * unit, error * unit, length, self._freedoms(share, 1.0)
+            self.levels[chosen],
+            gap * unit,
+            error * unit,
+            length,
+            self._freedoms(share, 1.0),
+            self._chance,
+            np.sqrt(spreads / mean) if mean > 0 else np.ones(len(spreads)),
         )
 
 
@@ -314,6 +372,7 @@ class _Fit:
         u, v: places. [n]
         deviations: of replicates, across the curve. [n_replicates, n]
         seeds: [n]
+        shape: how trainings' variance differs from run to run. [n]
         weights: of runs in the curve at levels. [n_settings, n_levels, n]
         means: the curve. [n_levels, n_settings]
         errors: covariance of what interpolation gets wrong. [n_settings, n_levels, n_levels]
@@ -321,10 +380,16 @@ class _Fit:
     """
 
     def __init__(
-        self, u: Array, v: Array, deviations: Array, seeds: NDArray[np.int64], residuals: Array
+        self,
+        u: Array,
+        v: Array,
+        deviations: Array,
+        seeds: NDArray[np.int64],
+        shape: Array,
+        residuals: Array,
     ) -> None:
         self.u, self.v, self.deviations, self.seeds = u, v, deviations, seeds.astype(float)
-        self._residuals = residuals
+        self.shape, self._residuals = shape, residuals
         self._repeats = int((seeds - 1).sum())
         self._start = u[0]
         self._kernel = _kernel(u - u[0], u - u[0])
@@ -341,7 +406,7 @@ class _Fit:
 
     def _noise(self, scatter: Array, sampling: float) -> Array:
         """Variances of runs about the curve. [n_scatters, n]"""
-        return np.asarray(scatter[:, None] ** 2 / self.seeds + sampling + _EXACT**2)
+        return np.asarray(scatter[:, None] ** 2 * self.shape / self.seeds + sampling + _EXACT**2)
 
     def log_likelihoods(self, curvatures: Array, scatters: Array, sampling: float) -> Array:
         """Restricted log likelihoods, and what repeated trainings add. [n_curvatures, n_scatters]

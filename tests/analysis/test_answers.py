@@ -58,6 +58,21 @@ def test_sentence_ranking_and_savings_say_the_same() -> None:
     assert "1 seed" in found.notes
 
 
+def test_parts_of_the_runs_are_answered_apart() -> None:
+    made = [*runs("a", (10, 4), (30, 1)), *runs("b", (20, 3), (40, 2))]
+    parts = only(made, splits={"l0": [25]}).splits
+    below, above = parts["l0 < 25"].details, parts["l0 >= 25"].details
+    assert (below.frontier, above.frontier) == (["a0", "b0"], ["a1"])
+    assert below.reference == pytest.approx((21, 4.1))
+    assert above.reference == pytest.approx((41, 2.1))
+    with pytest.raises(UsageError, match="not measured"):
+        only(made, splits={"scale_consistency_additivity_x": [1]})
+    three = only(made, splits={"l0": [25, 15]}).splits
+    assert {title: part.details.frontier for title, part in three.items()} == {
+        "l0 < 15": ["a0"], "l0 >= 15 and l0 < 25": ["b0"], "l0 >= 25": ["a1"],
+    }  # fmt: skip
+
+
 def test_signs_follow_directions() -> None:
     made = []
     for label, gain in (("a", 0.1), ("b", 0.0)):

@@ -198,21 +198,6 @@ def test_what_varies_in_no_replicate_has_no_spread() -> None:
     assert epsilons(points, 9)[0].additive.value is None
 
 
-def test_stretches_are_analysed_apart() -> None:
-    group = group_of(runs("a", (10, 4), (30, 1)), runs("b", (20, 3), (40, 2)))
-    found = frontier(group, *KEYS, splits={"l0": [25]})
-    below, above = found.stretches["l0 < 25"], found.stretches["l0 >= 25"]
-    assert (below.frontier, above.frontier) == (["a0", "b0"], ["a1"])
-    assert below.reference == pytest.approx((21, 4.1))
-    assert above.reference == pytest.approx((41, 2.1))
-    with pytest.raises(UsageError, match="not measured"):
-        frontier(group, *KEYS, splits={"scale_consistency_additivity_x": [1]})
-    three = frontier(group, *KEYS, splits={"l0": [25, 15]}).stretches
-    assert {title: part.frontier for title, part in three.items()} == {
-        "l0 < 15": ["a0"], "l0 >= 15 and l0 < 25": ["b0"], "l0 >= 25": ["a1"],
-    }  # fmt: skip
-
-
 def test_a_reference_of_ones_own() -> None:
     group = group_of(runs("a", (10, 4), (30, 1)))
     found = frontier(group, *KEYS, reference={"l0": 40, "ce_degradation": 4})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from prolu_eval.analysis.splines import _EXACT, _Fit, _kernel
+from prolu_eval.analysis.splines import _EXACT, Reading, _Fit, _kernel
 
 
 @pytest.mark.parametrize("seeds", [[1, 1, 1, 1, 1, 1], [4, 4, 4, 4, 4, 4], [1, 3, 1, 2, 2, 3]])
@@ -13,14 +13,15 @@ def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
     rng = np.random.default_rng(0)
     u = np.sort(rng.random(6))
     v = 1 - u + 0.1 * rng.standard_normal(6)
-    fit = _Fit(u, v, np.zeros((0, 6)), np.array(seeds), np.zeros(0))
+    shape = rng.uniform(0.6, 3, 6)
+    fit = _Fit(u, v, np.zeros((0, 6)), np.array(seeds), shape, np.zeros(0))
     curvatures, scatters, sampling = np.array([0.01, 0.5, 3.0]), np.array([1e-3, 0.02, 0.3]), 1e-4
     trend = np.stack([np.ones(6), u], 1)
     contrasts = np.linalg.svd(trend)[0][:, 2:]
     expected = np.empty((3, 3))
     for i, curvature in enumerate(curvatures):
         for j, scatter in enumerate(scatters):
-            noise = np.diag(scatter**2 / np.array(seeds) + sampling + _EXACT**2)
+            noise = np.diag(scatter**2 * shape / np.array(seeds) + sampling + _EXACT**2)
             covariance = curvature**2 * _kernel(u - u[0], u - u[0]) + noise
             spread = contrasts.T @ covariance @ contrasts
             expected[i, j] = multivariate_normal(np.zeros(4), spread).logpdf(contrasts.T @ v)
@@ -29,3 +30,14 @@ def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
             expected[i, j] -= 0.5 * repeats * np.log(scatter**2 + sampling + _EXACT**2)
     found = fit.log_likelihoods(curvatures, scatters, sampling)
     assert found - found[0, 0] == pytest.approx(expected - expected[0, 0], abs=1e-7)
+
+
+def test_a_reading_has_the_quantiles_of_its_mixture() -> None:
+    """Of two settings that are equally likely, against draws of them."""
+    chances, means, errors = np.array([0.5, 0.5]), np.array([0.0, 0.4]), np.array([1.0, 3.0])
+    reading = Reading(0.2, np.array([5.04, 0, 0]), 7.0, chances, means, errors)
+    rng = np.random.default_rng(0)
+    which = rng.integers(2, size=400_000)
+    drawn = means[which] + errors[which] * rng.standard_t(7, len(which))
+    assert reading.interval() == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), rel=0.02)
+    assert reading.p_value == pytest.approx(2 * (drawn < 0).mean(), abs=0.01)
