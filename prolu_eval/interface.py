@@ -17,9 +17,18 @@ from prolu_eval.comparison import (
     compare_results,
     parse_tolerances,
 )
+from prolu_eval.comparison.matching import is_selected
 from prolu_eval.comparison.obtain import obtain_results
 from prolu_eval.errors import ProluEvalError, UsageError
-from prolu_eval.results import Result, read_result, result_files, select
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import (
+    Result,
+    folder_titles,
+    named_in_folder,
+    read_result,
+    result_files,
+    select,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,7 +192,8 @@ def compare(
         warn: is passed a sentence for each result that is left out.
 
     Returns:
-        The comparison: ``verdict`` (pass, regression or incomparable), ``rows``, ``exit_code``.
+        The comparison: ``verdict`` (pass, regression or incomparable), ``rows``, ``exit_code``;
+        against a folder also ``folders``, the answer which of the two is better.
 
     Raises:
         BaselineError: if the baseline cannot be read.
@@ -202,7 +212,28 @@ def compare(
     kept = _baseline(baseline, warn)
     settings = {result.setting for result in kept}
     current = obtain_results(_folders(runs), settings=settings, warn=warn)
-    return compare_results(current, kept, options)
+    found = compare_results(current, kept, options)
+    sides = [*_folders(baseline), *_folders(runs)]
+    if len(sides) != 2 or not sides[0].is_dir() or not found.axes:
+        return found
+    beside = dict(zip(sides, (kept, current), strict=True))
+    return replace(found, folders=_folder_answers(beside, found.axes, only))
+
+
+def _folder_answers(
+    beside: Mapping[Path, Sequence[Result]], axes: tuple[str, str], only: str | Sequence[str]
+) -> tuple[Answer, ...]:
+    """What folders save against each other; nothing for an axis without a better direction."""
+    if any(METRICS[key].direction == "none" for key in axes):
+        return ()
+    results = [
+        named_in_folder(result, title)
+        for folder, title in folder_titles(list(beside)).items()
+        for result in beside[folder]
+        if is_selected(result.run.name, only)
+    ]
+    answers = answer(results, Question.asked(*axes, grouping="folder"))
+    return tuple(found for found in answers if len(found.group.folders) > 1)
 
 
 def _baseline(baseline: Paths, warn: Warn) -> list[Result]:

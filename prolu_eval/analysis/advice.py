@@ -11,7 +11,7 @@ from prolu_eval.metrics import METRICS
 
 # The share of a likely saving's variance that must come from interpolation for it to be worth
 # training for.
-_WORTH = 0.25
+_WORTH = 0.15
 _MOST_RUNS = 3
 
 

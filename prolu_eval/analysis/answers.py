@@ -1,8 +1,9 @@
 """The whole answer to a question about results, which sentence, tables and figures show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,11 @@ from prolu_eval.analysis.groups import Group, comparable, stretched
 from prolu_eval.analysis.questions import Question
 from prolu_eval.analysis.savings import Curves, Range, Saving, Status
 from prolu_eval.analysis.splines import Reading
-from prolu_eval.analysis.statement import amount, at_budgets, statement
+from prolu_eval.analysis.statement import amount, at_budgets, statement, tied
 from prolu_eval.estimates import CONFIDENCE, Estimate
 from prolu_eval.intervals import holm
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
-
-# What parts a folder's title from a variant's label, where several folders were read.
-_FOLDER = ": "
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,15 @@ class FolderSaving:
     n_variants: int
     saving: Saving
 
+    def to_json(self) -> dict[str, Any]:
+        """The saving as JSON documents have it."""
+        saving = self.saving
+        return {
+            "first": self.first, "second": self.second, "variant": self.variant,
+            "n_variants": self.n_variants, "metric": saving.metric, "at_equal": saving.at_equal,
+            "amount": saving.amount.to_json(), "status": saving.status,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -242,7 +249,9 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
         },
         sentence=" ".join(
             [
-                _folder_sentence(folders, found) if folders else statement(found),
+                _folder_sentence(folders, group, found)
+                if question.grouping == "folder"
+                else statement(found),
                 *at_budgets(question.keys, at),
             ]
         ),
@@ -385,72 +394,127 @@ def _value(run: RunPlace, axis: int) -> float:
 
 
 def _folders(curves: Curves | None, group: Group) -> tuple[FolderSaving, ...]:
-    """Folders against each other: of each variant that both hold, and in all."""
+    """Folders against each other: in all, and of each variant that both hold.
+
+    One of two is better as one of two variants is: where both savings exclude zero with the same
+    sign, of the variants of a pair of folders together (Holm).
+    """
     if curves is None:
         return ()
-    by_folder: dict[str, dict[str, str]] = {}
-    for label in group.labels:
-        folder, _, own = label.rpartition(_FOLDER)
-        by_folder.setdefault(folder, {})[own] = label
+    by_folder = _by_folder(group)
     found = []
     for first, second in combinations(by_folder, 2):
         one, two = by_folder[first], by_folder[second]
-        pairs = {v: (one[v], two[v]) for v in one if v in two}
+        readings: list[tuple[int, str | None, int, Reading]] = []  # over, variant, of how many, gap
         for over in (1, 0):
-            shared = {v: p for v, p in pairs.items() if curves.over[over].shared(*p)}
-            if not shared:
-                continue
-            readings = {v: curves.over[over].mean_gap(*p) for v, p in shared.items()}
-            p_values = [r.p_value if curves.has_intervals else 1.0 for r in readings.values()]
-            known = dict(zip(shared, holm(p_values) <= 1 - CONFIDENCE, strict=True))
-            overall = curves.over[over].mean_of_gaps(list(shared.values()))
-            sure = curves.has_intervals and overall.p_value <= 1 - CONFIDENCE
-            parts: list[tuple[str | None, Reading, bool]] = [(None, overall, sure)]
-            parts += [(v, reading, known[v]) for v, reading in readings.items()]
-            for variant, gap, told in parts:
-                n = len(shared) if variant is None else 1
-                for names, sign in (((first, second), 1), ((second, first), -1)):
-                    estimate = curves.amount(gap, over, sign)
-                    status: Status = "likely" if told else "tied"
-                    if estimate.value is None:
-                        status = "undetermined"
-                    metrics = curves.keys[1 - over], curves.keys[over]
-                    saving = Saving(*names, *metrics, estimate, None, status)
-                    found.append(FolderSaving(*names, variant, n, saving))
+            splines = curves.over[over]
+            pairs = {v: (one[v], two[v]) for v in one
+                     if v in two and splines.shared(one[v], two[v])}  # fmt: skip
+            if pairs:
+                overall = splines.mean_of_gaps(list(pairs.values()))
+                readings.append((over, None, len(pairs), overall))
+                readings += [(over, v, 1, splines.mean_gap(*pair)) for v, pair in pairs.items()]
+        told = _told(readings) if curves.has_intervals else set()
+        for over, variant, n, gap in readings:
+            for names, sign in (((first, second), 1), ((second, first), -1)):
+                estimate = curves.amount(gap, over, sign)
+                status: Status = "likely" if variant in told else "tied"
+                if estimate.value is None:
+                    status = "undetermined"
+                metrics = curves.keys[1 - over], curves.keys[over]
+                saving = Saving(*names, *metrics, estimate, None, status)
+                found.append(FolderSaving(*names, variant, n, saving))
     return tuple(found)
 
 
-def _folder_sentence(folders: Sequence[FolderSaving], found: Frontier) -> str:
+def _by_folder(group: Group) -> dict[str, dict[str, str]]:
+    """By folder, in the order given, the labels in the group of its variants by their own names."""
+    by_folder: dict[str, dict[str, str]] = {folder: {} for folder in group.folders}
+    for result in group.results:
+        label = result.run.label
+        by_folder[result.folder][label.removeprefix(f"{result.folder}: ")] = label
+    return by_folder
+
+
+def _told(readings: Sequence[tuple[int, str | None, int, Reading]]) -> set[str | None]:
+    """For which variants, or None for all of them, one of two folders is better."""
+    by_variant: dict[str | None, list[Reading]] = {}
+    for _, variant, _, gap in readings:
+        by_variant.setdefault(variant, []).append(gap)
+    p_values = {
+        variant: max(gap.p_value for gap in gaps)
+        if len({np.sign(gap.value) for gap in gaps}) == 1
+        else 1.0
+        for variant, gaps in by_variant.items()
+    }
+    variants = [variant for variant in p_values if variant is not None]
+    adjusted = holm([p_values[variant] for variant in variants])
+    sure = dict(zip(variants, adjusted.tolist(), strict=True)) | {None: p_values.get(None, 1.0)}
+    return {variant for variant, p in sure.items() if p <= 1 - CONFIDENCE}
+
+
+def _folder_sentence(folders: Sequence[FolderSaving], group: Group, found: Frontier) -> str:
     """Which folder is better, in all and for which variants."""
-    of_x = [part for part in folders if part.saving.metric == found.x]
-    told = [part for part in of_x if part.saving.status == "likely" and _gains(part)]
-    equal = f"at equal {METRICS[found.y].title}"
+    by_folder = _by_folder(group)
     sentences = []
-    for part in of_x:
-        if part.variant is not None or (part.second, part.first) in {
-            (p.first, p.second) for p in of_x[: of_x.index(part)]
-        }:
-            continue
-        pair = {part.first, part.second}
-        parts = [p for p in told if {p.first, p.second} == pair]
-        over = f"over {part.n_variants} variant{'s' if part.n_variants > 1 else ''}"
-        overall = next((p for p in parts if p.variant is None), None)
-        sentences.append(
-            f"{overall.first} is better than {overall.second}: {amount(overall.saving)} {equal}, "
-            f"{over}."
-            if overall
-            else f"{part.first} and {part.second} are tied within what these runs can tell, {over}."
-        )
-        sentences += [
-            f"{p.first} is better for {p.variant}: {amount(p.saving)}."
-            for p in parts
-            if p.variant is not None
+    for first, second in combinations(by_folder, 2):
+        common = [v for v in by_folder[first] if v in by_folder[second]]
+        own = [p for p in folders if (p.first, p.second) == (first, second)]
+        shown: dict[str | None, list[FolderSaving]] = {}
+        for part in own:
+            shown.setdefault(part.variant, []).append(part)
+        if not common:
+            sentences.append(f"{first} and {second} hold no variant in common.")
+        elif not shown:
+            sentences.append(
+                f"{first} and {second} share no range of {METRICS[found.x].title} or "
+                f"{METRICS[found.y].title} in any variant."
+            )
+        else:
+            sentences.append(_folder_pair(first, second, folders, shown))
+        apart = [
+            f"{v} ({folder})"
+            for folder, other in ((first, second), (second, first))
+            for v in by_folder[folder]
+            if common and v not in by_folder[other]
         ]
-    return " ".join(sentences) or statement(found)
+        sentences += [f"In one of the two alone: {', '.join(apart)}."] if apart else []
+    if not folders:
+        sentences.append(statement(found))
+    return " ".join(sentences)
 
 
-def _gains(part: FolderSaving) -> bool:
-    return (part.saving.amount.value or 0) > 0
+def _folder_pair(
+    first: str,
+    second: str,
+    folders: Sequence[FolderSaving],
+    shown: Mapping[str | None, Sequence[FolderSaving]],
+) -> str:
+    """What is known of two folders, in a sentence for all variants and one for each.
+
+    Of the first metric at equal values of the second, if that is known.
+    """
+    sentences = []
+    for variant, parts in shown.items():
+        part = next((p for p in parts if p.saving.amount.value is not None), parts[0])
+        saving = part.saving
+        plural = "s" if part.n_variants > 1 else ""
+        over = f", over {part.n_variants} variant{plural}" if variant is None else ""
+        of = "" if variant is None else f" for {variant}"
+        if saving.status == "likely":
+            ahead = (saving.amount.value or 0) > 0
+            one, two = (first, second) if ahead else (second, first)
+            back = (one, variant, saving.metric)
+            better = next(p.saving for p in folders
+                          if (p.first, p.variant, p.saving.metric) == back
+                          and p.second == two)  # fmt: skip
+            equal = f" at equal {METRICS[saving.at_equal].title}"
+            sentences.append(f"{one} is better than {two}{of}: {amount(better)}{equal}{over}.")
+        else:
+            said = tied(first, [p.saving for p in parts], saving)
+            sentences.append(f"{f'For {variant}, ' if variant else ''}{first} and {second} "
+                             f"{said}{over}.")  # fmt: skip
+    return " ".join(sentences)
 
 
 def _notes(group: Group, found: Frontier) -> tuple[str, ...]:

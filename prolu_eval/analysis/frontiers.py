@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 
 # How many times its bias an interval of a maximum is widened by.
-_BIASES = 2.0
+_BIASES = 3.0
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _around(
     The best of points that are about as good is measured as better than it is, and its replicates
     are so by as much again: their mean's distance from the value is that bias (Efron and
     Tibshirani, An introduction to the bootstrap, 1993, chapter 10). It is near it where points are
-    equal, and too large where they are not quite, so that it widens the interval on its side, twice
-    over, rather than moves it.
+    equal, and too large where they are not quite, so that it widens the interval on its side, three
+    times over, rather than moves it.
     """
     found = interval(value, replicates, freedom)
     low, high = found.ci95

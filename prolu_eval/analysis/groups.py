@@ -18,12 +18,14 @@ from prolu_eval.results import Result, frame, titles
 class Group:
     """Comparable results, in order of label, coefficient and name, and the table of them.
 
-    ``title`` names the hook point, the model, and what else tells the group from others beside it.
+    ``title`` names the hook point, the model, and what else tells the group from others beside it;
+    ``folders`` are those that results belong to, in the order given.
     """
 
     results: tuple[Result, ...]
     table: pd.DataFrame
     title: str
+    folders: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -56,7 +58,7 @@ class Group:
     def subset(self, rows: NDArray[np.int64]) -> "Group":
         """Some of the group's results, in the order given."""
         table = self.table.iloc[rows].reset_index(drop=True)
-        return Group(tuple(self.results[i] for i in rows), table, self.title)
+        return Group(tuple(self.results[i] for i in rows), table, self.title, self.folders)
 
 
 def comparable(results: Sequence[Result]) -> list[Group]:
@@ -75,6 +77,7 @@ def comparable(results: Sequence[Result]) -> list[Group]:
             tuple(results[i] for i in rows["position"]),
             rows.drop(columns="position").reset_index(drop=True),
             title,
+            tuple(dict.fromkeys(results[i].folder for i in sorted(rows["position"]))),
         )
         for rows, title in zip(
             parts, _titles([results[rows["position"].iloc[0]] for rows in parts]), strict=True

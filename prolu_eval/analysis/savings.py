@@ -364,7 +364,7 @@ class Curves:
 
 def _behind(points: Array) -> Array:
     """How far each point lies behind the one that dominates it most, on both axes at least. [n]"""
-    return np.asarray((points[:, None] - points).min(-1).max(1))
+    return np.asarray((points[:, None] - points).min(-1).max(1, initial=0.0))
 
 
 def _turned(site: Site) -> Site:

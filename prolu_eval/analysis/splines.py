@@ -37,8 +37,8 @@ _SCATTERS = np.concatenate([[1e-5], np.geomspace(0.002, 0.4, 12)])
 # What is known of the two before any run was seen: a slope hardly changes by more than three times
 # its mean (half-normal), and trainings vary (log-normal), so that runs on a smooth curve, which may
 # be so by chance, do not show that they do not: a prior that avoids the border (Chung et al.,
-# Psychometrika 78, 2013). Its median and the deviation of its logarithm are those at which simulated
-# intervals of sweeps with one seed hold the truth (docs/statistics.md); trainings of
+# Psychometrika 78, 2013). Its median and the deviation of its logarithm are those at which
+# simulated intervals of sweeps with one seed hold the truth (docs/statistics.md); trainings of
 # reports/results vary 0.007 to 0.016.
 _CURVATURE_SCALE = 1.5
 _SCATTER, _SCATTER_SPREAD = 0.04, 0.7

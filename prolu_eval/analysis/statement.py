@@ -70,8 +70,27 @@ def against(answer: Frontier, one: str, other: str) -> str:
             if spans
         ]
         return f"{one} and {other} are tied on average; {', '.join(parts)}."
-    said = "" if shown.amount.value is None else f": {one} has {amount(shown)}{_equal(shown)}"
-    return f"{one} and {other} are tied within what these runs can tell{said}."
+    return f"{one} and {other} {tied(one, list(saved.values()), shown)}."
+
+
+def tied(one: str, saved: Sequence[Saving], shown: Saving) -> str:
+    """What there is to say of two that are tied, of whom ``one`` has ``shown`` of all savings.
+
+    An interval of it that excludes zero is explained: that alone makes no lead.
+    """
+    if shown.amount.value is None:
+        return "are tied within what these runs can tell"
+    text = f"are tied within what these runs can tell: {one} has {amount(shown)}{_equal(shown)}"
+    if not shown.amount.excludes_zero:
+        return text
+    known = [s for s in saved if s is not shown and s.amount.value is not None]
+    for other in known:
+        equal = f"at equal {_title(other.at_equal)}"
+        if not other.amount.excludes_zero:
+            return f"{text}, but {equal} they are not told apart: {amount(other)}"
+        if _is_better(other) != _is_better(shown):
+            return f"{text}, but {equal} {amount(other)}"
+    return f"{text}, which is not certain once all comparisons are counted"
 
 
 def _incomparable(answer: Frontier, one: str, other: str) -> str:

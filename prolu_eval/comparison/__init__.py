@@ -98,6 +98,7 @@ def compare_results(
         matched_by=options.match,
         method=_method(len(judged), pairs, options),
         points=points_to_draw(pairs, matched.new, axes) if axes else (),
+        axes=(axes[0].key, axes[1].key) if axes else None,
         provenance={**_provenance("baseline", baseline), **_provenance("current", current)},
     )
 

@@ -4,10 +4,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import ceil, inf
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prolu_eval.errors import CHECK_FAILED, DONE
 from prolu_eval.estimates import Estimate, number
+
+if TYPE_CHECKING:
+    from prolu_eval.analysis import Answer
 
 Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
@@ -111,7 +114,8 @@ class Comparison:
     """Everything a comparison found.
 
     ``frontiers`` are the rows about frontiers as wholes; ``provenance`` says in words on what and
-    with what both sides were measured.
+    with what both sides were measured; ``axes`` the frontier's metrics; ``folders`` answer which of
+    two folders is better, where the baseline is one, for each group of comparable runs.
     """
 
     runs: list[Row]
@@ -123,6 +127,8 @@ class Comparison:
     update: str | None = None
     points: "tuple[FrontierPoints, ...]" = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    axes: tuple[str, str] | None = None
+    folders: "tuple[Answer, ...]" = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -183,6 +189,14 @@ class Comparison:
             "matched_by": self.matched_by,
             "method": self.method,
             "update": self.update,
+            "folders": [
+                {
+                    "group": answer.title,
+                    "statement": answer.sentence,
+                    "savings": [part.to_json() for part in answer.folders],
+                }
+                for answer in self.folders
+            ],
         }
 
 

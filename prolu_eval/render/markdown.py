@@ -11,7 +11,7 @@ from prolu_eval.render.tables import (
     Table,
     budget_tables,
     cells,
-    folder_table,
+    folder_tables,
     remarks,
     run_table,
     saving_table,
@@ -45,7 +45,7 @@ def table(content: Table) -> list[str]:
 def frontier_markdown(answer: Answer) -> str:
     """A group's answer."""
     found = answer.details
-    asked = [*budget_tables(answer), *([folder_table(answer)] if answer.folders else [])]
+    asked = [*budget_tables(answer), *folder_tables(answer)]
     parts = [
         f"## {escape(answer.title)}",
         escape(answer.sentence),
@@ -56,7 +56,7 @@ def frontier_markdown(answer: Answer) -> str:
         escape(about_hypervolumes(found)),
     ]
     savings = saving_table(found)
-    if savings[1]:
+    if savings[1] and not answer.folders:
         parts.append("\n".join(table(savings)))
     for title, part in answer.splits.items():
         parts += [f"### {escape(title)}: {escape(part.sentence)}",
@@ -81,6 +81,10 @@ def comparison_markdown(comparison: Comparison) -> str:
     if comparison.new_runs:
         names = ", ".join(map(escape, comparison.new_runs[:_MOST_ROWS]))
         parts += [f"Not in the baseline: {names}", ""]
+    for answer in comparison.folders:
+        of = f" of {escape(answer.title)}" if len(comparison.folders) > 1 else ""
+        parts += [f"### Which folder is better{of}", "", escape(answer.sentence), ""]
+        parts += [line for part in folder_tables(answer) for line in [*table(part), ""]]
     if comparison.update:
         parts += ["To accept the changes:", "", _code(comparison.update), ""]
     parts += [escape(comparison.method), ""]

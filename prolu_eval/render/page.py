@@ -29,7 +29,7 @@ from prolu_eval.render.references import ReferencePoint, add_references
 from prolu_eval.render.tables import (
     Table,
     budget_tables,
-    folder_table,
+    folder_tables,
     saving_matrix,
     saving_table,
     variant_table,
@@ -178,8 +178,7 @@ def _asked(answer: Answer) -> list[tuple[str, Table]]:
     tables = [
         (f"Variants {table[0][1]}, with 95 % intervals", table) for table in budget_tables(answer)
     ]
-    if answer.folders:
-        tables.append(("Folders against each other, with 95 % intervals", folder_table(answer)))
+    tables += [(f"{table[0][0]}, with 95 % intervals", table) for table in folder_tables(answer)]
     return tables
 
 

@@ -1,7 +1,7 @@
 """What tables show, as text: a head and rows, for the terminal, Markdown and pages alike."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -63,8 +63,8 @@ def _with(value: float | None, interval: Interval) -> Estimate:
 
 
 def saving_table(answer: Frontier) -> Table:
-    """What the variant of each pair with the larger hypervolume saves, where that is defined."""
-    ranks = {variant.label: i for i, variant in enumerate(answer.variants)}
+    """What the variant of each pair that ranks first saves, where that is defined."""
+    ranks = {place.label: i for i, place in enumerate(answer.ranking)}
     head = ["variant", "against", "takes", "at equal", "over"]
     return head, [
         [s.first, s.second, amount(s), METRICS[s.at_equal].title,
@@ -96,24 +96,35 @@ def _budget_row(part: AtBudget, keys: Sequence[str]) -> list[str]:
             part.nearest.name, *values]  # fmt: skip
 
 
-def folder_table(answer: Answer) -> Table:
-    """What the first of two folders takes less or more than the second, by variant and in all."""
-    head = ["folder", "against", "variant", "takes", "at equal", "better"]
-    rows = []
-    seen: set[tuple[str, str]] = set()
-    for part in answer.folders:
-        seen |= {(part.first, part.second)} - {pair[::-1] for pair in seen}
-        if (part.first, part.second) not in seen:
-            continue
-        saving = part.saving
-        better = (
-            (part.first if (saving.amount.value or 0) > 0 else part.second)
-            if saving.status == "likely"
-            else saving.status
-        )
-        rows.append([part.first, part.second, part.variant or "all", amount(saving),
-                     METRICS[saving.at_equal].title, better])  # fmt: skip
-    return head, rows
+def folder_tables(answer: Answer) -> list[Table]:
+    """Of each two folders, what the first takes less than the second, in all and by variant."""
+    keys = answer.question.keys
+    found: list[Table] = []
+    given = answer.group.folders
+    for first, second in combinations(given, 2):
+        own = [p for p in answer.folders if (p.first, p.second) == (first, second)]
+        rows = []
+        for variant in dict.fromkeys(part.variant for part in own):
+            parts = {p.saving.metric: p.saving for p in own if p.variant == variant}
+            known = next(iter(parts.values()))
+            ahead = first if (known.amount.value or 0) > 0 else second
+            better = ahead if known.status == "likely" else known.status
+            amounts = [_less(parts[key]) if key in parts else "no shared range" for key in keys]
+            rows.append([variant or "all", *amounts, better])
+        if rows:
+            titles = [f"{_MORE[METRICS[key].direction]} {METRICS[key].title}" for key in keys]
+            found.append(([f"{first} against {second}", *titles, "better"], rows))
+    return found
+
+
+_MORE = {"min": "less", "max": "more", "none": ""}
+
+
+def _less(saving: Saving) -> str:
+    """A saving and its interval, negative where it is none: a fraction, or in its unit."""
+    if saving.amount.value is None:
+        return saving.status
+    return f"{saving.amount:%}" if METRICS[saving.metric].direction == "min" else f"{saving.amount}"
 
 
 HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 % interval",

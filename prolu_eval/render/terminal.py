@@ -10,7 +10,7 @@ from prolu_eval.render.tables import (
     Table,
     budget_tables,
     cells,
-    folder_table,
+    folder_tables,
     remarks,
     run_table,
     saving_table,
@@ -26,7 +26,7 @@ _MANY = 40
 def frontier_text(answer: Answer) -> str:
     """A group's answer."""
     group, found = answer.group, answer.details
-    asked = [*budget_tables(answer), *([folder_table(answer)] if answer.folders else [])]
+    asked = [*budget_tables(answer), *folder_tables(answer)]
     parts = [
         answer.title,
         answer.sentence,
@@ -37,7 +37,7 @@ def frontier_text(answer: Answer) -> str:
         about_hypervolumes(found),
     ]
     savings = saving_table(found)
-    if savings[1]:
+    if savings[1] and not answer.folders:
         parts.append(plain(savings))
     if len(found.keys) == 2:
         parts.append(plot(group, found))
@@ -82,6 +82,11 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     if comparison.new_runs:
         lines.append(f"not in the baseline: {', '.join(comparison.new_runs)}")
     lines += [comparison.method, *comparison.too_few_tokens, comparison.headline]
+    for answer in comparison.folders:
+        of = [f"{answer.title}:"] if len(comparison.folders) > 1 else []
+        lines += ["", *of, answer.sentence]
+        for part in folder_tables(answer):
+            lines += ["", *aligned([part[0], *part[1]])]
     if comparison.update:
         lines.append(f"To accept: {comparison.update}")
     return "\n".join(lines) + "\n"

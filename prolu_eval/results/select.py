@@ -175,7 +175,7 @@ def _found(
             if why := outdated(stored, file):
                 old[place] = f"{file}: {why}; evaluate it again, or delete the file."
                 continue
-            result = of_release(result, path) if joined else _titled(result, title)
+            result = of_release(result, path) if joined else named_in_folder(result, title)
             same = found[place].setdefault(result.comparison_key(), result)
             if _time(result) >= _time(same):
                 found[place][result.comparison_key()] = result
@@ -195,7 +195,8 @@ def folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
     return dict(zip(folders, names if distinct else map(str, folders), strict=True))
 
 
-def _titled(result: Result, title: str) -> Result:
+def named_in_folder(result: Result, title: str) -> Result:
+    """A result whose run and variant bear the name of a folder; as it is where that has none."""
     if not title:
         return result
     run = result.run

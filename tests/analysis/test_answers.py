@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from prolu_eval.analysis import Answer, Question, answer
-from prolu_eval.analysis.savings import _WIDEST
+from prolu_eval.analysis.savings import _WIDEST, Saving
+from prolu_eval.analysis.statement import tied
 from prolu_eval.errors import UsageError
-from prolu_eval.results import Result
-from tests.analysis.test_savings import runs, with_sequences
+from prolu_eval.estimates import Estimate
+from prolu_eval.plain_text import aligned
+from prolu_eval.render.tables import folder_tables
+from prolu_eval.results import Result, named_in_folder
+from tests.analysis.test_savings import KEYS, runs, with_sequences
 
 REPORTS = Path(__file__).parent.parent.parent / "reports"
 RELU, STE = "prolu/relu+l1", "prolu/ste+l1"
@@ -98,9 +102,9 @@ def test_runs_added_to_a_gap_keep_ranking_and_savings() -> None:
         before, after = (
             {v.label: (v.rank, v.tied_with) for v in found.variants} for found in (full, less)
         )
-        for one, (rank, tied) in before.items():
+        for one, (rank, ties) in before.items():
             for two, (other_rank, _) in before.items():
-                if one != two and two not in tied and two not in after[one][1]:
+                if one != two and two not in ties and two not in after[one][1]:
                     assert (rank < other_rank) == (after[one][0] < after[two][0])
         for other in (STE, "relu+l1", "relu+sqrt_l1"):
             known, wider = (found.saving(RELU, other, "l0").amount for found in (full, less))
@@ -188,16 +192,54 @@ def test_budgets() -> None:
     )
 
 
+def of_folder(folder: str, label: str, factor: float, seed: int) -> list[Result]:
+    return [named_in_folder(r, folder) for r in variant(label, factor, seed=seed)]
+
+
 def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
-    made = [*variant("A: x", 8), *variant("B: x", 10, seed=1),
-            *variant("A: y", 4, seed=2), *variant("B: y", 4, seed=3)]  # fmt: skip
+    """Folders stand in the order given, and a label may hold what parts it from its folder."""
+    parts_of = (("b", "x: y", 8), ("a", "x: y", 10), ("b", "z", 4), ("a", "z", 4), ("a", "w", 4))
+    made = [r for seed, part in enumerate(parts_of) for r in of_folder(*part, seed)]
     found = only(made, grouping="folder")
     parts = {(f.variant, f.first): f.saving for f in found.folders if f.saving.metric == "l0"}
-    assert parts["x", "A"].amount.value == pytest.approx(0.2, abs=0.01)
-    assert parts["y", "A"].status == "tied"
-    assert parts[None, "A"].amount.value == pytest.approx(1 - np.sqrt(0.8), abs=0.01)
-    assert found.sentence.startswith("A is better than B: 10.")
-    assert "over 2 variants. A is better for x: 2" in found.sentence
+    assert parts["x: y", "b"].amount.value == pytest.approx(0.2, abs=0.01)
+    assert parts["z", "b"].status == "tied"
+    assert parts[None, "b"].amount.value == pytest.approx(1 - np.sqrt(0.8), abs=0.01)
+    assert found.sentence.startswith("b is better than a: 10.")
+    assert "at equal CE degradation, over 2 variants. b is better than a for x: y: 2" in (
+        found.sentence
+    )
+    assert "For z, b and a are tied within what these runs can tell: b has " in found.sentence
+    assert found.sentence.endswith("In one of the two alone: w (a).")
+    ((head, rows),) = folder_tables(found)
+    assert head == ["b against a", "less L0", "less CE degradation", "better"]
+    assert [(row[0], row[-1]) for row in rows] == [("all", "b"), ("x: y", "b"), ("z", "tied")]
+    assert all(len(line) <= 80 for line in aligned([head, *rows]))
+
+
+def test_folders_without_a_variant_in_common_are_not_compared() -> None:
+    made = [*of_folder("b", "x", 8, 0), *of_folder("a", "y", 10, 1)]
+    found = only(made, grouping="folder")
+    assert found.folders == ()
+    assert found.sentence.startswith("b and a hold no variant in common. b: x is better than a: y ")
+
+
+def test_a_tie_whose_interval_excludes_zero_is_explained() -> None:
+    known = {
+        key: Saving("a", "b", *keys, Estimate(value=value, ci95=ends), (1.0, 2.0))
+        for key, keys, value, ends in (
+            ("x", KEYS, 0.1, (0.01, 0.19)),
+            ("unsure", KEYS[::-1], 0.05, (-0.05, 0.15)),
+            ("sure", KEYS[::-1], 0.05, (0.01, 0.09)),
+        )
+    }
+    shown = known["x"]
+    assert tied("a", [shown, known["unsure"]], shown).endswith(
+        "but at equal L0 they are not told apart: 5 % [-5, 15] less CE degradation"
+    )
+    assert tied("a", [shown, known["sure"]], shown).endswith(
+        "which is not certain once all comparisons are counted"
+    )
 
 
 def test_a_question_is_asked_again_by_its_arguments() -> None:
