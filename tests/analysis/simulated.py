@@ -43,6 +43,7 @@ class Sweep:
     factor: float = 1.0
     random: bool = False  # places drawn rather than in equal ratios
     ends: tuple[float, float] = (3.0, 100.0)
+    exact: bool = False  # L0 is set, as k sets it, so that neither trainings nor sequences vary it
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def drawn(cell: Cell, rng: np.random.Generator, replicates: int = 200) -> Curves
     places: list[np.ndarray] = []
     labels: list[str] = []
     of: list[np.ndarray] = []
+    exact: list[bool] = []
     for label, sweep in cell.sweeps.items():
         low, high = np.log(sweep.ends)
         inner = rng.uniform(low, high, sweep.runs - 2)
@@ -75,10 +77,14 @@ def drawn(cell: Cell, rng: np.random.Generator, replicates: int = 200) -> Curves
             of.append(np.arange(len(places), len(places) + sweep.seeds))
             labels.append(label)
             scatter = rng.lognormal(-(cell.noise**2) / 2, cell.noise, (sweep.seeds, 2))
+            if sweep.exact:
+                scatter[:, 0] = 1.0
             places += list(point * scatter)
+            exact += [sweep.exact] * sweep.seeds
     true = np.array(places)
     own = rng.gamma(20, 1 / 20, (2, n, len(true)))
-    l0 = length[:, None] * dense[:, None] * own[0] * true[:, 0]
+    varying = np.where(exact, 1.0, dense[:, None] * own[0])
+    l0 = length[:, None] * varying * true[:, 0]
     ce = length[:, None] * hard[:, None] * own[1] * true[:, 1]
     counts = np.vstack([np.ones(n), rng.multinomial(n - 1, np.full(n, 1 / n), replicates)])
     weights = counts / (counts @ length)[:, None]

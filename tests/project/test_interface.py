@@ -105,7 +105,7 @@ def test_two_folders_are_compared_without_a_baseline(runs: Path, tmp_path: Path)
     assert {(part.first, part.second) for part in answer.groups[0].folders} == {
         ("runs", "again"), ("again", "runs"),
     }  # fmt: skip
-    assert "again and runs are tied within what these runs can tell" in answer.sentence
+    assert "runs and again are tied within what these runs can tell" in answer.sentence
 
 
 def test_variants_are_compared_at_a_budget(runs: Path) -> None:
