@@ -32,8 +32,8 @@ class Gap:
     @property
     def advice(self) -> str:
         """What to train, in words."""
-        where = f"{METRICS[self.metric].title} {number(self.low, self.low / 2)} and " + number(
-            self.high, self.high / 2
+        where = f"{METRICS[self.metric].title} {number(self.low, abs(self.low) / 2)} and " + number(
+            self.high, abs(self.high) / 2
         )
         chosen = ", ".join(number(c, c / 2) for c in self.coefficients)
         plural = "s" if len(self.coefficients) > 1 else ""

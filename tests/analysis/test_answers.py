@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prolu_eval.analysis import Answer, Question, answer
+from prolu_eval.analysis import Answer, Gap, Question, answer
 from prolu_eval.analysis.savings import _WIDEST, Saving
 from prolu_eval.analysis.statement import tied
 from prolu_eval.errors import UsageError
 from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import estimate
+from prolu_eval.metrics import METRICS
 from prolu_eval.plain_text import aligned
 from prolu_eval.render.tables import folder_tables
-from prolu_eval.results import Result, named_in_folder
+from prolu_eval.results import PER_SEQUENCE, Result, named_in_folder
 from tests.analysis.test_savings import KEYS, runs, with_sequences
+from tests.helpers.made_results import result
 
 REPORTS = Path(__file__).parent.parent.parent / "reports"
 RELU, STE = "prolu/relu+l1", "prolu/ste+l1"
@@ -77,6 +80,11 @@ def test_parts_of_the_runs_are_answered_apart() -> None:
     }  # fmt: skip
 
 
+def test_a_gap_may_lie_below_zero() -> None:
+    advice = Gap("a", "explained_variance", -0.25, 0.5).advice
+    assert advice == "add a runs between explained variance -0.25 and 0.50"
+
+
 def test_signs_follow_directions() -> None:
     made = []
     for label, gain in (("a", 0.1), ("b", 0.0)):
@@ -112,6 +120,46 @@ def test_runs_added_to_a_gap_keep_ranking_and_savings() -> None:
             assert None not in (low, high, wide_low, wide_high)
             assert (wide_high or 0) - (wide_low or 0) > (high or 0) - (low or 0)
             assert (wide_low or 0) < (known.value or 0) < (wide_high or 0)
+
+
+def demo(*left_out: float) -> list[Result]:
+    """The runs of `prolu-eval demo` and three more of ProLU-ReLU, but for some of the latter.
+
+    demo.npz has their sums over the sequences of the embedded text, as `evaluate` stored them.
+    """
+    with np.load(Path(__file__).parent / "demo.npz") as file:
+        shared = {key: file[key].astype(float) for key in ("n", "n_next", "ce_clean")}
+        columns = zip(
+            file["labels"], file["coefficients"], file["l0"], file["ce_spliced"],
+            strict=True,
+        )  # fmt: skip
+        made = []
+        for label, coefficient, l0, spliced in columns:
+            if label == RELU and coefficient in left_out:
+                continue
+            sums = shared | {"l0": l0.astype(float), "ce_spliced": spliced.astype(float)}
+            values = {key: estimate(METRICS[key], sums) for key in KEYS}
+            r = result(f"{label}{coefficient}", str(label), {}, coefficient=float(coefficient))
+            arrays = {PER_SEQUENCE + name: column for name, column in sums.items()}
+            made.append(r.model_copy(update={"metrics": r.metrics | values, "arrays": arrays}))
+    return made
+
+
+def test_three_more_runs_in_the_demos_gap_contradict_nothing() -> None:
+    """They once turned the ranking round, and halved a saving."""
+    without, beside = only(demo(0.05, 0.06, 0.07)), only(demo())
+    assert (len(without.runs), len(beside.runs)) == (24, 27)
+    before, after = ({v.label: v for v in found.variants} for found in (without, beside))
+    for one in before:
+        for two in set(before) - {one, *before[one].tied_with, *after[one].tied_with}:
+            assert (before[one].rank < before[two].rank) == (after[one].rank < after[two].rank)
+    assert STE in before[RELU].tied_with
+    assert STE in after[RELU].tied_with
+    for saving in without.savings:
+        if saving.amount.value is not None:
+            other = beside.saving(saving.first, saving.second, saving.metric).amount
+            assert (saving.amount.low or 0) < (other.high or 0)
+            assert (other.low or 0) < (saving.amount.high or 0)
 
 
 def test_a_gap_is_named_with_coefficients_to_train() -> None:
