@@ -290,13 +290,30 @@ def assert_folders_and_budget(found: dict[str, Any]) -> None:
     assert parts["B", "y", "ce_degradation"]["status"] == "tied"
     assert parts["A", None, "l0"]["amount"]["ci95"][0] > 0.2
     assert found["statement"].startswith("A is better than B: ")
-    assert "A is better for x: " in found["statement"]
+    assert "A is better than B for x: " in found["statement"]
     at = {part["label"]: part for part in found["at"]}
     assert at["A: x"]["value"]["value"] == pytest.approx(8 / 20, rel=0.1)
     assert at["A: x"]["value"]["ci95"][0] < at["A: x"]["value"]["value"]
     assert [part["label"] for part in found["at"]][-1] == "B: x"
     assert [part["rank"] for part in found["at"]] == [1, 1, 3, 3]
     assert at["A: x"]["nearest"]["name"] == "A/x3"
+
+
+def test_compare_says_which_folder_is_better(
+    two_folders: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    (document,) = run(capfd, "compare", *two_folders, "--json").json()["folders"]
+    assert document["statement"].startswith("A is better than B: ")
+    assert "For y, A and B are tied within what these runs can tell" in document["statement"]
+    amounts = {(p["first"], p["variant"], p["metric"]): p for p in document["savings"]}
+    assert amounts["A", "x", "l0"]["amount"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert amounts["A", "x", "l0"]["status"] == "likely"
+    markdown, page = (two_folders[0].parent / name for name in ("ab.md", "ab.html"))
+    text = run(capfd, "compare", *two_folders, "--markdown", markdown, "--html", page).out
+    assert document["statement"] in text
+    assert "A against B  less L0" in text
+    assert "### Which folder is better" in markdown.read_text()
+    assert document["statement"] in page.read_text()
 
 
 def test_folders_and_budgets_are_answered_by_every_face(
@@ -312,7 +329,7 @@ def test_folders_and_budgets_are_answered_by_every_face(
     assert_folders_and_budget(reported.json())
     shown = " ".join(re.sub(r"<[^>]+>", " ", page.read_text().split('id="data"')[0]).split())
     assert "Variants at L0 20, with 95 % intervals" in shown
-    assert "Folders against each other, with 95 % intervals" in shown
+    assert "A against B, with 95 % intervals" in shown
     assert unescape(shown).count("A is better than B: ") == 1
     assert "--at=l0=20" in shown
 
@@ -331,11 +348,9 @@ def test_folders_and_budgets_are_answered_by_every_face(
     assert {r["run"] for r in found["runs"]} == {o.name for o in outcomes}
     text, markdown = run(capfd, *asked).out, run(capfd, *asked, "--markdown").out
     assert re.search(r"^3\s+B: x\s+0\.8\S+ \[\S+, \S+\]\s+B/x3\s+\S+ ±", text, re.MULTILINE)
-    assert re.search(r"^A\s+B\s+x\s+\S+ % \[\S+, \S+\] fewer active features", text, re.MULTILINE)
+    assert re.search(r"^x\s+\S+ % \[\S+, \S+\]\s+\S+ % \[\S+, \S+\]\s+A$", text, re.MULTILINE)
     assert re.search(r"^\| 3 \| B\\: x \| 0\.8", markdown, re.MULTILINE)
-    assert re.search(
-        r"^\| A \| B \| x \| \S+ % .* \| CE degradation \| A \|$", markdown, re.MULTILINE
-    )
+    assert re.search(r"^\| x \| \S+ % .* \| \S+ % .* \| A \|$", markdown, re.MULTILINE)
     for option in ("--at=mse=1", "--at=l0", "--at=l0=1 --at=l0=2", "--at=l0=1 -z kl"):
         ran = run(capfd, *asked[:-3], *option.split())
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
