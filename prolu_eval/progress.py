@@ -18,21 +18,26 @@ class Progress:
         what: the work.
         unit: what is counted, in the singular.
         total: how many there are; it may be set later.
-        done: how many were done before.
         shown: whether anything is shown.
     """
 
-    def __init__(
-        self, what: str, unit: str, total: int = 0, *, done: int = 0, shown: bool = True
-    ) -> None:
+    def __init__(self, what: str, unit: str, total: int = 0, *, shown: bool = True) -> None:
         self.total, self._what, self._unit = total, what, unit
-        self._done = self._before = done
+        self._done = self._before = 0
         on_terminal = shown and sys.stderr.isatty()
         self._in_log = shown and not on_terminal
         self._bar: tqdm[Any] = tqdm(
-            desc=what, unit=unit, total=total, initial=done, disable=not on_terminal, leave=False
+            desc=what, unit=unit, total=total, disable=not on_terminal, leave=False
         )
         self._began = self._told = time.monotonic()
+
+    def found(self, n: int) -> None:
+        """Count some that were done before."""
+        self._done += n
+        self._before += n
+        if not self._bar.disable:
+            self._bar.initial += n
+            self._bar.n += n
 
     def update(self, n: int = 1, note: str = "") -> None:
         """Count some more; the note says what is worth knowing of them."""

@@ -153,11 +153,13 @@ def _describe(trained: "Trained") -> dict[str, Any]:
 
 
 def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool) -> None:
+    from prolu_eval.devices import devices_of
     from prolu_eval.training import estimate_cost
     from prolu_eval.training.source import load_source
 
     shared, plans = grid.shared, list(grid.plans())
-    model = load_source(shared, device)
+    devices = devices_of(device)
+    model = load_source(shared, devices[0])
     d_in = model.width(shared.hook)
     cost = estimate_cost(plans, shared, d_in, model.device)
     if as_json:
@@ -174,10 +176,10 @@ def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool)
     )
     for plan in plans:
         typer.echo(f"  {plan.name}")
-    _print_cost(cost, str(model.device))
+    _print_cost(cost, str(model.device), len(devices))
 
 
-def _print_cost(cost: "Cost", device: str) -> None:
+def _print_cost(cost: "Cost", device: str, n_devices: int) -> None:
     rounds = "" if cost.rounds == 1 else f", in {cost.rounds} rounds because of memory"
     typer.echo(f"{cost.runs} runs of {cost.steps:,} steps{rounds}")
     typer.echo(f"parameters of each: {cost.parameters:,}")
@@ -187,3 +189,6 @@ def _print_cost(cost: "Cost", device: str) -> None:
     typer.echo(f"memory at the peak: {total / 2**20:,.0f} MiB ({told})")
     typer.echo(f"operations, were every feature active: {cost.flops / 1e12:,.1f} TFLOP")
     typer.echo(f"time on {device}, by a few steps of each sweep: {cost.seconds / 60:,.1f} minutes")
+    if n_devices > 1:
+        minutes = cost.seconds / 60 / n_devices
+        typer.echo(f"shared by {n_devices} devices like it: {minutes:,.1f} minutes")

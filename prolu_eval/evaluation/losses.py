@@ -87,9 +87,12 @@ def _comparison(clean: Tensor, targets: Tensor) -> Callable[[Tensor], tuple[Tens
     def losses(spliced: Tensor) -> tuple[Tensor, Tensor]:
         log_probability = torch.log_softmax(_exact(spliced), -1)
         ce = -log_probability.gather(1, targets[:, None])[:, 0]
-        # A token of probability zero contributes nothing, whatever the spliced pass says.
-        gap = torch.where(probability == 0, 0, expected - log_probability)
-        return ce, torch.linalg.vecdot(probability, gap)
+        gap = expected - log_probability
+        kl = torch.linalg.vecdot(probability, gap)
+        if not kl.isfinite().all():
+            # A token of probability zero contributes nothing, whatever the spliced pass says.
+            kl = torch.linalg.vecdot(probability, torch.where(probability == 0, 0, gap))
+        return ce, kl
 
     return losses
 

@@ -29,17 +29,17 @@ def largest(z: Tensor, k: int, *, positive: bool) -> NDArray[np.int64] | None:
     while maxima.shape[1] % 2 == 0 and maxima.shape[1] >= 2 * _LEAST * k:
         half = maxima.shape[1] // 2
         maxima = torch.maximum(maxima[:, :half], maxima[:, half:])
-    bound = torch.from_numpy(_kth(maxima.numpy(), k)[:, None])
-    on = z >= bound
+    bound = _kth(maxima.numpy(), k)
+    numbers = z.numpy()
     if positive:
-        on &= z > 0
-    place = np.flatnonzero(on.numpy())
+        bound = np.maximum(bound, np.finfo(numbers.dtype).smallest_subnormal)
+    place = np.flatnonzero(numbers >= bound[:, None])  # twice as fast as torch
     row = place // d
     count = np.bincount(row, minlength=n)
     most = int(count.max(initial=0))
     if most <= k:
         return place
-    value = z.numpy().reshape(-1)[place]
+    value = numbers.reshape(-1)[place]
     padded = np.full((n, most), -np.inf, dtype=value.dtype)
     padded[row, np.arange(len(place)) - (np.cumsum(count) - count)[row]] = value
     kept = place[value >= _kth(padded, k)[row]]

@@ -20,6 +20,11 @@ from prolu_eval.training.stream import Stream
 CHECKPOINT_FILE = "training.checkpoint.safetensors"
 
 
+def checkpoint_file(index: int) -> str:
+    """The name of the file of one of several trainings into a folder."""
+    return CHECKPOINT_FILE if index == 0 else f"training-{index}.checkpoint.safetensors"
+
+
 class Checkpoint:
     """The state of a stream, its stacks and their histories, at a step.
 
@@ -30,13 +35,13 @@ class Checkpoint:
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         plan: dict[str, Any],
         stream: Stream,
         stacks: Sequence[Stack],
         histories: Sequence[History],
     ) -> None:
-        self.path = folder / CHECKPOINT_FILE
+        self.path = path
         self._plan = canonical(plan)
         self._stream = stream
         self._parts: dict[str, Stack | History] = {
@@ -115,20 +120,20 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def stored_runs(folder: Path) -> frozenset[str]:
-    """Names of the runs whose training a checkpoint in a folder continues.
+def stored_runs(folder: Path) -> dict[str, frozenset[str]]:
+    """Names of the runs whose training each checkpoint in a folder continues, by file name.
 
     Raises:
-        ResultsError: if the file is damaged.
+        ResultsError: if a file is damaged.
     """
-    path = folder / CHECKPOINT_FILE
-    if not path.exists():
-        return frozenset()
-    try:
-        with safe_open(path, framework="pt") as file:
-            return frozenset(json.loads(file.metadata()["plan"])["runs"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from None
+    found = {}
+    for path in sorted(folder.glob("training*.checkpoint.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found[path.name] = frozenset(json.loads(file.metadata()["plan"])["runs"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from None
+    return found
 
 
 def _damaged(path: Path, error: Exception) -> ResultsError:

@@ -16,7 +16,6 @@ from prolu_eval.errors import EvaluationError, Interrupted
 from prolu_eval.json_text import canonical
 from prolu_eval.lm import ActivationSource
 from prolu_eval.precision import matrix_products
-from prolu_eval.progress import Progress
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.cache import cached
@@ -29,6 +28,7 @@ from prolu_eval.training.initial import measure_statistics
 from prolu_eval.training.interruption import Interruption
 from prolu_eval.training.loggers import Logger
 from prolu_eval.training.stack import Stack
+from prolu_eval.training.steps import Steps
 from prolu_eval.training.stream import Ahead, Stream, from_model
 from prolu_eval.training.threads import at, quickest
 
@@ -42,7 +42,8 @@ class Settings:
     """How a grid is trained, beside what its file says: nothing here changes what is learned.
 
     Attributes:
-        device: a torch device; None for CUDA where there is one, else the CPU.
+        device: a torch device, or several with commas between them that share the runs, or
+            ``all`` for every GPU; None for CUDA where there is one, else the CPU.
         cache: folder in which activations are kept for later sweeps; None for none.
         checkpoint_minutes: time between checkpoints, from which an interrupted training goes on.
         progress: whether to show how far it is: a bar on a terminal, else a line a minute.
@@ -76,8 +77,9 @@ class Training:
         plans: the runs.
         shared: what they share.
         model, tokens: where activations come from.
-        out: folder of the checkpoint.
+        checkpoint: the file that an interrupted training goes on from.
         settings: how.
+        steps: counts the steps.
 
     Raises:
         EvaluationError: if activations are not finite.
@@ -90,10 +92,11 @@ class Training:
         shared: Shared,
         model: ActivationSource,
         tokens: TokenRows,
-        out: Path,
+        checkpoint: Path,
         settings: Settings,
+        steps: Steps,
     ) -> None:
-        self._shared, self._settings = shared, settings
+        self._shared, self._settings, self._steps = shared, settings, steps
         precision = shared.precision_on(model.device)
         self._tf32 = precision == "tf32"
         self._interruption = Interruption()
@@ -127,7 +130,11 @@ class Training:
         self.stacks = [Stack(group, shared, self.statistics) for group in _stackable(plans)]
         self.histories = [History(stack) for stack in self.stacks]
         self._checkpoint = Checkpoint(
-            out, trained_plan(plans, shared, tokens), self._stream, self.stacks, self.histories
+            checkpoint,
+            trained_plan(plans, shared, tokens),
+            self._stream,
+            self.stacks,
+            self.histories,
         )
 
     def run(self) -> None:
@@ -142,23 +149,20 @@ class Training:
         """
         n_steps = self._shared.n_steps
         done = start = self._checkpoint.read(self.statistics.mean.device)
+        self._steps.found(start)
         written = time.monotonic()
-        shown = self._settings.progress
         with ExitStack() as around:
             around.enter_context(self._interruption)
             around.enter_context(matrix_products(tf32=self._tf32))
             threads = self._threads()
             if threads is not None:
                 around.enter_context(at(threads))
-            progress = around.enter_context(
-                Progress("training", "step", n_steps, done=start, shown=shown)
-            )
             try:
                 for step in range(start, n_steps):
                     self._interruption.check()
                     self._step(step)
                     done = step + 1
-                    progress.update(note=self._live_l0())
+                    self._steps.taken(self._live_l0())
                     late = time.monotonic() - written > 60 * self._settings.checkpoint_minutes
                     if late or done == n_steps:
                         self._checkpoint.write(done, threads)

@@ -1,8 +1,11 @@
 """Training a grid of runs, each into a folder of its own."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,17 +13,23 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 
 from prolu_eval.checkpoints.native import read_config, save_run
+from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import ConfigError, EvaluationError, Interrupted, ResultsError
+from prolu_eval.processes import Helpers, Message
+from prolu_eval.progress import Progress
 from prolu_eval.results import check_writable, write_atomically
 from prolu_eval.runs import CONFIG_FILE, RunConfig
-from prolu_eval.training.checkpoint import stored_runs
+from prolu_eval.training.checkpoint import checkpoint_file, stored_runs
 from prolu_eval.training.config import Plan, Shared, SweepFile
 from prolu_eval.training.cost import rounds
 from prolu_eval.training.loop import Settings, Training
 from prolu_eval.training.source import load_source, training_rows
+from prolu_eval.training.steps import Steps
 
 HISTORY_FILE = "history.safetensors"
 _LOCK_FILE = ".sweep.lock"
+# Seconds between two looks at what helpers tell.
+_POLL = 0.2
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,8 @@ def train_sweep(
 
     A run whose loss stops being finite is ``failed``; the others go on. A call that was interrupted
     and is made again continues from its last checkpoint. What does not fit in memory at once is
-    trained in rounds.
+    trained in rounds. Several devices share the runs, a process each; what one leaves undone that
+    ended early is done by the first.
 
     Raises:
         ConfigError: if a run's folder holds a run of another configuration, or a sweep does not
@@ -56,8 +66,10 @@ def train_sweep(
         Interrupted: on Ctrl-C or SIGTERM; what was trained is stored.
         ModelError, TokensError: if the model, hook or dataset cannot be used.
         ResultsError: if ``out`` cannot be written to, or another sweep is training into it.
+        UsageError: if a device is not there.
     """
     settings = settings or Settings()
+    devices = devices_of(settings.device)
     done: list[Trained] = []
 
     def settle(trained: Trained) -> None:
@@ -76,7 +88,7 @@ def train_sweep(
                 missing.append(plan)
         if missing:
             try:
-                _train(file, missing, out, settings, settle)
+                _train_on(devices, file, missing, out, settings, settle)
             except KeyboardInterrupt as stop:
                 raise _told(stop) from None
     return done
@@ -117,40 +129,149 @@ def _alone(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-def _train(
+@dataclass(frozen=True)
+class Portion:
+    """Runs that one process trains, in rounds if they do not fit in memory.
+
+    ``checkpoint`` is the name of the file that they go on from; if they are ``begun``, they are one
+    round, together with those of it that were stored already.
+    """
+
+    plans: Sequence[Plan]
+    checkpoint: str
+    begun: bool = False
+
+    def message(self) -> Message:
+        """The portion as plain data."""
+        names = [plan.name for plan in self.plans]
+        return {"plans": names, "checkpoint": self.checkpoint, "begun": self.begun}
+
+    @classmethod
+    def of(cls, message: Message, file: SweepFile) -> "Portion":
+        """The portion of a grid that :meth:`message` described."""
+        by_name = {plan.name: plan for plan in file.plans()}
+        plans = [by_name[name] for name in message["plans"]]
+        return cls(plans, message["checkpoint"], message["begun"])
+
+
+def _portions(file: SweepFile, missing: Sequence[Plan], out: Path, n: int) -> list[Portion]:
+    """Missing runs in portions: what was begun goes on as it was, the rest is spread over n."""
+    names = {plan.name for plan in missing}
+    begun = {name: runs for name, runs in stored_runs(out).items() if runs & names}
+    portions = [
+        Portion([plan for plan in file.plans() if plan.name in runs], name, begun=True)
+        for name, runs in begun.items()
+    ]
+    rest = [plan for plan in missing if not any(plan.name in runs for runs in begun.values())]
+    free = (name for name in map(checkpoint_file, count()) if name not in begun)
+    return portions + [Portion(rest[i::n], next(free)) for i in range(n) if rest[i::n]]
+
+
+def _train_on(
+    devices: Sequence[str | None],
     file: SweepFile,
     missing: Sequence[Plan],
     out: Path,
     settings: Settings,
     settle: Callable[[Trained], None],
 ) -> None:
+    """Train missing runs, a portion of them on each of some devices."""
+    n = len(devices)
+    portions = _portions(file, missing, out, n)
+    settled: set[str] = set()
+
+    def done(trained: Trained) -> None:
+        settled.add(trained.plan.name)
+        settle(trained)
+
+    by_name = {plan.name: plan for plan in missing}
+
+    def take(message: Message) -> None:
+        if "log" in message:
+            for logger in settings.loggers:
+                logger.log(*message["log"])
+        else:
+            plan = by_name[message.pop("trained")]
+            done(Trained(plan, out / plan.name, **message))
+
+    given = {"out": str(out), "cache": settings.cache and str(settings.cache),
+             "minutes": settings.checkpoint_minutes, "file": file.model_dump(mode="json"),
+             "logs": bool(settings.loggers)}  # fmt: skip
+    tasks = [
+        (str(device), {**given, "device": device, "portions": [p.message() for p in own]})
+        for i, device in enumerate(devices[1:], 1)
+        if (own := portions[i::n])
+    ]
+    with (
+        Helpers("prolu_eval.training.helper", tasks, threads_each(devices)) as helpers,
+        Progress("training", "step", shown=settings.progress) as shown,
+        working_on(devices[0], threads_each(devices)),
+    ):
+        steps = Steps(shown, helpers=helpers, on_message=take)
+        here = replace(settings, device=devices[0])
+        train_portions(file, portions[::n], out, here, done, steps)
+        while not all(helper.is_done for helper in helpers.running):
+            steps.listen()
+            time.sleep(_POLL)
+        steps.listen()
+        ended = {h.device: why for h in helpers.running if (why := h.failure()) is not None}
+    for device, reason in ended.items():
+        logging.getLogger(__name__).warning(
+            "The process on %s ended early (%s); what it left undone is done on the first device.",
+            device,
+            reason,
+        )
+    if left := [plan for plan in missing if plan.name not in settled]:
+        _train_on(devices[:1], file, left, out, settings, settle)
+
+
+def train_portions(
+    file: SweepFile,
+    portions: Sequence[Portion],
+    out: Path,
+    settings: Settings,
+    settle: Callable[[Trained], None],
+    steps: Steps,
+) -> None:
+    """Train portions of a grid in this process, on one device.
+
+    Raises:
+        ConfigError, EvaluationError, Interrupted, ModelError, ResultsError, TokensError: as
+            :func:`train_sweep`.
+    """
     shared = file.shared
     model = load_source(shared, settings.device)
     d_in = model.width(shared.hook)
     file.check(d_in)
     tokens = training_rows(shared, model)
-    # An interrupted round goes on as it was, with those of its runs that were stored already.
-    interrupted = stored_runs(out)
-    if {plan.name for plan in missing} & interrupted:
-        going_on = [plan for plan in file.plans() if plan.name in interrupted]
-        rest = [plan for plan in missing if plan.name not in interrupted]
-    else:
-        going_on, rest = [], list(missing)
-    for part in filter(None, [going_on, *rounds(rest, shared, d_in, model.device)]):
-        training = Training(part, shared, model, tokens, out, settings)
-        training.run()
-        for plan, sae, history, reason in training.results():
-            folder = out / plan.name
-            if sae is None:
-                error = EvaluationError(plan.name, "diverged: its loss is not finite",
-                                        "lower the learning rate")  # fmt: skip
-                settle(Trained(plan, folder, "failed", str(error)))
-            elif not (folder / CONFIG_FILE).exists():
-                write_atomically(folder / HISTORY_FILE, save(history))
-                config = run_config(plan, shared, d_in)
-                save_run(folder, sae, config.model_copy(update={"not_converged": reason}))
-                settle(Trained(plan, folder, "trained", not_converged=reason))
-        training.finish()
+    for portion in portions:
+        parts = [portion.plans]
+        if not portion.begun:
+            parts = [*rounds(portion.plans, shared, d_in, model.device)]
+        steps.expect(shared.n_steps * len(parts))
+        for part in parts:
+            checkpoint = out / portion.checkpoint
+            training = Training(part, shared, model, tokens, checkpoint, settings, steps)
+            training.run()
+            _store(training, shared, d_in, out, settle)
+            training.finish()
+
+
+def _store(
+    training: Training, shared: Shared, d_in: int, out: Path, settle: Callable[[Trained], None]
+) -> None:
+    """Store what was trained, but for what was stored before an interruption."""
+    for plan, sae, history, reason in training.results():
+        folder = out / plan.name
+        if sae is None:
+            error = EvaluationError(plan.name, "diverged: its loss is not finite",
+                                    "lower the learning rate")  # fmt: skip
+            settle(Trained(plan, folder, "failed", str(error)))
+        elif not (folder / CONFIG_FILE).exists():
+            write_atomically(folder / HISTORY_FILE, save(history))
+            config = run_config(plan, shared, d_in)
+            save_run(folder, sae, config.model_copy(update={"not_converged": reason}))
+            settle(Trained(plan, folder, "trained", not_converged=reason))
 
 
 def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:

@@ -17,7 +17,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_log_gets_a_line_a_minute(clock: list[float], capfd: pytest.CaptureFixture[str]) -> None:
-    with Progress("blocks.1", "row", 1_000, done=100) as shown:
+    with Progress("blocks.1", "row", 1_000) as shown:
+        shown.found(100)
         for step in range(1, 91):
             clock[0] = 4.0 * step  # six minutes in all
             shown.update(10, "L0 7")
