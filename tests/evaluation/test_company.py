@@ -123,6 +123,7 @@ def test_an_interruption_ends_the_helpers_and_the_next_call_goes_on(
     helpers: list[Helper],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with monkeypatch.context() as patch:
         waiting_for_its_helper(patch, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
