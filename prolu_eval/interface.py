@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prolu_eval.analysis import Answer, Question, answer
 from prolu_eval.baseline import load_baseline
@@ -21,6 +21,7 @@ from prolu_eval.comparison.matching import is_selected
 from prolu_eval.comparison.obtain import obtain_results
 from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
+from prolu_eval.paths import PathLike, as_path, as_paths
 from prolu_eval.results import (
     Result,
     folder_titles,
@@ -36,17 +37,12 @@ if TYPE_CHECKING:
 
     from prolu_eval.training import Settings, SweepFile, Trained
 
-PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
 Warn = Callable[[str], object]
 
 
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=3)
-
-
-def _folders(paths: Paths) -> list[Path]:
-    return [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
 @dataclass(frozen=True)
@@ -130,14 +126,24 @@ def frontier(
             table was not made by :func:`prolu_eval.load_results`.
         ResultsError: if there are no results.
     """
-    parts = [(key, value) for key, values in (splits or {}).items() for value in values]
+    parts = [
+        (key, value)
+        for key, values in _pairs("splits", splits)
+        for value in (values if isinstance(values, Sequence) else [values])
+    ]
     question = Question.asked(
-        x, y, z, splits=parts, reference=(reference or {}).items(), at=(at or {}).items()
+        x, y, z, splits=parts, reference=_pairs("reference", reference), at=_pairs("at", at)
     )
     results = _results(runs, tokens)
     if len({result.folder for result in results}) > 1:
         question = replace(question, grouping="folder")
     return FrontierAnswer(tuple(answer(results, question)))
+
+
+def _pairs(name: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
+    if not isinstance(given, Mapping | None):
+        raise UsageError(name, f"{given!r} names no metric", f'write {name}={{"l0": ...}}')
+    return list((given or {}).items())
 
 
 def _results(
@@ -147,11 +153,14 @@ def _results(
 
     if isinstance(runs, pd.DataFrame):
         return _of_table(runs)
-    items = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
-    results = [item for item in items if isinstance(item, Result)]
-    if results:
-        return results
-    chosen = select([Path(str(item)) for item in items], tokens=tokens, titled=True)
+    if isinstance(runs, Iterable) and not isinstance(runs, str | bytes | os.PathLike):
+        items = list(runs)
+        if results := [item for item in items if isinstance(item, Result)]:
+            return results
+        folders = as_paths(cast(list[PathLike], items), "the runs")
+    else:
+        folders = as_paths(runs, "the runs")
+    chosen = select(folders, tokens=tokens, titled=True)
     for sentence in chosen.remarks:
         _warn(sentence)
     return chosen.results
@@ -211,9 +220,10 @@ def compare(
     )
     kept = _baseline(baseline, warn)
     settings = {result.setting for result in kept}
-    current = obtain_results(_folders(runs), settings=settings, warn=warn)
+    folders = as_paths(runs, "the runs")
+    current = obtain_results(folders, settings=settings, warn=warn)
     found = compare_results(current, kept, options)
-    sides = [*_folders(baseline), *_folders(runs)]
+    sides = [*as_paths(baseline, "the baseline"), *folders]
     if len(sides) != 2 or not sides[0].is_dir() or not found.axes:
         return found
     beside = dict(zip(sides, (kept, current), strict=True))
@@ -237,7 +247,7 @@ def _folder_answers(
 
 
 def _baseline(baseline: Paths, warn: Warn) -> list[Result]:
-    folders = _folders(baseline)
+    folders = as_paths(baseline, "the baseline")
     if any(folder.is_dir() and any(result_files([folder])) for folder in folders):
         return obtain_results(folders, warn=warn)
     if len(folders) > 1:
@@ -267,7 +277,7 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
 
     Raises:
         CheckpointError: if no checkpoint is found.
-        UsageError: if ``to`` is no format to write.
+        UsageError: if ``to`` is no format to write, or a path is none.
     """
     from prolu_eval.checkpoints import discover, load_run
     from prolu_eval.checkpoints.native import write_native
@@ -277,10 +287,11 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
     writers = {"native": write_native, "saelens": write_saelens}
     if to not in writers:
         raise UsageError("--to", f"{to!r} is no format to write", f"choose {', '.join(writers)}")
-    found = discover(os.fspath(source))
+    folder = as_path(destination, "the destination")
+    found = discover(as_path(source, "the source"))
     converted = []
     for item in found:
-        target = Path(destination)
+        target = folder
         if len(found) > 1:
             target /= item.name.replace(":", "/")
         try:
@@ -324,9 +335,10 @@ def train(
     """
     from prolu_eval.training import FOUR_SWEEPS, SweepFile, read_sweep_file, train_sweep
 
+    folder = as_path(out, "out")
     if isinstance(sweep, SweepFile):
         if shared:
             raise UsageError("the sweep", "is no file", f"set {', '.join(shared)} in it")
-        return train_sweep(sweep, Path(out), settings)
-    file = read_sweep_file(FOUR_SWEEPS if sweep is None else Path(sweep), **shared)
-    return train_sweep(file, Path(out), settings)
+        return train_sweep(sweep, folder, settings)
+    file = read_sweep_file(FOUR_SWEEPS if sweep is None else as_path(sweep, "the sweep"), **shared)
+    return train_sweep(file, folder, settings)

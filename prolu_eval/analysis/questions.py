@@ -1,7 +1,9 @@
 """What is asked of results."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Literal
 
 from prolu_eval.analysis.groups import Group
@@ -11,7 +13,7 @@ from prolu_eval.errors import UsageError
 Grouping = Literal["variant", "folder"]
 # What is asked of results that no language model was spliced into, where y is left as it is.
 _QUALITY, _WITHOUT_A_MODEL = "ce_degradation", "nmse"
-Values = Iterable[tuple[str, float]]
+Values = Collection[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,18 @@ class Question:
         """The question that options ask, whose METRIC=VALUE are read already.
 
         Raises:
-            UsageError: if an objective is none, or a reference or a budget is of no objective or
-                given twice.
+            UsageError: if an objective is none, a value is no finite number, or a reference or a
+                budget is of no objective or given twice.
         """
         keys = (x, y) if z is None else (x, y, z)
         maximised(*keys)
         if len(set(keys)) < len(keys):
             raise UsageError(", ".join(keys), "name a metric twice", "name two or three metrics")
         parts: dict[str, list[float]] = {}
+        for option, values in (("--split", splits), ("--reference", reference), ("--at", at)):
+            for metric, value in values:
+                if not (isinstance(value, Real) and math.isfinite(value)):
+                    raise UsageError(option, f"{value!r} is no number", f"give one for {metric}")
         for metric, value in splits:
             parts.setdefault(metric, []).append(value)
         points: dict[str, dict[str, float]] = {"--reference": {}, "--at": {}}

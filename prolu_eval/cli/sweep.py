@@ -84,14 +84,12 @@ def sweep(
     Options replace what the file says is shared among all sweeps. A sweep that was interrupted goes
     on from its last checkpoint when it is called again.
     """
-    from prolu_eval.devices import devices_of
     from prolu_eval.training import EXAMPLE, FOUR_SWEEPS, Settings, read_sweep_file
     from prolu_eval.training.loggers import Logger, TensorBoard, WeightsAndBiases
 
     if example:
         typer.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
         return
-    devices_of(device)
     grid = read_sweep_file(
         file or FOUR_SWEEPS,
         model=model,
@@ -157,6 +155,7 @@ def _print_grid(grid: "SweepFile", out: Path, device: str | None, as_json: bool)
     from prolu_eval.training import estimate_cost
     from prolu_eval.training.source import load_source
 
+    devices_of(device)
     shared, plans = grid.shared, list(grid.plans())
     devices = devices_of(device)
     model = load_source(shared, devices[0])

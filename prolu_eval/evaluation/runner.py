@@ -27,6 +27,7 @@ from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.hub import is_hub_name, origin
+from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
@@ -83,6 +84,9 @@ def evaluate(
     """
     if options is not None and named:
         raise UsageError(next(iter(named)), "is given beside options", "give it in them")
+    if not isinstance(options, EvaluationOptions | None):
+        reason = f"are of type {type(options).__name__}"
+        raise UsageError("options", reason, "give prolu_eval.EvaluationOptions(...)")
     options = options or EvaluationOptions(**named)
     devices = devices_of(options.device)
     if len(devices) > 1 and options.device_map is not None:
@@ -138,7 +142,7 @@ def _found(
 
 
 def _roots(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    return [str(path) for path in as_paths(paths, "the runs")] if paths else []
 
 
 def _discover(roots: list[Path], encoder: str | None) -> list[Run | Broken]:

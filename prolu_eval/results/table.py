@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prolu_eval.json_text import canonical
+from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result
 from prolu_eval.results.select import select
@@ -65,11 +66,10 @@ def load_results(
         all: a row for each evaluation of a run, told apart by ``comparison_key``.
 
     Raises:
-        UsageError: if a folder does not exist.
+        UsageError: if a folder does not exist, or ``path`` is no path.
         ResultsError: if no result is found, or none on the tokens asked for.
     """
-    folders = [path] if isinstance(path, str | Path) else path
-    chosen = select([Path(folder) for folder in folders], tokens=tokens, every=all)
+    chosen = select(as_paths(path, "the folders"), tokens=tokens, every=all)
     for remark in chosen.remarks:
         warnings.warn(remark, stacklevel=2)
     return frame(chosen.results).assign(file=[str(result.file) for result in chosen.results])

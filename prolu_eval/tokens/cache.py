@@ -15,7 +15,7 @@ from prolu_eval.lm import LanguageModel
 from prolu_eval.results import write_atomically
 from prolu_eval.tokens.sources import identity
 
-_VERSION = 2
+_VERSION = 3
 
 
 def remembered(

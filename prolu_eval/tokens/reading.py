@@ -16,6 +16,9 @@ from typing import IO
 from prolu_eval.errors import TokensError
 
 _CHUNK = 1 << 16
+_MAGIC_BYTES = 8
+# Where an archive says what it is, and how.
+_ARCHIVES = {"zip": (0, b"PK\x03\x04"), "tar": (257, b"ustar")}
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 # Endings that say how a file is packed, and nothing about what is in it.
 PACKED = (".gz", ".zst", ".bz2", ".xz")
@@ -35,6 +38,8 @@ def chunks(path: Path) -> Iterator[str]:
         with _opened(path) as file:
             while True:
                 data = file.read(_CHUNK)
+                if offset == 0:
+                    _refuse_archive(path, data)
                 if offset == 0 and data.startswith(_UTF_16_OR_32):
                     raise TokensError(
                         path, "is UTF-16 or UTF-32 (byte order mark at offset 0)",
@@ -43,7 +48,7 @@ def chunks(path: Path) -> Iterator[str]:
                 if (at := data.find(b"\0")) >= 0:
                     raise TokensError(
                         path, f"is no UTF-8 text (a zero byte at offset {offset + at:,})",
-                        "give text, as UTF-8",
+                        "give text as UTF-8, or token ids as .npy",
                     )  # fmt: skip
                 try:
                     text = decoder.decode(data, final=not data)
@@ -80,16 +85,39 @@ def lines(path: Path) -> Iterator[str]:
         yield last
 
 
+def magic(path: Path) -> bytes:
+    """The first few bytes of a file, by which many formats are known.
+
+    Raises:
+        TokensError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAGIC_BYTES)
+    except OSError as error:
+        raise TokensError(
+            path, f"cannot be read ({error.strerror})", "give a readable file"
+        ) from None
+
+
+def _refuse_archive(path: Path, data: bytes) -> None:
+    for kind, (at, sign) in _ARCHIVES.items():
+        if data[at:].startswith(sign):
+            raise TokensError(
+                path, f"is a {kind} archive, as .npz and .pt files are too" if kind == "zip"
+                else f"is a {kind} archive", "unpack it, or give token ids as .npy",
+            )  # fmt: skip
+
+
 def _opened(path: Path) -> io.BufferedIOBase | IO[bytes]:
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(b"\x1f\x8b"):
+    begin = magic(path)
+    if begin.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(path)
-    if magic.startswith(b"BZh"):
+    if begin.startswith(b"BZh"):
         return bz2.open(path)
-    if magic.startswith(b"\xfd7zXZ\0"):
+    if begin.startswith(b"\xfd7zXZ\0"):
         return lzma.open(path)
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+    if begin.startswith(b"\x28\xb5\x2f\xfd"):
         import pyarrow as pa
 
         opened: IO[bytes] = pa.input_stream(str(path), compression="zstd")

@@ -1,13 +1,14 @@
 """Records of JSON, CSV and Parquet files and of datasets, and the text or token ids in them.
 
 A record's text is in the column that was named, or in ``input_ids``, ``tokens``, ``text`` or
-``content``, the first of them that holds token ids or text. An ``attention_mask`` beside token ids
-says which of them are no padding.
+``content``, the first of them that holds token ids or text. ``a.b`` names what is called b in the
+objects of column a. An ``attention_mask`` beside token ids says which of them are no padding; all
+records have one, or none has.
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,43 +18,58 @@ from numpy.typing import NDArray
 
 from prolu_eval.errors import TokensError
 from prolu_eval.tokens import reading
+from prolu_eval.tokens.kinds import (
+    COLUMNS,
+    DELIMITERS,
+    ID_COLUMNS,
+    JSON,
+    JSON_LINES,
+    PARQUET,
+    TABLES,
+)
 
 Record = dict[str, Any]
-# Gives the records of a source, with the columns that are named, or with all.
+# Gives the records of a file or a dataset: all columns, or those of the named ones that it has.
 Open = Callable[[list[str] | None], Iterator[Record]]
 Value = str | tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 
-JSON_LINES, JSON, TABLES = (".jsonl", ".ndjson"), (".json",), {".csv": ",", ".tsv": "\t"}
 MASK = "attention_mask"
-_ID_COLUMNS = ("input_ids", "tokens")
-_COLUMNS = (*_ID_COLUMNS, "text", "content")
 # Columns that an error lists, and letters of each.
 _SHOWN = 24
 _FIELD_LIMIT = (1 << 31) - 1
 
 
-def values(source: str | Path, open_records: Open, column: str | None) -> Iterator[Value]:
+def values(
+    source: str | Path, parts: Sequence[tuple[str | Path, Open]], column: str | None
+) -> Iterator[Value]:
     """The text, or the token ids and their mask, of each record.
+
+    Args:
+        source: what errors about all of it name.
+        parts: the files of the source, or it itself, and their records.
+        column: the one that was named, if one was.
 
     Raises:
         TokensError: if there is no such column, or a row has neither text nor token ids in it.
     """
-    first = next(open_records(None), None)
+    first = next(chain.from_iterable(records(None) for _, records in parts), None)
     if first is None:
         raise TokensError(source, "has no rows", "give some")
     column = _column(source, first, column)
-    wanted = [column, MASK] if MASK in first and column != MASK else [column]
-    for row, record in enumerate(open_records(wanted)):
-        yield _value(source, row, column, record)
+    whole = column if column in first else column.partition(".")[0]
+    are_masked = MASK in first and column != MASK
+    for part, records in parts:
+        for row, record in enumerate(records([whole, MASK])):
+            yield _value(part, row, column, record, are_masked=are_masked)
 
 
 def _column(source: str | Path, first: Record, named: str | None) -> str:
-    has = ", ".join(repr(name[:_SHOWN]) for name in islice(first, _SHOWN)) or "no column"
+    has = ", ".join(repr(name[:_SHOWN]) for name in islice(_names(first), _SHOWN)) or "no column"
     if named is not None:
-        if named in first:
+        if _has(first, named):
             return named
         raise TokensError(source, f"has no column {named!r}, but {has}", "name another column")
-    known = [name for name in _COLUMNS if name in first]
+    known = [name for name in COLUMNS if name in first]
     for name in known:
         if isinstance(first[name], str) or _are_ids(first[name]):
             return name
@@ -66,20 +82,43 @@ def _column(source: str | Path, first: Record, named: str | None) -> str:
     )
 
 
+def _names(record: Record) -> Iterator[str]:
+    """The columns of a record; of one that holds objects, what is in them."""
+    for name, value in record.items():
+        yield from (f"{name}.{inner}" for inner in value) if isinstance(value, dict) else (name,)
+
+
+def _has(record: Record, column: str) -> bool:
+    outer, _, inner = column.partition(".")
+    return column in record or (isinstance(record.get(outer), dict) and inner in record[outer])
+
+
+def _found(record: Record, column: str) -> Any:
+    """What is in a column, which the record has."""
+    if column in record:
+        return record[column]
+    outer, _, inner = column.partition(".")
+    return record[outer][inner]
+
+
 def _are_ids(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(type(item) is int for item in value)
     return isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.ndim == 1
 
 
-def _value(source: str | Path, row: int, column: str, record: Record) -> Value:
-    value = record.get(column)
+def _value(source: str | Path, row: int, column: str, record: Record, *, are_masked: bool) -> Value:
+    if not _has(record, column):
+        raise TokensError(
+            source, f"row {row} (from 0) has no column {column!r}", "remove or mend such rows"
+        )
+    value = _found(record, column)
     where = f"row {row} (from 0), column {column!r}"
     if isinstance(value, str):
-        if column in _ID_COLUMNS and value.lstrip().startswith("["):
+        if column in ID_COLUMNS and value.lstrip().startswith("["):
             raise TokensError(source, f"{where} has token ids written out as text",
                               "give them as JSON lines or Parquet")  # fmt: skip
-        return value
+        return _characters(value)
     if value is None:
         raise TokensError(source, f"{where} has nothing in it", "remove or fill such rows")
     ids = _array(value)
@@ -91,8 +130,21 @@ def _value(source: str | Path, row: int, column: str, record: Record) -> Value:
             f"{where} holds {_described(value, ids)}, neither text nor a list of token ids",
             "name another column with --text-column, or write the rows again",
         )
-    mask = record.get(MASK)
+    mask = None if column == MASK else record.get(MASK)
+    if (mask is not None) != are_masked:
+        has, have = ("no", "have one") if are_masked else ("an", "have none")
+        reason = f"row {row} (from 0) has {has} {MASK}, where the rows before it {have}"
+        raise TokensError(source, reason, "write the rows again")
     return ids.astype(np.int64), None if mask is None else _mask(source, row, ids, mask)
+
+
+def _characters(text: str) -> str:
+    """Text in which halves of characters, which JSON can write, are replacement characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _array(value: Any) -> NDArray[Any] | None:
@@ -105,6 +157,8 @@ def _array(value: Any) -> NDArray[Any] | None:
 
 
 def _described(value: Any, array: NDArray[Any] | None) -> str:
+    if isinstance(value, dict):
+        return f"an object with {', '.join(islice(value, _SHOWN)) or 'nothing in it'}"
     if array is None:
         return f"a value of type {type(value).__name__}"
     if array.ndim != 1:
@@ -127,7 +181,7 @@ def _mask(source: str | Path, row: int, ids: NDArray[Any], mask: Any) -> NDArray
 
 def file_records(path: Path, kind: str) -> Open:
     """The records of a file; its kind is its ending, without that of a packed file."""
-    if kind == ".parquet":
+    if kind == PARQUET:
         return lambda columns: _parquet(path, columns)
     if kind in JSON_LINES:
         return lambda _: _json_lines(path)
@@ -141,6 +195,8 @@ def _parquet(path: Path, columns: list[str] | None) -> Iterator[Record]:
 
     try:
         with pq.ParquetFile(path) as file:
+            if columns is not None:
+                columns = [name for name in columns if name in file.schema_arrow.names]
             for batch in file.iter_batches(batch_size=64, columns=columns):
                 yield from batch.to_pylist()
     except (OSError, ValueError) as error:
@@ -232,11 +288,13 @@ def _table(path: Path, delimiter: str) -> Iterator[Record]:
     csv.field_size_limit(_FIELD_LIMIT)
     lines = reading.lines(path)
     first = next(lines, "")
+    if first.startswith("sep=") and len(first.strip()) == len("sep=;"):  # as for Excel
+        delimiter, first = first[4], next(lines, "")
     if delimiter not in first:
-        delimiter = next((other for other in (";", "\t") if other in first), delimiter)
+        delimiter = next((other for other in DELIMITERS if other in first), delimiter)
     rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
     try:
-        header = next(rows, [])
+        header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < len(header):
             raise TokensError(path, "names a column twice in its first line", "rename one")
         for number, fields in enumerate(filter(None, rows)):

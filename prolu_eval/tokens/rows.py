@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, islice
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from prolu_eval.choices import Packing, Split
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
+from prolu_eval.plain_text import printable
 from prolu_eval.tokens.cache import remembered
 from prolu_eval.tokens.packing import encode, pack
 from prolu_eval.tokens.pieces import SPLIT_VERSION, Piece
@@ -108,7 +110,7 @@ def load_tokens(
             made = islice(pack(encoded, model, context_length, prepend_bos, packing), wanted)
             return np.array(list(made), dtype=np.int64).reshape(-1, context_length)
 
-        wanted = None if n_tokens is None else max(1, n_tokens // context_length)
+        wanted = _wanted(n_tokens, context_length)
         how = (split, wanted, context_length, prepend_bos, packing, text_column, SPLIT_VERSION)
         rows = remembered(source, model, how, packed)
         real = np.ones(rows.shape, dtype=bool)
@@ -134,6 +136,20 @@ def load_tokens(
     return TokenRows(torch.from_numpy(rows[used]), torch.from_numpy(counted[used]), source)
 
 
+def _wanted(n_tokens: int | None, length: int) -> int | None:
+    """How many rows of a length make so many tokens, one at least."""
+    return None if n_tokens is None else min(max(1, n_tokens // length), sys.maxsize)
+
+
+@cache
+def _warn_of_short_rows(source: str, width: int, context_length: int) -> None:
+    """Warn once, however often and in however many parts a source is read."""
+    logging.getLogger(__name__).warning(
+        "%s: has rows of %d tokens; they stay as they are, below the context of %d.",
+        printable(source), width, context_length,
+    )  # fmt: skip
+
+
 def _given(
     source: str,
     pieces: Iterator[Piece],
@@ -147,11 +163,8 @@ def _given(
         return np.empty((0, context_length), np.int64), np.empty((0, context_length), bool)
     width = min(context_length, len(first.content))
     if width < context_length:
-        logging.getLogger(__name__).warning(
-            "%s: has rows of %d tokens; they stay as they are, below the context of %d.",
-            source, width, context_length,
-        )  # fmt: skip
-    wanted = None if n_tokens is None else max(1, n_tokens // width)
+        _warn_of_short_rows(source, width, context_length)
+    wanted = _wanted(n_tokens, width)
     rows = islice(chain([first], pieces), wanted)
     parts = []
     while piece_rows := list(islice(rows, _ROWS_AT_ONCE)):

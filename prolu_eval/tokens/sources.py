@@ -12,22 +12,21 @@ from prolu_eval.choices import Split
 from prolu_eval.errors import TokensError
 from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.tokens import reading
-from prolu_eval.tokens.pieces import Piece, id_pieces, split_pieces, text_pieces
-from prolu_eval.tokens.records import (
+from prolu_eval.tokens.kinds import (
+    IDS,
     JSON,
     JSON_LINES,
+    PARQUET,
+    RECORDS,
     TABLES,
-    Open,
-    Record,
-    Value,
-    file_records,
-    values,
+    TEXTS,
+    ending,
+    kind_of,
 )
-from prolu_eval.tokens.token_ids import IDS, read_ids, row_pieces
+from prolu_eval.tokens.pieces import Piece, id_pieces, split_pieces, text_pieces
+from prolu_eval.tokens.records import Open, Record, Value, file_records, values
+from prolu_eval.tokens.token_ids import read_ids, row_pieces
 
-_TEXTS = (".txt", ".md", ".py")
-_PARQUET = ".parquet"
-_RECORDS = (*JSON_LINES, *JSON, *TABLES, _PARQUET)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 # Records that are looked at to tell rows of one length from documents.
 _HEAD = 64
@@ -66,12 +65,14 @@ def check_source(source: str, text_column: str | None, remedy: str) -> None:
     """
     if source == EMBEDDED_MODEL:
         return
+    if not source.strip():  # a path of it would be the current folder
+        raise TokensError("the tokens", "have an empty name", remedy)
     path = Path(source)
     if path.is_symlink() and not path.exists():
         raise TokensError(source, "is a link to what is not there", f"mend it, or {remedy}")
     if not path.exists():
         name = source.partition(":")[0]
-        as_file = _kind(path) in (*_TEXTS, *_RECORDS, *IDS) or path.suffix in reading.PACKED
+        as_file = ending(path) in (*TEXTS, *RECORDS, *IDS) or path.suffix in reading.PACKED
         if as_file or not _HUB_NAME.fullmatch(source) or "--" in name:
             raise TokensError(source, "is no file and no folder here", remedy)
         return
@@ -82,65 +83,85 @@ def check_source(source: str, text_column: str | None, remedy: str) -> None:
 def _whole(source: str, text_column: str | None) -> SourceContent:
     path = Path(source)
     if path.is_file():
-        if path.suffix in IDS:
-            ids, mask = read_ids(path)
-            if ids.ndim == 2:
-                return SourceContent(row_pieces(ids, mask), are_rows=True)
-            return SourceContent(id_pieces(ids if mask is None else ids[mask]), are_rows=False)
         return _of_files(source, [path], text_column)
     if path.is_dir() and not _is_saved_dataset(path):
         return _of_files(source, _files(path), text_column)
-    return _of_records(source, lambda columns: _dataset(source, columns), text_column)
+    if path.exists() and not path.is_dir():
+        raise TokensError(source, "is no file, but a pipe or a device", "write a file, and name it")
+    opened = [(source, lambda columns: _dataset(source, columns))]
+    return _of_records(source, opened, text_column)
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder that hold its text: of the kind that most of its bytes are in."""
+    """The files of a folder that hold its text: of the kind that most of its bytes are in.
+
+    Token ids are taken where there is no text.
+    """
     visible = sorted(
         path
         for path in folder.rglob("*")
         if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
     by_kind = [
-        [path for path in visible if _kind(path) in kinds]
-        for kinds in (_TEXTS, JSON_LINES, JSON, tuple(TABLES), (_PARQUET,))
+        [path for path in visible if ending(path) in kinds]
+        for kinds in (TEXTS, JSON_LINES, JSON, tuple(TABLES), (PARQUET,))
     ]
     found = max(by_kind, key=lambda paths: sum(path.stat().st_size for path in paths))
-    if found:
+    if found := found or [path for path in visible if ending(path) in IDS]:
         return found
     raise TokensError(
         folder,
-        "holds no .txt, .md, .py, .jsonl, .json, .csv, .tsv or .parquet file",
+        "holds no .txt, .md, .py, .jsonl, .json, .csv, .tsv, .parquet, .npy or .safetensors file",
         "name a folder of text",
     )
 
 
-def _kind(path: Path) -> str:
-    """The ending that says what is in a file, without that of a packed one."""
-    plain = path.with_suffix("") if path.suffix.lower() in reading.PACKED else path
-    return plain.suffix.lower()
-
-
 def _of_files(source: str, files: list[Path], text_column: str | None) -> SourceContent:
-    if _kind(files[0]) in _RECORDS:
-        opened = [file_records(file, _kind(file)) for file in files]
-
-        def all_records(columns: list[str] | None) -> Iterator[Record]:
-            return chain.from_iterable(open_records(columns) for open_records in opened)
-
-        return _of_records(source, all_records, text_column)
+    kind = kind_of(files[0])
+    if kind in RECORDS:
+        opened = [(file, file_records(file, kind_of(file))) for file in files]
+        return _of_records(source, opened, text_column)
     if text_column is not None:
+        what = "holds token ids" if kind in IDS else "is text"
         raise TokensError(
-            source, "is text and has no columns", "leave out --text-column, or name other text"
+            source, f"{what} and has no columns", "leave out --text-column, or name other text"
         )
-    pieces = chain.from_iterable(text_pieces(reading.chunks(file)) for file in files)
+    if kind in IDS:
+        return _of_ids(files)
+    pieces = chain.from_iterable(_text(file) for file in files)
     return SourceContent(pieces, are_rows=False)
 
 
-def _of_records(source: str, open_records: Open, text_column: str | None) -> SourceContent:
-    found = values(source, open_records, text_column)
+def _text(file: Path) -> Iterator[Piece]:
+    if (kind := kind_of(file)) in RECORDS:
+        raise TokensError(
+            file,
+            f"begins as a {kind} file does, beside files of text",
+            f"name it {kind}, or move it",
+        )
+    return text_pieces(reading.chunks(file))
+
+
+def _of_ids(files: list[Path]) -> SourceContent:
+    """Rows of token ids, or documents of them, as the first file has it."""
+    are_rows = read_ids(files[0], kind_of(files[0]))[0].ndim == 2
+
+    def pieces(file: Path) -> Iterator[Piece]:
+        ids, mask = read_ids(file, kind_of(file))
+        if (ids.ndim == 2) != are_rows:
+            raise TokensError(file, f"holds ids of {ids.ndim} dimensions, others do not",
+                              "give [n] everywhere, or [rows, T]")  # fmt: skip
+        return row_pieces(ids, mask) if are_rows else id_pieces(ids if mask is None else ids[mask])
+
+    return SourceContent(chain.from_iterable(map(pieces, files)), are_rows)
+
+
+def _of_records(source: str, opened: list[tuple[Any, Open]], text_column: str | None) -> SourceContent:
+    found = values(source, opened, text_column)
     head = list(islice(found, _HEAD))
     lengths = {len(value[0]) for value in head if not isinstance(value, str)}
-    if len(head) > 1 and len(lengths) == 1 and not any(isinstance(v, str) for v in head):
+    are_ids = not any(isinstance(value, str) for value in head)
+    if len(head) > 1 and len(lengths) == 1 and 0 not in lengths and are_ids:
         rows = (Piece(ids, real=mask) for ids, mask in _ids(source, chain(head, found)))
         return SourceContent(rows, are_rows=True)
     pieces = chain.from_iterable(map(_pieces_of, chain(head, found)))
@@ -170,10 +191,10 @@ def _dataset(source: str, columns: list[str] | None) -> Iterator[Record]:
     """Records of a dataset that ``save_to_disk`` wrote, or that is on the hub, streamed."""
     try:
         data = _open_dataset(source)
-        if columns is not None:
-            data = data.select_columns(columns)
+        if columns is not None and data.column_names is not None:
+            data = data.select_columns([name for name in columns if name in data.column_names])
         yield from data
-    except (OSError, ValueError, ConnectionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, ConnectionError) as error:
         reason = str(error).partition("\n")[0]
         raise TokensError(
             source,
@@ -209,7 +230,7 @@ def identity(source: str) -> str | None:
     whole = sum(file.stat().st_size for file in files) <= _HASHED_BYTES
     for file in files:
         # A packed file's, or a table's, name says how it is read.
-        digest.update(f"{file.relative_to(path)} {_kind(file)} ".encode())
+        digest.update(f"{file.relative_to(path)} {ending(file)} ".encode())
         with file.open("rb") as data:
             if whole:
                 digest.update(hashlib.file_digest(data, "sha256").digest())

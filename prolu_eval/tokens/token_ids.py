@@ -22,27 +22,30 @@ from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.pieces import Piece
 from prolu_eval.tokens.records import MASK
 
-IDS = (".npy", ".safetensors")
 _NAMES = ("input_ids", "tokens", "ids")
 # So many ids of zeros and ones alone are a mask.
 _MANY = 64
 
 
-def read_ids(path: Path) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
+def read_ids(path: Path, kind: str) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
     """The token ids of a file, read as they are used, and their attention mask. [n] or [rows, T]
+
+    Args:
+        path: the file.
+        kind: ``.npy`` or ``.safetensors``.
 
     Raises:
         TokensError: if the file cannot be read, or holds no token ids.
     """
-    ids, mask = _npy(path), None
-    if ids is None:
-        ids, mask = _safetensors(path)
+    ids, mask = (_npy(path), None) if kind == ".npy" else _safetensors(path)
     if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
         raise TokensError(
             path,
             f"holds {ids.dtype} of {ids.ndim} dimensions, no token ids",
             "give integers, [n] or [rows, T]",
         )
+    if ids.size == 0:
+        raise TokensError(path, f"holds no token ids (its shape is {list(ids.shape)})", "give some")
     first = ids[:_MANY]
     if first.size >= _MANY and first.max() <= 1 and first.min() >= 0:
         raise TokensError(path, "holds zeros and ones alone, as an attention mask does", "give ids")
@@ -53,9 +56,7 @@ def read_ids(path: Path) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]
     return ids, None if mask is None else mask.astype(bool)
 
 
-def _npy(path: Path) -> NDArray[Any] | None:
-    if path.suffix != ".npy":
-        return None
+def _npy(path: Path) -> NDArray[Any]:
     try:
         ids: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from prolu_eval.lm import LanguageModel
+from prolu_eval.plain_text import printable
 from prolu_eval.tokens.rows import TokenRows
 
 # Fewer targets say too little of a distribution over a vocabulary.
@@ -31,7 +32,7 @@ def warn_of_foreign_ids(tokens: TokenRows, model_name: str, ce_clean: float) -> 
         logging.getLogger(__name__).warning(
             "%s: %s predicts its tokens with a cross-entropy of %.2f nats, worse than their "
             "frequencies alone (%.2f); are they of another tokenizer or model?",
-            tokens.source, model_name, ce_clean, unigram,
+            printable(tokens.source), printable(model_name), ce_clean, unigram,
         )  # fmt: skip
 
 

@@ -30,6 +30,10 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# What torch's generators take.
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)]
+
+
 class Shared(_Table):
     """What all runs share."""
 
@@ -67,7 +71,7 @@ class Shared(_Table):
         description="of products on CUDA, the model's too: TF32, float32, or bfloat16 (mixed) with "
         "float32 weights, codes, thresholds and sums; a CPU always computes in float32",
     )
-    data_seed: int = 0
+    data_seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -124,7 +128,7 @@ class Within(_Table):
     """What varies within every sweep, beside its coefficients."""
 
     learning_rates: list[LearningRate] = Field(min_length=1)
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
 
 
 class Sweep(_Table):
@@ -136,7 +140,7 @@ class Sweep(_Table):
     coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
     k: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
     learning_rates: list[LearningRate] | None = Field(None, min_length=1)
-    seeds: list[int] | None = Field(None, min_length=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod

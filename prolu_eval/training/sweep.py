@@ -14,7 +14,13 @@ from safetensors.torch import save
 
 from prolu_eval.checkpoints.native import read_config, save_run
 from prolu_eval.devices import devices_of, threads_each, working_on
-from prolu_eval.errors import ConfigError, EvaluationError, Interrupted, ResultsError
+from prolu_eval.errors import (
+    ConfigError,
+    EvaluationError,
+    Interrupted,
+    ResultsError,
+    UsageError,
+)
 from prolu_eval.processes import Helpers, Message
 from prolu_eval.progress import Progress
 from prolu_eval.results import check_writable, write_atomically
@@ -68,6 +74,9 @@ def train_sweep(
         ResultsError: if ``out`` cannot be written to, or another sweep is training into it.
         UsageError: if a device is not there.
     """
+    if not isinstance(settings, Settings | None):
+        reason = f"are of type {type(settings).__name__}"
+        raise UsageError("settings", reason, "give prolu_eval.training.Settings(...)")
     settings = settings or Settings()
     devices = devices_of(settings.device)
     done: list[Trained] = []

@@ -6,7 +6,10 @@ import gzip
 import io
 import json
 import lzma
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -60,6 +63,16 @@ FILES = {
     "windows.csv": b"\xef\xbb\xbf" + table().replace("\n", "\r\n").encode(),
     "a.csv.gz": gzip.compress(table().encode()),
     "a.tsv": table("\t").encode(),
+    "pipes.csv": table("|").encode(),
+    "excel.csv": b"sep=;\r\n" + table(";").encode(),
+    "spaces.csv": table().replace("id,text", "id, text ").encode(),
+    "lines.txt": JSONL.encode(),
+    "lines.jl": JSONL.encode(),
+    "lines": JSONL.encode(),
+    "pretty.txt": json.dumps([{"text": doc} for doc in DOCS], indent=2).encode(),
+    "texts.txt.gz": gzip.compress(json.dumps(DOCS).encode()),
+    "table.txt": table().encode(),
+    "table": table("\t").encode(),
 }  # fmt: skip
 
 
@@ -107,6 +120,19 @@ BAD: dict[str, tuple[bytes, str]] = {
     "ids.csv": (b'input_ids\n"[1, 2]"\n', "token ids written out as text"),
     "bad.parquet": (b"PAR1", "cannot be read"),
     "bad.safetensors": (b"hello", "cannot be read"),
+    "archive.txt": (b"PK\x03\x04 and so on", "is a zip archive, as .npz and .pt files are too"),
+    "archive.tar.gz": (gzip.compress(b"a" * 257 + b"ustar\0"), "is a tar archive; unpack it"),
+    "object.jsonl": (b'{"text": {"en": "a"}}', "column 'text' holds an object with en"),
+    "inner.jsonl": (b'{"doc": {"body": "a"}}', "but 'doc.body'; name .* --text-column"),
+    "missing.jsonl": (b'"a"\n{"body": "b"}', r"row 1 \(from 0\) has no column 'text'"),
+    "unmasked.jsonl": (
+        b'{"tokens": [5], "attention_mask": [1]}\n{"tokens": [5]}',
+        r"row 1 \(from 0\) has no attention_mask, where the rows before it have one",
+    ),
+    "later-masked.jsonl": (
+        b'{"tokens": [5]}\n{"tokens": [5], "attention_mask": [1]}',
+        r"row 1 \(from 0\) has an attention_mask, where the rows before it have none",
+    ),
 }  # fmt: skip
 
 
@@ -142,6 +168,58 @@ def test_the_column_is_the_one_that_is_named(model: LanguageModel, tmp_path: Pat
         load(tmp_path / "a.txt", model, text_column="text")
 
 
+def test_what_is_in_objects_is_named_with_a_dot(model: LanguageModel, tmp_path: Path) -> None:
+    records = [{"id": i, "doc": {"en": doc, "de": "x"}} for i, doc in enumerate(DOCS)]
+    (tmp_path / "a.txt").write_text(PLAIN)
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    pd.DataFrame(records).to_parquet(tmp_path / "a.parquet")
+    datasets.Dataset.from_list(records).save_to_disk(tmp_path / "saved")
+    expected = load(tmp_path / "a.txt", model).fingerprint
+    for name in ("a.jsonl", "a.parquet", "saved"):
+        assert load(tmp_path / name, model, text_column="doc.en").fingerprint == expected, name
+        with pytest.raises(
+            TokensError, match=r"no column 'doc\.fr', but 'id', 'doc\.en', 'doc\.de'"
+        ):
+            load(tmp_path / name, model, text_column="doc.fr")
+
+
+def test_prose_is_no_records(model: LanguageModel, tmp_path: Path) -> None:
+    for text in (
+        '{He said} "so": it was',
+        '["Well," he said, and left',
+        "[1] A note, 2, and more",
+        "Title, text and content\nwere all there",
+        "text, content\nno second comma",
+        "# text, content\n1, 2",
+    ):
+        (tmp_path / "a.txt").write_text(text + "\nand so on" * 9)
+        (tmp_path / "a.md").write_text(text + "\nand so on" * 9)  # never looked at
+        found = load(tmp_path / "a.txt", model).fingerprint
+        assert found == load(tmp_path / "a.md", model).fingerprint, text
+
+
+def test_files_without_an_ending_are_known_by_their_first_bytes(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    ids = np.random.default_rng(0).integers(1, 96, (20, 16))
+    pd.DataFrame({"text": DOCS}).to_parquet(tmp_path / "a.parquet")
+    np.save(tmp_path / "ids.npy", ids)
+    for name in ("a.parquet", "ids.npy"):
+        bare = (tmp_path / name).with_suffix("")
+        bare.write_bytes((tmp_path / name).read_bytes())
+        assert load(bare, model).fingerprint == load(tmp_path / name, model).fingerprint
+
+
+def test_half_characters_are_replaced(model: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "\\ud83d\\ude00 cut \\ud83d' + " so it is" * 30 + '"}'
+    )
+    (tmp_path / "b.txt").write_text("\U0001f600 cut \ufffd" + " so it is" * 30)
+    for split in ("all", "train", "heldout"):
+        found, expected = (load(tmp_path / name, model, split) for name in ("a.jsonl", "b.txt"))
+        assert found.ids.tolist() == expected.ids.tolist()
+
+
 def test_text_beside_a_column_of_words_is_taken(model: LanguageModel, tmp_path: Path) -> None:
     pd.DataFrame({"tokens": [d.split() for d in DOCS], "text": DOCS}).to_parquet(
         tmp_path / "a.parquet"
@@ -175,6 +253,74 @@ def test_a_folder_is_read_by_the_kind_of_most_of_its_bytes(
     (texts / "0.txt").write_text(half[0])
     (texts / "1.txt.gz").write_bytes(gzip.compress(half[1].encode()))
     assert load(texts, model).fingerprint == expected
+
+
+def test_a_folder_of_token_ids_is_its_files_rows(model: LanguageModel, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(1, 96, (20, 16))
+    np.save(tmp_path / "ids.npy", ids)
+    expected = load(tmp_path / "ids.npy", model).fingerprint
+    writers: dict[str, Callable[[Path, Any], object]] = {".npy": np.save, ".safetensors": save_ids}
+    for kind, write in writers.items():
+        folder = tmp_path / f"shards{kind}"
+        folder.mkdir()
+        write(folder / f"0{kind}", ids[:12])
+        write(folder / f"1{kind}", ids[12:])
+        assert load(folder, model).fingerprint == expected
+    np.save(tmp_path / "shards.npy" / "2.npy", ids[0])
+    with pytest.raises(TokensError, match=r"2\.npy: holds ids of 1 dimensions, others do not"):
+        load(tmp_path / "shards.npy", model)
+    with pytest.raises(TokensError, match="holds token ids and has no columns"):
+        load(tmp_path / "ids.npy", model, text_column="text")
+    for shape in ((0, 16), (16, 0)):
+        np.save(tmp_path / "none.npy", np.empty(shape, np.int64))
+        with pytest.raises(TokensError, match=r"holds no token ids \(its shape is"):
+            load(tmp_path / "none.npy", model)
+
+
+def save_ids(path: Path, ids: Any) -> None:
+    save_file({"input_ids": ids}, path)
+
+
+def test_shards_that_differ_are_told_by_their_names(model: LanguageModel, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(1, 96, (20, 16))
+    masked = {"input_ids": list(ids), "attention_mask": list(np.ones_like(ids))}
+    pd.DataFrame({"input_ids": list(ids)}).to_parquet(tmp_path / "0.parquet")
+    for other, reason in (
+        (pd.DataFrame(masked), r"row 0 \(from 0\) has an attention_mask"),
+        (pd.DataFrame({"text": DOCS}), r"row 0 \(from 0\) has no column 'input_ids'"),
+    ):
+        other.to_parquet(tmp_path / "1.parquet")
+        with pytest.raises(TokensError, match=f"1.parquet: {reason}"):
+            load(tmp_path, model)
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "0.txt").write_text(PLAIN)
+    (folder / "1.txt").write_text(JSONL)
+    with pytest.raises(
+        TokensError, match=r"1\.txt: begins as \.json files do, beside files of text"
+    ):
+        load(folder, model)
+
+
+def test_short_rows_are_told_once(
+    model: LanguageModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "a\nb.npy", np.random.default_rng(0).integers(1, 96, (20, 8)))
+    for split in ("heldout", "train"):
+        load(tmp_path / "a\nb.npy", model, split)
+    (told,) = caplog.messages
+    assert told.endswith(
+        "a\\nb.npy: has rows of 8 tokens; they stay as they are, below the context of 16."
+    )
+
+
+def test_pipes_and_empty_datasets_are_refused(model: LanguageModel, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TokensError, match="is no file, but a pipe or a device"):
+        load(tmp_path / "pipe", model)
+    datasets.Dataset.from_dict({"text": []}).save_to_disk(tmp_path / "none")
+    with pytest.raises(TokensError, match="none: "):
+        load(tmp_path / "none", model)
 
 
 @pytest.mark.parametrize(
