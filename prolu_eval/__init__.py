@@ -3,8 +3,13 @@
 The public interface is what is importable from here, and nothing else is promised. Each name loads
 its module on first use, so that ``import prolu_eval`` alone imports neither torch nor pandas;
 ``load_results``, ``frontier``, ``pareto_frontier``, ``compare`` and baselines never need torch.
+
+Threads of torch that have nothing to do are asked to sleep, unless the environment says otherwise.
+By default they spin, so that on a machine that others use too they take the time of those that
+work, and two threads can be many times slower than one. It must be said before torch is loaded.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
     from prolu_eval.saes import SparseAutoencoder
 
     __version__: str
+
+# Of GNU's OpenMP, and of Intel's and LLVM's.
+for _variable, _value in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items():
+    os.environ.setdefault(_variable, _value)
 
 _MODULES = {
     "METRICS": "metrics",

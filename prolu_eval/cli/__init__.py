@@ -18,8 +18,6 @@ from prolu_eval.plain_text import printable
 # What a shell reports of a command that SIGINT or SIGPIPE ended.
 INTERRUPTED, READER_GONE = 130, 141
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-# Of GNU's OpenMP, and of Intel's and LLVM's.
-_PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 app = typer.Typer(
     name="prolu-eval",
     help="Which sparse autoencoder is better, and did a change make it worse?",
@@ -124,14 +122,7 @@ def _drop_output() -> None:
 
 
 def entry_point() -> None:
-    """The console script. Being terminated ends it as Ctrl-C does: what is measured stays.
-
-    Threads of torch that have nothing to do sleep, which must be said before torch is loaded: by
-    default they spin, so that on a machine that others use too they take the time of those that
-    work, and two threads can be many times slower than one.
-    """
-    for variable, value in _PASSIVE_WAITING.items():
-        os.environ.setdefault(variable, value)
+    """The console script. Being terminated ends it as Ctrl-C does: what is measured stays."""
     signal.signal(signal.SIGTERM, _interrupt)
     for library in ("HF_HUB", "DATASETS"):  # what fails is said once, by us
         os.environ.setdefault(f"{library}_VERBOSITY", "critical")

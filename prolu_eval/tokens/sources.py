@@ -156,7 +156,9 @@ def _of_ids(files: list[Path]) -> SourceContent:
     return SourceContent(chain.from_iterable(map(pieces, files)), are_rows)
 
 
-def _of_records(source: str, opened: list[tuple[Any, Open]], text_column: str | None) -> SourceContent:
+def _of_records(
+    source: str, opened: list[tuple[Any, Open]], text_column: str | None
+) -> SourceContent:
     found = values(source, opened, text_column)
     head = list(islice(found, _HEAD))
     lengths = {len(value[0]) for value in head if not isinstance(value, str)}

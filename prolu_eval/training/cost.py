@@ -1,6 +1,5 @@
 """What a grid costs, before it is trained: memory, operations, time."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,8 +10,10 @@ from statistics import median
 import psutil
 import torch
 
+from prolu_eval.errors import ConfigError
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.forward import CODES_AT_ONCE, DENSE_TENSORS
+from prolu_eval.training.heap import give_back_freed
 from prolu_eval.training.initial import Statistics
 from prolu_eval.training.products import Gathered
 from prolu_eval.training.stack import Stack
@@ -78,9 +79,22 @@ class Cost:
 def rounds(
     plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device
 ) -> list[list[Plan]]:
-    """Plans in parts, each of which fits in memory."""
+    """Plans in parts, each of which fits in memory.
+
+    Raises:
+        ConfigError: if not even one of them does.
+    """
+    if not plans:
+        return []
     fixed = _buffers(shared, d_in) + _passes(shared, d_in, 1, device)
-    room = int(_MEMORY_SHARE * free_memory(device)) - fixed
+    free = free_memory(device)
+    if (needed := fixed + _run_memory(shared, d_in)) > free:
+        raise ConfigError(
+            "a run",
+            f"needs {needed / 2**30:,.1f} GiB of memory, where {free / 2**30:,.1f} are free",
+            "choose a smaller d_sae, batch_size or buffer_size",
+        )
+    room = int(_MEMORY_SHARE * free) - fixed
     at_once = max(1, room // _run_memory(shared, d_in))
     return [list(plans[i : i + at_once]) for i in range(0, len(plans), at_once)]
 
@@ -100,14 +114,15 @@ def held(device: torch.device) -> int:
     """Bytes that are held on a device now: by this process, or on a GPU by its tensors."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
+    give_back_freed()
     return int(psutil.Process().memory_info().rss)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
+    """Bytes that can be had on a device; files that are cached in memory make way."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return int(psutil.virtual_memory().available)
 
 
 def estimate_cost(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from prolu_eval.training.forward import Losses
 from prolu_eval.training.gradients import compare_gradients
+from prolu_eval.training.heap import give_back_freed
 from prolu_eval.training.stack import Stack
 
 BIAS_EDGES = torch.linspace(-4, 4, 81)
@@ -58,6 +59,7 @@ class History:
         for name, value in values.items():
             self._scalars.setdefault(name, []).append(value.detach().float().cpu())
         self._fired.zero_()
+        give_back_freed()
 
     def failed(self, index: int) -> bool:
         """Whether an autoencoder's loss is no longer finite."""

@@ -68,7 +68,7 @@ def train_sweep(
 
     Raises:
         ConfigError: if a run's folder holds a run of another configuration, or a sweep does not
-            suit the model's width.
+            suit the model's width or fit in memory.
         Interrupted: on Ctrl-C or SIGTERM; what was trained is stored.
         ModelError, TokensError: if the model, hook or dataset cannot be used.
         ResultsError: if ``out`` cannot be written to, or another sweep is training into it.

@@ -297,7 +297,7 @@ def test_shards_that_differ_are_told_by_their_names(model: LanguageModel, tmp_pa
     (folder / "0.txt").write_text(PLAIN)
     (folder / "1.txt").write_text(JSONL)
     with pytest.raises(
-        TokensError, match=r"1\.txt: begins as \.json files do, beside files of text"
+        TokensError, match=r"1\.txt: begins as a \.json file does, beside files of text"
     ):
         load(folder, model)
 

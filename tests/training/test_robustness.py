@@ -242,11 +242,9 @@ def test_a_checkpoint_goes_on_with_its_threads(
 
 
 def test_threads_wait_passively_before_torch_is_loaded() -> None:
+    """By the command line and from Python, since both import the package first."""
     code = (
-        "import os, sys\nsys.argv = ['prolu-eval', '--version']\n"
-        "from prolu_eval.cli import entry_point\n"
-        "assert 'torch' not in sys.modules\n"
-        "try:\n entry_point()\nexcept SystemExit: pass\n"
+        "import os, sys, prolu_eval, prolu_eval.cli\nassert 'torch' not in sys.modules\n"
         "print(os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'])"
     )
     clean = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")}
@@ -303,6 +301,39 @@ def test_the_estimate_of_memory_is_what_is_held(
     )
     estimated, peak = map(int, ran.stdout.split())
     assert 0.8 < estimated / peak < 1.2
+
+
+def test_freed_memory_is_given_back_at_each_log() -> None:
+    """What is kept between large tensors would hold their memory, so that a process grows."""
+    code = """
+import psutil, torch
+from prolu_eval.training.heap import give_back_freed
+held = lambda: psutil.Process().memory_info().rss / 2**20
+torch.empty(1 << 22).fill_(1)  # from now on large tensors, once freed, stay in the heap
+before = held()
+pairs = [(torch.ones(1 << 18), torch.ones(8)) for _ in range(100)]
+kept = [small for _, small in pairs]
+del pairs
+give_back_freed()
+print(held() - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) < 20
+
+
+def test_what_does_not_fit_in_memory_is_refused_before_training(
+    sweep_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = sweep_file.read_text()
+    out = ("--out", sweep_file.parent / "runs")
+    for old, new in (("batch_size = 64", "batch_size = 64\nbuffer_size = 1_000_000_000_000"),
+                     ("d_sae = 48", "d_sae = 1_000_000_000_000")):  # fmt: skip
+        sweep_file.write_text(text.replace(old, new))
+        for how in ("--quiet", "--dry-run"):
+            refused = run(capfd, "sweep", sweep_file, *out, how)
+            assert refused.code == 2
+            assert "GiB of memory, where" in refused.err
+    assert not (sweep_file.parent / "runs").exists()
 
 
 def test_what_the_process_holds_is_part_of_the_estimate(sweep_file: Path) -> None:
