@@ -102,6 +102,15 @@ def stories_text() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def gutenberg() -> str:
+    """A part of a book, without markers between documents."""
+    path = SHARED / "text" / "gutenberg-sample.txt"
+    if not path.exists():
+        pytest.skip("shared/text/gutenberg-sample.txt is not here")
+    return path.read_text(encoding="utf-8")[:100_000]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, which asks the network for nothing of its own accord."""

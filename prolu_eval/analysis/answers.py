@@ -532,6 +532,10 @@ def _notes(group: Group, found: Frontier) -> tuple[str, ...]:
     else:
         fewest, most = min(seeds.values()), max(seeds.values())
         notes.append(f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds")
+    unfinished = sum(result.run.not_converged is not None for result in group.results)
+    if unfinished:
+        among = f"{unfinished} of {len(group.results)} runs"
+        notes.append(f"{among} not converged: longer training would move them")
     if not found.n_replicates:
         notes.append("no intervals: these results hold no sums over sequences")
     if found.vague:

@@ -9,6 +9,7 @@ from prolu_eval.comparison.rows import Comparison, Row
 from prolu_eval.render.tables import (
     HEADER,
     Table,
+    about_marks,
     budget_tables,
     cells,
     folder_tables,
@@ -51,7 +52,7 @@ def frontier_markdown(answer: Answer) -> str:
         escape(answer.sentence),
         *("\n".join(table(content)) for content in asked),
         "\n".join(table(run_table(answer.group, found))),
-        "\\* on the frontier of all runs; ± is one standard error, clustered by sequence",
+        escape(about_marks(answer.group)),
         "\n".join(table(variant_table(found))),
         escape(about_hypervolumes(found)),
     ]

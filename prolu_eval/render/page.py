@@ -204,6 +204,8 @@ def strip(group: Group) -> dict[str, str]:
     setting = group.results[0].setting
     seeds = sorted({int(seed) for seed in group.table["seed"].dropna()})
     widths = sorted({result.run.d_sae for result in group.results})
+    unfinished = sum(result.run.not_converged is not None for result in group.results)
+    remarkable = {"not converged": f"{unfinished} runs"} if unfinished else {}
     return {
         "model": setting.model,
         "hook": group.results[0].run.site or "unknown",
@@ -212,4 +214,5 @@ def strip(group: Group) -> dict[str, str]:
         "runs": str(len(group.results)),
         "seeds": str(len(seeds) or "unknown"),
         "dictionary size": ", ".join(map(str, widths[:4])) + (", ..." if len(widths) > 4 else ""),
+        **remarkable,
     }

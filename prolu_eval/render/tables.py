@@ -23,14 +23,19 @@ def columns(group: Group, keys: Sequence[str]) -> list[str]:
 
 
 def run_table(group: Group, answer: Frontier) -> Table:
-    """One row a run: mark, name, variant, coefficient, membership, metrics. In order of x."""
+    """One row a run: marks, name, variant, coefficient, membership, metrics. In order of x.
+
+    :func:`about_marks` says what the marks mean.
+    """
+    unfinished = {r.run.name for r in group.results if r.run.not_converged is not None}
     shown = columns(group, answer.keys)
     head = ["", "run", "variant", "coefficient", *(["P(on)"] if answer.membership else []), *shown]
     rows = []
     ordered = group.table.sort_values(list(answer.keys), kind="stable")
     for row in ordered.to_dict("records"):
         cells = [
-            "*" if row["name"] in answer.frontier else "",
+            ("*" if row["name"] in answer.frontier else "")
+            + ("~" if row["name"] in unfinished else ""),
             str(row["name"]),
             str(row["label"]),
             "-" if pd.isna(row["coefficient"]) else f"{row['coefficient']:g}",
@@ -39,6 +44,14 @@ def run_table(group: Group, answer: Frontier) -> Table:
             cells.append(f"{answer.membership[row['name']]:.2f}")
         rows.append(cells + [f"{_measured(row, key):se}" for key in shown])
     return head, rows
+
+
+def about_marks(group: Group) -> str:
+    """What the marks in a table of runs mean."""
+    unfinished = any(result.run.not_converged is not None for result in group.results)
+    parts = ["* on the frontier of all runs", *(["~ not converged"] if unfinished else []),
+             "± is one standard error, clustered by sequence"]  # fmt: skip
+    return "; ".join(parts)
 
 
 def _measured(row: Mapping[Hashable, Any], key: str) -> Estimate:

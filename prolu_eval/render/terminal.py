@@ -8,6 +8,7 @@ from prolu_eval.plain_text import aligned
 from prolu_eval.render.tables import (
     HEADER,
     Table,
+    about_marks,
     budget_tables,
     cells,
     folder_tables,
@@ -32,7 +33,7 @@ def frontier_text(answer: Answer) -> str:
         answer.sentence,
         *map(plain, asked),
         plain(run_table(group, found)),
-        "* on the frontier of all runs; ± is one standard error, clustered by sequence",
+        about_marks(group),
         plain(variant_table(found)),
         about_hypervolumes(found),
     ]

@@ -65,6 +65,13 @@ class RunSummary(BaseModel):
         return document
 
     @property
+    def not_converged(self) -> str | None:
+        """Why its training is called unfinished; None if it is not, or nothing is known."""
+        own = _native_config({"format": self.format, "provenance": self.provenance})
+        reason: str | None = own.get("not_converged")
+        return reason
+
+    @property
     def site(self) -> str:
         """The hook point at which its reconstruction is put in, and compared with what is there."""
         return self.hook_out or self.hook

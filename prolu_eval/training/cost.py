@@ -103,7 +103,7 @@ def memory(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.devic
     """What training plans at once holds at its peak. The language model is loaded."""
     process = held(device)
     stacks = len(plans) * _run_memory(shared, d_in)
-    largest = max(Counter(plan.label for plan in plans).values())
+    largest = max(Counter((plan.label, plan.learning_rate) for plan in plans).values())
     activations, passes = _buffers(shared, d_in), _passes(shared, d_in, largest, device)
     # Filling the buffer and passing are never at once, so that the smaller's extra is not added.
     extra = max(activations, activations / _BUFFERS + passes)

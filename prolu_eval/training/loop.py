@@ -180,7 +180,7 @@ class Training:
                     yield TrainingOutcome(plan, None, logged, None)
                 else:
                     sae = stack.autoencoder(index, self.statistics.scale)
-                    reason = not_converged(logged, stack.silent[index], tokens)
+                    reason = not_converged(logged, stack.silent[index], tokens, self._shared.decay)
                     yield TrainingOutcome(plan, sae, logged, reason)
 
     def finish(self) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbclient
@@ -135,3 +136,38 @@ def test_names_of_the_first_version_still_work() -> None:
 
     assert prolu_eval.Options is prolu_eval.EvaluationOptions
     assert Scalar is prolu_eval.Estimate
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda runs: prolu_eval.evaluate(5), "the runs: 5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.evaluate(b"runs"), "is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.evaluate([]), "name a folder of runs"),
+        (
+            lambda runs: prolu_eval.evaluate(runs, {"n_tokens": 5}),  # type: ignore[arg-type]
+            "options: are of type dict",
+        ),
+        (lambda runs: prolu_eval.load_results(5), "5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.frontier(5), "5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.frontier(runs, at=5), "at: 5 names no metric"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.frontier(runs, at={"l0": float("nan")}), "nan is no number"),
+        (lambda runs: prolu_eval.frontier(runs, reference={"l0": "a"}), "'a' is no number"),  # type: ignore[dict-item]
+        (lambda runs: prolu_eval.frontier(runs, splits={"l0": [float("inf")]}), "inf is no number"),
+        (lambda runs: prolu_eval.compare(runs, 5), "the baseline: 5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.convert(None, "out"), "None is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.train(None, 5), "out: 5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.train(5, "out"), "the sweep: 5 is no path"),  # type: ignore[arg-type]
+        (
+            lambda runs: prolu_eval.train(None, "out", {"device": "cpu"}),  # type: ignore[arg-type]
+            "settings: are of type dict",
+        ),
+    ],
+)
+def test_values_of_other_types_are_the_projects_own_errors(
+    call: Callable[[Path], object], told: str, tmp_path: Path
+) -> None:
+    for found in sweep():
+        write_result(found, tmp_path)
+    with pytest.raises(prolu_eval.ProluEvalError, match=told):
+        call(tmp_path)

@@ -179,20 +179,28 @@ def test_k_above_what_an_expansion_gives_is_refused_before_training(sweep_file: 
 def test_the_rule_for_unfinished_trainings() -> None:
     n, fired = 50, torch.zeros(10, dtype=torch.int64)
     still = {"l0": torch.full((n,), 40.0), "loss": torch.full((n,), 3.0)}
-    assert not_converged(still, fired, 1000) is None
-    noisy = {name: v * (1 + 0.05 * torch.randn(n)) for name, v in still.items()}
-    assert not_converged(noisy, fired, 1000) is None
-    falling = still | {"l0": torch.linspace(900, 500, n)}
-    reason = not_converged(falling, fired, 1000)
-    assert reason is not None
-    assert reason.startswith("L0 was still falling, from 6")
-    slower = still | {"loss": torch.linspace(9, 3, n)}
-    assert "the loss was still falling" in (not_converged(slower, fired, 1000) or "")
+    for decay in (0, 0.2, 1):
+        assert not_converged(still, fired, 1000, decay) is None
+        noisy = {name: v * (1 + 0.05 * torch.randn(n)) for name, v in still.items()}
+        assert not_converged(noisy, fired, 1000, decay) is None
+        falling = still | {"l0": torch.linspace(900, 300, n)}
+        reason = not_converged(falling, fired, 1000, decay)
+        assert reason is not None
+        assert reason.startswith("L0 was still falling, from ")
+        slower = still | {"loss": torch.linspace(9, 3, n)}
+        assert "the loss was still falling" in (not_converged(slower, fired, 1000, decay) or "")
     assert "60 % of the features" in (
-        not_converged(still, torch.tensor([500] * 6 + [10] * 4), 1000) or ""
+        not_converged(still, torch.tensor([500] * 6 + [10] * 4), 1000, 0.2) or ""
     )
-    assert not_converged(still, torch.tensor([500] * 5 + [10] * 5), 1000) is None
-    assert not_converged({"l0": torch.ones(3), "loss": torch.ones(3)}, fired, 1000) is None
+    assert not_converged(still, torch.tensor([500] * 5 + [10] * 5), 1000, 0.2) is None
+    assert not_converged({"l0": torch.ones(3), "loss": torch.ones(3)}, fired, 1000, 0.2) is None
+
+
+def test_what_falls_with_the_rate_says_nothing_of_rest() -> None:
+    fired = torch.zeros(10, dtype=torch.int64)
+    falls = torch.cat([torch.ones(40), torch.linspace(1, 0.5, 10)])
+    assert not_converged({"l0": falls, "loss": falls}, fired, 1000, 0.2) is None
+    assert not_converged({"l0": falls, "loss": falls}, fired, 1000, 0) is not None
 
 
 def test_unfinished_runs_are_told_and_noted(
@@ -326,7 +334,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_training(
 ) -> None:
     text = sweep_file.read_text()
     out = ("--out", sweep_file.parent / "runs")
-    for old, new in (("batch_size = 64", "batch_size = 64\nbuffer_size = 1_000_000_000_000"),
+    for old, new in (("buffer_size = 512", "buffer_size = 1_000_000_000_000"),
                      ("d_sae = 48", "d_sae = 1_000_000_000_000")):  # fmt: skip
         sweep_file.write_text(text.replace(old, new))
         for how in ("--quiet", "--dry-run"):
