@@ -103,6 +103,10 @@ def compare_results(
     )
 
 
+# Their names in version 0.1.0.
+Options, compare = ComparisonOptions, compare_results
+
+
 def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
     """On what and with what the results of one side were measured, in words."""
     settings = dict.fromkeys(

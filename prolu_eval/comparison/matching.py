@@ -140,7 +140,7 @@ _CALLED = {
     "hook": ("the hook", f"evaluate at the baseline's hook, or {_ACCEPT}"),
 }
 # Fields that follow from which tokens were measured on, and may differ where these may.
-OF_TOKENS = frozenset({"tokens_fingerprint", "n_sequences", "n_counted"})
+OF_TOKENS = frozenset({"tokens_fingerprint", "n_sequences"})
 
 
 def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle | None:

@@ -8,7 +8,7 @@ from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays).
 from prolu_eval.estimates import Estimate
 from prolu_eval.results.documents import (
     EXAMPLE,
-    NAMES_ONLY,
+    NOT_COMPARED,
     PER_FEATURE,
     PER_LAYER,
     PER_SEQUENCE,
@@ -55,7 +55,7 @@ Scalar = Estimate  # its name in 0.1.0
 __all__ = [
     "EXAMPLE",
     "FOLDER",
-    "NAMES_ONLY",
+    "NOT_COMPARED",
     "PER_FEATURE",
     "PER_LAYER",
     "PER_SEQUENCE",

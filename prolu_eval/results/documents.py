@@ -127,10 +127,11 @@ def _native_config(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # The fields of a setting in which comparable results may differ, and why they do not matter.
-NAMES_ONLY = {
+NOT_COMPARED = {
     "model": "what the model is called or where it lies; model_fingerprint says what is in it",
     "tokens": "what the text is called or where it lies; tokens_fingerprint says what is in it",
     "dtype_reason": "why the precision was chosen; dtype says which it is",
+    "n_counted": "follows from the tokens, the context length and special_tokens",
 }
 
 
@@ -138,7 +139,7 @@ class Setting(BaseModel):
     """What was measured on.
 
     Results are comparable, and paired by sequence, if their settings agree in every field but
-    those of :data:`NAMES_ONLY`, and their output sites too (:meth:`Result.comparison_key`). This
+    those of :data:`NOT_COMPARED`, and their output sites too (:meth:`Result.comparison_key`). This
     is the only definition of it. ``dtype_reason`` says why a precision was chosen that nobody
     named.
     """
@@ -162,14 +163,14 @@ class Setting(BaseModel):
 
     def comparison_key(self) -> str:
         """Equal for settings on which results are comparable, and for no others. 16 hex digits"""
-        return _digest(self.model_dump(mode="json", exclude=set(NAMES_ONLY)))
+        return _digest(self.model_dump(mode="json", exclude=set(NOT_COMPARED)))
 
     def differences(self, other: "Setting") -> list[str]:
         """The names of the fields that make results on two settings incomparable."""
         return [
             name
             for name in type(self).model_fields
-            if name not in NAMES_ONLY and getattr(self, name) != getattr(other, name)
+            if name not in NOT_COMPARED and getattr(self, name) != getattr(other, name)
         ]
 
 

@@ -126,6 +126,8 @@ def _told(name: str, beside: Mapping[str, Setting]) -> Iterator[tuple[str, str]]
     """The title of each of some settings on texts of one name, by its key."""
     settings = beside.values()
     fields = {field for a in settings for b in settings for field in a.differences(b)}
+    if len({setting.n_counted for setting in settings}) > 1:
+        fields.add("n_counted")
     readable = sorted(fields.difference(_OPAQUE))
 
     def title(setting: Setting, fields: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from prolu_eval.comparison import ComparisonOptions, compare_results
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.records import fingerprint_of
 from prolu_eval.results import (
-    NAMES_ONLY,
+    NOT_COMPARED,
     Result,
     RunSummary,
     Setting,
@@ -57,7 +57,7 @@ def test_results_that_differ_in_a_field_never_meet_on_a_frontier(
 ) -> None:
     first = result(Sae())
     second = changed(field, first)
-    meet = field in NAMES_ONLY
+    meet = field in NOT_COMPARED
     assert first.setting.differences(second.setting) == ([] if meet else [field])
     assert (first.comparison_key() == second.comparison_key()) == meet
     assert len(comparable([first, second])) == (1 if meet else 2)
