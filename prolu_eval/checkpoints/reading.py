@@ -88,6 +88,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise CheckpointError(path, f"{name} holds complex numbers", TRUNCATED)
     return tensors
 
 

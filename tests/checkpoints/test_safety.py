@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from prolu_eval.checkpoints import discover, load_sae, skipped
+from prolu_eval.checkpoints.reading import read_safetensors
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import Broken, Run
 from tests.conftest import ROOT
@@ -121,3 +124,10 @@ def test_a_truncated_file_is_told_without_loading_weights(kind: str, tmp_path: P
         if file.suffix == ".safetensors":
             assert isinstance(discover(file)[0], Broken)
         file.write_bytes(content)
+
+
+def test_complex_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file({"W_dec": torch.ones(2, 3), "norm": torch.ones(1, dtype=torch.complex64)}, weights)
+    with pytest.raises(CheckpointError, match="norm holds complex numbers"):
+        read_safetensors(weights)
