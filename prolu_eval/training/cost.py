@@ -26,7 +26,7 @@ _TENSORS_PER_PARAMETER = 4
 _BUFFERS = 2.5
 # Of the size of the codes that pass at a time on a CPU, as measured: pre-activations, the mask, the
 # numbers of active entries and what the products over them take.
-_CODES = 7
+_CODES = 5.5
 # The share of free memory that stacks may take.
 _MEMORY_SHARE = 0.6
 _CALIBRATION_RUNS, _CALIBRATION_STEPS = 16, 7
@@ -160,7 +160,7 @@ def _passes(shared: Shared, d_in: int, n: int, device: torch.device) -> int:
     if device.type != "cuda":
         at_once = min(at_once, max(CODES_AT_ONCE[Gathered], shared.batch_size * d_sae))
     together = -(-at_once // (shared.batch_size * d_sae))
-    return _FLOAT * (tensors * at_once + 2 * 2 * together * d_in * d_sae)
+    return int(_FLOAT * (tensors * at_once + 2 * 2 * together * d_in * d_sae))
 
 
 def _seconds_per_step(
