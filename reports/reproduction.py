@@ -26,7 +26,7 @@ from scipy.stats import spearmanr, t
 from prolu_eval.analysis import Frontier, Replicates, comparable, frontier, resample
 from prolu_eval.analysis.bootstrap import degrees_of_freedom, interval, over_seeds
 from prolu_eval.analysis.curves import Lines
-from prolu_eval.analysis.groups import Group
+from prolu_eval.analysis.groups import Group, stretched
 from prolu_eval.analysis.pareto import signs
 from prolu_eval.metrics import METRICS
 
@@ -74,9 +74,9 @@ class Collected:
 
 
 def frontiers(data: Collected, x: str, y: str, labels: Sequence[str]) -> Frontier:
-    """The frontier of some variants, split at L0 = 25."""
+    """The frontier of some variants."""
     group, replicates = data.part(labels)
-    return frontier(group, x, y, replicates=replicates, splits={"l0": [SPLIT]})
+    return frontier(group, x, y, replicates=replicates)
 
 
 def at_levels(
@@ -138,8 +138,12 @@ def level_table(data: Collected, labels: Sequence[str], y: str) -> str:
 
 def savings_table(data: Collected, first: str, others: Sequence[str], labels: Sequence[str]) -> str:
     """How much less CE degradation a variant has at equal L0: everywhere, and by stretch."""
-    whole = frontiers(data, "l0", "ce_degradation", labels)
-    parts = {"all L0": whole, **whole.stretches}
+    parts = {"all L0": frontiers(data, "l0", "ce_degradation", labels)}
+    group, replicates = data.part(labels)
+    for title, rows_of in stretched(group, {"l0": [SPLIT]}).items():
+        parts[title] = frontier(
+            group.subset(rows_of), "l0", "ce_degradation", replicates=replicates.subset(rows_of)
+        )
     rows = []
     for other in others:
         cells = []
