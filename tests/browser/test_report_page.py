@@ -288,7 +288,7 @@ def test_any_two_metrics_of_some_runs_are_drawn_as_asked(page: Any, tmp_path: Pa
     form.locator("summary").click()
     form.locator("[name=label][value='relu+l1']").check()
     form.locator("[name=evaluation]").first.check()
-    page.wait_for_function(f"{EXPLORED}.layout.coloraxis !== undefined")
+    page.wait_for_function(f"{EXPLORED}.layout?.coloraxis !== undefined")
     data = page.evaluate(f"{EXPLORED}.data")
     points = {t["xaxis"]: t for t in data if t["mode"] == "markers"}
     own = [made for made in swept() if made.run.label == "relu+l1"]
@@ -323,7 +323,7 @@ def test_lines_of_the_explorer_are_those_of_the_figures(page: Any) -> None:
             f"Page.groups[0].views.find(v => v.id === '{view}').figure.data"
             ".filter(t => t.meta === 'line').map(t => t.x)"
         )
-        page.wait_for_function(f"{EXPLORED}.data.some(t => t.mode === 'lines')")
+        page.wait_for_function(f"{EXPLORED}.data?.some(t => t.mode === 'lines')")
         drawn_ = page.evaluate(
             f"{EXPLORED}.data.filter(t => t.mode === 'lines' && t.xaxis === 'x').map(t => t.x)"
         )
