@@ -8,10 +8,9 @@ once for forward and backward. Everything here runs on a CPU too, where the test
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from prolu_eval.training.active import Mask
-from prolu_eval.training.products import Full, Products
+from prolu_eval.training.products import Chosen, Full
 
 
 def in_bfloat16(one: Tensor, other: Tensor) -> Tensor:
@@ -46,8 +45,8 @@ class WholeMixed(Whole):
         return tensor.bfloat16()
 
 
-class GatheredOnDevice(Products):
-    """The chosen entries alone, in order of token; values are [n_active].
+class GatheredOnDevice(Chosen):
+    """The chosen entries, found on the device.
 
     The encoder's product is the only one over all entries; the others cost what their entries do.
     """
@@ -62,13 +61,11 @@ class GatheredOnDevice(Products):
         per_token = torch.zeros(self.n * self.batch + 1, dtype=torch.int64, device=chosen.device)
         per_token[1:] = chosen.sum(-1).flatten()
         self.token_starts = per_token.cumsum(0)
-        self.feature_in_order, self.order = self.feature.sort(stable=True)
+        feature_in_order, self.order = self.feature.sort(stable=True)
+        self.token_by_feature = self.token[self.order]
         features = torch.arange(self.n * self.d_sae + 1, device=chosen.device)
-        self.feature_starts = torch.searchsorted(self.feature_in_order, features)
+        self.feature_starts = torch.searchsorted(feature_in_order, features)
         self._ends = self.token_starts[:: self.batch]
-
-    def chosen(self, values: Tensor) -> Tensor:
-        return values
 
     def gather(self, m: Tensor) -> Tensor:
         return m.reshape(-1).index_select(0, self.flat)
@@ -80,9 +77,6 @@ class GatheredOnDevice(Products):
         summed = values.new_zeros(self.n)
         return summed.index_add(0, self.token // self.batch, values)
 
-    def fired(self, values: Tensor) -> Tensor:
-        return self.per_feature_sum(values) > 0
-
     def smallest(self, values: Tensor) -> Tensor:
         least = values.new_full((self.n,), torch.inf)
         positive = torch.where(values > 0, values, torch.inf)
@@ -90,28 +84,6 @@ class GatheredOnDevice(Products):
 
     def share(self) -> Tensor:
         return self._ends.diff() / (self.batch * self.d_sae)
-
-    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
-        summed = embedding_bag(
-            self.token[self.order],
-            rows.reshape(self.n * self.batch, -1),
-            self.feature_starts,
-            mode="sum",
-            per_sample_weights=values.index_select(0, self.order),
-            include_last_offset=True,
-        )
-        return summed.view(self.n, self.d_sae, -1)
-
-    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
-        summed = embedding_bag(
-            self.feature,
-            rows.reshape(self.n * self.d_sae, -1),
-            self.token_starts,
-            mode="sum",
-            per_sample_weights=values,
-            include_last_offset=True,
-        )
-        return summed.view(self.n, self.batch, -1)
 
     def dot(self, tokens: Tensor, features: Tensor) -> Tensor:
         one, other = tokens.flatten(0, 1), features.flatten(0, 1)
@@ -122,10 +94,6 @@ class GatheredOnDevice(Products):
             )
         ]
         return torch.cat(found) if found else one.new_empty(0)
-
-    def per_feature_sum(self, values: Tensor) -> Tensor:
-        summed = values.new_zeros(self.n * self.d_sae)
-        return summed.index_add_(0, self.feature, values).view(self.n, self.d_sae)
 
 
 class GatheredMixed(GatheredOnDevice):

@@ -94,8 +94,58 @@ class Full(Products, Dense):
         return torch.tensor(counts) / self.mask[0].numel()
 
 
-class Gathered(Products):
+class Chosen(Products):
     """The chosen entries alone, in order of token; values are [n_active].
+
+    A subclass finds them: ``feature`` is each one's row of all autoencoders' features, and those of
+    token row t begin at ``token_starts[t]``. In order of feature they are ``order``, of tokens
+    ``token_by_feature``, and those of feature row f begin at ``feature_starts[f]``.
+    """
+
+    n: int
+    batch: int
+    d_sae: int
+    feature: Tensor
+    token_starts: Tensor
+    order: Tensor
+    token_by_feature: Tensor
+    feature_starts: Tensor
+
+    def chosen(self, values: Tensor) -> Tensor:
+        return values
+
+    def fired(self, values: Tensor) -> Tensor:
+        return self.per_feature_sum(values) > 0
+
+    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = embedding_bag(
+            self.token_by_feature,
+            rows.reshape(self.n * self.batch, -1),
+            self.feature_starts,
+            mode="sum",
+            per_sample_weights=values.index_select(0, self.order),
+            include_last_offset=True,
+        )
+        return summed.view(self.n, self.d_sae, -1)
+
+    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = embedding_bag(
+            self.feature,
+            rows.reshape(self.n * self.d_sae, -1),
+            self.token_starts,
+            mode="sum",
+            per_sample_weights=values,
+            include_last_offset=True,
+        )
+        return summed.view(self.n, self.batch, -1)
+
+    def per_feature_sum(self, values: Tensor) -> Tensor:
+        summed = values.new_zeros(self.n * self.d_sae)
+        return summed.index_add_(0, self.feature, values).view(self.n, self.d_sae)
+
+
+class Gathered(Chosen):
+    """The chosen entries, found by NumPy and SciPy.
 
     Args:
         mask: makes the mask of the entries that are chosen. [n, batch, d_sae] bool
@@ -124,9 +174,6 @@ class Gathered(Products):
         self.feature_starts = torch.from_numpy(order.indptr)
         self._sizes = np.diff(starts[:: self.batch]).tolist()
 
-    def chosen(self, values: Tensor) -> Tensor:
-        return values
-
     def gather(self, m: Tensor) -> Tensor:
         return m.view(-1).index_select(0, self.flat)
 
@@ -136,9 +183,6 @@ class Gathered(Products):
     def total(self, values: Tensor) -> Tensor:
         return torch.stack([part.sum() for part in values.split(self._sizes)])
 
-    def fired(self, values: Tensor) -> Tensor:
-        return self.per_feature_sum(values) > 0
-
     def smallest(self, values: Tensor) -> Tensor:
         positive = torch.where(values > 0, values, torch.inf)
         whole = positive.new_tensor([torch.inf])
@@ -146,28 +190,6 @@ class Gathered(Products):
 
     def share(self) -> Tensor:
         return torch.tensor(self._sizes) / (self.batch * self.d_sae)
-
-    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
-        summed = embedding_bag(
-            self.token_by_feature,
-            rows.reshape(self.n * self.batch, -1),
-            self.feature_starts,
-            mode="sum",
-            per_sample_weights=values.index_select(0, self.order),
-            include_last_offset=True,
-        )
-        return summed.view(self.n, self.d_sae, -1)
-
-    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
-        summed = embedding_bag(
-            self.feature,
-            rows.reshape(self.n * self.d_sae, -1),
-            self.token_starts,
-            mode="sum",
-            per_sample_weights=values,
-            include_last_offset=True,
-        )
-        return summed.view(self.n, self.batch, -1)
 
     def dot(self, tokens: Tensor, features: Tensor) -> Tensor:
         with warnings.catch_warnings():
@@ -183,10 +205,6 @@ class Gathered(Products):
             pattern, tokens.flatten(0, 1), features.flatten(0, 1).T, beta=0
         )
         return cast(Tensor, products.values())
-
-    def per_feature_sum(self, values: Tensor) -> Tensor:
-        summed = torch.zeros(self.n * self.d_sae, dtype=values.dtype)
-        return summed.index_add_(0, self.feature, values).view(self.n, self.d_sae)
 
 
 class _PreActivations(torch.autograd.Function):
