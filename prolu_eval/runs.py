@@ -25,11 +25,16 @@ MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 
 
-def hooks_in(name: str) -> list[str] | None:
-    """The hook points of a range, ``blocks.0-2.hook_mlp_out``; None if the name is of one."""
+def is_range(hook: str) -> bool:
+    """Whether a name is of several blocks' hook points, as ``blocks.0-2.hook_mlp_out`` is."""
+    return _RANGE.fullmatch(hook) is not None
+
+
+def hooks_in(name: str) -> list[str]:
+    """The hook points of a range, ``blocks.0-2.hook_mlp_out``, or the one that is named."""
     match = _RANGE.fullmatch(name)
     if match is None:
-        return None
+        return [name]
     return [f"blocks.{i}.{match[3]}" for i in range(int(match[1]), int(match[2]) + 1)]
 
 

@@ -30,7 +30,7 @@ from prolu_eval.results import (
     Result,
     RunSummary,
 )
-from prolu_eval.runs import Run, hooks_in
+from prolu_eval.runs import Run, is_range
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.synthetic import SyntheticActivations
 from prolu_eval.tokens import warn_of_foreign_ids
@@ -108,7 +108,7 @@ class Assembly:
     def _sampled(self, run: Run) -> scale_consistency.Sample | None:
         """Pairs of activations that a run reads; None if it reads several sites at once."""
         read = str(run.hook)
-        if hooks_in(read) is not None:
+        if is_range(read):
             return None
         if read not in self._pairs:
             self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)

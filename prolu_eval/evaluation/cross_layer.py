@@ -8,7 +8,8 @@ included.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from prolu_eval.errors import CheckpointError, EvaluationError
 from prolu_eval.evaluation.autoencoding import (
     CODE_COLUMNS,
     RECONSTRUCTION_COLUMNS,
-    Sizes,
     by_row,
     compared,
 )
@@ -34,13 +34,11 @@ from prolu_eval.evaluation.engine import (
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.measurer import check_widths
-from prolu_eval.evaluation.memory import default_batch_size
 from prolu_eval.evaluation.sums import Measurement, RowSums, Sums
-from prolu_eval.lm import LanguageModel, Pass
+from prolu_eval.lm import Pass
 from prolu_eval.results import Array
 from prolu_eval.runs import Run, hooks_in
 from prolu_eval.saes import CrossLayerTranscoder, SparseAutoencoder
-from prolu_eval.tokens import TokenRows
 
 _LAYER_COLUMNS = ("l0", "squared_error", *SPLICED_COLUMNS)
 # Hidden states of replaced passes that are held together.
@@ -84,28 +82,10 @@ def per_layer(sums: Mapping[str, Array]) -> dict[str, Array]:
 class CrossLayerEngine(Engine):
     """Measures cross-layer transcoders that write one range of hook points, as :class:`Engine`."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        hook: str,
-        tokens: TokenRows,
-        *,
-        inputs: Mapping[str, str] | None = None,
-        batch_size: int | None = None,
-        sizes: Sizes | None = None,
-        n_examples: int = 0,
-        progress: Callable[[int], Any] = lambda _: None,
-    ) -> None:
-        hooks = hooks_in(hook) or [hook]
-        if batch_size is None:  # a pass keeps the activations of all sites
-            usual = default_batch_size(model, tokens.ids.shape[1])
-            batch_size = max(1, min(usual, usual * _SITES_AT_NO_COST // len(hooks)))
-        super().__init__(
-            model, hook, tokens, inputs=inputs, batch_size=batch_size, sizes=sizes,
-            n_examples=n_examples, progress=progress,
-        )  # fmt: skip
-        self.hooks = hooks
-        self._read = {name: hooks_in(of_run) or [of_run] for name, of_run in self.inputs.items()}
+    @cached_property
+    def hooks(self) -> list[str]:
+        """The hook points of the range."""
+        return hooks_in(self.hook)
 
     @property
     def reference_columns(self) -> tuple[str, ...]:
@@ -113,7 +93,7 @@ class CrossLayerEngine(Engine):
         return (*REFERENCE_COLUMNS, *own)
 
     def check(self, run: Run, sae: SparseAutoencoder) -> None:
-        read = hooks_in(str(run.hook)) or [str(run.hook)]
+        read = hooks_in(str(run.hook))
         if not isinstance(sae, CrossLayerTranscoder) or len(read) != len(self.hooks):
             raise CheckpointError(
                 run.path,
@@ -121,6 +101,11 @@ class CrossLayerEngine(Engine):
                 "name its ranges with --hook and --hook-out, as blocks.0-11.hook_mlp_out",
             )
         check_widths(self.model, run, sae, zip(read, self.hooks, strict=True))
+
+    def _usual_batch_size(self) -> int:
+        """Fewer rows than for one hook point, since a pass keeps the activations of all."""
+        usual = super()._usual_batch_size()
+        return max(1, min(usual, usual * _SITES_AT_NO_COST // len(self.hooks)))
 
     @torch.inference_mode()
     def _measure(
@@ -135,11 +120,12 @@ class CrossLayerEngine(Engine):
         }
         sums = {name: RowSums(columns, len(rows), model.device) for name in saes}
         features = {name: FeatureSums(sae.d_sae, model.device) for name, sae in saes.items()}
-        read = sorted({hook for name in saes for hook in self._read[name]})
+        read = {name: hooks_in(self.inputs[name]) for name in saes}
+        every = sorted({hook for hooks in read.values() for hook in hooks})
         for batch in self._batches(rows):
-            passes = model.clean_at(batch.ids, self.hooks, read)
+            passes = model.clean_at(batch.ids, self.hooks, every)
             for name, sae in transcoders.items():
-                self._add(sae, self._read[name], batch, passes, sums[name], features[name])
+                self._add(sae, read[name], batch, passes, sums[name], features[name])
                 self._progress(len(batch.ids))
         return {
             name: Measurement(found, features[name], None)
@@ -218,21 +204,15 @@ class CrossLayerEngine(Engine):
 
     @torch.inference_mode()
     def _sum_of_activations(self, rows: range) -> tuple[NDArray[np.float64], int]:
-        total, n = None, 0
+        total = torch.zeros(sum(map(self.model.width, self.hooks)), dtype=torch.float64)
+        total, n = total.to(self.model.device), 0
         for batch in self._batches(rows):
             passes = self.model.clean_at(batch.ids, self.hooks, ())
-            of_batch = torch.cat(
+            total += torch.cat(
                 [batch.counted(clean.activation).double().sum(0) for clean in passes]
             )
-            total = of_batch if total is None else total + of_batch
             n += len(batch.position)
             self._progress(len(batch.ids))
-        if total is None or not torch.isfinite(total).all():
-            raise EvaluationError(
-                self.hook,
-                f"has NaN or infinite activations in {self.model.name}",
-                "try --dtype float32, and check the model's weights",
-            )
         return total.cpu().numpy(), n
 
     @torch.inference_mode()

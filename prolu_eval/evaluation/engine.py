@@ -73,7 +73,7 @@ class Engine:
         progress: Callable[[int], Any] = lambda _: None,
     ) -> None:
         self.model, self.hook, self.tokens = model, hook, tokens
-        self.batch_size = batch_size or default_batch_size(model, tokens.ids.shape[1])
+        self.batch_size = batch_size or self._usual_batch_size()
         self._sizes = sizes or Sizes.of(model.device)
         self._n_examples, self._progress = n_examples, progress
         self.inputs = dict(inputs or {})
@@ -112,7 +112,14 @@ class Engine:
         Raises:
             EvaluationError: if an activation is not finite, or the device's memory does not do.
         """
-        return self._within_memory(lambda: self._sum_of_activations(self._all(rows)))
+        total, n = self._within_memory(lambda: self._sum_of_activations(self._all(rows)))
+        if not np.isfinite(total).all():
+            raise EvaluationError(
+                self.hook,
+                f"has NaN or infinite activations in {self.model.name}",
+                "try --dtype float32, and check the model's weights",
+            )
+        return total, n
 
     def mean_norm(self, rows: range) -> float:
         """The mean L2 norm of the activations over the counted positions of rows.
@@ -133,6 +140,10 @@ class Engine:
         ``mean`` [d] is the mean activation that the mean ablation puts in.
         """
         return self._within_memory(lambda: self._reference(mean, self._all(rows)))
+
+    def _usual_batch_size(self) -> int:
+        """Rows per batch that suit the device."""
+        return default_batch_size(self.model, self.tokens.ids.shape[1])
 
     def _all(self, rows: range | None) -> range:
         return range(len(self.tokens)) if rows is None else rows
@@ -214,12 +225,6 @@ class Engine:
             total += x.flatten(0, 1).index_select(0, batch.position).double().sum(0)
             n += len(batch.position)
             self._progress(len(batch.ids))
-        if not torch.isfinite(total).all():
-            raise EvaluationError(
-                self.hook,
-                f"has NaN or infinite activations in {self.model.name}",
-                "try --dtype float32, and check the model's weights",
-            )
         return total.cpu().numpy(), n
 
     @torch.inference_mode()

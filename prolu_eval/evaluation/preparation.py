@@ -18,7 +18,7 @@ from prolu_eval.evaluation.parts import shards
 from prolu_eval.lm import ActivationSource, LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
-from prolu_eval.runs import Run, hooks_in
+from prolu_eval.runs import Run, hooks_in, is_range
 from prolu_eval.synthetic import SyntheticActivations, is_synthetic
 from prolu_eval.tokens import TokenRows, check_source, load_tokens
 
@@ -120,8 +120,7 @@ class Preparation:
         column = conditions.text_column or None
         check_source(conditions.tokens, column, "name text with --tokens")
         model = self._load_model(conditions, precision.dtype)
-        several = hooks_in(conditions.hook)
-        for hook in several or [conditions.hook]:
+        for hook in hooks_in(conditions.hook):
             model.site(hook)
         inputs = _inputs(model, conditions.hook, runs)
         tokens = load_tokens(
@@ -135,7 +134,7 @@ class Preparation:
             include_special=options.special_tokens == "include",
             text_column=column,
         )
-        kind = Engine if several is None else CrossLayerEngine
+        kind = CrossLayerEngine if is_range(conditions.hook) else Engine
         return kind(
             model,
             conditions.hook,
@@ -192,7 +191,7 @@ def _inputs(model: LanguageModel, hook: str, runs: Sequence[Run]) -> dict[str, s
     read: dict[str, bool] = {}
     for run in runs:
         if run.d_out is not None and run.hook is not None and run.hook not in read:
-            sites, into = hooks_in(run.hook) or [run.hook], hooks_in(hook) or [hook]
+            sites, into = hooks_in(run.hook), hooks_in(hook)
             try:
                 for site, put_in in zip(sites, into, strict=True):
                     model.source(site, put_in)

@@ -20,7 +20,7 @@ from prolu_eval.results import (
     write_result,
     write_scalars,
 )
-from prolu_eval.runs import Run, hooks_in
+from prolu_eval.runs import Run, is_range
 
 
 def folder_of_results(run: Run, results: Path | None) -> Path:
@@ -51,7 +51,7 @@ class Record:
     def of(cls, run: Run, settings: Mapping[int, Setting], options: EvaluationOptions) -> "Record":
         """The record of a run at its hook points on settings, by number of shards, as it is now."""
         folder, n_examples = folder_of_results(run, options.results), options.examples
-        if hooks_in(str(run.hook)) is not None:
+        if is_range(str(run.hook)):
             n_examples = 0  # none are kept of what reads several hook points
         checkpoint = file_digests(run.files, run.folder)
         fingerprints = {
