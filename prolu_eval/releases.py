@@ -170,15 +170,14 @@ def _blocks() -> dict[str, str]:
 
 
 def _parsed(release: str) -> list[Entry]:
-    path = _table_file()
-    document = yaml.load(_blocks()[release], getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    document = yaml.load(_blocks()[release], _LOADER)  # noqa: S506 (a safe loader)
     try:
         (content,) = document.values()
         known = _Release.model_validate(content)
     except (ValidationError, AttributeError, ValueError) as error:
         reason = f"has another layout than known, at {release}"
         remedy = "install sae-lens 6.54, or a newer prolu-eval"
-        raise UsageError(str(path), reason, remedy) from error
+        raise UsageError(str(_table_file()), reason, remedy) from error
     return [
         Entry(
             release,

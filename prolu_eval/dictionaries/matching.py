@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 # Features up to which the best matching is found; it takes time that grows with their cube.
-_EXACT = 4096
+EXACT = 4096
 # Of larger dictionaries: candidates of each feature, and rows whose cosines are held at a time.
 _CANDIDATES, _ROWS = 8, 1024
 
@@ -59,7 +59,7 @@ def match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Matched:
         absolute: whether a direction and its negative are the same.
     """
     first, second = unit_rows(first), unit_rows(second)
-    if max(len(first), len(second)) <= _EXACT:
+    if max(len(first), len(second)) <= EXACT:
         cosines = first @ second.T
         alike = (cosines.abs() if absolute else cosines).cpu().numpy()
         column = one_to_one(alike)

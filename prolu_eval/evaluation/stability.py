@@ -20,6 +20,7 @@ from torch import Tensor
 
 from prolu_eval.checkpoints import discover, load_run
 from prolu_eval.devices import default_device
+from prolu_eval.dictionaries import matching
 from prolu_eval.dictionaries.matching import Matched, match, unit_rows
 from prolu_eval.errors import ResultsError
 from prolu_eval.estimates import Estimate
@@ -43,7 +44,6 @@ _SEED = 0
 _BOTH_SIGNS = ("tlin", "abstopk")
 # Features of larger random dictionaries of which the cosine with the most alike one is taken.
 _CHANCE_FEATURES = 1024
-_EXACT = 4096
 _ROWS_AT_ONCE = 32
 
 
@@ -127,6 +127,7 @@ def stability(
         )  # fmt: skip
     device = torch.device(options.device or default_device())
     chances: dict[tuple[int, int, bool], Chance] = {}
+    preparation = Preparation(options)
     found = []
     for runs in groups:
         signs = runs[0].variant in _BOTH_SIGNS
@@ -135,9 +136,9 @@ def stability(
             chances[shape] = chance(*shape[:2], threshold, absolute=signs, device=device)
         one = _of_runs(runs, threshold, chances[shape], absolute=signs, device=device)
         if errors:
-            kept = {run.name: _kept(run, one.features[run.name], threshold, options)
-                    for run in runs}  # fmt: skip
-            one.kept.update(kept)
+            for run in runs:
+                stable = one.features[run.name] >= threshold
+                one.kept[run.name] = _kept(run, stable, preparation, options)
         found.append(one)
         on_found(one)
     return found
@@ -225,7 +226,7 @@ def chance(
 ) -> Chance:
     """What random dictionaries of a shape give, by the same matching."""
     generator = torch.Generator().manual_seed(_SEED)
-    many = d_sae > _EXACT
+    many = d_sae > matching.EXACT
     n = _CHANCE_FEATURES if many else d_sae
     first, second = (
         torch.randn(rows, d_in, generator=generator).to(device or "cpu") for rows in (n, d_sae)
@@ -239,15 +240,16 @@ def chance(
 
 
 @torch.inference_mode()
-def _kept(run: Run, features: Array, threshold: float, options: EvaluationOptions) -> Kept:
-    """What a run reconstructs with its stable features alone."""
-    preparation = Preparation(options)
+def _kept(
+    run: Run, is_stable: NDArray[np.bool_], preparation: Preparation, options: EvaluationOptions
+) -> Kept:
+    """What a run reconstructs with its stable features alone. [d_sae]"""
     run = placed(run, options)
     conditions = conditions_of(run, options)
     precision = choose(conditions, [run], preparation, options)
     engine = preparation.prepare(conditions, [run], precision, lambda _: None).engine
     sae = load_run(run).to(engine.model.device, engine.model.dtype)
-    stable = torch.from_numpy(features >= threshold)
+    stable = torch.from_numpy(is_stable)
     generator = torch.Generator().manual_seed(_SEED)
     order = torch.randperm(len(stable), generator=generator)[: int(stable.sum())]
     random = torch.zeros_like(stable).index_fill(0, order, True)

@@ -17,11 +17,10 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from prolu_eval.errors import UsageError
-from prolu_eval.json_text import dumps
 from prolu_eval.metrics import METRICS
 from prolu_eval.plain_text import printable
 from prolu_eval.render.references import ReferencePoint
-from prolu_eval.results import Array, Result, write_atomically
+from prolu_eval.results import Array, Result, write_json
 
 NOT_MEASURED = -1.0
 _OURS: Mapping[str, Mapping[str, str | None]] = {
@@ -70,7 +69,7 @@ def write_saebench(results: Iterable[Result], folder: Path) -> list[Path]:
         path = folder / f"{stem}_eval_results.json"
         if path in written:  # names that only differ in what no file name has
             path = folder / f"{stem}_{result.fingerprint[:8]}_eval_results.json"
-        write_atomically(path, (dumps(document(result)) + "\n").encode())
+        write_json(path, document(result))
         written.append(path)
     return written
 

@@ -6,7 +6,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from prolu_eval.results import write_atomically, write_json
-from prolu_eval.synthetic.benchmark import BENCHMARK_FILE, Benchmark
+from prolu_eval.synthetic.benchmark import BENCHMARK_FILE, PREFIX, Benchmark
 from prolu_eval.synthetic.samples import SyntheticActivations
 
 DICTIONARY_FILE, SAMPLES_FILE = "dictionary.safetensors", "samples.safetensors"
@@ -26,7 +26,7 @@ def write_benchmark(folder: Path, benchmark: Benchmark, n_samples: int) -> Path:
     Raises:
         ResultsError: if the folder cannot be written to.
     """
-    name = f"synthetic:{folder.resolve()}"
+    name = f"{PREFIX}{folder.resolve()}"
     source = SyntheticActivations(name, benchmark, device="cpu")
     known = source.dictionary
     single = {

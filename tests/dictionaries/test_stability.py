@@ -46,7 +46,7 @@ def test_greedy_matching_is_one_to_one_and_close_to_the_best(
     first, noise = directions(300, 24, 0), directions(300, 24, 1)
     second = torch.cat([first[:150] + 0.3 * noise[:150], noise[150:]])
     best = match(first, second)
-    monkeypatch.setattr(matching, "_EXACT", 10)
+    monkeypatch.setattr(matching, "EXACT", 10)
     monkeypatch.setattr(matching, "_ROWS", 64)
     found = match(first, second)
     assert best.exact
