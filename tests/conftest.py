@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from prolu_eval.processes import Helper
+
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("PROLU_EVAL_SHARED", ROOT.parent / "shared"))
 
@@ -124,6 +126,20 @@ def browser() -> Iterator[Any]:
         opened = p.chromium.launch(executable_path=chromium, args=quiet)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
+    """The helpers that are started."""
+    started: list[Helper] = []
+    start = Helper.__init__
+
+    def noting(self: Helper, *arguments: object) -> None:
+        start(self, *arguments)  # type: ignore[arg-type]
+        started.append(self)
+
+    monkeypatch.setattr(Helper, "__init__", noting)
+    return started
 
 
 _SWEEP_FILE = """

@@ -38,20 +38,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
-    """The helpers that are started."""
-    started: list[Helper] = []
-    start = Helper.__init__
-
-    def noting(self: Helper, *arguments: object) -> None:
-        start(self, *arguments)  # type: ignore[arg-type]
-        started.append(self)
-
-    monkeypatch.setattr(Helper, "__init__", noting)
-    return started
-
-
 def on_two(work: Path, results: Path) -> EvaluationOptions:  # noqa: F811
     return replace(options_of(work, results), device="cpu,cpu")
 

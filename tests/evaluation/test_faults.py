@@ -38,21 +38,26 @@ KILLS = int(os.environ.get("PROLU_EVAL_KILLS", "2"))
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT] if KILLS > 2 else [signal.SIGKILL]
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
-    """A folder with runs of a tiny model, and token ids for them."""
-    folder = tmp_path_factory.mktemp("faults")
-    ids = np.random.default_rng(0).integers(1, 96, (N_SHARDS * SHARD_TOKENS // 32, 32))
+def write_runs(folder: Path, model_folder: Path, n_runs: int, n_rows: int) -> Path:
+    """Write runs of a tiny model into ``runs/``, and token ids for them beside it; the folder."""
+    ids = np.random.default_rng(0).integers(1, 96, (n_rows, 32))
     np.save(folder / "ids.npy", ids)
-    model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
+    model = LanguageModel.load(str(model_folder), device="cpu")
     x = model.activations(torch.tensor(ids), HOOK).flatten(0, 1)
-    for i in range(N_RUNS):
+    for i in range(n_runs):
         config = RunConfig(
             variant="", d_in=1, d_sae=1, hook=HOOK, model=model.name,
             dataset=str(folder / "ids.npy"), context_length=32,
         )  # fmt: skip
         save_run(folder / "runs" / str(i), random_sae(Relu, x, -0.5 - 0.2 * i), config)
     return folder
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
+    """A folder with runs of a tiny model, and token ids for them."""
+    folder = tmp_path_factory.mktemp("faults")
+    return write_runs(folder, tiny_model("llama"), N_RUNS, N_SHARDS * SHARD_TOKENS // 32)
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from prolu_eval.checkpoints.native import save_run
 from prolu_eval.choices import Dtype
 from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import EvaluationOptions, evaluate, precisions
 from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.engine import Engine
-from prolu_eval.lm import LanguageModel
 from prolu_eval.precision import faster_than_float32
 from prolu_eval.results import Result
-from prolu_eval.runs import RunConfig
 from prolu_eval.saes import Relu
-from tests.evaluation.test_evaluation import random_sae
+from tests.evaluation.test_faults import write_runs
 from tests.helpers.cli import run
 
 HOOK = "blocks.1.hook_resid_post"
@@ -29,18 +25,7 @@ HOOK = "blocks.1.hook_resid_post"
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
     """A folder with two runs of a tiny model, and token ids for them."""
-    folder = tmp_path_factory.mktemp("precisions")
-    ids = np.random.default_rng(0).integers(1, 96, (64, 32))
-    np.save(folder / "ids.npy", ids)
-    model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
-    x = model.activations(torch.tensor(ids), HOOK).flatten(0, 1)
-    for i in range(2):
-        config = RunConfig(
-            variant="", d_in=1, d_sae=1, hook=HOOK, model=model.name,
-            dataset=str(folder / "ids.npy"), context_length=32,
-        )  # fmt: skip
-        save_run(folder / "runs" / str(i), random_sae(Relu, x, -0.5 - 0.2 * i), config)
-    return folder
+    return write_runs(tmp_path_factory.mktemp("precisions"), tiny_model("llama"), 2, 64)
 
 
 @pytest.fixture(autouse=True)

@@ -19,20 +19,6 @@ from prolu_eval.training.loop import Training
 from tests.helpers.cli import run
 
 
-@pytest.fixture
-def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Helper]:
-    """The helpers that are started."""
-    started: list[Helper] = []
-    start = Helper.__init__
-
-    def noting(self: Helper, *arguments: object) -> None:
-        start(self, *arguments)  # type: ignore[arg-type]
-        started.append(self)
-
-    monkeypatch.setattr(Helper, "__init__", noting)
-    return started
-
-
 class Noting:
     """A logger that keeps what it is given."""
 
