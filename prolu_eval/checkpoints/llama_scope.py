@@ -69,12 +69,14 @@ def _interpret(weights_path: Path) -> Mapping[str | None, Content]:
     weights = _renamed(read_safetensors(weights_path))
     d_sae, d_in = size(weights, "W_dec", weights_path)
     scale = d_in**0.5 / norms.into
+    # In float64, so that what float32 cannot hold is refused as a weight that is infinite.
+    thresholds = torch.full((d_sae,), threshold * scale, dtype=torch.float64)
     content = _content(
         config,
         document,
         d_in,
         d_sae,
-        lambda: weights | {"threshold": torch.full((d_sae,), threshold * scale)},
+        lambda: weights | {"threshold": thresholds},
         partial(_fold, scale, d_in**0.5 / (norms.out or norms.into)),
         model="meta-llama/Llama-3.1-8B",
     )

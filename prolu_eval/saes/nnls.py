@@ -47,8 +47,7 @@ class Nnls(SparseAutoencoder):
         """The codes of a normalised activation. [..., d_in] -> [..., d_sae]"""
         options = self.options.model_dump()
         target = (z - self.b_dec if self.apply_b_dec_to_input else z).reshape(-1, self.d_in)
-        gram = (self.W_dec.T @ self.W_dec).double()
-        step = 1 / max(float(torch.linalg.eigvalsh(gram)[-1]), torch.finfo(torch.float64).tiny)
+        step = 1 / max(self._largest_eigenvalue(), torch.finfo(torch.float64).tiny)
         codes = target.new_zeros(len(target), self.d_sae)
         enough = options["tolerance"] * (target @ self.W_dec.T).amax(-1, keepdim=True).clamp(min=0)
         ahead, momentum = codes, torch.ones_like(enough)
@@ -67,6 +66,13 @@ class Nnls(SparseAutoencoder):
             ahead = torch.relu(found + pull * (found - codes))
             codes, momentum = found, grown
         return codes.reshape(*z.shape[:-1], self.d_sae)
+
+    def _largest_eigenvalue(self) -> float:
+        """Of W_dec^T W_dec, whose numbers may be too large for the weights' own type."""
+        atoms = self.W_dec.double()
+        largest = float(atoms.abs().max()) or 1.0
+        atoms = atoms / largest
+        return float(torch.linalg.eigvalsh(atoms.T @ atoms)[-1]) * largest * largest
 
     def activate(self, m: Tensor) -> Tensor:
         return m

@@ -88,6 +88,7 @@ def test_llama_scope_folds_its_scale_and_scales_its_threshold(
         ({"jump_relu_threshold": None}, "lacks jump_relu_threshold"),
         ({"dataset_average_activation_norm": None}, "lacks dataset_average_activation_norm"),
         ({"dataset_average_activation_norm": {"in": 0}}, "dataset_average_activation_norm.in"),
+        ({"jump_relu_threshold": 1e300}, "threshold has NaN or infinite weights"),
     ],
 )
 def test_llama_scope_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:

@@ -41,3 +41,10 @@ def test_a_tokens_codes_do_not_depend_on_others() -> None:
     torch.testing.assert_close(sae.encode(x[:3]), sae.encode(x)[:3], rtol=1e-9, atol=1e-9)
     assert sae.encode(x[:0]).shape == (0, 24)
     assert torch.equal(sae.encode(sae.b_dec[None]), torch.zeros(1, 24, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1e30, torch.float32), (1e200, torch.float64)])
+def test_atoms_may_be_larger_than_their_squares_can_be(size: float, dtype: torch.dtype) -> None:
+    sae = dictionary(8, 4, 0.0).to(dtype)
+    sae.W_dec.data *= size
+    assert sae.encode(torch.ones(2, 8, dtype=dtype)).shape == (2, 4)
