@@ -7,6 +7,7 @@ difference between what SAELens and prolu-eval measure. Needs sae-lens and dicti
 """
 
 import argparse
+import copy
 import importlib.metadata
 import itertools
 import os
@@ -99,6 +100,9 @@ def dictionary_learning(
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = copy.deepcopy(tokenizer)
+    # It is asked to pad, though no row needs it.
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = Traced(network, tokenizer=tokenizer, dispatch=True)
     block = model.model.layers[int(hook.split(".")[1])]
     texts = [tokenizer.decode(row[1:]) for row in rows.ids]
