@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from html import unescape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, frontier
 from prolu_eval.errors import UsageError
-from prolu_eval.render.environment import embedded
+from prolu_eval.render.environment import embedded, plotly_library
 from prolu_eval.render.explorer import explorer_document
 from prolu_eval.render.features import features_document, history_file, packed_floats
 from prolu_eval.render.figures import VIEWS, figure_document, view_figure
@@ -131,7 +132,7 @@ def test_other_tokens_stand_apart(tmp_path: Path) -> None:
     assert titles[0].endswith(" on embedded")
     assert titles[1].endswith(" on other text")
     page = write_report(answers, tmp_path / "r.html").read_text()
-    assert page.count("plotly.js v") == 1
+    assert page.count("plotly.js (basic") == 1
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     relu = {tuple(group["styles"]["relu+l1"]) for group in data["groups"]}
     assert len(relu) == 1, "a variant looks the same everywhere"
@@ -387,12 +388,23 @@ def test_the_newest_result_of_a_run_counts_and_broken_ones_are_named(tmp_path: P
     assert str(second) in chosen.left_out[0]
 
 
+def test_the_page_carries_the_one_kind_of_trace_that_it_draws() -> None:
+    """A bundle that ends no script element early, with its licence beside it."""
+    bundle = plotly_library()
+    assert bundle.startswith("/**\n* plotly.js (basic")
+    assert len(bundle) < 1_300_000
+    assert "</script" not in bundle.lower()
+    assert "<!--" not in bundle
+    licence = resources.files("prolu_eval.render") / "vendored" / "plotly-basic.LICENSE"
+    assert licence.read_text(encoding="utf-8").startswith("MIT License")
+
+
 def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stored_sweep(tmp_path, 2, 5)
     ran = run(capfd, "report", tmp_path, "--split", "l0=3", "--reference", "l0=10")
     assert (ran.code, ran.err) == (0, "")
     page = (tmp_path / "report.html").read_text()
-    assert "src=" not in page.split("plotly.js v")[0]
+    assert "src=" not in page.split("plotly.js (basic")[0]
     assert "Runs with l0 &lt; 3" in page
     assert "up to (10, 4.77)" in page
     assert "--split=l0=3 --reference=l0=10" in page
