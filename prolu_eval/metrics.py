@@ -41,6 +41,10 @@ COLUMNS: dict[str, str] = {
     "ce_zero": "cross-entropy, x replaced by zero",
     "ce_mean": "cross-entropy, x replaced by its mean",
     "kl": "KL(clean, spliced) of next-token distributions",
+}
+
+# On pairs of activations of some sequences, taken once all else is measured.
+CONSISTENCY_COLUMNS: dict[str, str] = {
     "additivity_gap": "sum of |f_i(v1) + f_i(v2) - f_i(v1 + v2)| norm(W_dec_i), active in both",
     "additivity_size": "sum of (f_i(v1) + f_i(v2)) norm(W_dec_i), active in both",
     "homogeneity_gap": "sum of |f_i(k v) - k f_i(v)| norm(W_dec_i), active, over factors k",
@@ -342,6 +346,14 @@ _ALL = [
 ]  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
+
+
+def grows_surer(metric: Metric) -> bool:
+    """Whether each further token that is evaluated adds to what is known of a metric.
+
+    Others follow from weights, or are measured once at the end of an evaluation.
+    """
+    return measured_by(metric, COLUMNS)
 
 
 def measured_by(metric: Metric, sums: Collection[str]) -> bool:

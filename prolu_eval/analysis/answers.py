@@ -255,7 +255,7 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
                 *at_budgets(question.keys, at),
             ]
         ),
-        notes=_notes(group, found),
+        notes=_notes(group, found, question),
     )
 
 
@@ -517,8 +517,8 @@ def _folder_pair(
     return " ".join(sentences)
 
 
-def _notes(group: Group, found: Frontier) -> tuple[str, ...]:
-    notes = []
+def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]:
+    notes = [question.instead] if question.instead else []
     labels = group.table["label"].to_numpy()
     seeds = {label: max(len(r) for r in group.configurations if labels[r[0]] == label)
              for label in group.labels}  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Literal
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import maximised
 from prolu_eval.errors import UsageError
+from prolu_eval.metrics import METRICS
 
 Grouping = Literal["variant", "folder"]
 # What is asked of results that no language model was spliced into, where y is left as it is.
@@ -26,6 +27,7 @@ class Question:
         reference: by objective, where hypervolumes reach to.
         at: by objective, the budget at which variants are compared.
         grouping: whether variants are compared with one another, or folders, variant by variant.
+        instead: what an objective stands in the place of, in a sentence; empty where it is asked.
     """
 
     x: str = "l0"
@@ -35,6 +37,7 @@ class Question:
     reference: Mapping[str, float] = field(default_factory=dict)
     at: Mapping[str, float] = field(default_factory=dict)
     grouping: Grouping = "variant"
+    instead: str = ""
 
     @classmethod
     def asked(
@@ -90,7 +93,14 @@ class Question:
             {key: value for key, value in part.items() if key != _QUALITY}
             for part in (self.reference, self.at)
         )
-        return replace(self, y=_WITHOUT_A_MODEL, reference=reference, at=at)
+        return replace(
+            self,
+            y=_WITHOUT_A_MODEL,
+            reference=reference,
+            at=at,
+            instead=f"{METRICS[_QUALITY].title} is undefined without a language model; "
+            f"{METRICS[_WITHOUT_A_MODEL].title} stands in its place",
+        )
 
     @property
     def keys(self) -> tuple[str, ...]:

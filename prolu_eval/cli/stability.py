@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, say, say_document
+from prolu_eval.cli import app, options, remark, say, say_document
+from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
@@ -49,12 +50,21 @@ def stability(
 
     devices_of(device)
     chosen = EvaluationOptions(device=device, n_tokens=n_tokens)
-    found = compared(runs, chosen, threshold=threshold, errors=errors)
-    if output is not None:
+    found, failed = compared(runs, chosen, threshold=threshold, errors=errors)
+    for broken in failed:
+        remark(f"{broken.name} skipped: {broken.error}")
+    code = DONE if not failed else CHECK_FAILED if found else WRONG_INPUT
+    if output is not None and found:
         _write(output, found)
     if as_json:
-        say_document({"threshold": threshold, "configurations": [_document(s) for s in found]})
-        return
+        say_document({
+            "threshold": threshold,
+            "configurations": [_document(s) for s in found],
+            "failed": [{"run": b.name, "path": str(b.path), "error": b.error} for b in failed],
+        })  # fmt: skip
+        raise typer.Exit(code)
+    if not found:
+        raise typer.Exit(code)
     head = ["variant", "coefficient", "seeds", "mean cosine", "chance", f"found at {threshold:g}",
             "chance"]  # fmt: skip
     if errors:
@@ -68,6 +78,7 @@ def stability(
             "nearest feature.")  # fmt: skip
     if output is not None:
         say(f"Features: {output}")
+    raise typer.Exit(code)
 
 
 def _row(found: "Stability") -> list[str]:

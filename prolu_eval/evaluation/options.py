@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, grows_surer
 from prolu_eval.runs import WeightProcessing
 
 DEFAULT_TOKENS = 131_072
@@ -80,7 +80,7 @@ def _targets(value: object) -> object:
         value = dict(metric_value(option, str(text)) for text in value)
     if isinstance(value, Mapping):
         for key in value:
-            if key not in METRICS or not METRICS[key].numerator:
+            if key not in METRICS or not grows_surer(METRICS[key]):
                 reason = f"{key!r} has no standard error to wait for"
                 raise UsageError(
                     option, reason, "name a metric that is a mean or a ratio over tokens"

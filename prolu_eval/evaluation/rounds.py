@@ -76,5 +76,5 @@ def _measured_excess(
 
 def _excess(found: Mapping[str, Estimate], targets: Mapping[str, float]) -> float:
     """The largest ratio of a standard error to what it is to be; infinite where there is none."""
-    errors = {key: found[key].standard_error for key in targets}
+    errors = {key: found[key].standard_error if key in found else None for key in targets}
     return max(inf if e is None else e / targets[key] for key, e in errors.items())

@@ -20,13 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolu_eval.lm import ActivationSource
+from prolu_eval.metrics import CONSISTENCY_COLUMNS
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
-COLUMNS = (
-    "additivity_gap", "additivity_size", "homogeneity_gap", "homogeneity_size",
-    "threshold_missing", "threshold_needed",
-)  # fmt: skip
 # Sequences that a pair of activations is taken from.
 N_PAIRS = 128
 FACTORS = (1.25, 2.0, 4.0)
@@ -101,7 +98,7 @@ def sums_and_curves(
 
 @torch.inference_mode()
 def violations(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> dict[str, Tensor]:
-    """Sums over features (:data:`COLUMNS`) for pairs of activations in the model's units.
+    """Sums over features for pairs of activations in the model's units, by column.
 
     Args:
         sae: the autoencoder.
@@ -127,7 +124,7 @@ def violations(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> dict[st
     needed = (f > 0) & _below_zero(sae)
     sums["threshold_needed"] = needed
     sums["threshold_missing"] = needed & ~_has_threshold(sae, v)
-    return {column: sums[column].double().sum(-1) for column in COLUMNS}
+    return {column: sums[column].double().sum(-1) for column in CONSISTENCY_COLUMNS}
 
 
 def _centred(sae: SparseAutoencoder, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from prolu_eval.checkpoints import discover, load_run
 from prolu_eval.devices import default_device
 from prolu_eval.dictionaries import matching
 from prolu_eval.dictionaries.matching import Matched, match, unit_rows
-from prolu_eval.errors import ResultsError
+from prolu_eval.errors import CheckpointError, ProluEvalError, ResultsError
 from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation.assembly import summary_of
 from prolu_eval.evaluation.autoencoding import by_row
@@ -33,8 +33,8 @@ from prolu_eval.evaluation.precisions import choose
 from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.intervals import estimate, with_interval
 from prolu_eval.metrics import METRICS
-from prolu_eval.runs import Run
-from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.runs import Broken, Run
+from prolu_eval.saes import OF_SEVERAL_SITES, SparseAutoencoder
 
 Array = NDArray[np.float32]
 
@@ -97,6 +97,13 @@ class Stability:
     kept: dict[str, Kept] = field(default_factory=dict)
 
 
+class Compared(NamedTuple):
+    """What came of runs: the stability of each configuration, and the runs that have none, why."""
+
+    configurations: list[Stability]
+    failed: list[Broken]
+
+
 def stability(
     paths: Sequence[Path | str],
     options: EvaluationOptions | None = None,
@@ -104,8 +111,10 @@ def stability(
     threshold: float = THRESHOLD,
     errors: bool = False,
     on_found: Callable[[Stability], Any] = lambda _: None,
-) -> list[Stability]:
+) -> Compared:
     """Compare the features of runs that differ in the seed alone.
+
+    A run that cannot be read, or has no one decoder, is told and stops no other.
 
     Args:
         paths: folders of runs.
@@ -115,12 +124,14 @@ def stability(
         on_found: called with each configuration's stability as soon as it is known.
 
     Raises:
-        CheckpointError: if a path holds no checkpoint, or one cannot be loaded.
-        ResultsError: if no two runs differ in the seed alone.
+        CheckpointError: if a path holds no checkpoint.
+        ResultsError: if no two runs that can be compared differ in the seed alone.
     """
     options = options or EvaluationOptions()
-    groups = _repeated([run for path in paths for run in discover(path) if isinstance(run, Run)])
-    if not groups:
+    items = [_with_one_decoder(item) for path in paths for item in discover(path)]
+    failed = [item for item in items if isinstance(item, Broken)]
+    groups = _repeated([item for item in items if isinstance(item, Run)])
+    if not groups and not failed:
         raise ResultsError(
             ", ".join(map(str, paths)), "has no two runs that differ in the seed alone",
             "train with several seeds, as `seeds = [0, 1, 2]` in a sweep file does",
@@ -134,14 +145,32 @@ def stability(
         shape = runs[0].d_sae, runs[0].d_in, signs
         if shape not in chances:
             chances[shape] = chance(*shape[:2], threshold, absolute=signs, device=device)
-        one = _of_runs(runs, threshold, chances[shape], absolute=signs, device=device)
+        decoders = {}
+        for run in runs:
+            try:
+                decoders[run.name] = load_run(run).W_dec.detach().to(device)
+            except ProluEvalError as error:
+                failed.append(Broken(run.name, run.path, error))
+        if len(decoders) < 2:
+            continue
+        one = _of_runs(runs[0], decoders, threshold, chances[shape], absolute=signs)
         if errors:
-            for run in runs:
+            for run in (run for run in runs if run.name in decoders):
                 stable = one.features[run.name] >= threshold
                 one.kept[run.name] = _kept(run, stable, preparation, options)
         found.append(one)
         on_found(one)
-    return found
+    return Compared(found, failed)
+
+
+def _with_one_decoder(item: Run | Broken) -> Run | Broken:
+    """A checkpoint as it is; what writes to several sites has a decoder for each, and is none."""
+    if isinstance(item, Broken) or item.variant not in OF_SEVERAL_SITES:
+        return item
+    reason = "is a cross-layer transcoder, whose features have a direction at each later layer"
+    return Broken(item.name, item.path, CheckpointError(
+        item.path, reason, "compare dictionaries of one site"
+    ))  # fmt: skip
 
 
 def _repeated(runs: Sequence[Run]) -> list[list[Run]]:
@@ -178,14 +207,12 @@ def compare(
 
 
 def _of_runs(
-    runs: Sequence[Run], threshold: float, by_chance: Chance, *, absolute: bool,
-    device: torch.device,
+    first: Run, decoders: Mapping[str, Tensor], threshold: float, by_chance: Chance,
+    *, absolute: bool,
 ) -> Stability:  # fmt: skip
-    decoders = {run.name: load_run(run).W_dec.detach().to(device) for run in runs}
     pairs, features = compare(decoders, absolute=absolute)
     names = list(decoders)
     cosines = {pair: np.nan_to_num(found.cosine) for pair, found in pairs.items()}
-    first = runs[0]
     k = first.options.get("k")
     return Stability(
         first.label,

@@ -78,6 +78,7 @@ def frontier_document(
             "at": [asdict(part) for part in answer.at],
             "folders": [asdict(part) for part in answer.folders],
             "statement": answer.sentence,
+            "notes": list(answer.notes),
             "runs": runs(answer),
         }
         for answer in answers

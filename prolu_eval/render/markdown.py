@@ -50,6 +50,7 @@ def frontier_markdown(answer: Answer) -> str:
     parts = [
         f"## {escape(answer.title)}",
         escape(answer.sentence),
+        *([f"({escape('; '.join(answer.notes))})"] if answer.notes else []),
         *("\n".join(table(content)) for content in asked),
         "\n".join(table(run_table(answer.group, found))),
         escape(about_marks(answer.group)),

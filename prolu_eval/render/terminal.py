@@ -31,6 +31,7 @@ def frontier_text(answer: Answer) -> str:
     parts = [
         answer.title,
         answer.sentence,
+        *([f"({'; '.join(answer.notes)})"] if answer.notes else []),
         *map(plain, asked),
         plain(run_table(group, found)),
         about_marks(group),

@@ -14,7 +14,8 @@ from prolu_eval.dictionaries.matching import match
 from prolu_eval.errors import ResultsError
 from prolu_eval.evaluation.stability import chance, compare, stability
 from prolu_eval.runs import RunConfig
-from prolu_eval.saes import Prolu
+from prolu_eval.saes import CrossLayerTranscoder, Prolu
+from prolu_eval.saes.cross_layer import CrossLayerOptions
 from prolu_eval.synthetic import SyntheticActivations
 from tests.helpers.cli import run
 
@@ -92,7 +93,8 @@ def test_seeds_are_compared_and_stable_features_reconstruct(
         saved(tmp_path, seed, kept=64)
     saved(tmp_path, 0, kept=64, coefficient=0.5)  # alone, so there is nothing to compare it with
     options = EvaluationOptions(device="cpu", n_tokens=2048)
-    (found,) = stability([tmp_path], options, errors=True)
+    (found,), failed = stability([tmp_path], options, errors=True)
+    assert not failed
     assert found.runs == tuple(f"c0.1_s{seed}" for seed in range(3))
     assert found.found.value == pytest.approx(0.5)
     assert found.cosine.value == pytest.approx(0.5 + 0.5 * 0.22, abs=0.05)
@@ -118,3 +120,32 @@ def test_runs_of_one_seed_are_told(tmp_path: Path) -> None:
     saved(tmp_path, 0, kept=64)
     with pytest.raises(ResultsError, match="differ in the seed alone"):
         stability([tmp_path])
+
+
+def test_runs_that_cannot_be_compared_are_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(4):
+        saved(tmp_path, seed, kept=64)
+    (tmp_path / "c0.1_s1" / "config.json").write_text("{")
+    weights = tmp_path / "c0.1_s3" / "sae.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-40])
+    sae = CrossLayerTranscoder(
+        8, 16, CrossLayerOptions(n_layers=2), d_out=8, apply_b_dec_to_input=False
+    )
+    config = RunConfig(variant="cross_layer", d_in=8, d_sae=16, hook="blocks.0-1.hook_mlp_in",
+                       hook_out="blocks.0-1.hook_mlp_out", coefficient=1, seed=0)  # fmt: skip
+    save_run(tmp_path / "clt", sae, config)
+    (found,), failed = stability([tmp_path], EvaluationOptions(device="cpu"))
+    assert found.runs == ("c0.1_s0", "c0.1_s2")
+    assert {broken.name for broken in failed} == {"c0.1_s1", "c0.1_s3", "clt"}
+    shown = run(capfd, "stability", tmp_path, "--device", "cpu")
+    assert shown.code == 1
+    assert "clt: is a cross-layer transcoder" in shown.err
+    assert "c0.1_s1 skipped" in shown.err
+    assert "50 %" in shown.out
+    document = run(capfd, "stability", tmp_path, "--device", "cpu", "--json").json()
+    assert {one["run"] for one in document["failed"]} == {"c0.1_s1", "c0.1_s3", "clt"}
+    alone = run(capfd, "stability", tmp_path / "clt", "--device", "cpu", "--json")
+    assert alone.code == 2
+    assert alone.json()["configurations"] == []

@@ -215,7 +215,9 @@ def test_tokens_are_added_until_the_standard_error_is_reached(
     assert all(o.result.setting.n_sequences > count for o in tighter if o.result is not None)
     hopeless = replace(options, target_se={"l0": 1e-9}, n_tokens=512, results=tmp_path / "some")
     assert [o.status for o in evaluate(tmp_path / "runs", hopeless)] == ["cached", "cached"]
-    for wrong in ({"dead_fraction": 0.1}, {"l0": 0.0}):
+    undefined = replace(hopeless, target_se={"skip_explained_variance": 0.1})  # of autoencoders
+    assert [o.status for o in evaluate(tmp_path / "runs", undefined)] == ["cached", "cached"]
+    for wrong in ({"dead_fraction": 0.1}, {"l0": 0.0}, {"scale_consistency_additivity": 0.1}):
         with pytest.raises(UsageError, match="--target-se"):
             evaluate(tmp_path / "runs", replace(options, target_se=wrong))
 

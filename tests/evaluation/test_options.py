@@ -62,6 +62,8 @@ def test_what_can_mean_one_thing_is_converted(name: str, value: Any, meant: obje
         ({"shard": "half"}, ["--shard", "'half'"]),
         ({"target_se": {"zero": 1}}, ["--target-se", "'zero'"]),
         ({"target_se": {"dead_fraction": 0.1}}, ["--target-se", "dead_fraction"]),
+        ({"target_se": {"feature_f1": 0.1}}, ["--target-se", "feature_f1"]),
+        ({"target_se": "scale_consistency_additivity=0.1"}, ["--target-se", "additivity"]),
         ({"target_se": {"l0": 0}}, ["--target-se", "above zero"]),
         ({"target_se": {"l0": float("nan")}}, ["--target-se", "above zero"]),
         ({"target_se": {"l0": -1}}, ["--target-se", "above zero"]),

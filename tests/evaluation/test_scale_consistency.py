@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prolu_eval.evaluation.scale_consistency import (
-    COLUMNS,
     CURVE_SCALES,
     FACTORS,
     draw_pairs,
     response_curves,
     violations,
 )
+from prolu_eval.metrics import CONSISTENCY_COLUMNS
 from prolu_eval.saes import VARIANTS, SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
@@ -130,7 +130,8 @@ def test_response_curves_go_through_the_origin_or_are_shifted() -> None:
 def test_no_curves_where_nothing_fires() -> None:
     curves = response_curves(identity("prolu", b_enc=[-9.0]), torch.ones(3, 1))
     assert curves.activations.shape == (0, len(CURVE_SCALES))
-    assert set(violations(identity("prolu"), torch.ones(2, 1), torch.ones(2, 1))) == set(COLUMNS)
+    found = violations(identity("prolu"), torch.ones(2, 1), torch.ones(2, 1))
+    assert set(found) == set(CONSISTENCY_COLUMNS)
 
 
 def test_pairs_are_counted_positions_of_sequences_spread_evenly() -> None:

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import estimate
-from prolu_eval.metrics import COLUMNS, METRICS
+from prolu_eval.metrics import COLUMNS, CONSISTENCY_COLUMNS, METRICS
 from prolu_eval.results import (
     EXAMPLE,
     PER_FEATURE,
@@ -67,7 +67,7 @@ def result(
 def drawn(name: str, label: str, rng: np.random.Generator, l0: float, degradation: float) -> Result:
     """A result whose per-sequence sums are drawn around an L0 and a CE degradation."""
     n = 32
-    sums = {column: rng.gamma(4, 1, n) for column in COLUMNS}
+    sums = {column: rng.gamma(4, 1, n) for column in COLUMNS | CONSISTENCY_COLUMNS}
     sums["n"], sums["n_next"] = np.full(n, 15.0), np.full(n, 14.0)
     sums["l0"] = 15 * l0 * rng.gamma(50, 1 / 50, n)
     sums["ce_clean"] = 14 * rng.gamma(50, 1 / 25, n)

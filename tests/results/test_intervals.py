@@ -19,7 +19,7 @@ from prolu_eval.intervals import (
     p_above_zero,
     with_interval,
 )
-from prolu_eval.metrics import COLUMNS, METRICS, TRUTH_COLUMNS
+from prolu_eval.metrics import COLUMNS, CONSISTENCY_COLUMNS, METRICS, TRUTH_COLUMNS
 
 Draw = Callable[[np.random.Generator], dict[str, NDArray[np.float64]]]
 
@@ -78,9 +78,8 @@ def test_ratios_by_hand() -> None:
 def test_every_metric_uses_known_columns() -> None:
     for key, metric in METRICS.items():
         assert metric.key == key
-        assert (
-            metric.numerator.keys() | metric.denominator.keys() <= (COLUMNS | TRUTH_COLUMNS).keys()
-        )
+        known = COLUMNS | CONSISTENCY_COLUMNS | TRUTH_COLUMNS
+        assert metric.numerator.keys() | metric.denominator.keys() <= known.keys()
         assert bool(metric.numerator) == bool(metric.denominator)
 
 

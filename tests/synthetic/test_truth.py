@@ -219,7 +219,10 @@ def test_a_sweep_trains_on_a_benchmark_and_its_frontier_is_of_mse(
     assert done.code == 0, done.err
     shown = run(capfd, "frontier", out, "--device", "cpu", "--n-tokens", "4096", "--quiet")
     assert shown.code == 0, shown.err
-    assert "normalised MSE" in shown.out
+    assert "CE degradation is undefined without a language model" in shown.out
+    asked = run(capfd, "frontier", out, "--device", "cpu", "--n-tokens", "4096", "--quiet",
+                "-y", "nmse", "--json")  # fmt: skip
+    assert not any("undefined" in note for note in asked.json()["notes"])
     found = frontier(out)
     (group,) = found.groups
     assert group.question.keys == ("l0", "nmse")
