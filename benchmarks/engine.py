@@ -73,7 +73,7 @@ def whole(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> None:
     """All that an evaluation measures: the mean activation, the ablations, the autoencoders."""
     total, count = engine.sum_of_activations()
     engine.reference(total / count)
-    engine.measure(saes)
+    engine.measure_saes(saes)
 
 
 def seconds(function: Callable[[], object]) -> float:

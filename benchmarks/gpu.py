@@ -164,7 +164,7 @@ def waits(engine: Engine, saes: dict[str, SparseAutoencoder]) -> float:
         try:
             with warnings.catch_warnings(record=True) as found:
                 warnings.simplefilter("always")
-                engine.measure({name: saes[name] for name in names})
+                engine.measure_saes({name: saes[name] for name in names})
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return sum("synchroniz" in str(warning.message) for warning in found)
@@ -177,9 +177,9 @@ def profile(engine: Engine, saes: dict[str, SparseAutoencoder], path: Path) -> N
     """Write the kernels that measuring takes, the longest first."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     some = dict(list(saes.items())[:8])
-    engine.measure(some)
+    engine.measure_saes(some)
     with torch.profiler.profile(activities=activities) as profiled:
-        engine.measure(some)
+        engine.measure_saes(some)
         synchronise(engine.model.device)
     on_gpu = engine.model.device.type == "cuda"
     key = "self_device_time_total" if on_gpu else "self_cpu_time_total"

@@ -90,7 +90,7 @@ def metrics(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> dict[str, 
     total, count = engine.sum_of_activations()
     reference = engine.reference(total / count)
     found = {}
-    for name, measured in engine.measure(saes).items():
+    for name, measured in engine.measure_saes(saes).items():
         if isinstance(measured, EvaluationError):
             raise measured
         sums = {**reference, **measured.by_row}

@@ -184,7 +184,7 @@ def report(options: argparse.Namespace, rows: TokenRows, times: Mapping[str, lis
 def compare(engine: Engine, named: Mapping[str, SparseAutoencoder], evaluate: Evaluator) -> None:
     """How far SAELens's values are from ours, relatively, over what both define alike."""
     total, count = engine.sum_of_activations()
-    sums = {**engine.reference(total / count), **engine.measure({"0": named["0"]})["0"].by_row}
+    sums = {**engine.reference(total / count), **engine.measure_saes({"0": named["0"]})["0"].by_row}
     for key, theirs in evaluate(0).items():
         ours = estimate(METRICS[key], sums).value
         print(f"{key}: prolu-eval {ours:.6g}, SAELens {theirs:.6g}, ratio {ours / theirs:.6f}")

@@ -17,8 +17,8 @@ from prolu_eval.comparison import (
     compare_results,
     parse_tolerances,
 )
-from prolu_eval.comparison.matching import is_selected
 from prolu_eval.comparison.obtain import obtain_results
+from prolu_eval.comparison.pairs import is_selected
 from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.paths import PathLike, as_path, as_paths

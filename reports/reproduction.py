@@ -23,7 +23,7 @@ from drawing import svg
 from numpy.typing import NDArray
 from scipy.stats import spearmanr, t
 
-from prolu_eval.analysis import Frontier, Replicates, comparable, frontier, resample
+from prolu_eval.analysis import Frontier, Replicates, comparable, group_frontier, resample
 from prolu_eval.analysis.bootstrap import degrees_of_freedom, interval, over_seeds
 from prolu_eval.analysis.curves import Lines
 from prolu_eval.analysis.groups import Group, stretched
@@ -76,7 +76,7 @@ class Collected:
 def frontiers(data: Collected, x: str, y: str, labels: Sequence[str]) -> Frontier:
     """The frontier of some variants."""
     group, replicates = data.part(labels)
-    return frontier(group, x, y, replicates=replicates)
+    return group_frontier(group, x, y, replicates=replicates)
 
 
 def at_levels(
@@ -141,7 +141,7 @@ def savings_table(data: Collected, first: str, others: Sequence[str], labels: Se
     parts = {"all L0": frontiers(data, "l0", "ce_degradation", labels)}
     group, replicates = data.part(labels)
     for title, rows_of in stretched(group, {"l0": [SPLIT]}).items():
-        parts[title] = frontier(
+        parts[title] = group_frontier(
             group.subset(rows_of), "l0", "ce_degradation", replicates=replicates.subset(rows_of)
         )
     rows = []
@@ -179,7 +179,7 @@ def leads_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
 def presence_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
     """Which variants hold the frontier over two metrics, by fifth of its range."""
     group, replicates = data.part(labels)
-    answer = frontier(group, x, y, replicates=replicates)
+    answer = group_frontier(group, x, y, replicates=replicates)
     runs = group.table.set_index("name").loc[answer.frontier]
     edges = np.geomspace(runs[x].min(), runs[x].max() * (1 + 1e-9), 6)
     rows = []

@@ -17,7 +17,7 @@ from prolu_eval.analysis.attainment import Surface
 from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, n_replicates, resample
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.epsilon import Epsilon
-from prolu_eval.analysis.frontiers import Frontier, VariantFrontier, frontier
+from prolu_eval.analysis.frontiers import Frontier, VariantFrontier, group_frontier
 from prolu_eval.analysis.groups import Group, comparable
 from prolu_eval.analysis.pareto import (
     PRESETS,
@@ -28,7 +28,7 @@ from prolu_eval.analysis.pareto import (
     reference_point,
 )
 from prolu_eval.analysis.questions import Question
-from prolu_eval.analysis.ranking import Place
+from prolu_eval.analysis.ranking import Rank
 from prolu_eval.analysis.ratios import Ratio, ratios
 from prolu_eval.analysis.savings import Lead, Saving
 from prolu_eval.analysis.slack import Slack, slack
@@ -48,8 +48,8 @@ __all__ = [
     "Gap",
     "Group",
     "Lead",
-    "Place",
     "Question",
+    "Rank",
     "Ratio",
     "Replicates",
     "RunPlace",
@@ -63,6 +63,7 @@ __all__ = [
     "answer_group",
     "comparable",
     "frontier",
+    "group_frontier",
     "hypervolume",
     "is_nondominated",
     "maximised",
@@ -74,3 +75,6 @@ __all__ = [
     "slack",
     "statement",
 ]
+
+# Its name in version 0.1.0.
+frontier = group_frontier

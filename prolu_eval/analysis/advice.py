@@ -68,14 +68,14 @@ def widest(curves: Curves, table: pd.DataFrame, first: str, second: str) -> Gap 
         return None
     best, found = 0.0, None
     for label in (first, second):
-        site = curves.sites[label]
-        ends = np.clip(site.points[:, 0], *shared)
+        runs = curves.observed[label]
+        ends = np.clip(runs.points[:, 0], *shared)
         i = int(np.argmax(np.diff(ends)))
         if ends[i + 1] - ends[i] > best:
             best = float(ends[i + 1] - ends[i])
-            low, high = curves.scales[0].values(*site.points[[i, i + 1], 0])
-            rows = [site.rows[i], site.rows[i + 1]]
-            typical = float(np.median(np.diff(site.points[:, 0])))
+            low, high = curves.scales[0].values(*runs.points[[i, i + 1], 0])
+            rows = [runs.rows[i], runs.rows[i + 1]]
+            typical = float(np.median(np.diff(runs.points[:, 0])))
             wanted = int(np.clip(round(best / typical) - 1, 1, _MOST_RUNS)) if typical else 1
             found = Gap(label, curves.keys[0], low, high, _between(table, rows, wanted))
     return found

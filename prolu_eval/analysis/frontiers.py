@@ -26,7 +26,7 @@ from prolu_eval.analysis.pareto import (
     volume,
     volumes,
 )
-from prolu_eval.analysis.ranking import Place, ranking
+from prolu_eval.analysis.ranking import Rank, ranking
 from prolu_eval.analysis.savings import Curves, Lead, Runs, Saving
 from prolu_eval.errors import UsageError
 
@@ -95,7 +95,7 @@ class Frontier:
     savings: list[Saving] = field(default_factory=list)
     leads: list[Lead] = field(default_factory=list)
     epsilons: list[Epsilon] = field(default_factory=list)
-    ranking: list[Place] = field(default_factory=list)
+    ranking: list[Rank] = field(default_factory=list)
     vague: list[str] = field(default_factory=list)
     surfaces: dict[str, dict[str, Surface]] = field(default_factory=dict)
     n_replicates: int = 0
@@ -112,7 +112,7 @@ class Frontier:
         return self.keys[1]
 
 
-def frontier(
+def group_frontier(
     group: Group,
     *keys: str,
     replicates: Replicates | None = None,
@@ -244,10 +244,10 @@ class Computation:
         )
         return Curves(runs, (self.keys[0], self.keys[1]), self.known, at)
 
-    def _ranking(self, variants: Sequence[VariantFrontier]) -> list[Place]:
+    def _ranking(self, variants: Sequence[VariantFrontier]) -> list[Rank]:
         curves = self.curves
         if curves is None:
-            return [Place(v.label, 1, tuple(o.label for o in variants if o is not v))
+            return [Rank(v.label, 1, tuple(o.label for o in variants if o is not v))
                     for v in variants]  # fmt: skip
         gaps = {}
         for pair in curves.pairs:

@@ -9,7 +9,7 @@ from prolu_eval.analysis.dominations import Domination
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """Where a variant stands.
 
     ``rank`` is one more than the number of variants that are better; ``tied_with`` are those that
@@ -27,7 +27,7 @@ def ranking(
     gaps: Mapping[tuple[str, str], float],
     known: Sequence[Domination],
     runs: Mapping[str, int],
-) -> list[Place]:
+) -> list[Rank]:
     """Rank variants by how many are better than each, then by mean gaps to all others.
 
     Gaps of pairs become scores by least squares (Jiang et al., Statistical ranking and
@@ -53,7 +53,7 @@ def ranking(
     scores = _scores(labels, gaps)
     order = sorted(labels, key=lambda label: (len(ahead[label]), scores[label], label))
     return [
-        Place(
+        Rank(
             label,
             1 + len(ahead[label]),
             tuple(

@@ -19,7 +19,7 @@ from prolu_eval.analysis.bootstrap import averaged
 from prolu_eval.analysis.curves import Array, Scale
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.pareto import nondominated
-from prolu_eval.analysis.splines import Reading, Site, Splines
+from prolu_eval.analysis.splines import Observations, Reading, Splines
 from prolu_eval.estimates import CONFIDENCE, Estimate
 from prolu_eval.intervals import holm
 
@@ -136,16 +136,20 @@ class Curves:
         self.vague: list[int] = []
         self.labels = sorted(set(runs.labels.tolist()))
         self._span = self._range()
-        sites = {label: site for label in self.labels if (site := self._site(label)) is not None}
+        observed = {
+            label: found
+            for label in self.labels
+            if (found := self._observations(label)) is not None
+        }
         marks = [
             [float(scale.place(scale.cost(value)))] if (value := (at or {}).get(key)) else []
             for key, scale in zip(keys, self.scales, strict=True)
         ]
-        self.sites = sites
-        turned = {label: _turned(site) for label, site in sites.items()}
+        self.observed = observed
+        turned = {label: _turned(found) for label, found in observed.items()}
         # The second metric over the first, and the first over the second.
         self.over = (
-            Splines(sites, runs.freedom, marks[0]),
+            Splines(observed, runs.freedom, marks[0]),
             Splines(turned, runs.freedom, marks[1]),
         )
 
@@ -157,7 +161,7 @@ class Curves:
         spans = np.ptp(places[on], axis=0) if len(on) else np.ones(2)
         return np.where(spans > 0, spans, 1.0)
 
-    def _site(self, label: str) -> Site | None:
+    def _observations(self, label: str) -> Observations | None:
         """A variant's configurations on its own frontier, in order of the first metric."""
         own = [i for i, name in enumerate(self._runs.labels) if name == label]
         configurations = [self._runs.of[i] for i in own]
@@ -186,7 +190,7 @@ class Curves:
         singles = [self._placed(self._runs.costs[part]) for part in rows]
         residuals = [part - part.mean(0) for part in singles if np.isfinite(part).all()]
         of = [np.full(len(part), i) for i, part in enumerate(singles) if np.isfinite(part).all()]
-        return Site(
+        return Observations(
             places[chosen],
             deviations[:, chosen],
             np.array([len(part) for part in rows]),
@@ -367,14 +371,14 @@ def _behind(points: Array) -> Array:
     return np.asarray((points[:, None] - points).min(-1).max(1, initial=0.0))
 
 
-def _turned(site: Site) -> Site:
+def _turned(found: Observations) -> Observations:
     """The same runs as the first metric over the second, in order of the latter."""
-    back, order = slice(None, None, -1), np.argsort(site.points[:, 1])
-    return Site(
-        site.points[order, back],
-        site.deviations[:, order, back],
-        site.seeds[order],
-        site.residuals[:, back],
-        np.argsort(order)[site.of],
-        site.rows[order],
+    back, order = slice(None, None, -1), np.argsort(found.points[:, 1])
+    return Observations(
+        found.points[order, back],
+        found.deviations[:, order, back],
+        found.seeds[order],
+        found.residuals[:, back],
+        np.argsort(order)[found.of],
+        found.rows[order],
     )

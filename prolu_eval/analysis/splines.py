@@ -51,7 +51,7 @@ _NEGLIGIBLE = 3e-3
 
 
 @dataclass(frozen=True)
-class Site:
+class Observations:
     """A variant's runs, as configurations on its own frontier, in order of x.
 
     Attributes:
@@ -174,34 +174,36 @@ class Splines:
     """The curves of variants over x, and what can be read off them.
 
     Args:
-        sites: by variant; those with fewer than two configurations have no curve.
+        observed: by variant; those with fewer than two configurations have no curve.
         freedom: degrees of freedom of the sampling error; infinite if there is none.
         at: places beside the levels at which curves are to be read.
     """
 
-    def __init__(self, sites: Mapping[str, Site], freedom: float, at: Sequence[float] = ()) -> None:
-        self._sites = {label: site for label, site in sites.items() if len(site.points) > 1}
+    def __init__(
+        self, observed: Mapping[str, Observations], freedom: float, at: Sequence[float] = ()
+    ) -> None:
+        self._observed = {label: runs for label, runs in observed.items() if len(runs.points) > 1}
         self._freedom = freedom
-        if not self._sites:
+        if not self._observed:
             return
-        every = np.concatenate([site.points for site in self._sites.values()])
+        every = np.concatenate([runs.points for runs in self._observed.values()])
         self._low, spans = every.min(0), np.ptp(every, axis=0)
         self._unit = np.where(spans > 0, spans, 1.0)
-        ends = [end for site in self._sites.values() for end in site.points[[0, -1], 0]]
+        ends = [end for runs in self._observed.values() for end in runs.points[[0, -1], 0]]
         inside = [place for place in at if self._low[0] <= place <= self._low[0] + spans[0]]
         grid = np.linspace(self._low[0], self._low[0] + spans[0], _LEVELS)
         self.levels = np.unique(np.concatenate([grid, ends, inside]))
-        self._fits = {label: self._prepared(site) for label, site in self._sites.items()}
+        self._fits = {label: self._prepared(runs) for label, runs in self._observed.items()}
         self._likelihoods()
 
-    def _prepared(self, site: Site) -> "_Fit":
-        u, v = ((site.points - self._low) / self._unit).T
+    def _prepared(self, runs: Observations) -> "_Fit":
+        u, v = ((runs.points - self._low) / self._unit).T
         slopes = _slopes(u, v)
-        du, dv = np.moveaxis(site.deviations / self._unit, -1, 0)
-        ru, rv = (site.residuals / self._unit).reshape(-1, 2).T
+        du, dv = np.moveaxis(runs.deviations / self._unit, -1, 0)
+        ru, rv = (runs.residuals / self._unit).reshape(-1, 2).T
         shape = (1 + slopes**2) / 2
-        residuals = (rv - slopes[site.of] * ru) / np.sqrt(shape[site.of])
-        return _Fit(u, v, dv - slopes * du, site.seeds, shape, residuals)
+        residuals = (rv - slopes[runs.of] * ru) / np.sqrt(shape[runs.of])
+        return _Fit(u, v, dv - slopes * du, runs.seeds, shape, residuals)
 
     def _likelihoods(self) -> None:
         """How likely each curvature and scatter is."""
@@ -230,9 +232,9 @@ class Splines:
 
     def range_of(self, label: str) -> tuple[float, float] | None:
         """The places of x between a variant's first and last run; None without a curve."""
-        if label not in self._sites:
+        if label not in self._observed:
             return None
-        return float(self._sites[label].points[0, 0]), float(self._sites[label].points[-1, 0])
+        return float(self._observed[label].points[0, 0]), float(self._observed[label].points[-1, 0])
 
     def shared(self, first: str, second: str) -> tuple[float, float] | None:
         """The places of x that two curves both cover; None if there are none."""

@@ -27,8 +27,8 @@ def save(
 ) -> None:
     """Save the results of runs as a baseline: a JSON file to review, and sums beside it."""
     from prolu_eval.baseline import refuse_overwriting, save_baseline
-    from prolu_eval.comparison.matching import is_selected
     from prolu_eval.comparison.obtain import obtain_results
+    from prolu_eval.comparison.pairs import is_selected
 
     if not force:
         refuse_overwriting(output)
@@ -78,8 +78,8 @@ def update(
 ) -> None:
     """Replace a baseline's runs by their current results, and add new ones."""
     from prolu_eval.baseline import load_baseline, save_baseline, updated
-    from prolu_eval.comparison.matching import is_selected
     from prolu_eval.comparison.obtain import obtain_results
+    from prolu_eval.comparison.pairs import is_selected
 
     old = load_baseline(baseline)
     results = obtain_results(runs, settings={result.setting for result in old}, warn=remark)

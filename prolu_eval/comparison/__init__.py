@@ -15,9 +15,9 @@ from prolu_eval.comparison.frontier_tests import (
     with_movement,
 )
 from prolu_eval.comparison.judging import Finding, judge, weigh_metric
-from prolu_eval.comparison.matching import Matched, configurations, match, obstacle
-from prolu_eval.comparison.rows import Comparison, Row
+from prolu_eval.comparison.pairs import MatchedRuns, configurations, match_runs, obstacle
 from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, parse_tolerances
+from prolu_eval.comparison.verdicts import Comparison, Judgement
 from prolu_eval.errors import UsageError
 from prolu_eval.results import Result
 
@@ -65,14 +65,14 @@ def compare_results(
     """
     options = options or ComparisonOptions()
     axes = frontier_axes(options.frontier, options.tolerances)
-    matched = match(current, baseline, options.match, only=options.only)
+    matched = match_runs(current, baseline, options.match, only=options.only)
     rows = [_missing(run, matched) for run in matched.missing]
     pairs, findings = [], []
     for pair in matched.pairs:
         if problem := obstacle(*pair, unpaired=options.unpaired):
             name = pair[1].run.name
             rows.append(
-                Row(name, None, "incomparable", reason=problem.reason, remedy=problem.remedy)
+                Judgement(name, None, "incomparable", reason=problem.reason, remedy=problem.remedy)
             )
             continue
         pairs.append(pair)
@@ -123,7 +123,7 @@ def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
     }
 
 
-def _missing(run: Result, matched: Matched) -> Row:
+def _missing(run: Result, matched: MatchedRuns) -> Judgement:
     remedy = "evaluate it, or drop it with `prolu-eval baseline update --prune`"
     configuration = configurations(
         [*matched.new, *(current for current, _ in matched.pairs)], [run]
@@ -134,7 +134,7 @@ def _missing(run: Result, matched: Matched) -> Row:
                 f"{other.run.name} has the same configuration: compare with --match configuration"
             )
     reason = "is in the baseline and has no current result"
-    return Row(run.run.name, None, "incomparable", reason=reason, remedy=remedy)
+    return Judgement(run.run.name, None, "incomparable", reason=reason, remedy=remedy)
 
 
 def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: ComparisonOptions) -> str:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from prolu_eval.analysis.pareto import beyond_worst
 from prolu_eval.comparison.judging import Finding, Quantity, quantity_of, same_tokens, weigh
-from prolu_eval.comparison.rows import FrontierPoints, Place, Row
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
+from prolu_eval.comparison.verdicts import DrawnRun, FrontierPoints, Judgement
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
@@ -115,7 +115,7 @@ def hypervolume_tests(
             parts = {"overall frontier": labels == labels} | parts
         for name, chosen in parts.items():
             if chosen.sum() >= FEWEST:
-                row = Row(name + hook, f"hypervolume({axes[0].key}, {axes[1].key})", "pass")
+                row = Judgement(name + hook, f"hypervolume({axes[0].key}, {axes[1].key})", "pass")
                 new = _area(group.current, chosen, reference)
                 old = _area(group.baseline, chosen, reference)
                 outcome = weigh(row, new, old, tolerance, paired=group.paired)
@@ -130,8 +130,8 @@ def _area(side: Side, chosen: NDArray[np.bool_], reference: Points) -> Quantity:
 
 
 def with_movement(
-    rows: list[Row], found: Sequence[ComparablePairs], axes: Axes
-) -> tuple[list[Row], list[Row]]:
+    rows: list[Judgement], found: Sequence[ComparablePairs], axes: Axes
+) -> tuple[list[Judgement], list[Judgement]]:
     """Metric rows with those excused that only moved along the frontier, and rows of new places.
 
     A run has moved along if it is worse on one axis, better on the other, and no run of the
@@ -141,7 +141,7 @@ def with_movement(
     """
     verdicts = {(row.run, row.metric): row.verdict for row in rows}
     excused: set[str] = set()
-    places: list[Row] = []
+    places: list[Judgement] = []
     for group in found:
         for i, (_, baseline) in enumerate(group.pairs):
             name = baseline.run.name
@@ -179,9 +179,9 @@ def _rivals(group: ComparablePairs, i: int, axes: Axes) -> tuple[NDArray[np.intp
     return own, was_ahead
 
 
-def _newly_dominated(name: str, by: str, axes: Axes) -> Row:
+def _newly_dominated(name: str, by: str, axes: Axes) -> Judgement:
     whose = "its own former place" if by == name else f"{by} of the baseline"
-    return Row(
+    return Judgement(
         name, f"place on ({axes[0].key}, {axes[1].key})", "regression",
         reason=f"newly dominated by {whose}",
     )  # fmt: skip
@@ -215,7 +215,7 @@ def points_to_draw(
     )
 
 
-def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[Place]:
+def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[DrawnRun]:
     found = []
     for result in (result for result in results if result.run.label == label):
         x, y = (quantity_of(result, axis.key) for axis in axes)

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from prolu_eval.comparison.matching import OF_TOKENS
-from prolu_eval.comparison.rows import WEAK, Row, Verdict
+from prolu_eval.comparison.pairs import OF_TOKENS
 from prolu_eval.comparison.tolerance import Tolerance
+from prolu_eval.comparison.verdicts import WEAK, Judgement, Verdict
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import contrast, holm, p_above_zero, value_and_influence
 from prolu_eval.metrics import METRICS
@@ -42,7 +42,7 @@ class Finding:
     of the difference if the current run were worse by some amount, each sequence in proportion.
     """
 
-    row: Row
+    row: Judgement
     worse: float
     limit: float
     p_worse: float
@@ -67,10 +67,10 @@ def same_tokens(current: Result, baseline: Result) -> bool:
     return OF_TOKENS.isdisjoint(current.differences(baseline))
 
 
-def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Row:
+def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Judgement:
     """The test of one metric of a run, or the row that says why there is none."""
     new, old = (quantity_of(result, tolerance.key) for result in (current, baseline))
-    row = Row(baseline.run.name, tolerance.key, "incomparable", tolerance=str(tolerance))
+    row = Judgement(baseline.run.name, tolerance.key, "incomparable", tolerance=str(tolerance))
     if new is None or old is None:
         row = replace(row, baseline=old.value if old else None, current=new.value if new else None)
         where = "the baseline" if old is None else "the current run"
@@ -80,8 +80,8 @@ def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Fin
 
 
 def weigh(
-    row: Row, current: Quantity, baseline: Quantity, tolerance: Tolerance, *, paired: bool
-) -> Finding | Row:
+    row: Judgement, current: Quantity, baseline: Quantity, tolerance: Tolerance, *, paired: bool
+) -> Finding | Judgement:
     """The test of a difference of two measurements, or the row that says why there is none."""
     difference = current.value - baseline.value
     if current.influence is not None and baseline.influence is not None:
@@ -128,7 +128,7 @@ def weigh(
     return Finding(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
 
 
-def judge(tests: Sequence[Finding], alpha: float) -> list[Row]:
+def judge(tests: Sequence[Finding], alpha: float) -> list[Judgement]:
     """The rows of a family of tests with their verdicts, corrected for their number (Holm)."""
     worse, better = holm([t.p_worse for t in tests]), holm([t.p_better for t in tests])
     rows = []

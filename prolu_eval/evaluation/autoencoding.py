@@ -261,9 +261,9 @@ def size_slots(running: Sequence[Autoencoding], activations: Sequence[Activation
 def compared(x: Tensor, x_hat: Tensor) -> Tensor:
     """The values of :data:`RECONSTRUCTION_COLUMNS` per position. [5, n]"""
     if kernels.suit(x.device, x.dtype):
-        from prolu_eval.kernels.reconstructions import compare
+        from prolu_eval.kernels.reconstructions import fidelity
 
-        return compare(x, x_hat)
+        return fidelity(x, x_hat)
     exact = torch.promote_types(x.dtype, torch.float32)
     x, x_hat = x.to(exact), x_hat.to(exact)
     dot = torch.linalg.vecdot(x, x_hat)

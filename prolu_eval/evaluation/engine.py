@@ -94,7 +94,7 @@ class Engine:
         read = str(run.hook) if sae.transcodes else self.hook
         check_widths(self.model, run, sae, [(read, self.hook)])
 
-    def measure(
+    def measure_saes(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
     ) -> dict[str, Measurement | EvaluationError]:
         """Measure autoencoders together, by name, on consecutive rows (all of them by default).

@@ -67,7 +67,7 @@ class KnownFeatures:
         check_widths(self.model, run, sae, [(read, HOOK)])
 
     @torch.inference_mode()
-    def measure(
+    def measure_saes(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
     ) -> dict[str, Measurement | EvaluationError]:
         """Measure autoencoders together, by name, on consecutive rows (all of them by default).

@@ -50,7 +50,7 @@ class Measurer(Protocol):
         """
         ...
 
-    def measure(
+    def measure_saes(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None
     ) -> dict[str, Measurement | EvaluationError]:
         """Measure autoencoders, by name, on consecutive rows (all of them by default)."""

@@ -130,7 +130,7 @@ def _measure_shard(
                 mine[name] = sae
             else:
                 complete = complete and claim
-        for name, measured in (engine.measure(mine, rows) if mine else {}).items():
+        for name, measured in (engine.measure_saes(mine, rows) if mine else {}).items():
             if isinstance(measured, EvaluationError):
                 failed[name] = measured
             else:

@@ -199,7 +199,7 @@ class _Effects:
                 for run in portion:
                     with contextlib.suppress(ProluEvalError):  # told when it is to be measured
                         saes[run.name] = load(run, prepared.engine)
-                for name, measured in prepared.engine.measure(saes, rows).items():
+                for name, measured in prepared.engine.measure_saes(saes, rows).items():
                     if isinstance(measured, Measurement):
                         metrics[name] = assembly.metrics(by_name[name], saes[name], measured)
             return metrics

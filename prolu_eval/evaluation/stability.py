@@ -183,7 +183,7 @@ def _repeated(runs: Sequence[Run]) -> list[list[Run]]:
     return [[cell[seed] for seed in sorted(cell)] for cell in cells.values() if len(cell) > 1]
 
 
-def compare(
+def match_all(
     decoders: Mapping[str, Tensor], *, absolute: bool = False
 ) -> tuple[dict[tuple[str, str], Matched], dict[str, Array]]:
     """Matchings of every two dictionaries, and each feature's mean cosine over the others.
@@ -210,7 +210,7 @@ def _of_runs(
     first: Run, decoders: Mapping[str, Tensor], threshold: float, by_chance: Chance,
     *, absolute: bool,
 ) -> Stability:  # fmt: skip
-    pairs, features = compare(decoders, absolute=absolute)
+    pairs, features = match_all(decoders, absolute=absolute)
     names = list(decoders)
     cosines = {pair: np.nan_to_num(found.cosine) for pair, found in pairs.items()}
     k = first.options.get("k")

@@ -9,7 +9,7 @@ _BLOCK = 1024
 
 
 @triton.jit
-def _compare(x, x_hat, columns, n, d_in, x_stride, x_hat_stride, BLOCK: tl.constexpr):
+def _fidelity(x, x_hat, columns, n, d_in, x_stride, x_hat_stride, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     within = tl.arange(0, BLOCK)
     error = tl.zeros([BLOCK], tl.float32)
@@ -37,7 +37,7 @@ def _compare(x, x_hat, columns, n, d_in, x_stride, x_hat_stride, BLOCK: tl.const
     tl.store(columns + 4 * n + token, dot)
 
 
-def compare(x: Tensor, x_hat: Tensor) -> Tensor:
+def fidelity(x: Tensor, x_hat: Tensor) -> Tensor:
     """What is known of reconstructions, token by token.
 
     Args:
@@ -52,7 +52,7 @@ def compare(x: Tensor, x_hat: Tensor) -> Tensor:
     columns = torch.empty(5, n, dtype=torch.float32, device=x.device)
     if n:
         block = min(_BLOCK, triton.next_power_of_2(d_in))
-        _compare[(n,)](
+        _fidelity[(n,)](
             x, x_hat, columns, n, d_in, x.stride(0), x_hat.stride(0), BLOCK=block, num_warps=4
         )
     return columns

@@ -8,7 +8,7 @@ import pandas as pd
 from plotly import graph_objects as go
 
 from prolu_eval.analysis import pareto_frontier
-from prolu_eval.comparison.rows import VERDICTS, Comparison, FrontierPoints, Place
+from prolu_eval.comparison.verdicts import VERDICTS, Comparison, DrawnRun, FrontierPoints
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.figures import axis_title
 from prolu_eval.render.looks import Look, looks
@@ -71,7 +71,9 @@ def _document(made: go.Figure) -> dict[str, Any]:
     return content
 
 
-def _add(made: go.Figure, part: FrontierPoints, when: str, places: list[Place], look: Look) -> None:
+def _add(
+    made: go.Figure, part: FrontierPoints, when: str, places: list[DrawnRun], look: Look
+) -> None:
     """The line of one side's frontier, and the markers of all its runs."""
     table = pd.DataFrame(places, columns=["run", part.x, part.y])
     line = pareto_frontier(table, part.x, part.y)

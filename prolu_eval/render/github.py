@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from prolu_eval.comparison.rows import Comparison, Row
+from prolu_eval.comparison.verdicts import Comparison, Judgement
 from prolu_eval.errors import ResultsError
 from prolu_eval.json_text import line_of
 from prolu_eval.render.markdown import comparison_markdown
@@ -43,7 +43,7 @@ def annotations(
     """Workflow commands: errors at failing runs' lines of the baseline, warnings, notices."""
     text = baseline.read_text(encoding="utf-8")
     place = _relative(baseline, environment)
-    failing: dict[str, list[Row]] = {}
+    failing: dict[str, list[Judgement]] = {}
     for row in comparison.rows:
         if row.verdict in ("regression", "incomparable"):
             failing.setdefault(row.run, []).append(row)

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree as ET
 
-from prolu_eval.comparison.rows import Comparison
+from prolu_eval.comparison.verdicts import Comparison
 
 _INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

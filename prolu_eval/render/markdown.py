@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from prolu_eval.analysis import Answer
-from prolu_eval.comparison.rows import Comparison, Row
+from prolu_eval.comparison.verdicts import Comparison, Judgement
 from prolu_eval.render.tables import (
     HEADER,
     Table,
@@ -93,7 +93,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n".join(parts)
 
 
-def _judgements(rows: Sequence[Row]) -> list[str]:
+def _judgements(rows: Sequence[Judgement]) -> list[str]:
     lines = [_line(HEADER), "|" + " --- |" * len(HEADER)]
     for row in rows[:_MOST_ROWS]:
         verdict, *rest = map(escape, cells(row))

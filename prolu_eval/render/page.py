@@ -10,7 +10,7 @@ from prolu_eval.analysis import (
     Answer,
     Frontier,
     Group,
-    frontier,
+    group_frontier,
     n_replicates,
     ratios,
     resample,
@@ -110,7 +110,7 @@ def _part(
     suppressed = [key for key in ("l1", "sqrt_l1") if has_all(group, "l0", key)]
     columns = ["l0", *suppressed, *(key for keys in measured for key in keys)]
     replicates = resample(group, columns, n_replicates(group))
-    others = {keys: frontier(group, *keys, replicates=replicates) for keys in measured}
+    others = {keys: group_frontier(group, *keys, replicates=replicates) for keys in measured}
     labels = [variant.label for variant in answer.variants][:_COMPARED]
     document = group_document(group, answer, others, f"g{index}", styles)
     document = add_references(document, group.results[0].run.hook, references)

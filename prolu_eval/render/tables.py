@@ -9,7 +9,7 @@ import pandas as pd
 from prolu_eval.analysis import Answer, AtBudget, Frontier, Group, Saving
 from prolu_eval.analysis.frontiers import Interval
 from prolu_eval.analysis.statement import amount
-from prolu_eval.comparison.rows import Row
+from prolu_eval.comparison.verdicts import Judgement
 from prolu_eval.estimates import Estimate, number
 from prolu_eval.metrics import METRICS
 
@@ -145,7 +145,7 @@ HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 %
 N_TEXTS = HEADER.index("baseline")
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: Judgement) -> tuple[str, ...]:
     """A judgement's cells under :data:`HEADER`."""
     old, new = row.values
     relative = f" ({row.relative:+v}%)" if row.relative else ""
@@ -163,7 +163,7 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def remarks(row: Row) -> str:
+def remarks(row: Judgement) -> str:
     """Why, and what to do, in a sentence; empty if the numbers say it all."""
     return "; ".join(filter(None, (row.reason, row.remedy)))
 

@@ -2,7 +2,7 @@
 
 from prolu_eval.analysis import Answer, Frontier
 from prolu_eval.analysis.overlap import l0_diagnostic
-from prolu_eval.comparison.rows import WEAK, Comparison
+from prolu_eval.comparison.verdicts import WEAK, Comparison
 from prolu_eval.estimates import number
 from prolu_eval.plain_text import aligned
 from prolu_eval.render.tables import (

@@ -15,14 +15,14 @@ from prolu_eval.tokens.pieces import Piece
 _FIRST_BATCH, _LARGEST_BATCH = 1 << 14, 1 << 20
 
 
-class Encoded(NamedTuple):
+class TokenizedPiece(NamedTuple):
     """The token ids of a piece of a document, and whether the document begins with it."""
 
     ids: NDArray[np.int64]
     begins: bool
 
 
-def encode(pieces: Iterable[Piece], model: LanguageModel, source: str) -> Iterator[Encoded]:
+def encode(pieces: Iterable[Piece], model: LanguageModel, source: str) -> Iterator[TokenizedPiece]:
     """Token ids of each piece, without special tokens added.
 
     Raises:
@@ -39,7 +39,7 @@ def encode(pieces: Iterable[Piece], model: LanguageModel, source: str) -> Iterat
         )
         for piece in batch:
             ids = next(encoded) if isinstance(piece.content, str) else piece.content
-            yield Encoded(np.asarray(ids, dtype=np.int64), piece.begins)
+            yield TokenizedPiece(np.asarray(ids, dtype=np.int64), piece.begins)
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -56,7 +56,7 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def pack(
-    documents: Iterable[Encoded],
+    documents: Iterable[TokenizedPiece],
     model: LanguageModel,
     context_length: int,
     prepend_bos: bool,

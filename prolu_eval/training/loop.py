@@ -30,7 +30,7 @@ from prolu_eval.training.loggers import Logger
 from prolu_eval.training.stack import Stack
 from prolu_eval.training.steps import Steps
 from prolu_eval.training.stream import Ahead, Stream, from_model
-from prolu_eval.training.threads import at, quickest
+from prolu_eval.training.threads import quickest, using_threads
 
 _LOGS = 50
 # Enough for the mean norm and the centre; the geometric median of more takes long.
@@ -156,7 +156,7 @@ class Training:
             around.enter_context(matrix_products(tf32=self._tf32))
             threads = self._threads()
             if threads is not None:
-                around.enter_context(at(threads))
+                around.enter_context(using_threads(threads))
             try:
                 for step in range(start, n_steps):
                     self._interruption.check()

@@ -24,12 +24,12 @@ def quickest(work: Callable[[], Any]) -> int:
     tried = sorted({most, *(2**i for i in range(most.bit_length()))})
     if tried == [1]:
         return 1
-    with at(1):
+    with using_threads(1):
         work()  # what is done for the first time takes longer
     times: dict[int, list[float]] = {n: [] for n in tried}
     for _ in range(_ROUNDS):
         for n in tried:
-            with at(n):
+            with using_threads(n):
                 start = time.perf_counter()
                 work()
                 times[n].append(time.perf_counter() - start)
@@ -41,7 +41,7 @@ def quickest(work: Callable[[], Any]) -> int:
 
 
 @contextmanager
-def at(n: int) -> Iterator[None]:
+def using_threads(n: int) -> Iterator[None]:
     """Let torch use so many threads until the block ends."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from prolu_eval.analysis import (
     comparable,
-    frontier,
+    group_frontier,
     hypervolume,
     is_nondominated,
     pareto_frontier,
@@ -107,8 +107,10 @@ def test_variants_of_a_group() -> None:
         result("d", "unmeasured", {"l0": 5, "ce_degradation": None}),
     ]
     (group,) = comparable(results)
-    assert frontier(group, *KEYS).reference == pytest.approx((5.4, 4.3)), "a tenth beyond the worst"
-    found = frontier(group, *KEYS, reference={"l0": 5, "ce_degradation": 4})
+    assert group_frontier(group, *KEYS).reference == pytest.approx((5.4, 4.3)), (
+        "a tenth beyond the worst"
+    )
+    found = group_frontier(group, *KEYS, reference={"l0": 5, "ce_degradation": 4})
     assert found.reference == (5, 4)
     assert found.frontier == ["a1", "b1", "b2"]
     assert found.hypervolume == 6

@@ -12,7 +12,7 @@ from scipy.special import ndtri, stdtrit
 from prolu_eval.analysis import (
     Frontier,
     comparable,
-    frontier,
+    group_frontier,
     ratios,
     resample,
     slack,
@@ -70,7 +70,7 @@ def test_savings_of_parallel_frontiers_by_hand() -> None:
     # CE = 8 / L0 for a and 16 / L0 for b: half the L0 at equal CE, half the CE at equal L0.
     a = runs("a", (2, 4), (4, 2), (8, 1), (8, 3))
     b = runs("b", (2, 8), (4, 4), (8, 2), (16, 1))
-    found = frontier(group_of(a, b), *KEYS)
+    found = group_frontier(group_of(a, b), *KEYS)
     assert saving(found, "a", "b", "l0") == pytest.approx(0.5)
     assert saving(found, "a", "b", "ce_degradation") == pytest.approx(0.5)
     assert saving(found, "b", "a", "l0") == pytest.approx(-1.0)
@@ -82,14 +82,14 @@ def test_savings_of_parallel_frontiers_by_hand() -> None:
 def test_savings_where_the_gap_changes_by_hand() -> None:
     # At equal L0 the ratio of CE is 1 at L0 1 and 1/4 at L0 4, on a line in logarithms.
     a, b = runs("a", (1, 4), (4, 1)), runs("b", (1, 4.0), (4, 3.999999999))
-    found = frontier(group_of(a, b), *KEYS)
+    found = group_frontier(group_of(a, b), *KEYS)
     assert saving(found, "a", "b", "ce_degradation") == pytest.approx(1 - math.sqrt(1 / 4))
 
 
 def test_savings_of_a_maximised_metric_are_differences() -> None:
     a = runs("a", (1, 0.5), (4, 0.9), key="explained_variance")
     b = runs("b", (1, 0.3), (4, 0.7), key="explained_variance")
-    found = frontier(group_of(a, b), "l0", "explained_variance")
+    found = group_frontier(group_of(a, b), "l0", "explained_variance")
     assert saving(found, "a", "b", "explained_variance") == pytest.approx(0.2)
     # a reaches 0.5 at L0 1 and 0.7 at L0 2; b at L0 2 and 4.
     assert saving(found, "a", "b", "l0") == pytest.approx(0.5)
@@ -101,7 +101,7 @@ def test_savings_of_a_maximised_metric_are_differences() -> None:
     ids=["single run", "no shared range", "undefined", "nothing lost"],
 )
 def test_no_saving_without_a_shared_range(points: list[tuple[float, float | None]]) -> None:
-    found = frontier(group_of(runs("a", *points), runs("b", (2, 8), (4, 4))), *KEYS)
+    found = group_frontier(group_of(runs("a", *points), runs("b", (2, 8), (4, 4))), *KEYS)
     by_l0 = [s for s in found.savings if s.metric == "ce_degradation"]
     assert all(s.amount.value is None and s.range is None for s in by_l0)
     assert found.leads[0].range is None
@@ -200,12 +200,12 @@ def test_what_varies_in_no_replicate_has_no_spread() -> None:
 
 def test_a_reference_of_ones_own() -> None:
     group = group_of(runs("a", (10, 4), (30, 1)))
-    found = frontier(group, *KEYS, reference={"l0": 40, "ce_degradation": 4})
+    found = group_frontier(group, *KEYS, reference={"l0": 40, "ce_degradation": 4})
     assert (found.reference, found.hypervolume) == ((40, 4), 10 * 3)
-    assert frontier(group, *KEYS, reference={"l0": 40}).reference == pytest.approx((40, 4.3))
+    assert group_frontier(group, *KEYS, reference={"l0": 40}).reference == pytest.approx((40, 4.3))
     for keys in (("l0",), ("l0", "l0"), ("l0", "mse", "l1", "kl")):
         with pytest.raises(UsageError, match="two or three"):
-            frontier(group, *keys)
+            group_frontier(group, *keys)
 
 
 def repeated(label: str, *points: tuple[float, float, int]) -> list[Result]:
@@ -219,7 +219,7 @@ def repeated(label: str, *points: tuple[float, float, int]) -> list[Result]:
 
 def test_seeds_count_once_by_their_mean() -> None:
     group = group_of(repeated("a", (2, 4, 0), (4, 2, 1)), repeated("b", (6, 6, 0)))
-    found = frontier(group, *KEYS, reference=dict(zip(KEYS, (6, 6), strict=True)))
+    found = group_frontier(group, *KEYS, reference=dict(zip(KEYS, (6, 6), strict=True)))
     assert [rows.tolist() for rows in group.configurations] == [[0, 1], [2]]
     assert (found.hypervolume, found.variants[0].runs) == ((6 - 3) * (6 - 3), 2)
     assert found.frontier == ["a-s0", "a-s1"], "members are single runs"
@@ -303,7 +303,7 @@ def test_membership_and_intervals() -> None:
     a = with_sequences(runs("a", (2, 4), (4, 2), (8, 1)), 0.02)
     b = with_sequences(runs("b", (2, 9), (4, 5), (8, 2.5)), 0.02, seed=1)
     group = group_of(a, b)
-    found = frontier(group, *KEYS, replicates=resample(group, KEYS, 200))
+    found = group_frontier(group, *KEYS, replicates=resample(group, KEYS, 200))
     tied = found.membership.pop("b0")
     assert 0 < tied < 1, "b0 ties with a0 in L0: either may be lower"
     assert found.membership == {"a0": 1, "a1": 1, "a2": 1, "b1": 0, "b2": 0}
@@ -328,7 +328,7 @@ def on_curve(label: str, factor: float, low: float, high: float, n: int) -> list
 
 
 def stated(group: Group, *keys: str) -> str:
-    return statement(frontier(group, *(keys or KEYS), replicates=resample(group, KEYS, 200)))
+    return statement(group_frontier(group, *(keys or KEYS), replicates=resample(group, KEYS, 200)))
 
 
 def test_the_sentence_states_who_is_better_with_its_size() -> None:
@@ -348,7 +348,7 @@ def test_the_sentence_says_who_is_better_where_frontiers_cross() -> None:
     group = group_of(
         with_sequences(runs("a", *flat), 0.02), with_sequences(runs("b", *steep), 0.02, seed=1)
     )
-    (lead,) = frontier(group, *KEYS, replicates=resample(group, KEYS, 200)).leads
+    (lead,) = group_frontier(group, *KEYS, replicates=resample(group, KEYS, 200)).leads
     assert lead.first_ahead[0][0] == pytest.approx(2)
     assert lead.first_ahead[-1][1] < 16 < lead.second_ahead[0][0]
     assert lead.second_ahead[-1][1] == pytest.approx(128)
@@ -358,15 +358,15 @@ def test_the_sentence_says_who_is_better_where_frontiers_cross() -> None:
 
 def test_the_sentence_refuses_what_the_data_does_not_support() -> None:
     alone = group_of(runs("a", (2, 4), (4, 2)))
-    assert "only variant" in statement(frontier(alone, *KEYS))
+    assert "only variant" in statement(group_frontier(alone, *KEYS))
     bare = group_of(runs("a", (2, 4), (4, 2)), runs("b", (2, 8), (4, 4)))
-    assert "no sums over sequences" in statement(frontier(bare, *KEYS))
+    assert "no sums over sequences" in statement(group_frontier(bare, *KEYS))
     noisy = group_of(
         with_sequences(runs("a", (2, 4), (4, 2)), 1.5),
         with_sequences(runs("b", (2, 4.1), (4, 2.1)), 1.5, seed=1),
     )
     assert stated(noisy).startswith("a and b are tied within what these runs can tell: a has ")
-    three = statement(frontier(bare, "l0", "ce_degradation", "mse"))
+    three = statement(group_frontier(bare, "l0", "ce_degradation", "mse"))
     assert three.startswith("No lead or saving is stated over three objectives: both are read")
 
 
@@ -374,7 +374,7 @@ def test_a_run_that_is_better_on_both_is_said_to_be_where_no_range_is_shared() -
     made = [with_sequences(runs(label, point), 0.05, seed=i) for i, (label, point) in
             enumerate({"a": (10, 1), "b": (20, 2), "c": (30, 3), "d": (5, 9)}.items())]  # fmt: skip
     group = group_of(*made)
-    found = frontier(group, *KEYS, replicates=resample(group, KEYS, 200))
+    found = group_frontier(group, *KEYS, replicates=resample(group, KEYS, 200))
     assert {(d.better, d.worse) for d in found.dominations} == {
         ("a0", "b0"), ("a0", "c0"), ("b0", "c0"),
     }  # fmt: skip

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from prolu_eval.analysis import Frontier, Surface, comparable, frontier, resample
+from prolu_eval.analysis import Frontier, Surface, comparable, group_frontier, resample
 from prolu_eval.analysis.attainment import attained
 from prolu_eval.analysis.epsilon import epsilons
 from prolu_eval.analysis.pareto import volume
@@ -312,7 +312,7 @@ def test_intervals_hold_the_truth(name: str, n_seeds: int, noise: float) -> None
     for seed in range(n):
         results = sweep(rng, truth, n_seeds, noise)
         (group,) = comparable(results)
-        found = frontier(group, *KEYS, replicates=resample(group, KEYS, 200, seed))
+        found = group_frontier(group, *KEYS, replicates=resample(group, KEYS, 200, seed))
         wrong.update({key: int(miss) for key, miss in missed(found, truth, ratio).items()})
         if n_seeds > 1:
             bands.append(found.surfaces["b"])

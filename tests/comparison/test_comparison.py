@@ -14,7 +14,7 @@ from prolu_eval.analysis import hypervolume as moocore_hypervolume
 from prolu_eval.analysis.pareto import beyond_worst
 from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
 from prolu_eval.comparison.frontier_tests import hypervolume_and_gradient
-from prolu_eval.comparison.rows import WEAK, Row
+from prolu_eval.comparison.verdicts import WEAK, Judgement
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Result
@@ -28,7 +28,7 @@ def tolerating(text: str, **options: Any) -> ComparisonOptions:
     return ComparisonOptions(tolerances=parse_tolerances([text]), **options)
 
 
-def row_of(found: Comparison, run: str, metric: str | None) -> Row:
+def row_of(found: Comparison, run: str, metric: str | None) -> Judgement:
     """The one row about a metric of a run."""
     (row,) = [row for row in found.rows if (row.run, row.metric) == (run, metric)]
     return row

@@ -12,7 +12,7 @@ from prolu_eval.checkpoints.native import save_run
 from prolu_eval.dictionaries import matching
 from prolu_eval.dictionaries.matching import match
 from prolu_eval.errors import ResultsError
-from prolu_eval.evaluation.stability import chance, compare, stability
+from prolu_eval.evaluation.stability import chance, match_all, stability
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import CrossLayerTranscoder, Prolu
 from prolu_eval.saes.cross_layer import CrossLayerOptions
@@ -62,7 +62,7 @@ def test_greedy_matching_is_one_to_one_and_close_to_the_best(
 
 def test_chance_is_what_random_dictionaries_give() -> None:
     expected = chance(64, 16)
-    _, features = compare({str(seed): directions(64, 16, seed) for seed in range(5, 8)})
+    _, features = match_all({str(seed): directions(64, 16, seed) for seed in range(5, 8)})
     assert np.mean([f.mean() for f in features.values()]) == pytest.approx(
         expected.cosine, abs=0.02
     )

@@ -44,7 +44,7 @@ def on_two(work: Path, results: Path) -> EvaluationOptions:  # noqa: F811
 
 def waiting_for_its_helper(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
     """Let this process measure nothing before a helper has, and then do something."""
-    measure = Engine.measure
+    measure = Engine.measure_saes
     pending = [then]
 
     def waiting(self: Engine, saes: object, rows: object = None) -> object:
@@ -57,7 +57,7 @@ def waiting_for_its_helper(monkeypatch: pytest.MonkeyPatch, then: Callable[[], o
             pending.pop()()
         return measure(self, saes, rows)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Engine, "measure", waiting)
+    monkeypatch.setattr(Engine, "measure_saes", waiting)
 
 
 def test_two_processes_give_what_one_gives(

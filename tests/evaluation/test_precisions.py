@@ -114,13 +114,13 @@ def test_a_choice_is_remembered_and_a_further_run_alone_is_measured(
 ) -> None:
     offered(monkeypatch, "float64")
     measured: list[tuple[str, ...]] = []
-    measure = Engine.measure
+    measure = Engine.measure_saes
 
     def noting(self: Engine, saes: dict[str, Relu], rows: range | None = None) -> object:
         measured.append((str(self.model.dtype), *saes))
         return measure(self, saes, rows)
 
-    monkeypatch.setattr(Engine, "measure", noting)
+    monkeypatch.setattr(Engine, "measure_saes", noting)
     one = work / "runs" / "0"
     options = options_of(work, tmp_path / "results", n_tokens=512)
     evaluate(one, options)

@@ -221,7 +221,7 @@ def test_the_engine_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         total, count = engine.sum_of_activations()
         saes = {variant: sae_of(model.width(hook), variant) for variant in ("prolu", "topk")}
         reference = engine.reference(total / count)
-        return {"reference": reference, **engine.measure(saes)}
+        return {"reference": reference, **engine.measure_saes(saes)}
 
     got = found()
     eager(monkeypatch)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, frontier
+from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, group_frontier
 from prolu_eval.errors import UsageError
 from prolu_eval.render.environment import embedded, plotly_library
 from prolu_eval.render.explorer import explorer_document
@@ -608,8 +608,8 @@ def test_large_numbers_of_points_are_quick() -> None:
     start = time.perf_counter()
     assert is_nondominated(table, *KEYS).sum() < 100
     assert time.perf_counter() - start < 1
-    assert frontier(group, *KEYS).frontier == ["a"]
-    assert runs_document(group, frontier(group, *KEYS))["name"] == ["a"]
+    assert group_frontier(group, *KEYS).frontier == ["a"]
+    assert runs_document(group, group_frontier(group, *KEYS))["name"] == ["a"]
 
 
 def test_frontier_command_prints_and_writes(

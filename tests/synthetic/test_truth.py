@@ -188,7 +188,7 @@ class FeatureCounts:
     def __init__(self, sae: SparseAutoencoder, model: SyntheticActivations, rows: Any) -> None:
         from prolu_eval.evaluation.known import KnownFeatures
 
-        measurement = KnownFeatures(model, rows).measure({"sae": sae})["sae"]
+        measurement = KnownFeatures(model, rows).measure_saes({"sae": sae})["sae"]
         assert not isinstance(measurement, Exception)
         self.sums = measurement.features
 

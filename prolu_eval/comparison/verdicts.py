@@ -30,7 +30,7 @@ VERDICTS: dict[Verdict, str] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class Judgement:
     """One judgement: of a metric of a run, of a run's place, or of a frontier's hypervolume.
 
     ``difference`` is current minus baseline; ``limit`` is the tolerance in
@@ -118,8 +118,8 @@ class Comparison:
     two folders is better, where the baseline is one, for each group of comparable runs.
     """
 
-    runs: list[Row]
-    frontiers: list[Row]
+    runs: list[Judgement]
+    frontiers: list[Judgement]
     new_runs: list[str]
     matched_by: str
     method: str
@@ -131,7 +131,7 @@ class Comparison:
     folders: "tuple[Answer, ...]" = ()
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Judgement]:
         """All rows, those that fail first."""
         order = {verdict: i for i, verdict in enumerate(VERDICTS)}
         return sorted([*self.frontiers, *self.runs], key=lambda row: order[row.verdict])
@@ -166,7 +166,7 @@ class Comparison:
 
         A sentence for each metric, about its least certain run.
         """
-        weak: dict[str | None, list[Row]] = defaultdict(list)
+        weak: dict[str | None, list[Judgement]] = defaultdict(list)
         for row in self.rows:
             if row.could_miss:
                 weak[row.metric].append(row)
@@ -200,14 +200,14 @@ class Comparison:
         }
 
 
-def _shortfall(rows: list[Row]) -> str:
+def _shortfall(rows: list[Judgement]) -> str:
     """What is missing for certainty in rows of one metric that could miss a regression.
 
     These are rows whose significance is the bottleneck, so that what they are sure to catch falls
     with the root of the number of sequences.
     """
 
-    def lack(row: Row) -> float:
+    def lack(row: Judgement) -> float:
         return row.detectable / (2 * row.limit) if row.detectable and row.limit else inf
 
     worst = max(rows, key=lack)
@@ -219,7 +219,7 @@ def _shortfall(rows: list[Row]) -> str:
     )
 
 
-Place = tuple[str, float, float]
+DrawnRun = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -229,5 +229,5 @@ class FrontierPoints:
     label: str
     x: str
     y: str
-    baseline: list[Place]
-    current: list[Place]
+    baseline: list[DrawnRun]
+    current: list[DrawnRun]

@@ -13,7 +13,7 @@ MATCHES = ("name", "configuration")
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedRuns:
     """Runs of the baseline beside those of today; what is in one alone."""
 
     pairs: list[tuple[Result, Result]]
@@ -21,13 +21,13 @@ class Matched:
     new: list[Result]
 
 
-def match(
+def match_runs(
     current: Sequence[Result],
     baseline: Sequence[Result],
     by: str,
     *,
     only: str | Sequence[str] = (),
-) -> Matched:
+) -> MatchedRuns:
     """Match runs by `name`, by `configuration`, or by the groups of a regular expression on names.
 
     Pairs are (current, baseline), in the baseline's order. ``only`` keeps names that match one of
@@ -46,7 +46,7 @@ def match(
         raise UsageError(
             "--only", "leaves no run of the baseline", "name patterns that its runs' names match"
         )
-    return Matched(
+    return MatchedRuns(
         pairs=[(ours[key], old) for key, old in theirs.items() if key in ours],
         missing=[old for key, old in theirs.items() if key not in ours],
         new=[run for key, run in ours.items() if key not in theirs],
