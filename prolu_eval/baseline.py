@@ -1,15 +1,17 @@
 """A baseline: results kept for comparison, small and readable enough to review in a diff.
 
-Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, and what it
-was measured on and with; ``NAME.safetensors`` holds the per-sequence sums that paired comparison
-needs: for each setting `rows/ID` [n_rows, n_sequences], in which columns that runs share (such as
-the clean cross-entropy) stand once, and for each run `run/NAME` [n_columns], which of its setting's
-rows its columns are. In memory a baseline is a list of results.
+Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, what it was
+measured on and with, and the day on which all of this was saved; ``NAME.safetensors`` holds the
+per-sequence sums that paired comparison needs: for each setting `rows/ID` [n_rows, n_sequences], in
+which columns that runs share (such as the clean cross-entropy) stand once, and for each run
+`run/NAME` [n_columns], which of its setting's rows its columns are. In memory a baseline is a list
+of results.
 """
 
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,7 @@ class _Sums(_Strict):
 class _Document(_Strict):
     schema_version: int
     written_by: str
+    saved: str = ""
     sums: _Sums
     settings: dict[str, Setting]
     environments: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -96,6 +99,7 @@ def save_baseline(results: Iterable[Result], path: str | Path) -> None:
     document = {
         "schema_version": SCHEMA_VERSION,
         "written_by": f"prolu-eval {__version__}",
+        "saved": f"{datetime.now(UTC):%Y-%m-%d}",
         "sums": sums,
         "settings": {_setting_id(r.setting): r.setting.model_dump() for r in ordered},
         "environments": {_environment_id(r): r.environment for r in ordered},
@@ -178,6 +182,18 @@ def load_baseline(path: str | Path) -> list[Result]:
     for result in results:
         _check_untouched(path, text, result)
     return results
+
+
+def about_baseline(path: str | Path) -> str:
+    """The file, the day on which it was saved if it has one, and by which version.
+
+    Raises:
+        BaselineError: as :func:`load_baseline`, of the file alone.
+    """
+    path = Path(path)
+    document = _parse(path, _read(path).decode("utf-8", errors="replace"))
+    day = f" on {document.saved}" if document.saved else ""
+    return f"{path}, saved{day} by {document.written_by}"
 
 
 def _read(path: Path) -> bytes:

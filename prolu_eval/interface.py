@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prolu_eval.analysis import Answer, Question, answer
-from prolu_eval.baseline import load_baseline
+from prolu_eval.baseline import about_baseline, load_baseline
 from prolu_eval.comparison import (
     DEFAULT,
     Comparison,
@@ -223,11 +223,18 @@ def compare(
     folders = as_paths(runs, "the runs")
     current = obtain_results(folders, settings=settings, warn=warn)
     found = compare_results(current, kept, options)
-    sides = [*as_paths(baseline, "the baseline"), *folders]
+    before = as_paths(baseline, "the baseline")
+    named = {"baseline": _joined(before) if before[0].is_dir() else about_baseline(before[0])}
+    found = replace(found, provenance={**named, "current": _joined(folders), **found.provenance})
+    sides = [*before, *folders]
     if len(sides) != 2 or not sides[0].is_dir() or not found.axes:
         return found
     beside = dict(zip(sides, (kept, current), strict=True))
     return replace(found, folders=_folder_answers(beside, found.axes, only))
+
+
+def _joined(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
 
 
 def _folder_answers(

@@ -88,14 +88,20 @@ def comparable(results: Sequence[Result]) -> list[Group]:
 def _titles(firsts: Sequence[Result]) -> list[str]:
     """Titles of groups, from the first result of each: hook, model, and what differs beside them.
 
-    That is the name of the text, or what else tells the evaluations apart.
+    That is the name of the text, or what else tells the evaluations apart. A text that bears the
+    name of its model is the model's own.
     """
     named = [f"{first.run.site} of {first.setting.model}" for first in firsts]
     if len(set(named)) == len(named):
         return named
-    told = titles([first.setting for first in firsts])
-    return [name if named.count(name) == 1 else f"{name} on {on}"
-            for name, on in zip(named, told, strict=True)]  # fmt: skip
+    found = []
+    for name, first, told in zip(
+        named, firsts, titles([first.setting for first in firsts]), strict=True
+    ):
+        text, comma, rest = told.partition(",")
+        on = f"{'its own text' if text == first.setting.model else text}{comma}{rest}"
+        found.append(name if named.count(name) == 1 else f"{name} on {on}")
+    return found
 
 
 def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:

@@ -1,7 +1,7 @@
 """The answer in a sentence or two, and a refusal where the data does not support one."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING
 
 from prolu_eval.analysis.frontiers import Frontier
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from prolu_eval.analysis.answers import AtBudget, RunPlace
 
 _RIVALS = 3
+# Of those that follow, as many are named at a glance.
+_FOLLOWING = 2
+_TIED = "are tied within what these runs can tell"
 _THREE = (
     "No lead or saving is stated over three objectives: both are read along the line that joins "
     "neighbouring runs of a frontier, as are attainment surfaces; over three metrics a frontier is "
@@ -42,35 +45,114 @@ def statement(answer: Frontier, best: str | None = None, others: list[str] | Non
     others = [label for label in ranked if label != best] if others is None else others
     sentences = [against(answer, best, other) for other in others[:_RIVALS]]
     if len(others) > _RIVALS:
-        sentences.append(f"{len(others) - _RIVALS} further variants are in the table.")
+        sentences.append(_further(len(others) - _RIVALS))
     return " ".join(sentences)
+
+
+def _further(n: int) -> str:
+    return f"{n} further variant{'s are' if n > 1 else ' is'} in the table."
+
+
+def headline(answer: Frontier) -> str:
+    """The answer at a glance: who leads, alone or tied, and by how much against those that follow.
+
+    Of these the first two are named. Where a leader is tied with a variant that another leads, or
+    shares no range with one, it is what :func:`statement` says of the best and the next two.
+    """
+    ranked = [place.label for place in answer.ranking]
+    if len(ranked) < 2 or len(answer.keys) > 2 or not answer.n_replicates:
+        return statement(answer)
+    leaders = [place.label for place in answer.ranking if place.rank == 1]
+    following = {
+        label: [saving for leader in leaders if (saving := _lead_over(answer, leader, label))]
+        for label in ranked
+        if label not in leaders
+    }
+    comparable = all(_stated(answer, *pair).range for pair in combinations(leaders, 2))
+    if len(leaders) > 1 and len(ranked) > 2 and comparable:
+        sentences = [f"{listed(leaders)} {_TIED}."]
+        behind = {label: savings for label, savings in following.items() if savings}
+        sentences += [_led(leaders, label, behind[label]) for label in list(behind)[:_FOLLOWING]]
+    elif len(leaders) == 1 and all(following.values()):
+        behind = following
+        sentences = [_best(leaders[0], [savings[0] for savings in behind.values()][:_FOLLOWING])]
+    else:
+        return statement(answer, others=ranked[1 : 1 + _FOLLOWING])
+    if len(behind) > _FOLLOWING:
+        sentences.append(_further(len(behind) - _FOLLOWING))
+    return " ".join(sentences)
+
+
+def _lead_over(answer: Frontier, one: str, other: str) -> Saving | None:
+    """The saving of a variant that is better than another; None where it is not known to be."""
+    saving = _stated(answer, one, other)
+    return saving if saving.status in ("certain", "likely") and _is_better(saving) else None
+
+
+def _best(one: str, savings: Sequence[Saving]) -> str:
+    """That a variant is better than all others, and by how much than some."""
+    than = [f"{amount(saving)} than {saving.second}" for saving in savings]
+    equal = [f"at equal {_title(saving.at_equal)}" for saving in savings]
+    if len(set(equal)) == 1:
+        return f"{one} is best: {equal[0]} it has {listed(than)}."
+    return (
+        f"{one} is best: it has {listed([f'{a} {b}' for a, b in zip(than, equal, strict=True)])}."
+    )
+
+
+def _led(leaders: Sequence[str], other: str, savings: Sequence[Saving]) -> str:
+    """Which of several tied variants are better than another, and by how much at least and most."""
+    if len(savings) == len(leaders):
+        subject = "Both are" if len(savings) == 2 else "All of them are"
+    else:
+        subject = listed([s.first for s in savings]) + (" is" if len(savings) == 1 else " are")
+    alike = [saving for saving in savings if saving.metric == savings[0].metric]
+    least, most = (end(alike, key=lambda s: s.amount.value or 0.0) for end in (min, max))
+    said = amount(most)
+    if least.first != most.first:
+        said = f"{_amount(least)[0]} ({least.first}) to {_amount(most)[0]} ({most.first}) "
+        said += _amount(most)[1]
+    return f"{subject} better than {other}, with {said} at equal {_title(most.at_equal)}."
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names as a sentence has them: ``a, b and c``; of too many the first, and how many more."""
+    if len(names) > most:
+        names = [*names[: most - 1], f"{len(names) - most + 1} more"]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _stated(answer: Frontier, one: str, other: str) -> Saving:
+    """The saving that is stated of two: of the first metric, else of the second."""
+    saved = {s.metric: s for s in answer.savings if (s.first, s.second) == (one, other)}
+    return saved[answer.x] if saved[answer.x].range else saved[answer.y]
 
 
 def against(answer: Frontier, one: str, other: str) -> str:
     """What is known of two variants, in one sentence."""
     lead = next(lead for lead in answer.leads if {lead.first, lead.second} == {one, other})
-    ahead, behind = _sides(lead, one)
-    saved = {s.metric: s for s in answer.savings if (s.first, s.second) == (one, other)}
-    shown = saved[answer.x] if saved[answer.x].range else saved[answer.y]
-    if all(s.status == "no shared range" for s in saved.values()):
+    saved = [s for s in answer.savings if (s.first, s.second) == (one, other)]
+    shown = _stated(answer, one, other)
+    if all(s.status == "no shared range" for s in saved):
         return _incomparable(answer, one, other)
-    if any(s.status in ("certain", "likely") for s in saved.values()):
+    if any(s.status in ("certain", "likely") for s in saved):
         if not _is_better(shown):
-            one, other, ahead, behind = other, one, behind, ahead
-            shown = next(s for s in answer.savings if (s.first, s.second, s.metric)
-                         == (one, other, shown.metric))  # fmt: skip
-        where = f" for {_title(answer.x)} {ranges(ahead)}" if ahead else ""
-        reverse = f"; {other} is better for {_title(answer.x)} {ranges(behind)}" if behind else ""
+            one, other = other, one
+            shown = _stated(answer, one, other)
         said = "" if shown.amount.value is None else f": {amount(shown)}{_equal(shown)}"
-        return f"{one} is better than {other}{where}{said}{reverse}."
-    if ahead or behind:
-        parts = [
-            f"{label} is better for {_title(answer.x)} {ranges(spans)}"
-            for label, spans in ((one, ahead), (other, behind))
-            if spans
-        ]
-        return f"{one} and {other} are tied on average; {', '.join(parts)}."
-    return f"{one} and {other} {tied(one, list(saved.values()), shown)}."
+        places = _ahead(answer, lead, one, other)
+        return f"{one} is better than {other}{said}{f'; {places}' if places else ''}."
+    if places := _ahead(answer, lead, one, other):
+        return f"{one} and {other} are tied on average; {places}."
+    return f"{one} and {other} {tied(one, saved, shown)}."
+
+
+def _ahead(answer: Frontier, lead: Lead, one: str, other: str) -> str:
+    """Where each of two is ahead with confidence for all places at once; empty if nowhere is."""
+    sides = zip((one, other), _sides(lead, one), strict=True)
+    parts = [f"{label} is ahead at every single {_title(answer.x)} from {ranges(spans)}"
+             for label, spans in sides if spans]  # fmt: skip
+    return " and ".join(parts)
 
 
 def tied(one: str, saved: Sequence[Saving], shown: Saving) -> str:
@@ -79,8 +161,8 @@ def tied(one: str, saved: Sequence[Saving], shown: Saving) -> str:
     An interval of it that excludes zero is explained: that alone makes no lead.
     """
     if shown.amount.value is None:
-        return "are tied within what these runs can tell"
-    text = f"are tied within what these runs can tell: {one} has {amount(shown)}{_equal(shown)}"
+        return _TIED
+    text = f"{_TIED}: {one} has {amount(shown)}{_equal(shown)}"
     if not shown.amount.excludes_zero:
         return text
     known = [s for s in saved if s is not shown and s.amount.value is not None]
@@ -113,18 +195,20 @@ def _sides(lead: Lead, one: str) -> tuple[list[Range], list[Range]]:
 
 def amount(saving: Saving) -> str:
     """A saving in words: ``31 % [26, 35] fewer active features``, signs as the metric has them."""
-    if saving.amount.value is None:
-        return "-"
+    return "-" if saving.amount.value is None else " ".join(_amount(saving))
+
+
+def _amount(saving: Saving) -> tuple[str, str]:
+    """A saving's number with its interval, and what there is less or more of."""
     metric = METRICS[saving.metric]
     less = "fewer active features" if metric.key == "l0" else f"less {metric.title}"
     more = "more active features" if metric.key == "l0" else f"more {metric.title}"
     if metric.direction == "max":
-        gained = saving.amount.value >= 0
-        shown = saving.amount if gained else saving.amount.scaled(-1)
-        return f"{shown} {more if gained else less}"
-    saved = saving.amount.value >= 0
+        less, more = more, less
+    saved = (saving.amount.value or 0.0) >= 0
     shown = saving.amount if saved else saving.amount.scaled(-1)
-    return f"{shown:%} {less if saved else more}"
+    text = f"{shown}" if metric.direction == "max" else f"{shown:%}"
+    return text, less if saved else more
 
 
 def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
@@ -166,8 +250,8 @@ def _place(run: "RunPlace", keys: Sequence[str]) -> str:
 
 def _equal(saving: Saving) -> str:
     """At equal values of what, and over which."""
-    title = _title(saving.at_equal)
-    return f" at equal {title}" + (f" ({ranges([saving.range])})" if saving.range else "")
+    over = f", on average over {ranges([saving.range])}" if saving.range else ""
+    return f" at equal {_title(saving.at_equal)}{over}"
 
 
 def _title(key: str) -> str:

@@ -84,8 +84,7 @@ def compare(
         typer.echo(comparison_text(found, everything=show_all), nl=False)
     else:
         typer.echo(found.headline)
-    compared = {"runs": ", ".join(map(str, runs)), "baseline": str(baseline)}
-    _write(found, markdown, junit, html, compared)
+    _write(found, markdown, junit, html)
     _tell_github(found, baseline)
     raise typer.Exit(found.exit_code)
 
@@ -117,7 +116,6 @@ def _write(
     markdown_path: Path | None,
     junit_path: Path | None,
     html_path: Path | None,
-    compared: dict[str, str],
 ) -> None:
     from prolu_eval.results import write_atomically
 
@@ -132,9 +130,7 @@ def _write(
     if html_path:
         from prolu_eval.render.comparison_page import comparison_page
 
-        write_atomically(
-            html_path, comparison_page(found, {**compared, **found.provenance}).encode()
-        )
+        write_atomically(html_path, comparison_page(found).encode())
 
 
 def _tell_github(found: "Comparison", baseline: Path) -> None:

@@ -110,9 +110,9 @@ Options, compare = ComparisonOptions, compare_results
 def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
     """On what and with what the results of one side were measured, in words."""
     settings = dict.fromkeys(
-        f"{r.setting.tokens}, {r.setting.n_counted:,} tokens, model {r.setting.model} "
-        f"({r.setting.model_fingerprint[:8]})"
-        for r in results
+        f"{at.n_counted:,} tokens of {at.tokens} (version {at.tokens_fingerprint[:8]}) in "
+        f"{at.n_sequences:,} sequences, model {at.model} (version {at.model_fingerprint[:8]})"
+        for at in (result.setting for result in results)
     )
     made = dict.fromkeys(
         ", ".join(f"{k} {v}" for k, v in r.environment.items() if v is not None) for r in results

@@ -180,10 +180,10 @@ def _rivals(group: ComparablePairs, i: int, axes: Axes) -> tuple[NDArray[np.intp
 
 
 def _newly_dominated(name: str, by: str, axes: Axes) -> Judgement:
-    whose = "its own former place" if by == name else f"{by} of the baseline"
+    whose = "its own result in the baseline" if by == name else f"{by} of the baseline"
     return Judgement(
         name, f"place on ({axes[0].key}, {axes[1].key})", "regression",
-        reason=f"newly dominated by {whose}",
+        reason=f"is now behind {whose}: better on neither axis",
     )  # fmt: skip
 
 

@@ -113,9 +113,10 @@ class Judgement:
 class Comparison:
     """Everything a comparison found.
 
-    ``frontiers`` are the rows about frontiers as wholes; ``provenance`` says in words on what and
-    with what both sides were measured; ``axes`` the frontier's metrics; ``folders`` answer which of
-    two folders is better, where the baseline is one, for each group of comparable runs.
+    ``frontiers`` are the rows about frontiers as wholes; ``provenance`` says in words where both
+    sides are from, on what and with what they were measured; ``axes`` the frontier's metrics;
+    ``folders`` answer which of two folders is better, where the baseline is one, for each group of
+    comparable runs.
     """
 
     runs: list[Judgement]

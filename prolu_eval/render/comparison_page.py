@@ -1,6 +1,6 @@
 """A comparison as one page that needs no network: both frontiers overlaid, and every judgement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -17,17 +17,11 @@ from prolu_eval.render.tables import HEADER, N_TEXTS, cells, remarks
 _WORSE = "#d1242f"
 
 
-def comparison_page(comparison: Comparison, provenance: Mapping[str, str] | None = None) -> str:
-    """The page: what got worse first, the command that accepts it last.
-
-    Args:
-        comparison: what was found.
-        provenance: what was compared, by name, to be shown; everything is escaped.
-    """
+def comparison_page(comparison: Comparison) -> str:
+    """The page: what got worse first, the command that accepts it last. Everything is escaped."""
     return rendered(
         "comparison_page.html.j2",
         comparison=comparison,
-        provenance=dict(provenance or {}),
         figure=_document(figure(comparison)) if comparison.points else None,
         header=HEADER,
         n_texts=N_TEXTS,

@@ -1,10 +1,10 @@
 """Figures of runs over two metrics, built by Plotly: for pages, notebooks and papers alike."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,18 @@ if TYPE_CHECKING:
 _MOST_NAMED = 8
 _LONGEST_NAME = 28
 # Pixels between two names at the ends of lines, in a plot of this height.
-_BETWEEN_NAMES, _HEIGHT = 17, 360
+_BETWEEN_NAMES, _HEIGHT = 17, 290
 _SOFT = "#7d7d85"
+
+
+class _End(NamedTuple):
+    """Where a line ends and what it is called there; ``label`` is its variant's, if it has one."""
+
+    name: str
+    label: str | None
+    x: float
+    y: float
+    colour: str
 
 
 def axis_title(key: str) -> str:
@@ -158,10 +168,13 @@ def figure_document(
         for name, surface in (surfaces or {}).get(label, {}).items():
             traces += _surface(name, surface, look.colour, common)
         if len(line):
-            ends.append((label, *line[[view.x, view.y]].iloc[-1].tolist()))
+            name = label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
+            x, y = line[[view.x, view.y]].iloc[-1]
+            ends.append(_End(name, label, float(x), float(y), look.colour))
     if view.frontier:
-        traces.append(_frontier_of_all(table, view))
-        traces += _oracle(group, view)
+        steps = _frontier_of_all(table, view)
+        ends += [_End(steps["name"], None, steps["x"][-1], steps["y"][-1], _SOFT)] if ends else []
+        traces += [steps, *_oracle(group, view)]
     scales = {
         axis: _scale(table, key, view) for axis, key in zip("xy", (view.x, view.y), strict=True)
     }
@@ -172,8 +185,8 @@ def figure_document(
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         "margin": {"l": 56, "r": 16, "t": 24, "b": 48},
     }  # fmt: skip
-    if view.frontier and len(ends) <= _MOST_NAMED:
-        _name_ends(traces, layout, ends, styles)
+    if view.frontier and len(ends) <= _MOST_NAMED + 1:
+        _name_ends(traces, layout, ends)
     return {"data": traces, "layout": layout}
 
 
@@ -266,7 +279,7 @@ def _frontier_of_all(table: pd.DataFrame, view: View) -> dict[str, Any]:
     return {
         "type": "scatter", "x": _numbers(points[view.x]), "y": _numbers(points[view.y]),
         "mode": "lines", "hoverinfo": "skip", "line": {"shape": "hv", "width": 1, "color": _SOFT},
-        "name": "frontier of all runs", "meta": "all",
+        "name": "frontier of all", "meta": "all",
     }  # fmt: skip
 
 
@@ -289,30 +302,48 @@ def _oracle(group: Group, view: View) -> list[dict[str, Any]]:
 
 
 def _name_ends(
-    traces: Sequence[dict[str, Any]], layout: dict[str, Any],
-    ends: Sequence[tuple[str, float, float]], styles: Mapping[str, Look],
-) -> None:  # fmt: skip
-    """Names at the right ends of lines, apart from each other, instead of a legend."""
-    logarithmic = layout["yaxis"]["type"] == "log"
-    heights = [math.log10(y) if logarithmic else y for _, _, y in ends]
-    every = [v for t in traces if t.get("meta") != "all" for v in t["y"] if v is not None]
-    shown = [math.log10(v) if logarithmic else v for v in every]
-    span = (max(shown) - min(shown) or 1) if shown else 1
+    traces: Sequence[dict[str, Any]], layout: dict[str, Any], ends: Sequence[_End]
+) -> None:
+    """Names of lines right of all that is drawn, apart from each other, instead of a legend."""
+    place_x, place_y = (
+        math.log10 if layout[f"{axis}axis"]["type"] == "log" else float for axis in "xy"
+    )
+    left, right = _extent(traces, "x", place_x)
+    bottom, top = _extent(traces, "y", place_y)
     last = -math.inf
     notes = layout["annotations"] = []
-    for place in sorted(range(len(ends)), key=lambda i: heights[i]):
-        label, x, _ = ends[place]
-        at = _HEIGHT * heights[place] / span
+    for end in sorted(ends, key=lambda end: (place_y(end.y), end.label is not None)):
+        at = _HEIGHT * place_y(end.y) / (top - bottom or 1.0)
         raised = max(at, last + _BETWEEN_NAMES)
         last = raised
-        name = label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
         notes.append({
-            "x": math.log10(x) if layout["xaxis"]["type"] == "log" else x, "y": heights[place],
-            "text": escape(name), "name": label, "xanchor": "left", "ax": 12, "ay": at - raised,
-            "showarrow": True, "arrowhead": 0, "arrowwidth": 1, "standoff": 5,
-            "arrowcolor": styles[label].colour, "font": {"color": styles[label].colour},
+            "x": place_x(end.x), "y": place_y(end.y), "showarrow": True, "arrowhead": 0,
+            "ax": right + 0.04 * (right - left), "axref": "x", "ay": at - raised,
+            "xanchor": "left", "standoff": 5, "arrowwidth": 1, "arrowcolor": _faint(end.colour),
+            "text": escape(end.name),
+            **({} if end.label is None else {"name": end.label, "font": {"color": end.colour}}),
         })  # fmt: skip
-    longest = max((min(len(e[0]), _LONGEST_NAME) for e in ends), default=0)
-    layout["margin"]["r"] = 24 + 8 * longest
     for trace in traces:
         trace["showlegend"] = False
+
+
+def _extent(
+    traces: Sequence[Mapping[str, Any]], axis: str, place: Callable[[float], float]
+) -> tuple[float, float]:
+    """The lowest and the highest place on an axis of what traces draw, with their bars."""
+    found = [0.0]
+    for trace in traces:
+        if trace.get("meta") in ("band", "surface"):  # not drawn until they are asked for
+            continue
+        values = [value for value in trace[axis] if value is not None]
+        bars = trace.get(f"error_{axis}", {})
+        shown = zip(trace[axis], bars.get("array", ()), strict=False)
+        highs = [value + more for value, more in shown if value is not None and more is not None]
+        found += [place(value) for value in (*values, *highs)]
+    return min(found[1:], default=0.0), max(found[1:], default=0.0)
+
+
+def _faint(colour: str) -> str:
+    """A colour of six digits at half of its strength."""
+    parts = ", ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+    return f"rgba({parts}, 0.5)"

@@ -8,7 +8,6 @@ from typing import Any
 from prolu_eval import __version__
 from prolu_eval.analysis import (
     Answer,
-    Frontier,
     Group,
     group_frontier,
     n_replicates,
@@ -16,7 +15,7 @@ from prolu_eval.analysis import (
     resample,
     statement,
 )
-from prolu_eval.analysis.statement import at_budgets
+from prolu_eval.analysis.statement import at_budgets, headline
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.environment import plotly_library, rendered
@@ -164,13 +163,10 @@ def _constant(group: Group, topic: str) -> str:
 
 
 def _first_sentence(answer: Answer) -> str:
-    """What the first screen says: all of an answer about folders, else the best and its rivals."""
+    """What the first screen says: all of an answer about folders, else who leads by how much."""
     if answer.folders:
         return answer.sentence
-    found = answer.details
-    return " ".join(
-        [statement(found, others=first_rivals(found)), *at_budgets(found.keys, answer.at)]
-    )
+    return " ".join([headline(answer.details), *at_budgets(answer.question.keys, answer.at)])
 
 
 def _asked(answer: Answer) -> list[tuple[str, Table]]:
@@ -180,23 +176,6 @@ def _asked(answer: Answer) -> list[tuple[str, Table]]:
     ]
     tables += [(f"{table[0][0]}, with 95 % intervals", table) for table in folder_tables(answer)]
     return tables
-
-
-def first_rivals(answer: Frontier) -> list[str]:
-    """The variants that the first screen speaks of against the best.
-
-    The one that follows it, and if that is tied, the next that it is better than.
-    """
-    best, *others = [place.label for place in answer.ranking]
-    beaten = {
-        saving.second
-        for saving in answer.savings
-        if saving.first == best and saving.status in ("certain", "likely")
-    }
-    following = others[:1]
-    if not beaten.intersection(following):
-        following += [label for label in others[1:] if label in beaten][:1]
-    return following
 
 
 def strip(group: Group) -> dict[str, str]:

@@ -138,7 +138,7 @@ def test_different_settings_are_never_on_one_frontier() -> None:
     ]
     groups = comparable(results)
     assert [[r.run.name for r in g.results] for g in groups] == [["a", "b"], ["c"], ["d"], ["e"]]
-    named = f"{HOOK} of embedded on embedded, dtype float32, version tttttttt"
+    named = f"{HOOK} of embedded on its own text, dtype float32, version tttttttt"
     assert groups[0].title == named
     assert len({group.title for group in groups}) == 4
     assert comparable(results[:2])[0].title == f"{HOOK} of embedded"

@@ -269,7 +269,9 @@ def test_folders_without_a_variant_in_common_are_not_compared() -> None:
     made = [*of_folder("b", "x", 8, 0), *of_folder("a", "y", 10, 1)]
     found = only(made, grouping="folder")
     assert found.folders == ()
-    assert found.sentence.startswith("b and a hold no variant in common. b: x is better than a: y ")
+    assert found.sentence.startswith(
+        "b and a hold no variant in common. b: x is better than a: y: "
+    )
 
 
 def test_a_tie_whose_interval_excludes_zero_is_explained() -> None:

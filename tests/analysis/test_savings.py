@@ -24,6 +24,7 @@ from prolu_eval.analysis.curves import Lines
 from prolu_eval.analysis.epsilon import epsilons
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import nondominated
+from prolu_eval.analysis.statement import headline, listed
 from prolu_eval.errors import UsageError
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
@@ -337,8 +338,9 @@ def test_the_sentence_states_who_is_better_with_its_size() -> None:
         with_sequences(on_curve("b", 16, 2, 32, 7), 0.02, seed=1),
     )
     text = stated(group)
-    assert text.startswith("a is better than b for L0 2.0 to 32: 50.")
-    assert "fewer active features at equal CE degradation (0.50 to 4.0)." in text
+    assert text.startswith("a is better than b: 50.")
+    assert "fewer active features at equal CE degradation, on average over 0.50 to 4.0; " in text
+    assert text.endswith("; a is ahead at every single L0 from 2.0 to 32.")
     assert "dominates" not in text, "of points alone"
 
 
@@ -352,8 +354,61 @@ def test_the_sentence_says_who_is_better_where_frontiers_cross() -> None:
     assert lead.first_ahead[0][0] == pytest.approx(2)
     assert lead.first_ahead[-1][1] < 16 < lead.second_ahead[0][0]
     assert lead.second_ahead[-1][1] == pytest.approx(128)
-    assert "a is better for L0 2.0 to 1" in stated(group)
-    assert "b is better for L0 1" in stated(group)
+    text = stated(group)
+    assert "a and b are tied on average; a is ahead at every single L0 from 2.0 to 1" in text
+    assert " and b is ahead at every single L0 from 1" in text
+
+
+def glance(factors: dict[str, float], n: int = 7) -> tuple[Frontier, str]:
+    """The headline of variants on curves that are higher by a factor."""
+    made = [with_sequences(on_curve(label, factor, 2, 64, n), 0.02, seed=i)
+            for i, (label, factor) in enumerate(factors.items())]  # fmt: skip
+    group = group_of(*made)
+    found = group_frontier(group, *KEYS, replicates=resample(group, KEYS, 200))
+    return found, headline(found)
+
+
+def test_at_a_glance_the_best_is_named_with_what_it_saves() -> None:
+    found, text = glance({"a": 8, "b": 10, "c": 16, "d": 20})
+    saved = {s.second: s.amount for s in found.savings if (s.first, s.metric) == ("a", "l0")}
+    assert text == (
+        f"a is best: at equal CE degradation it has {saved['b']:%} fewer active features than b "
+        f"and {saved['c']:%} fewer active features than c. 1 further variant is in the table."
+    )
+
+
+def test_at_a_glance_all_that_are_tied_are_named_and_what_all_of_them_save() -> None:
+    found, text = glance({"a": 8, "b": 8, "c": 8.05, "d": 16})
+    saved = {s.first: s.amount for s in found.savings if (s.second, s.metric) == ("d", "l0")}
+    names = [place.label for place in found.ranking][:3]
+    least, most = (end(names, key=lambda label: saved[label].value or 0) for end in (min, max))
+    assert text == (
+        f"{names[0]}, {names[1]} and {names[2]} are tied within what these runs can tell. "
+        f"All of them are better than d, with {saved[least]:%} ({least}) to {saved[most]:%} "
+        f"({most}) fewer active features at equal CE degradation."
+    )
+    _, text = glance({"a": 8, "b": 8})
+    assert "are tied within what these runs can tell: " in text
+    assert "fewer active features at equal CE degradation, on average over " in text
+
+
+def test_at_a_glance_nothing_is_said_of_variants_that_share_no_range() -> None:
+    group = group_of(
+        with_sequences(on_curve("a", 8, 2, 32, 7), 0.02),
+        with_sequences(on_curve("b", 16, 2, 32, 7), 0.02, seed=1),
+        with_sequences(on_curve("c", 8, 200, 400, 3), 0.02, seed=2),
+    )
+    found = group_frontier(group, *KEYS, replicates=resample(group, KEYS, 200))
+    text = headline(found)
+    assert "a is better than b: 50." in text
+    assert "not comparable along their frontiers" in text
+    assert " is best" not in text
+
+
+def test_names_are_listed_as_sentences_have_them() -> None:
+    assert [listed(list("abcdef"[:n])) for n in (1, 2, 3, 6)] == [
+        "a", "a and b", "a, b and c", "a, b, c and 3 more",
+    ]  # fmt: skip
 
 
 def test_the_sentence_refuses_what_the_data_does_not_support() -> None:

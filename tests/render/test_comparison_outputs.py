@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from prolu_eval.baseline import save_baseline
+from prolu_eval import __version__
+from prolu_eval.baseline import about_baseline, save_baseline
 from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
 from prolu_eval.render import github
 from prolu_eval.render.comparison_page import comparison_page
@@ -24,6 +27,7 @@ from tests.helpers.cli import Ran, run
 from tests.helpers.synthetic import Sae, result, sweep
 from tests.project.test_imports import loaded_after
 
+STORED = Path(__file__).parent.parent / "data" / "baselines"
 # A name that is markup in every output.
 EVIL = "a|b <img src=x onerror=alert(1)> `c` **d** [e](f) ::error::%0A,\\x00 & \"g\" 'h' é"
 DAMAGED = Sae("prolu", 0.35, decoder_scale=0.75)
@@ -150,6 +154,58 @@ def stored(tmp_path: Path) -> Path:
 
 def compared(capfd: pytest.CaptureFixture[str], folder: Path, *options: object) -> Ran:
     return run(capfd, "compare", folder / "runs", "--baseline", folder / "baseline.json", *options)
+
+
+def facts(page: str) -> dict[str, str]:
+    """What a comparison's page says of where its two sides are from."""
+    section = page.partition('<section id="provenance">')[2].partition("</section>")[0]
+    return {
+        unescape(name): unescape(value)
+        for name, value in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", section)
+    }
+
+
+def test_the_page_says_where_both_sides_are_from(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each fact of its own side: two texts, versions and models that differ in all."""
+    then = [r.model_copy(update={"environment": {"prolu-eval": "0.1.0", "gpu": None}})
+            for r in sweep()]  # fmt: skip
+    save_baseline(then, tmp_path / "a <b>.json")
+    text = (tmp_path / "a <b>.json").read_text()
+    (day,) = re.findall(r'"saved": "(\d{4}-\d\d-\d\d)"', text)
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(f"{day}T12:00+00:00")).days < 2
+    at = then[0].setting
+    now_at = at.model_copy(
+        update={"tokens": "other <i>text", "tokens_fingerprint": "u" * 32, "model": "new",
+                "model_fingerprint": "n" * 16}
+    )  # fmt: skip
+    for i, made in enumerate(then):
+        write_result(
+            made.model_copy(
+                update={"setting": now_at, "environment": {"prolu-eval": "0.2.0", "gpu": "H100"}}
+            ),
+            tmp_path / "runs" / str(i) / "evaluation",
+        )
+    run(capfd, "compare", tmp_path / "runs", "-b", tmp_path / "a <b>.json", "--unpaired",
+        "--html", tmp_path / "page.html")  # fmt: skip
+    count = f"{at.n_counted:,} tokens of"
+    length = f"in {at.n_sequences:,} sequences"
+    assert facts((tmp_path / "page.html").read_text()) == {
+        "baseline": f"{tmp_path / 'a <b>.json'}, saved on {day} by prolu-eval {__version__}",
+        "current": str(tmp_path / "runs"),
+        "baseline, measured on": f"{count} {at.tokens} (version {at.tokens_fingerprint[:8]}) "
+        f"{length}, model {at.model} (version {at.model_fingerprint[:8]})",
+        "baseline, measured with": "prolu-eval 0.1.0",
+        "current, measured on": f"{count} other <i>text (version uuuuuuuu) {length}, "
+        "model new (version nnnnnnnn)",
+        "current, measured with": "prolu-eval 0.2.0, gpu H100",
+    }
+
+
+def test_a_baseline_of_a_time_without_dates_says_by_what_it_was_saved() -> None:
+    stored = STORED / "v3" / "baseline.json"
+    assert about_baseline(stored) == f"{stored}, saved by prolu-eval 0.1.0"
 
 
 def test_github_gets_a_summary_annotations_and_a_verdict(

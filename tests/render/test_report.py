@@ -24,7 +24,7 @@ from prolu_eval.render.features import features_document, history_file, packed_f
 from prolu_eval.render.figures import VIEWS, figure_document, view_figure
 from prolu_eval.render.looks import COLOURS, looks
 from prolu_eval.render.markdown import frontier_markdown
-from prolu_eval.render.page import first_rivals, write_report
+from prolu_eval.render.page import write_report
 from prolu_eval.render.page_document import figure_views, group_document, importance, runs_document
 from prolu_eval.render.static import find_browser, write_figures
 from prolu_eval.render.table_files import run_frame, write_table
@@ -129,7 +129,7 @@ def test_other_tokens_stand_apart(tmp_path: Path) -> None:
     answers = answer([*by_hand(), extra], Question())
     assert [found.details.frontier for found in answers] == [["a1", "b1", "b2", "b3"], ["x"]]
     titles = [found.title for found in answers]
-    assert titles[0].endswith(" on embedded")
+    assert titles[0].endswith(" on its own text")
     assert titles[1].endswith(" on other text")
     page = write_report(answers, tmp_path / "r.html").read_text()
     assert page.count("plotly.js (basic") == 1
@@ -692,7 +692,14 @@ def test_figures_are_plotly_s_and_drawn_to_be_read() -> None:
     figure = view_figure(group, VIEWS[0])
     assert figure.layout.xaxis.type == "log"
     assert {5, 10, 20, 50, 100} <= set(figure.layout.xaxis.tickvals)
-    assert {note.name for note in figure.layout.annotations} == {"a", "b"}
+    notes = {note.text: note for note in figure.layout.annotations}
+    assert notes.keys() == {"a", "b", "frontier of all"}
+    assert {note.name for note in notes.values()} == {"a", "b", None}
+    # Right of all points and of their bars, so that no line goes through a name.
+    ends = [x + more for trace in figure.data if trace.mode == "markers"
+            for x, more in zip(trace.x, trace.error_x.array, strict=True)]  # fmt: skip
+    assert {note.axref for note in notes.values()} == {"x"}
+    assert all(note.ax > math.log10(max(ends)) for note in notes.values())
     (steps,) = (trace for trace in figure.data if trace.meta == "all")
     assert steps.line.shape == "hv"
     figure.to_json()
@@ -720,17 +727,6 @@ def test_colours_are_seen_on_light_and_on_dark(colour: str) -> None:
     dark, own = luminance("#0f1318"), luminance(colour)
     assert 1.05 / (own + 0.05) >= 3
     assert (own + 0.05) / (dark + 0.05) >= 3
-
-
-def test_the_first_screen_speaks_of_a_variant_that_is_worse() -> None:
-    rng = np.random.default_rng(0)
-    factors = {"a": 1.0, "b": 1.0, "c": 1.01, "d": 6.0}
-    made = [drawn(f"{label}{i}", label, rng, factor * 2.0**i, 1 / 2.0**i)
-            for label, factor in factors.items() for i in range(7)]  # fmt: skip
-    _, answer = only(made)
-    best, following, *_ = [place.label for place in answer.ranking]
-    assert best != "d"
-    assert first_rivals(answer) == [following, "d"]
 
 
 def test_a_page_s_figures_are_the_figures_that_notebooks_get() -> None:

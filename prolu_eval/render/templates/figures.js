@@ -46,7 +46,6 @@ const Figures = (() => {
     const data = view.figure.data.filter(shown).map((trace) => ({
       ...trace, visible: true, opacity: strength(trace.legendgroup) * (trace.opacity ?? 1),
       ...bars(trace, "error_x"), ...bars(trace, "error_y"),
-      ...(narrowed && named.length && trace.mode === "markers" ? { showlegend: true } : {}),
     }));
     const [x, y] = [columnOf(group, view.x), columnOf(group, view.y)];
     data.push(...rings(Choice.runs.filter((run) => run.group === group).map(({ row }) => [x[row], y[row]])));
@@ -61,8 +60,9 @@ const Figures = (() => {
     const asBuilt = ["xaxis", "yaxis"].every((axis) => state.log[axis] === view.logarithmic[axis]);
     if (named.length && (narrowed || !asBuilt)) {
       layout.annotations = [];
-      layout.margin = { ...layout.margin, r: 16 };
-      for (const trace of data) if (trace.mode === "markers" && trace.legendgroup) trace.showlegend = true;
+      for (const trace of data) {
+        if (trace.meta === "all" || (trace.mode === "markers" && trace.legendgroup)) trace.showlegend = true;
+      }
     } else layout.annotations = named.map((note) => ({ ...note, opacity: strength(note.name) }));
     return { data, layout };
   }

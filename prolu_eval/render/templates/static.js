@@ -15,7 +15,7 @@ addEventListener("load", async () => {
     }
     const rows = layout.grid?.rows ?? 1;
     const size_ = { width, height: Math.round(height * (rows === 1 ? 1 : 0.55 * rows + 0.2)) };
-    layout.margin = { l: size, r: Math.max(size, (layout.margin.r ?? 0) * (layout.annotations.length > 0)), t: (title ? 3 : 1) * size, b: size };
+    layout.margin = { l: size, r: size, t: (title ? 3 : 1) * size, b: size };
     if (title) {
       layout.title = {
         text: Report.escaped(title), x: 0, xref: "paper", xanchor: "left", y: 1, yref: "container", yanchor: "top",
