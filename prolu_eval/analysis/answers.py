@@ -536,6 +536,12 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     if unfinished:
         among = f"{unfinished} of {len(group.results)} runs"
         notes.append(f"{among} not converged: longer training would move them")
+    if group.dropped:
+        of = f"{len(group.dropped)} of {len(group.results) + len(group.dropped)} runs left a race"
+        about = {d.objectives for r in group.dropped if (d := r.dropped) is not None}
+        other = [keys for keys in about if set(keys) != set(found.keys)]
+        lacking = f" over {' and '.join(other[0])}: others may be lacking here" if other else ""
+        notes.append(f"{of}{lacking}")
     if not found.n_replicates:
         notes.append("no intervals: these results hold no sums over sequences")
     if found.vague:

@@ -1,7 +1,7 @@
 """Groups of results that can be compared (:meth:`prolu_eval.results.Result.comparison_key`)."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,13 +19,15 @@ class Group:
     """Comparable results, in order of label, coefficient and name, and the table of them.
 
     ``title`` names the hook point, the model, and what else tells the group from others beside it;
-    ``folders`` are those that results belong to, in the order given.
+    ``folders`` are those that results belong to, in the order given. ``dropped`` are results of
+    runs that left a race, on fewer tokens: shown beside the others, and no part of any statement.
     """
 
     results: tuple[Result, ...]
     table: pd.DataFrame
     title: str
     folders: tuple[str, ...] = ()
+    dropped: tuple[Result, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -40,15 +42,12 @@ class Group:
         (:attr:`~prolu_eval.results.RunSummary.is_repeatable`) and no other row of the same
         configuration has the same seed.
         """
-        cells: dict[object, list[int]] = defaultdict(list)
-        for i, result in enumerate(self.results):
-            known = result.run.is_repeatable
-            cells[self.table["configuration"][i] if known else i].append(i)
-        parts = []
-        for rows in cells.values():
-            repeated = len({self.table["seed"][i] for i in rows}) == len(rows)
-            parts += [rows] if repeated else [[i] for i in rows]
-        return tuple(np.array(rows) for rows in sorted(parts))
+        keys = self.table["configuration"].tolist()
+        known = [result.run.is_repeatable for result in self.results]
+        return repeats(
+            [key if told else i for i, (key, told) in enumerate(zip(keys, known, strict=True))],
+            [result.run.seed for result in self.results],
+        )
 
     @property
     def has_seeds(self) -> bool:
@@ -61,10 +60,41 @@ class Group:
         return Group(tuple(self.results[i] for i in rows), table, self.title, self.folders)
 
 
+def repeats(
+    configurations: Sequence[Hashable], seeds: Sequence[int | None]
+) -> tuple[NDArray[np.int64], ...]:
+    """Positions of runs that repeat one training with other seeds, in order of the first.
+
+    Runs of one configuration stand alone if two of them have the same seed.
+
+    Args:
+        configurations: of each run; what tells its training apart but for the seed.
+        seeds: of each run.
+    """
+    cells: dict[Hashable, list[int]] = defaultdict(list)
+    for i, configuration in enumerate(configurations):
+        cells[configuration].append(i)
+    parts = []
+    for rows in cells.values():
+        repeated = len({seeds[i] for i in rows}) == len(rows)
+        parts += [rows] if repeated else [[i] for i in rows]
+    return tuple(np.array(rows) for rows in sorted(parts))
+
+
 def comparable(results: Sequence[Result]) -> list[Group]:
-    """Split results into groups within which they can be compared, the largest first."""
+    """Split results into groups within which they can be compared, the largest first.
+
+    Runs that were dropped from a race are beside the group that went on, if it is among results.
+    """
     if not results:
         return []
+    whole = {result.comparison_key() for result in results if result.dropped is None}
+    lost: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if result.dropped is not None and result.evaluation() in whole:
+            lost[result.evaluation()].append(result)
+    aside = {id(result) for part in lost.values() for result in part}
+    results = [result for result in results if id(result) not in aside]
     table = frame(results)
     table["position"] = range(len(table))
     parts = [
@@ -78,11 +108,17 @@ def comparable(results: Sequence[Result]) -> list[Group]:
             rows.drop(columns="position").reset_index(drop=True),
             title,
             tuple(dict.fromkeys(results[i].folder for i in sorted(rows["position"]))),
+            tuple(sorted(lost[rows["comparison_key"].iloc[0]], key=_order)),
         )
         for rows, title in zip(
             parts, _titles([results[rows["position"].iloc[0]] for rows in parts]), strict=True
         )
     ]
+
+
+def _order(result: Result) -> tuple[str, float, str]:
+    run = result.run
+    return run.label, run.coefficient or run.k or 0.0, run.name
 
 
 def _titles(firsts: Sequence[Result]) -> list[str]:

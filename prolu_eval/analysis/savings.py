@@ -34,9 +34,9 @@ _WIDEST = 10.0
 # A configuration stays that another of its variant beats by less than this on one of the axes, in
 # units of their range: without those that training put a little behind, the rest would look better,
 # and closer to one another, than they are.
-_KEPT = 0.05
+KEPT = 0.05
 # A place whose standard error is more than this, in logarithms, has no normal error.
-_VAGUE = 0.4
+VAGUE = 0.4
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,11 @@ class Curves:
             deviations = deviations - deviations.mean(0)
             spread = deviations.std(0)
             for axis, scale in enumerate(self.scales):
-                clear &= (spread[:, axis] < _VAGUE) | (not scale.logarithmic)
+                clear &= (spread[:, axis] < VAGUE) | (not scale.logarithmic)
             self.vague += [own[i] for i in np.flatnonzero(usable & ~clear)]
             usable &= clear
         chosen = np.flatnonzero(usable)
-        chosen = chosen[_behind(places[chosen] / self._span) < _KEPT]
+        chosen = chosen[_behind(places[chosen] / self._span) < KEPT]
         for axis in (1, 0):  # in order of the first metric in the end
             chosen = chosen[np.lexsort((places[chosen, 1 - axis], places[chosen, axis]))]
             chosen = chosen[np.unique(places[chosen, axis], return_index=True)[1]]

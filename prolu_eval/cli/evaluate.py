@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 def evaluate(
     context: typer.Context,
     runs: options.OptionalRuns = None,
+    x: options.X = "l0",
+    y: options.Y = "ce_degradation",
+    z: options.Z = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure every run found and store its result; what is stored is not measured again."""
+    """Measure every run found and store its result; what is stored is not measured again.
+
+    Objectives matter to --race alone.
+    """
     from prolu_eval.evaluation import evaluate as evaluate_runs
 
-    chosen = options.chosen(context)
+    chosen = options.chosen(context, *filter(None, (x, y, z)))
     outcomes = evaluate_runs(runs or [], chosen, progress=not quiet)
     if as_json:
         say_document({"runs": [outcome_document(o) for o in outcomes]})
@@ -30,6 +36,7 @@ def evaluate(
         _print(outcomes)
     if not quiet:
         remark_precisions(outcomes)
+        remark_race(outcomes)
         _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
 
@@ -67,6 +74,21 @@ def remark_precisions(outcomes: "list[Outcome]") -> None:
     settings = [outcome.result.setting for outcome in outcomes if outcome.result is not None]
     for reason in dict.fromkeys(s.dtype_reason for s in settings if s.dtype_reason is not None):
         remark(f"--dtype {reason}.")
+
+
+def remark_race(outcomes: "list[Outcome]") -> None:
+    """One line on stderr about the runs that left a race, and what that saved."""
+    dropped = [o.result.setting for o in outcomes if o.status == "dropped" and o.result is not None]
+    if not dropped:
+        return
+    others = [o.result.setting for o in outcomes if o.status != "dropped" and o.result is not None]
+    whole = max(setting.n_sequences for setting in others)
+    n_runs = len(dropped) + len(others)
+    saved = sum(1 - setting.n_sequences / whole for setting in dropped) / n_runs
+    remark(
+        f"{len(dropped)} of {n_runs} runs left the race, surely beaten by another of their "
+        f"variant, which saved {saved:.0%} of the tokens."
+    )
 
 
 def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:

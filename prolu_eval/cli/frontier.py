@@ -11,25 +11,16 @@ from prolu_eval.cli.evaluate import (
     exit_code,
     outcome_document,
     remark_precisions,
+    remark_race,
     report_failures,
 )
+from prolu_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Answer, Question
     from prolu_eval.evaluation import EvaluationOptions, Outcome
     from prolu_eval.results import Result
 
-X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
-Y = Annotated[
-    str,
-    typer.Option(
-        "-y",
-        "--y",
-        help="Second objective; on benchmarks with known features, nmse in the place of "
-        "ce_degradation.",
-    ),
-]
-Z = Annotated[str | None, typer.Option("-z", "--z", help="Third objective, if any.")]
 Splits = Annotated[
     list[str] | None,
     typer.Option("--split", help="METRIC=VALUE: answer for runs below and above it too."),
@@ -88,9 +79,9 @@ def asked(
 def frontier(
     context: typer.Context,
     runs: options.OptionalRuns = None,
-    x: X = "l0",
-    y: Y = "ce_degradation",
-    z: Z = None,
+    x: options.X = "l0",
+    y: options.Y = "ce_degradation",
+    z: options.Z = None,
     split_at: Splits = None,
     reference: Reference = None,
     at: At = None,
@@ -108,9 +99,14 @@ def frontier(
     """
     named = runs or []
     question = asked(named, x, y, z, split_at, reference, at)
+    chosen = options.chosen(context, *question.keys)
+    if chosen.race and (question.splits or question.at):
+        option = "--split" if question.splits else "--at"
+        reason = f"asks for runs that --race may drop for others with another {question.x}"
+        raise UsageError(option, reason, "leave one of the two out")
     raise typer.Exit(
         evaluate_and_answer(
-            named, options.chosen(context), question, report=report, csv=csv, parquet=parquet,
+            named, chosen, question, report=report, csv=csv, parquet=parquet,
             as_markdown=markdown, as_json=as_json, quiet=quiet,
         )
     )  # fmt: skip
@@ -141,6 +137,7 @@ def evaluate_and_answer(
     report_failures(outcomes)
     if not quiet:
         remark_precisions(outcomes)
+        remark_race(outcomes)
     by = _by_folder if question.grouping == "folder" else _by_release
     measured = by(runs, outcomes)
     if not measured:
@@ -212,7 +209,7 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
 
 
 def _runs(answer: "Answer", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    names = {result.run.name for result in answer.group.results}
+    names = {result.run.name for result in (*answer.group.results, *answer.group.dropped)}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 
 

@@ -44,7 +44,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]
 
 # How options are written on a command line whose Python types are no single value.
-_WRITTEN = {"target_se": list[str] | None, "shard": str | None}
+_WRITTEN = {"target_se": list[str] | None, "shard": str | None, "race": bool}
+
+X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
+Y = Annotated[
+    str,
+    typer.Option(
+        "-y",
+        "--y",
+        help="Second objective; on benchmarks with known features, nmse in the place of "
+        "ce_degradation.",
+    ),
+]
+Z = Annotated[str | None, typer.Option("-z", "--z", help="Third objective, if any.")]
 
 
 class EvaluatingCommand(TyperCommand):
@@ -77,13 +89,18 @@ class EvaluatingCommand(TyperCommand):
                 formatter.write_dl(rows)
 
 
-def chosen(context: typer.Context) -> EvaluationOptions:
+def chosen(context: typer.Context, *objectives: str) -> EvaluationOptions:
     """The evaluation that the options of an :class:`EvaluatingCommand` describe.
+
+    Args:
+        context: the command's.
+        objectives: what ``--race`` is about.
 
     Raises:
         UsageError: if one is malformed, or at odds with another.
     """
-    return EvaluationOptions(**context.obj)
+    race = objectives if context.obj["race"] else ()
+    return EvaluationOptions(**context.obj | {"race": race})
 
 
 def _keep(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> None:
@@ -94,7 +111,11 @@ def _evaluation_parameters() -> list[Any]:
     """An option for each field of :class:`EvaluationOptions`, made by Typer."""
     fields: dict[str, FieldInfo] = EvaluationOptions.__pydantic_fields__  # type: ignore[attr-defined]
     described = [
-        (name, Annotated[_written(name, info), _option(name, info)], field(default=_default(info)))
+        (
+            name,
+            Annotated[_written(name, info), _option(name, info)],
+            field(default=_default(name, info)),
+        )
         for panel in Panel
         for name, info in fields.items()
         if panel in info.metadata
@@ -114,15 +135,17 @@ def _written(name: str, info: FieldInfo) -> Any:
     return plain | None if is_optional else plain
 
 
-def _default(info: FieldInfo) -> Any:
+def _default(name: str, info: FieldInfo) -> Any:
+    if _WRITTEN.get(name) is bool:
+        return False
     return None if info.default_factory is not None else info.default
 
 
 def _option(name: str, info: FieldInfo) -> Any:
     (panel,) = (part for part in info.metadata if isinstance(part, Panel))
     least = next((part.ge for part in info.metadata if hasattr(part, "ge")), None)
-    is_flag = bool in (info.annotation, *get_args(info.annotation))
-    names = [] if is_flag else [option_name(name)]  # Typer adds --no-...
+    is_switch = bool in (info.annotation, *get_args(info.annotation))
+    names = [] if is_switch else [option_name(name)]  # Typer adds --no-...
     return typer.Option(
         *names,
         help=info.description,

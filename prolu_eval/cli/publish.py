@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from prolu_eval.cli import app, options, remark, say, say_document
-from prolu_eval.cli.frontier import X, Y
 from prolu_eval.errors import UsageError
 
 _KINDS = ("card", "saebench")
@@ -26,8 +25,8 @@ def publish(
         Path | None,
         typer.Option("-o", "--output", help="Folder to write to [default: RUNS, or RUNS/saebench]"),
     ] = None,
-    x: X = "l0",
-    y: Y = "ce_degradation",
+    x: options.X = "l0",
+    y: options.Y = "ce_degradation",
     tokens: Annotated[
         str | None, typer.Option(help="Of several evaluations, the one on this text")
     ] = None,

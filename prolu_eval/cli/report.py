@@ -12,9 +12,6 @@ from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.cli.frontier import (
     At,
     Splits,
-    X,
-    Y,
-    Z,
     asked,
     command_line,
     default_report,
@@ -62,9 +59,9 @@ _POLL, _REFRESH = 2.0, 10
 def report(
     runs: options.Runs,
     output: Output = None,
-    x: X = "l0",
-    y: Y = "ce_degradation",
-    z: Z = None,
+    x: options.X = "l0",
+    y: options.Y = "ce_degradation",
+    z: options.Z = None,
     tokens: StoredTokens = None,
     split_at: Splits = None,
     reference: References = None,

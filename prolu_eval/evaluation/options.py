@@ -20,6 +20,7 @@ from prolu_eval.runs import WeightProcessing
 
 DEFAULT_TOKENS = 131_072
 DEFAULT_CONTEXT = 128
+DEFAULT_OBJECTIVES = ("l0", "ce_degradation")
 
 
 class Panel(Enum):
@@ -85,6 +86,27 @@ def _targets(value: object) -> object:
                 raise UsageError(
                     option, reason, "name a metric that is a mean or a ratio over tokens"
                 )
+    return value
+
+
+def _objectives(value: object) -> object:
+    """What a race is about: nothing, the usual objectives, ``x,y`` or their names."""
+    if value is None or value is False:
+        return ()
+    if value is True:
+        return DEFAULT_OBJECTIVES
+    keys = value.split(",") if isinstance(value, str) else value
+    if isinstance(keys, Sequence):
+        for key in keys:
+            if key not in METRICS:
+                raise UsageError("--race", f"{key!r} is no metric", "see `prolu-eval metrics`")
+            if METRICS[key].direction == "none" or not grows_surer(METRICS[key]):
+                reason = f"{key} is no objective that sums over tokens tell runs apart by"
+                raise UsageError("--race", reason, "leave --race out, or choose another")
+        if keys and not 2 <= len(set(keys)) == len(keys) <= 3:
+            reason = f"{', '.join(keys)} are not two or three metrics"
+            raise UsageError("--race", reason, "name as many, once each")
+        return tuple(keys)
     return value
 
 
@@ -242,6 +264,15 @@ class EvaluationOptions:
         ),
         Panel.PRECISION,
     ] = Field(default_factory=dict)
+    race: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_objectives),
+        Field(
+            description="Measure all runs on the first tokens, and on the others only those that "
+            "no run of their variant surely beats there in every objective"
+        ),
+        Panel.PRECISION,
+    ] = ()
     dtype: Annotated[
         DtypeChoice,
         BeforeValidator(_dtype),
@@ -309,6 +340,9 @@ class EvaluationOptions:
                 raise UsageError("--target-se", reason, f"give e.g. {key}=0.002")
         if options.shard is not None and options.target_se:
             raise UsageError("--shard", "cannot be told when --target-se is reached", "give one")
+        if options.race and (options.shard is not None or options.target_se):
+            other = "--target-se" if options.target_se else "--shard"
+            raise UsageError("--race", f"chooses the tokens, as {other} does", "give one of them")
         return options
 
 

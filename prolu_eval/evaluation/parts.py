@@ -11,24 +11,39 @@ be deleted whenever nothing is being evaluated; all it costs is measuring what t
 import contextlib
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.results import Array, write_atomically
 
 # Times that a lock is tried whose folder disappears meanwhile.
 _ATTEMPTS = 100
+# Sequences that a race begins with, at least.
+_FEWEST = 64
 
 
 def shards(n_rows: int, rows_per_shard: int, most: int = 256) -> list[range]:
     """Rows in consecutive shards of equal size, but for the last; at most so many."""
     size = max(1, rows_per_shard, -(-n_rows // most))
     return [range(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def looks(cut: Sequence[range]) -> list[int]:
+    """Numbers of first shards after which a race drops runs: each twice the one before.
+
+    The first has sequences enough for their means to be nearly normal; none is all of them.
+    """
+    found = []
+    n = next((n for n, rows in enumerate(cut, 1) if rows.stop >= _FEWEST), len(cut))
+    while n < len(cut):
+        found.append(n)
+        n *= 2
+    return found
 
 
 def name_of(rows: range) -> str:
@@ -46,10 +61,15 @@ class Parts:
         """Whether a part is there."""
         return self._path(name).exists()
 
-    def read(self, name: str) -> dict[str, Array] | None:
-        """A part, or None if it is not there or was damaged since."""
+    def read(self, name: str, but: tuple[str, ...] = ()) -> dict[str, Array] | None:
+        """A part, or None if it is not there or was damaged since.
+
+        Arrays whose names begin as one of ``but`` are left out, and not read.
+        """
         try:
-            arrays: dict[str, Array] = load_file(self._path(name))
+            with safe_open(self._path(name), framework="numpy") as file:
+                names = [key for key in file.keys() if not key.startswith(but)]  # noqa: SIM118
+                arrays: dict[str, Array] = {key: file.get_tensor(key) for key in names}
         except (OSError, SafetensorError):
             self._path(name).unlink(missing_ok=True)
             return None

@@ -14,7 +14,7 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.known import KnownFeatures
 from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.options import EvaluationOptions
-from prolu_eval.evaluation.parts import shards
+from prolu_eval.evaluation.parts import looks, shards
 from prolu_eval.lm import ActivationSource, LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
@@ -89,6 +89,8 @@ class Preparation:
         if first_shard:
             cut = cut[:1]
         asked = range(1, len(cut) + 1) if options.target_se else [len(cut)]
+        if options.race:
+            asked = [*looks(cut), len(cut)]
         settings = {
             n: self._setting(conditions, engine.model, precision, tokens.first(cut[n - 1].stop))
             for n in asked

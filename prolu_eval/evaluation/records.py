@@ -4,15 +4,17 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import Parts, name_of
-from prolu_eval.evaluation.sums import Measurement
+from prolu_eval.evaluation.sums import BESIDES, Measurement, Sums, joined
 from prolu_eval.results import (
     EXAMPLE,
     FOLDER,
+    Dropped,
     Result,
     Setting,
     file_digests,
@@ -113,6 +115,37 @@ class Record:
             part = Measurement.restored(arrays)
             total = part if total is None else total + part
         return total
+
+    def sums(self, shards: Sequence[range]) -> Sums | None:
+        """The sums per row over the first shards, from parts or a result; None if some lack.
+
+        A result has sums of the reference too.
+        """
+        found: list[Sums] = []
+        for rows in shards:
+            arrays = self.parts.read(name_of(rows), but=BESIDES)
+            if arrays is None:
+                break
+            found.append(arrays)
+        else:
+            return reduce(joined, found)
+        n_rows = shards[-1].stop
+        for n in sorted(n for n in self.fingerprints if n >= len(shards)):
+            if (result := self.result(n)) is not None:
+                return {name: array[:n_rows] for name, array in result.per_sequence().items()}
+        return None
+
+    def drop(self, result: Result, dropped: Dropped) -> Result:
+        """A stored result, marked as that of a run that left a race; in its file too.
+
+        Raises:
+            ResultsError: if the file cannot be written.
+        """
+        if result.dropped == dropped or result.file is None:
+            return result
+        marked = result.model_copy(update={"dropped": dropped})
+        write_scalars(marked, result.file)
+        return marked
 
     def _path(self, n_shards: int) -> Path:
         return self.folder / f"{self.fingerprints[n_shards]}.json"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import ceil, inf, isfinite
 
 from prolu_eval.estimates import Estimate
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.parts import looks
 from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.records import Record
 from prolu_eval.evaluation.reference import reference
@@ -27,7 +29,7 @@ class Round:
 def next_round(
     prepared: Prepared,
     records: Sequence[Record],
-    targets: Mapping[str, float],
+    options: EvaluationOptions,
     before: Round | None,
 ) -> Round:
     """The round that follows another, or the first.
@@ -35,13 +37,19 @@ def next_round(
     Args:
         prepared: what runs are measured with.
         records: the runs.
-        targets: standard errors to reach, by metric; without any, all shards are measured at once.
+        options: standard errors to reach, or that there is a race; without either all shards are
+            measured at once.
         before: the round that every run has been measured in.
 
     Returns:
-        A last round on as many shards as give every run the standard errors asked for, or on all.
+        A last round on as many shards as give every run the standard errors asked for, or on all;
+        before it, one for each number of shards that a race drops runs after.
     """
-    most = len(prepared.shards)
+    most, targets = len(prepared.shards), options.target_se
+    if options.race:
+        first = 0 if before is None else before.n_shards
+        following = next((n for n in looks(prepared.shards) if n > first), most)
+        return Round(following, last=following == most)
     if not targets:
         return Round(most, last=True)
     for n in prepared.settings:

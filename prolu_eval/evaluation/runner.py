@@ -23,7 +23,8 @@ from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.precisions import choose
-from prolu_eval.evaluation.preparation import Preparation
+from prolu_eval.evaluation.preparation import Preparation, Prepared
+from prolu_eval.evaluation.racing import Race, variants_in
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.hub import is_hub_name, origin
@@ -40,13 +41,14 @@ from prolu_eval.tokens import check_source
 class Outcome:
     """What came of one run: its result, measured now or found stored, or the reason of failure.
 
-    A run is ``partial`` if what is measured of it is stored, but other shares are still missing.
+    A run is ``partial`` if what is measured of it is stored, but other shares are still missing,
+    and ``dropped`` if it left a race (``result.dropped`` says why) with a result on fewer tokens.
     ``result`` reads its arrays from the files when they are asked for.
     """
 
     name: str
     path: Path
-    status: Literal["ok", "cached", "partial", "failed"]
+    status: Literal["ok", "cached", "partial", "dropped", "failed"]
     variant: str | None = None
     format: str | None = None
     result: Result | None = None
@@ -108,7 +110,7 @@ def evaluate(
         working_on(devices[0], threads_each(devices)),
     ):
         own = replace(options, device=devices[0])
-        for outcome in _outcomes(found, own, progress, company):
+        for outcome in _outcomes(found, roots, own, progress, company):
             outcomes[outcome.name] = outcome
             on_outcome(outcome)
     return [outcomes[item.name] for item in found]
@@ -122,7 +124,7 @@ def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company
         options: as of the evaluation, but for the device.
         company: who works on it; it is told what was done.
     """
-    for outcome in _outcomes(_found(paths, options), options, False, company):
+    for outcome in _outcomes(_found(paths, options), paths, options, False, company):
         if outcome.status == "ok" and company.tell is not None:
             company.tell({"measured": outcome.name})
 
@@ -194,9 +196,15 @@ def _check_writable(runs: Sequence[Run], results: Path | None) -> None:
 
 
 def _outcomes(
-    found: Sequence[Run | Broken], options: EvaluationOptions, progress: bool, company: Company
+    found: Sequence[Run | Broken],
+    roots: Sequence[str],
+    options: EvaluationOptions,
+    progress: bool,
+    company: Company,
 ) -> Iterator[Outcome]:
     """What comes of each checkpoint, as soon as it is known."""
+    runs_found = [item for item in found if isinstance(item, Run)]
+    variants = variants_in(runs_found, roots) if options.race else {}
     together: dict[Conditions, list[Run]] = {}
     for item in found:
         if isinstance(item, Broken):
@@ -213,7 +221,7 @@ def _outcomes(
         try:
             own = list(runs.values())
             of_group = _of_one_group(
-                group, conditions, own, preparation, options, progress, company
+                group, conditions, own, variants, preparation, options, progress, company
             )
             for outcome in of_group:
                 del runs[outcome.name]
@@ -229,6 +237,7 @@ def _of_one_group(
     group: int,
     conditions: Conditions,
     runs: Sequence[Run],
+    variants: Mapping[str, str],
     preparation: Preparation,
     options: EvaluationOptions,
     progress: bool,
@@ -246,42 +255,77 @@ def _of_one_group(
             runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, prepared.settings, options) for run in runs]
         shown.total = len(prepared.engine.tokens) * (len(records) + 2)
+        race = Race(prepared, options.race, variants) if options.race else None
         now: Round | None = None
         while now is None or not now.last:
-            now = next_round(prepared, records, options.target_se, now)
-            n, missing = now.n_shards, records
+            now = next_round(prepared, records, options, now)
+            n = now.n_shards
             if now.last:
-                missing = []
-                for record in records:
-                    if (result := record.result(n)) is None:
-                        missing.append(record)
-                        continue
-                    record.parts.remove()  # whoever stored the result may have been killed before
-                    by_helper = company.has_measured(record.run.name)
-                    yield _settled(record.run, "ok" if by_helper else "cached", result)
-                if not missing:
-                    return
-                assembly = Assembly(prepared, n)
-                assembly.warn_of_foreign_ids()
-            shards = prepared.shards[:n]
-            if options.shard is not None:
-                index, count = options.shard
-                shards = shards[index::count]
+                yield from _settled_on(n, records, prepared, options, company, rows)
+                return
+            missing = records if race is None else race.lacking(records, n)
+            cut = prepared.shards[:n]
             for share in company.shares(missing):
-                left = []
-                for record in share:
-                    if now.last and (result := record.result(n)) is not None:
-                        rows.skipped(sum(map(len, shards)))
-                        yield _settled(record.run, "ok", result)
-                    else:
-                        left.append(record)
-                for item in measure(prepared.engine, left, shards, rows.skipped):
-                    match item:
-                        case Failed():
-                            records = [record for record in records if record is not item.record]
-                            yield _failed(item.record.run, item.error)
-                        case Measured() if now.last:
-                            yield _settled(item.record.run, "ok", assembly.result(item))
+                for item in measure(prepared.engine, share, cut, rows.skipped):
+                    if isinstance(item, Failed):
+                        records = [record for record in records if record is not item.record]
+                        yield _failed(item.record.run, item.error)
+            beaten = {} if race is None else race.beaten(records, n)
+            lost = [record for record in records if record.run.name in beaten]
+            records = [record for record in records if record.run.name not in beaten]
+            by_name = {record.run.name: record for record in lost}
+            for outcome in _settled_on(n, lost, prepared, options, company, rows):
+                if race is None or outcome.result is None:
+                    yield outcome
+                    continue
+                why = race.dropped(outcome.result, beaten[outcome.name])
+                result = by_name[outcome.name].drop(outcome.result, why)
+                rows.skipped(len(prepared.engine.tokens) - cut[-1].stop)
+                yield replace(outcome, status="dropped", result=result)
+
+
+def _settled_on(
+    n_shards: int,
+    records: Sequence[Record],
+    prepared: Prepared,
+    options: EvaluationOptions,
+    company: Company,
+    rows: Rows,
+) -> Iterator[Outcome]:
+    """What comes of runs that are to have a result on the first shards: it, as soon as it is there.
+
+    What is measured of them before is not measured again.
+    """
+    missing = []
+    for record in records:
+        if (result := record.result(n_shards)) is None:
+            missing.append(record)
+            continue
+        record.parts.remove()  # whoever stored the result may have been killed before
+        by_helper = company.has_measured(record.run.name)
+        yield _settled(record.run, "ok" if by_helper else "cached", result)
+    if not missing:
+        return
+    assembly = Assembly(prepared, n_shards)
+    assembly.warn_of_foreign_ids()
+    shards = prepared.shards[:n_shards]
+    if options.shard is not None:
+        index, count = options.shard
+        shards = shards[index::count]
+    for share in company.shares(missing):
+        left = []
+        for record in share:
+            if (result := record.result(n_shards)) is not None:
+                rows.skipped(sum(map(len, shards)))
+                yield _settled(record.run, "ok", result)
+            else:
+                left.append(record)
+        for item in measure(prepared.engine, left, shards, rows.skipped):
+            match item:
+                case Failed():
+                    yield _failed(item.record.run, item.error)
+                case Measured():
+                    yield _settled(item.record.run, "ok", assembly.result(item))
 
 
 def _settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -> Outcome:

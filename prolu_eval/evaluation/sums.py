@@ -14,6 +14,8 @@ from prolu_eval.results import Array
 
 Sums = Mapping[str, NDArray[np.float64]]
 _FEATURE, _EXAMPLE = "feature/", "example/"
+# How the names of stored arrays begin that are not sums per row.
+BESIDES = (_FEATURE, _EXAMPLE)
 
 
 class RowSums:
@@ -81,7 +83,7 @@ class Measurement:
             for key, array in arrays.items()
             if key.startswith(_FEATURE)
         }
-        by_row = {key: a for key, a in arrays.items() if not key.startswith((_FEATURE, _EXAMPLE))}
+        by_row = {key: a for key, a in arrays.items() if not key.startswith(BESIDES)}
         examples = None
         if f"{_EXAMPLE}value" in arrays:
             value, place = arrays[f"{_EXAMPLE}value"], arrays[f"{_EXAMPLE}place"]

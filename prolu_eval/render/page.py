@@ -29,6 +29,7 @@ from prolu_eval.render.tables import (
     Table,
     budget_tables,
     folder_tables,
+    race_table,
     saving_matrix,
     saving_table,
     variant_table,
@@ -137,6 +138,8 @@ def _part(
         },
         "variants": variant_table(answer),
         "savings": saving_table(answer),
+        "raced": race_table(group, answer.keys),
+        "n_raced": len(group.dropped),
         "stretches": [
             (title, stretch.sentence, variant_table(stretch.details))
             for title, stretch in part.splits.items()
@@ -185,6 +188,8 @@ def strip(group: Group) -> dict[str, str]:
     widths = sorted({result.run.d_sae for result in group.results})
     unfinished = sum(result.run.not_converged is not None for result in group.results)
     remarkable = {"not converged": f"{unfinished} runs"} if unfinished else {}
+    if group.dropped:
+        remarkable["left the race"] = f"{len(group.dropped)} runs"
     return {
         "model": setting.model,
         "hook": group.results[0].run.site or "unknown",

@@ -8,14 +8,20 @@ import pandas as pd
 
 from prolu_eval.analysis import Answer
 from prolu_eval.errors import UsageError
-from prolu_eval.results import write_atomically
+from prolu_eval.results import frame, write_atomically
 
 
 def run_frame(answers: Sequence[Answer]) -> pd.DataFrame:
-    """The runs of all groups, with ``group``, ``on_frontier`` and ``membership`` beside metrics."""
+    """The runs of all groups, with ``group``, ``on_frontier`` and ``membership`` beside metrics.
+
+    Those that left a race come after the others of their group; ``beaten_by`` tells them apart, and
+    ``n_counted`` how many tokens they have.
+    """
     parts = []
     for answer in answers:
         part = answer.group.table.copy()
+        if answer.group.dropped:
+            part = pd.concat([part, frame(answer.group.dropped)], ignore_index=True)
         part.insert(0, "group", answer.title)
         part.insert(1, "on_frontier", part["name"].isin(answer.details.frontier))
         part.insert(2, "membership", part["name"].map(answer.details.membership).astype(float))

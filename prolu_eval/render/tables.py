@@ -25,7 +25,8 @@ def columns(group: Group, keys: Sequence[str]) -> list[str]:
 def run_table(group: Group, answer: Frontier) -> Table:
     """One row a run: marks, name, variant, coefficient, membership, metrics. In order of x.
 
-    :func:`about_marks` says what the marks mean.
+    Runs that left a race come last; their tokens are told where there are any. What the marks mean
+    :func:`about_marks` says.
     """
     unfinished = {r.run.name for r in group.results if r.run.not_converged is not None}
     shown = columns(group, answer.keys)
@@ -43,14 +44,49 @@ def run_table(group: Group, answer: Frontier) -> Table:
         if answer.membership:
             cells.append(f"{answer.membership[row['name']]:.2f}")
         rows.append(cells + [f"{_measured(row, key):se}" for key in shown])
-    return head, rows
+    if not group.dropped:
+        return head, rows
+    whole = f"{group.results[0].setting.n_counted:,}"
+    rows = [[*row, whole] for row in rows]
+    for result in group.dropped:
+        run = result.run
+        cells = [
+            "x",
+            run.name,
+            run.label,
+            "-" if run.coefficient is None else f"{run.coefficient:g}",
+        ]
+        cells += ["-"] if answer.membership else []
+        found = (result.metrics.get(key, Estimate(value=None)) for key in shown)
+        rows.append([*cells, *(f"{value:se}" for value in found), f"{result.setting.n_counted:,}"])
+    return [*head, "tokens"], rows
+
+
+def race_table(group: Group, keys: Sequence[str], most: int = 500) -> Table:
+    """The first runs that left a race: tokens, which run beats each, and their objectives there."""
+    head = ["run", "variant", "tokens", "beaten by", *(METRICS[key].title for key in keys)]
+    return head, [
+        [
+            result.run.name,
+            result.run.label,
+            f"{result.setting.n_counted:,}",
+            "" if result.dropped is None else result.dropped.beaten_by,
+            *(f"{result.metrics.get(key, Estimate(value=None)):se}" for key in keys),
+        ]
+        for result in group.dropped[:most]
+    ]
 
 
 def about_marks(group: Group) -> str:
     """What the marks in a table of runs mean."""
     unfinished = any(result.run.not_converged is not None for result in group.results)
-    parts = ["* on the frontier of all runs", *(["~ not converged"] if unfinished else []),
-             "± is one standard error, clustered by sequence"]  # fmt: skip
+    lost = ["x left the race: another run of its variant is better on the tokens that both have"]
+    parts = [
+        "* on the frontier of all runs",
+        *(["~ not converged"] if unfinished else []),
+        *(lost if group.dropped else []),
+        "± is one standard error, clustered by sequence",
+    ]
     return "; ".join(parts)
 
 

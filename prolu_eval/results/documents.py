@@ -13,7 +13,8 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# 3: what was dropped from a race (2026-11)
 # 2: the options of a run's variant (2026-11)
 # 1: first version (2026-11)
 
@@ -207,12 +208,29 @@ class StoredArrays(Mapping[str, Array]):
             return {key: file.get_tensor(key) for key in self._keys if key.startswith(prefix)}
 
 
+class Dropped(BaseModel):
+    """Why a run was measured on the first tokens alone: in a race, another of its variant beat it.
+
+    ``evaluation`` is the comparison key of the race on all of its tokens, which results of the runs
+    that were not dropped have; ``objectives`` are those that it was about; ``beaten_by`` names the
+    run that is better in each, at ``confidence`` for all runs together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    evaluation: str
+    objectives: tuple[str, ...]
+    beaten_by: Line
+    confidence: float
+
+
 class Result(BaseModel):
     """One evaluated run: the JSON document, and the arrays that lie beside it.
 
     ``checkpoint`` are the digests of the run's files that were measured
-    (:func:`~prolu_eval.results.file_digests`). ``file`` is the JSON file that it was read from, if
-    it was, and ``folder`` the name of the folder that it belongs to where several are compared.
+    (:func:`~prolu_eval.results.file_digests`). ``dropped`` is there if the run left a race with
+    what had been measured. ``file`` is the JSON file that it was read from, if it was, and
+    ``folder`` the name of the folder that it belongs to where several are compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -224,6 +242,7 @@ class Result(BaseModel):
     setting: Setting
     metrics: dict[str, Estimate]
     environment: dict[str, Any] = Field(default_factory=dict)
+    dropped: Dropped | None = None
     arrays: SkipValidation[Mapping[str, Array]] = Field(default_factory=dict, exclude=True)
     file: Path | None = Field(default=None, exclude=True)
     folder: str = Field(default="", exclude=True)
@@ -234,6 +253,13 @@ class Result(BaseModel):
         A transcoder meets an autoencoder of its output site: both stand for the same activations.
         """
         return _digest({"hook": self.run.site, "setting": self.setting.comparison_key()})
+
+    def evaluation(self) -> str:
+        """The comparison key of the evaluation that it belongs to.
+
+        That is its own, or that of the race that its run was dropped from. 16 hex digits
+        """
+        return self.comparison_key() if self.dropped is None else self.dropped.evaluation
 
     def differences(self, other: "Result") -> list[str]:
         """What makes two results incomparable: fields of their settings, and ``hook``."""

@@ -53,11 +53,13 @@ class Selection:
         if not self.others:
             return list(self.left_out)
         others = [other.results[0].setting for other in self.others]
-        told = titles([*(r.setting for r in self.results), *others])
-        chosen = ", ".join(dict.fromkeys(told[: len(self.results)]))
+        whole = [r.setting for r in self.results if r.dropped is None]
+        taken = whole or [r.setting for r in self.results]
+        told = titles([*taken, *others])
+        chosen = ", ".join(dict.fromkeys(told[: len(taken)]))
         there = ", ".join(
             f"{len(other.results)} on {title} (--tokens {other.key})"
-            for other, title in zip(self.others, told[len(self.results) :], strict=True)
+            for other, title in zip(self.others, told[len(taken) :], strict=True)
         )
         return [*self.left_out, f"the results on {chosen} are taken; there are also {there}."]
 
@@ -159,7 +161,7 @@ def _shown(setting: Setting, field: str) -> str:
 def _found(
     paths: Sequence[Path], *, titled: bool
 ) -> tuple[dict[_Run, dict[str, Result]], list[str]]:
-    """By run and comparison key the newest result, and a sentence for each that is none."""
+    """By run and evaluation the newest result, and a sentence for each that is none."""
     names = folder_titles(paths) if titled else dict.fromkeys(paths, "")
     joined = len(paths) > 1 and any(map(is_hub_name, paths))
     found: dict[_Run, dict[str, Result]] = defaultdict(dict)
@@ -178,10 +180,15 @@ def _found(
                 old[place] = f"{file}: {why}; evaluate it again, or delete the file."
                 continue
             result = of_release(result, path) if joined else named_in_folder(result, title)
-            same = found[place].setdefault(result.comparison_key(), result)
-            if _time(result) >= _time(same):
-                found[place][result.comparison_key()] = result
+            same = found[place].setdefault(result.evaluation(), result)
+            if _precedence(result) >= _precedence(same):
+                found[place][result.evaluation()] = result
     return found, damaged + [why for place, why in old.items() if place not in found]
+
+
+def _precedence(result: Result) -> tuple[bool, float]:
+    """Of several results of one evaluation the newest counts, but none from before a race ended."""
+    return result.dropped is None, _time(result)
 
 
 def _time(result: Result) -> float:
@@ -247,7 +254,7 @@ def _is_on(result: Result, tokens: str) -> bool:
     if Path(tokens).exists():
         names.add(str(Path(setting.tokens).resolve()))
         tokens = str(Path(tokens).resolve()) if tokens not in names else tokens
-    begins = (setting.tokens_fingerprint, result.comparison_key())
+    begins = (setting.tokens_fingerprint, result.evaluation())
     return tokens in names or (len(tokens) >= 6 and any(b.startswith(tokens) for b in begins))
 
 
@@ -285,7 +292,7 @@ def _evaluations(results: Iterable[Result]) -> Iterator[Evaluation]:
     """Results by evaluation, the largest first."""
     by_key: dict[str, list[Result]] = defaultdict(list)
     for result in results:
-        by_key[result.comparison_key()].append(result)
+        by_key[result.evaluation()].append(result)
     parts = sorted(by_key.items(), key=lambda part: -len(part[1]))
     names = titles([members[0].setting for _, members in parts])
     for (key, members), title in zip(parts, names, strict=True):

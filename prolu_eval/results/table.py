@@ -21,8 +21,9 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
 
     Columns: those of the run and of the setting; ``k``; ``configuration``, equal for runs that
     differ in the seed alone; ``comparison_key``, equal for results that can be compared;
-    ``fingerprint``; and per metric ``key``, ``key_se``, ``key_low`` and ``key_high``, the ends of
-    the 95 % interval. Undefined values are NaN.
+    ``fingerprint``; ``beaten_by``, of a run that left a race the run that beats it; and per metric
+    ``key``, ``key_se``, ``key_low`` and ``key_high``, the ends of the 95 % interval. Undefined
+    values are NaN.
     """
     rows = []
     for result in results:
@@ -34,6 +35,7 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
             **result.setting.model_dump(),
             "comparison_key": result.comparison_key(),
             "fingerprint": result.fingerprint,
+            "beaten_by": None if result.dropped is None else result.dropped.beaten_by,
         }
         for key, scalar in result.metrics.items():
             numbers = (scalar.value, scalar.standard_error, *scalar.ci95)

@@ -30,6 +30,7 @@ CASES: dict[str, tuple[list[str], object]] = {
     "device_map": (["--device-map", "auto"], "auto"),
     "dtype": (["--dtype", "tf32"], "tf32"),
     "target_se": (["--target-se", "l0=0.5", "--target-se", "kl=0.1"], {"l0": 0.5, "kl": 0.1}),
+    "race": (["--race"], ("l0", "ce_degradation")),
     "shard": (["--shard", "1/4"], (1, 4)),
     "shard_tokens": (["--shard-tokens", "64"], 64),
     "results": (["--results", "r"], Path("r")),

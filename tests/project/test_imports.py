@@ -66,6 +66,7 @@ ALLOWED = {
         "dictionaries",
         "tokens",
         "cache",
+        "analysis",
     },
     "training": _PLAIN
     | {
