@@ -7,9 +7,10 @@ from pathlib import Path
 
 from prolu_eval.analysis import Answer
 from prolu_eval.errors import UsageError
+from prolu_eval.render.browser import find_browser
 from prolu_eval.render.markdown import frontier_markdown
 from prolu_eval.render.page import write_report
-from prolu_eval.render.static import find_browser, write_figures
+from prolu_eval.render.static import write_figures
 from prolu_eval.results import write_atomically
 
 CARD, FIGURE = "README.md", "frontier.svg"

@@ -18,6 +18,7 @@ import pytest
 
 from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, group_frontier
 from prolu_eval.errors import UsageError
+from prolu_eval.render.browser import Browser, find_browser
 from prolu_eval.render.environment import embedded, plotly_library
 from prolu_eval.render.explorer import explorer_document
 from prolu_eval.render.features import features_document, history_file, packed_floats
@@ -26,7 +27,7 @@ from prolu_eval.render.looks import COLOURS, looks
 from prolu_eval.render.markdown import frontier_markdown
 from prolu_eval.render.page import write_report
 from prolu_eval.render.page_document import figure_views, group_document, importance, runs_document
-from prolu_eval.render.static import find_browser, write_figures
+from prolu_eval.render.static import write_figures
 from prolu_eval.render.table_files import run_frame, write_table
 from prolu_eval.render.tables import saving_matrix
 from prolu_eval.render.terminal import frontier_text
@@ -533,9 +534,50 @@ def test_figures_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert content.count(b"/Type /Page\n") == 1
     with pytest.raises(UsageError, match="pdf, svg, png"):
         write_figures(page, tmp_path, "gif")
+    broken = tmp_path / "broken.html"
+    broken.write_text("<!doctype html><p>no report</p>")
+    with pytest.raises(UsageError, match=r"does not draw figures \(ReferenceError"):
+        write_figures(broken, tmp_path)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="install chromium"):
         find_browser()
+
+
+def test_all_figures_are_drawn_and_printed_by_one_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium")
+    rng = np.random.default_rng(0)
+    made = [with_features(drawn(f"a{i}", "a", rng, 3**i, 1 / 3**i), rng) for i in range(1, 4)]
+    write_sweep(tmp_path / "runs", made)
+    page = write_report([answered(list(select([tmp_path / "runs"]).results))], tmp_path / "r.html")
+    started: list[int] = []
+    start = os.posix_spawn
+
+    def spawn(*args: Any, **options: Any) -> int:
+        started.append(start(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(os, "posix_spawn", spawn)
+    paths = write_figures(page, tmp_path / "pdf", "pdf")
+    assert len(paths) > 10
+    assert all(path.read_bytes().startswith(b"%PDF") for path in paths)
+    assert len({path.read_bytes() for path in paths}) == len(paths)
+    assert len(started) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+
+
+def test_a_browser_that_ends_is_said_to_with_its_last_words(tmp_path: Path) -> None:
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\necho first >&2\necho no display >&2\nexit 1\n")
+    program.chmod(0o755)
+    with (
+        pytest.raises(UsageError, match=r"does not draw figures \(no display\)"),
+        Browser(str(program), 312),
+    ):
+        pass
 
 
 def test_metrics_that_are_the_same_everywhere_are_a_sentence(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-// Draws every figure in the size asked for, and leaves the images in the page for the browser to print.
-addEventListener("load", async () => {
+// Every figure in the size asked for, as [name, data URL].
+(async () => {
   const { kind, width, height, scale, size, font } = {{ asked|embedded }};
   const { groups } = Page;
   const images = [];
@@ -15,7 +15,7 @@ addEventListener("load", async () => {
     }
     const rows = layout.grid?.rows ?? 1;
     const size_ = { width, height: Math.round(height * (rows === 1 ? 1 : 0.55 * rows + 0.2)) };
-    layout.margin = { l: size, r: size, t: (title ? 3 : 1) * size, b: size };
+    layout.margin = { l: size, r: size, t: (title ? 3 : 1) * size, b: 2 * size };
     if (title) {
       layout.title = {
         text: Report.escaped(title), x: 0, xref: "paper", xanchor: "left", y: 1, yref: "container", yanchor: "top",
@@ -45,9 +45,5 @@ addEventListener("load", async () => {
     }
     Choice.set();
   }
-  const output = document.createElement("script");
-  output.type = "application/json";
-  output.id = "images";
-  output.textContent = btoa(unescape(encodeURIComponent(JSON.stringify(images))));
-  document.body.replaceChildren(output);
-});
+  return images;
+})();

@@ -1,0 +1,162 @@
+"""A browser that is installed already, without a window, told over a pipe what to do."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from prolu_eval.errors import UsageError
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
+# For one answer.
+_SECONDS = 300
+_OPTIONS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
+)  # fmt: skip
+
+
+def find_browser() -> str:
+    """A Chromium or its like on the path.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for name in NAMES:
+        if found := shutil.which(name):
+            return found
+    raise UsageError(
+        "--static", f"needs a browser, and none of {', '.join(NAMES)} is on the path",
+        "install chromium, or open the report and use each figure's camera button",
+    )  # fmt: skip
+
+
+class Browser:
+    """One page of a browser, which ends with the block that it is used in.
+
+    It is told by the Chrome DevTools Protocol: JSON documents, each closed by a zero byte, which it
+    reads from its file descriptor 3 and writes to 4.
+
+    Raises:
+        UsageError: wherever the browser ends, is silent for minutes, or says that it cannot.
+    """
+
+    def __init__(self, path: str, width: int) -> None:
+        self._path, self._width = path, width
+        self._last, self._rest, self._session = 0, b"", ""
+
+    def __enter__(self) -> "Browser":
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._said = Path(self._folder.name) / "stderr"
+        theirs, self._to = os.pipe()
+        self._from, back = os.pipe()
+        profile = f"--user-data-dir={self._folder.name}/profile"
+        self._process = os.posix_spawn(
+            self._path, [self._path, *_OPTIONS, profile, "about:blank"], os.environ, setpgroup=0,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, self._said, os.O_WRONLY | os.O_CREAT, 0o600),
+                (os.POSIX_SPAWN_DUP2, theirs, 3),
+                (os.POSIX_SPAWN_DUP2, back, 4),
+            ],
+        )  # fmt: skip
+        os.close(theirs)
+        os.close(back)
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """One page, light, of the width asked for."""
+        made = self._ask("Target.createTarget", url="about:blank")
+        attached = self._ask("Target.attachToTarget", targetId=made["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        size = {"width": self._width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self._ask("Emulation.setDeviceMetricsOverride", **size)
+        light = {"name": "prefers-color-scheme", "value": "light"}
+        self._ask("Emulation.setEmulatedMedia", features=[light])
+        self._ask("Page.enable")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._to)
+        os.close(self._from)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        self._folder.cleanup()
+
+    def open(self, page: Path) -> None:
+        """Load a file, and wait until all of it is there."""
+        self._ask("Page.navigate", url=page.resolve().as_uri())
+        while self._next().get("method") != "Page.loadEventFired":
+            pass
+
+    def value_of(self, expression: str) -> Any:
+        """What an expression of JavaScript gives, once it is settled if it is a promise."""
+        found = self._ask(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in found:
+            thrown = found["exceptionDetails"].get("exception", {})
+            self._fail(str(thrown.get("description", "an error in the page")).splitlines()[0])
+        return found["result"].get("value")
+
+    def printed(self, content: str) -> str:
+        """A document of HTML as PDF, whose pages have the size that its style asks for. base64"""
+        self.value_of(f"document.open(); document.write({json.dumps(content)}); document.close();")
+        found = self._ask("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
+        return str(found["data"])
+
+    def _ask(self, method: str, **parameters: Any) -> Any:
+        """Send a command and wait for its answer; events in between are passed over."""
+        self._last += 1
+        session = {"sessionId": self._session} if self._session else {}
+        message = {"id": self._last, "method": method, "params": parameters, **session}
+        content = json.dumps(message).encode() + b"\0"
+        try:
+            while content:
+                content = content[os.write(self._to, content) :]
+        except BrokenPipeError:
+            self._fail()
+        while (answer := self._next()).get("id") != self._last:
+            pass
+        if "error" in answer:
+            self._fail(answer["error"].get("message", ""))
+        return answer["result"]
+
+    def _next(self) -> Any:
+        """The next document that the browser writes."""
+        until = time.monotonic() + _SECONDS
+        parts = [self._rest]
+        while b"\0" not in parts[-1]:
+            if not select.select([self._from], [], [], max(0, until - time.monotonic()))[0]:
+                self._fail("no answer")
+            part = os.read(self._from, 1 << 20)
+            if not part:
+                self._fail()
+            parts.append(part)
+        document, _, self._rest = b"".join(parts).partition(b"\0")
+        return json.loads(document)
+
+    def _fail(self, reason: str = "") -> None:
+        """Say what is amiss, by what the browser last said if it does not say it itself."""
+        if not reason:
+            lines = self._said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = lines[-1] if lines else "it ended"
+        raise UsageError(self._path, f"does not draw figures ({reason})", "try another browser")
