@@ -4,7 +4,7 @@ Plain data, read by everything from training to the report.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,22 +20,35 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
 EMBEDDED_MODEL = "embedded"
 
 WeightProcessing = Literal["none", "processed"]
-_RANGE = re.compile(r"blocks\.(\d{1,4})-(\d{1,4})\.(.+)")
+_SEVERAL = re.compile(r"blocks\.(\d{1,4}(?:[-,]\d{1,4})+)\.(.+)")
 MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 
 
 def is_range(hook: str) -> bool:
     """Whether a name is of several blocks' hook points, as ``blocks.0-2.hook_mlp_out`` is."""
-    return _RANGE.fullmatch(hook) is not None
+    return _SEVERAL.fullmatch(hook) is not None
 
 
 def hooks_in(name: str) -> list[str]:
-    """The hook points of a range, ``blocks.0-2.hook_mlp_out``, or the one that is named."""
-    match = _RANGE.fullmatch(name)
+    """The hook points of several blocks, or the one that is named.
+
+    ``blocks.0-2.hook_mlp_out`` are those of three blocks in a row, ``blocks.7,13.hook_resid_post``
+    those of two.
+    """
+    match = _SEVERAL.fullmatch(name)
     if match is None:
         return [name]
-    return [f"blocks.{i}.{match[3]}" for i in range(int(match[1]), int(match[2]) + 1)]
+    ends = [part.split("-") for part in match[1].split(",")]
+    blocks = [i for part in ends for i in range(int(part[0]), int(part[-1]) + 1)]
+    return [f"blocks.{i}.{match[2]}" for i in blocks]
+
+
+def hooks_of(blocks: Sequence[int], name: str) -> str:
+    """The name of the hook points of several blocks, which :func:`hooks_in` takes apart."""
+    first, last = blocks[0], blocks[-1]
+    in_a_row = list(blocks) == list(range(first, last + 1))
+    return f"blocks.{f'{first}-{last}' if in_a_row else ','.join(map(str, blocks))}.{name}"
 
 
 def of_head(hook: str) -> tuple[str, int | None]:

@@ -10,9 +10,11 @@ from prolu_eval.checkpoints import (
     atoms,
     circuit_tracer,
     cross_layer,
+    crosscoders,
     dictionary_learning,
     e2e_sae,
     gemma_scope,
+    gemma_scope_layers,
     goodfire,
     kissane,
     llama_scope,
@@ -50,9 +52,10 @@ FORMATS: dict[str, Format] = {
         goodfire.QRESEARCH,
         kissane.FORMAT,
         temporal.FORMAT,
-        circuit_tracer.CIRCUIT_TRACER,
-        circuit_tracer.CROSS_LAYER,
+        circuit_tracer.FORMAT,
         cross_layer.FORMAT,
+        gemma_scope_layers.FORMAT,
+        crosscoders.FORMAT,
     )
 }
 

@@ -23,9 +23,6 @@ _CONFIG, _KIND = "config.yaml", "transcoder_set"
 _TRAINING = ("wandb-config.yaml", "wanb-config.yaml")
 _NAMES = {"activation_function.threshold": "threshold"}
 _MATRICES = ("W_enc", "W_skip")  # stored [d_sae, d_in] and [d_out, d_in]
-CROSS_LAYER_REASON = (
-    "is a cross-layer transcoder: a code adds to the outputs of several MLPs, not of one alone"
-)
 
 
 class _Config(BaseModel):
@@ -87,17 +84,4 @@ def _about(config: _Config, layer: int, path: Path, document: dict[str, Any]) ->
     }
 
 
-def _find_cross(folder: Path, names: frozenset[str]) -> Iterable[Path]:
-    if named(folder, r"^clt(_|$)"):
-        gemma = r".*layer_\d+.*\.safetensors"
-        yield from (folder / name for name in sorted(names) if re.fullmatch(gemma, name))
-
-
-def _refuse(path: Path) -> Mapping[str | None, Content]:
-    raise CheckpointError(path, CROSS_LAYER_REASON, "evaluate transcoders of single layers")
-
-
-CIRCUIT_TRACER = foreign("circuit_tracer", "circuit-tracer", _find, _interpret, _files)
-CROSS_LAYER = foreign(
-    "cross_layer_transcoder", "circuit-tracer", _find_cross, _refuse, lambda path: (path,)
-)
+FORMAT = foreign("circuit_tracer", "circuit-tracer", _find, _interpret, _files)

@@ -6,17 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
-from safetensors import safe_open
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign
 from prolu_eval.checkpoints.reading import (
-    check_safetensors,
     read_safetensors,
     read_yaml,
+    safetensors_shapes,
     validate,
 )
 from prolu_eval.errors import CheckpointError
+from prolu_eval.runs import hooks_of
 
 _CONFIG = "config.yaml"
 _FIRST = "W_enc_0.safetensors"
@@ -55,7 +55,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         raise CheckpointError(
             folder / _CONFIG, f"says that it is a {config.model_kind}", "restore its config.yaml"
         )
-    shapes = _shapes(weights[0])
+    shapes = safetensors_shapes(weights[0])
     encoder = shapes.get("W_enc_0", ())
     if len(encoder) != 2 or 0 in encoder:
         raise CheckpointError(weights[0], "lacks the matrix W_enc_0", _REMEDY)
@@ -73,8 +73,8 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         },
         apply_b_dec_to_input=False,
         about={
-            "hook": f"blocks.0-{n_layers - 1}.{config.feature_input_hook}",
-            "hook_out": f"blocks.0-{n_layers - 1}.{config.feature_output_hook}",
+            "hook": hooks_of(range(n_layers), config.feature_input_hook),
+            "hook_out": hooks_of(range(n_layers), config.feature_output_hook),
             "model": config.model_name,
             "weight_processing": "none",
             "provenance": {"config": document},
@@ -82,12 +82,6 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         d_out=width[0] if len(width) == 1 and width[0] else d_in,
     )
     return {None: content}
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    check_safetensors(path)
-    with safe_open(path, framework="numpy") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def _tensors(weights: list[Path]) -> dict[str, Tensor]:

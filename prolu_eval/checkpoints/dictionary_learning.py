@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from prolu_eval.checkpoints import crosscoders
 from prolu_eval.checkpoints.base import Content, foreign, size
 from prolu_eval.checkpoints.hook_names import ASKED_FOR, of_free_name, of_ports
 from prolu_eval.checkpoints.reading import read_json, validate
@@ -72,6 +73,8 @@ def _interpret(place: Path) -> Mapping[str | None, Content]:
     backup = read_torch(path)
     state, scale = _interrupted(backup, path)
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if any(n.endswith("encoder.weight") and t.ndim == 3 for n, t in weights.items()):
+        return {None: crosscoders.content_of(weights, document, path)}
     wanted = config.trainer.dict_class or config.trainer.trainer_class or ""
     if "W_enc" in weights:
         variant, options, tensors, subtract = _direct(weights, path)

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor
 
-from prolu_eval.checkpoints import circuit_tracer
 from prolu_eval.checkpoints.base import Content, foreign, size
 from prolu_eval.checkpoints.reading import (
     npz_shapes,
@@ -38,7 +37,6 @@ _PATH_HOOKS = {
     "mlp_out": "hook_mlp_out",
 }
 _ONE_HOOK = "evaluate it in a folder named as its repository"
-_ONE_LAYER = "evaluate transcoders of single layers"
 
 
 class _Config(BaseModel):
@@ -161,8 +159,6 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
         )
     arrays = {_NAMES.get(name, name): array for name, array in read_safetensors(path).items()}
     place = folder.absolute().parent.name
-    if place.startswith("clt"):
-        raise CheckpointError(path, circuit_tracer.CROSS_LAYER_REASON, _ONE_LAYER)
     elsewhere = config.hf_hook_point_out not in (None, config.hf_hook_point_in)
     skip = "W_skip" in arrays
     transcodes = place.startswith("transcoder") or elsewhere or skip
@@ -175,7 +171,7 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
         hooks = _second_transcoder_hooks(config, folder)
     about: dict[str, Any] = {
         **hooks,
-        "model": _second_model(config.model_name) or _second_path_model(folder),
+        "model": model_of(config.model_name) or model_of_path(folder),
         "context_length": 1024,
         "weight_processing": "none",
         "provenance": {"config": document},
@@ -213,7 +209,7 @@ def _second_path_hook(folder: Path) -> str | None:
     return f"blocks.{layer[1]}.{_PATH_HOOKS[site[1]]}" if site and layer else None
 
 
-def _second_model(name: str | None) -> str | None:
+def model_of(name: str | None) -> str | None:
     """The hub name: configurations leave out the owner, and write v3 for 3."""
     if name is None:
         return None
@@ -223,10 +219,10 @@ def _second_model(name: str | None) -> str | None:
     return name if "/" in name else f"google/{name}"
 
 
-def _second_path_model(folder: Path) -> str | None:
+def model_of_path(folder: Path) -> str | None:
     """By the repository's name, such as ``gemma-scope-2-1b-it``."""
     match = named(folder, r"gemma-scope-2-(\d+m|\d+b)-(pt|it)(?![a-z])")
-    return None if match is None else _second_model(f"gemma-3-{match[1]}-{match[2]}")
+    return None if match is None else model_of(f"gemma-3-{match[1]}-{match[2]}")
 
 
 GEMMA_SCOPE = foreign("gemma_scope", "Gemma Scope", _find_first, _first, lambda f: (f / _NPZ,))

@@ -112,6 +112,17 @@ def check_safetensors(path: Path) -> None:
         raise CheckpointError(path, f"cannot be read ({error})", TRUNCATED) from None
 
 
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a safetensors file, from its header alone.
+
+    Raises:
+        CheckpointError: as :func:`check_safetensors`.
+    """
+    check_safetensors(path)
+    with safe_open(path, framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
 def read_npz(path: Path) -> dict[str, Tensor]:
     """The arrays of an npz file as tensors, without pickle.
 

@@ -92,7 +92,7 @@ class Engine:
             ModelError: if what a transcoder reads cannot be read for what it is put in at.
         """
         read = str(run.hook) if sae.transcodes else self.hook
-        check_widths(self.model, run, sae, [(read, self.hook)])
+        check_widths(self.model, run, sae, [read], [self.hook])
 
     def measure_saes(
         self, saes: Mapping[str, SparseAutoencoder], rows: range | None = None

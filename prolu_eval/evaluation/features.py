@@ -114,11 +114,11 @@ def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
 
     The encoder bias, the effective threshold, and as ``alignment`` the cosine of each feature's
     encoder column and decoder row (NaN where either is zero). A transcoder's lie in different
-    spaces, and have no angle.
+    spaces, and have no angle; what stands for several sites has a column and a row for each.
     """
     bias = sae.encoder_bias()
     arrays = {"effective_threshold": sae.effective_threshold()}
-    if not sae.transcodes:
+    if not sae.transcodes and "W_dec" in dict(sae.named_parameters()):
         encoder, decoder = sae.W_enc.T, sae.W_dec
         norms = encoder.norm(dim=1) * decoder.norm(dim=1)
         cosine = (encoder * decoder).sum(1) / torch.where(norms > 0, norms, torch.nan)

@@ -64,7 +64,7 @@ class KnownFeatures:
             CheckpointError: if it has not.
         """
         read = str(run.hook) if sae.transcodes else HOOK
-        check_widths(self.model, run, sae, [(read, HOOK)])
+        check_widths(self.model, run, sae, [read], [HOOK])
 
     @torch.inference_mode()
     def measure_saes(

@@ -1,6 +1,6 @@
 """What the road to a result needs of whatever measures autoencoders on rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from prolu_eval.errors import CheckpointError, EvaluationError
 from prolu_eval.evaluation.sums import Measurement, Sums
 from prolu_eval.lm import ActivationSource
-from prolu_eval.runs import Run
-from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.runs import Run, is_range
+from prolu_eval.saes import OF_SEVERAL_SITES, SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
 
@@ -70,18 +70,30 @@ class Measurer(Protocol):
 
 
 def check_widths(
-    model: ActivationSource, run: Run, sae: SparseAutoencoder, sites: Iterable[tuple[str, str]]
+    model: ActivationSource,
+    run: Run,
+    sae: SparseAutoencoder,
+    read: Sequence[str],
+    put_in: Sequence[str],
 ) -> None:
-    """See that a run's autoencoder suits hook points: what is read, and what it is read for.
+    """See that a run's autoencoder suits hook points: those read, and those that each is read for.
 
     Raises:
-        CheckpointError: if their widths are others.
+        CheckpointError: if it has not as many, or their widths are others.
         ModelError: if what a transcoder reads cannot be read for what it is put in at.
     """
-    for read, put_in in sites:
+    of_several = sae.variant in OF_SEVERAL_SITES
+    if not len(read) == len(put_in) == sae.n_sites or of_several != is_range(str(run.hook)):
+        named = str(run.hook) if run.d_out is None else f"{run.hook} and {run.hook_out}"
+        raise CheckpointError(
+            run.path,
+            f"reads {sae.n_sites} hook point{'s' * (sae.n_sites > 1)}, which {named} is not",
+            "name them with --hook and --hook-out, those of several as blocks.0-11.hook_mlp_out",
+        )
+    for source, site in zip(read, put_in, strict=True):
         if sae.transcodes:
-            model.source(read, put_in)
-        for hook, expected, verb in ((read, sae.d_in, "takes"), (put_in, sae.d_out, "gives")):
+            model.source(source, site)
+        for hook, expected, verb in ((source, sae.d_in, "takes"), (site, sae.d_out, "gives")):
             if (width := model.width(hook)) != expected:
                 raise CheckpointError(
                     run.path,

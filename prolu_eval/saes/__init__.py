@@ -10,6 +10,7 @@ from prolu_eval.saes.base import (
 from prolu_eval.saes.batchtopk import BatchTopK, Matryoshka
 from prolu_eval.saes.conversions import as_jumprelu
 from prolu_eval.saes.cross_layer import CrossLayerTranscoder
+from prolu_eval.saes.crosscoder import Crosscoder
 from prolu_eval.saes.gated import Gated
 from prolu_eval.saes.jumprelu import JumpRelu
 from prolu_eval.saes.matching_pursuit import MatchingPursuit
@@ -44,7 +45,7 @@ VARIANTS: dict[str, type[SparseAutoencoder]] = {
 
 # Those that read and stand for several sites; what is said of a site is said of each of theirs.
 OF_SEVERAL_SITES: dict[str, type[SparseAutoencoder]] = {
-    CrossLayerTranscoder.variant: CrossLayerTranscoder
+    cls.variant: cls for cls in (CrossLayerTranscoder, Crosscoder)
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "AbsTopK",
     "BatchTopK",
     "CrossLayerTranscoder",
+    "Crosscoder",
     "Gated",
     "GroupMax",
     "JumpRelu",

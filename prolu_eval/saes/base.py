@@ -138,6 +138,11 @@ class SparseAutoencoder(nn.Module):
                 return self.W_dec.T
             raise
 
+    @property
+    def n_sites(self) -> int:
+        """How many sites it reads, and stands for as many; x has an axis of them if several."""
+        return 1
+
     @classmethod
     def tensor_shapes(
         cls, d_in: int, d_sae: int, options: VariantOptions

@@ -1,6 +1,7 @@
 """Cross-layer transcoders: features read at one block are written to every later MLP's output.
 
-As in Anthropic's circuit tracing (transformer-circuits.pub/2025/attribution-graphs).
+As in Anthropic's circuit tracing (transformer-circuits.pub/2025/attribution-graphs). Where what is
+read is also what is written, the same is a weakly causal crosscoder, as Gemma Scope 2 has them.
 """
 
 from typing import ClassVar, Literal, cast
@@ -29,7 +30,8 @@ class CrossLayerTranscoder(SparseAutoencoder):
 
     a_i = activate(x_i W_enc_i + b_enc_i), where activate is ReLU or lets pass what is above the
     feature's threshold. Activations are stacked by layer: x [..., n_layers, d_in] and y_hat
-    [..., n_layers, d_out]; codes are those of all layers, one after the other [..., d_sae].
+    [..., n_layers, d_out]; codes are those of all layers, one after the other [..., d_sae]. Without
+    d_out it reconstructs what it reads: a weakly causal crosscoder.
 
     Parameters, for each layer i: ``W_enc_i`` [d_in, n], ``b_enc_i`` [n], ``threshold_i`` [n] of
     jumprelu, ``W_dec_i`` [n, n_layers - i, d_out], ``b_dec_i`` [d_out] and ``W_skip_i``
@@ -41,14 +43,15 @@ class CrossLayerTranscoder(SparseAutoencoder):
     Options: ClassVar[type[VariantOptions]] = CrossLayerOptions
 
     @property
-    def n_layers(self) -> int:
-        """The number of blocks that are read, and of outputs that are written."""
+    def n_sites(self) -> int:
         return cast(CrossLayerOptions, self.options).n_layers
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         options = cast(CrossLayerOptions, self.options)
-        if not self.transcodes or self.apply_b_dec_to_input or self.normalisation != "none":
-            raise ValueError("a cross-layer transcoder has d_out, and takes its input as it comes")
+        if self.apply_b_dec_to_input or self.normalisation != "none":
+            raise ValueError("a cross-layer transcoder takes its input as it comes")
+        if self.skip and not self.transcodes:
+            raise ValueError("only a transcoder has a skip connection: give its d_out")
         n = self.d_sae // options.n_layers
         found: dict[str, tuple[int, ...]] = {}
         for i in range(options.n_layers):
@@ -83,12 +86,12 @@ class CrossLayerTranscoder(SparseAutoencoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes of all layers, one after the other. [..., n_layers, d_in] -> [..., d_sae]"""
-        layers = [self.encode_layer(i, x[..., i, :]) for i in range(self.n_layers)]
+        layers = [self.encode_layer(i, x[..., i, :]) for i in range(self.n_sites)]
         return torch.cat(layers, -1)
 
     def decode_normalised(self, codes: Tensor) -> Tensor:
         """What codes give, skip connections left out. [..., d_sae] -> [..., n_layers, d_out]"""
-        n = self.n_layers
+        n = self.n_sites
         biases = torch.stack([self._of("b_dec", i) for i in range(n)])
         y_hat = biases.expand(*codes.shape[:-1], *biases.shape).clone()
         for i, of_layer in enumerate(codes.chunk(n, -1)):
@@ -98,7 +101,7 @@ class CrossLayerTranscoder(SparseAutoencoder):
     def complete(self, decoded: Tensor, normalised: Normalised, x: Tensor) -> Tensor:
         if not self.skip:
             return decoded
-        skips = [x[..., i, :] @ self._of("W_skip", i) for i in range(self.n_layers)]
+        skips = [x[..., i, :] @ self._of("W_skip", i) for i in range(self.n_sites)]
         return decoded + torch.stack(skips, -2)
 
     def pre_activation(self, z: Tensor) -> Tensor:
@@ -115,18 +118,20 @@ class CrossLayerTranscoder(SparseAutoencoder):
 
     def encoder_bias(self) -> Tensor:
         """The encoder biases of all layers. [d_sae]"""
-        return torch.cat([self._of("b_enc", i) for i in range(self.n_layers)])
+        return torch.cat([self._of("b_enc", i) for i in range(self.n_sites)])
 
     def effective_threshold(self) -> Tensor:
         """Of the pre-activation without its bias, layer after layer. [d_sae]"""
         bias = self.encoder_bias()
         if cast(CrossLayerOptions, self.options).activation == "relu":
             return -bias
-        return torch.cat([self._of("threshold", i) for i in range(self.n_layers)]) - bias
+        return torch.cat([self._of("threshold", i) for i in range(self.n_sites)]) - bias
 
     @property
     def label(self) -> str:
         activation = cast(CrossLayerOptions, self.options).activation
+        if not self.transcodes:
+            return f"{activation}-causal-crosscoder"
         return f"{activation}-cross-layer{'-skip' if self.skip else ''}-transcoder"
 
     def _of(self, name: str, layer: int) -> Tensor:

@@ -10,7 +10,6 @@ from prolu_eval.checkpoints import discover, load_sae
 from prolu_eval.runs import Run
 from tests.helpers.foreign_files import (
     D_IN,
-    D_SAE,
     dictionary,
     dictionary_config,
     gates,
@@ -227,17 +226,6 @@ def test_the_input_of_a_submodule_is_no_hook_point_that_can_be_named(tmp_path: P
     ("dict_class", "state", "entries", "words"),
     [
         ("AutoEncoder", linear(W), {}, "lacks tensor b_dec"),
-        (
-            "CrossCoder",
-            {
-                "encoder.weight": torch.zeros(2, D_IN, D_SAE),
-                "encoder.bias": torch.zeros(D_SAE),
-                "decoder.weight": torch.zeros(2, D_SAE, D_IN),
-                "decoder.bias": torch.zeros(2, D_IN),
-            },
-            {},
-            "is a crosscoder: W_dec holds 2 layers",
-        ),
         ("BatchTopKSAE", {n: t for n, t in top_k(W).items() if n != "threshold"}, {}, "threshold"),
         ("BatchTopKSAE", top_k(W, 0), {}, "k is no positive number"),
         ("BatchTopKSAE", top_k(W) | {"k": torch.ones(2)}, {}, "k is no positive number"),

@@ -116,9 +116,7 @@ def test_a_set_without_a_config_is_known_by_its_repository(tmp_path: Path) -> No
     assert (run.model, run.hook) == ("Qwen/Qwen3-14B", "blocks.0.mlp.hook_in")
 
 
-def test_cross_layer_transcoders_are_refused_by_name(tmp_path: Path) -> None:
-    write_tensors(tmp_path / "clt" / "width_16k" / "params_layer_3.safetensors", W)
-    assert "is a cross-layer transcoder" in refusal(tmp_path / "clt")
+def test_a_set_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     wrong = circuit_tracer(tmp_path / "b", 0, W, model_kind="cross_layer_transcoder")
     assert "is of a 'cross_layer_transcoder'" in refusal(wrong)
 

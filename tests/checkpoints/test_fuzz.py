@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prolu_eval.checkpoints import FORMATS, discover, load_run, skipped
 from prolu_eval.errors import ProluEvalError
 from prolu_eval.runs import Run
-from prolu_eval.saes import CrossLayerTranscoder
+from prolu_eval.saes import Crosscoder, CrossLayerTranscoder
 from tests.helpers.damaged_files import SEEDS, change, changes, copied, damage, parsed, write
 
 pytestmark = pytest.mark.deep
@@ -46,7 +46,7 @@ def exercise(root: Path) -> list[str]:
         except ProluEvalError as error:
             told.append(str(error))
             continue
-        layers = (sae.n_layers,) if isinstance(sae, CrossLayerTranscoder) else ()
+        layers = (sae.n_sites,) if isinstance(sae, CrossLayerTranscoder | Crosscoder) else ()
         x = torch.zeros(2, *layers, sae.d_in, dtype=next(sae.parameters()).dtype)
         assert sae(x + 0.5).shape == (2, *layers, sae.d_out)
     return told
@@ -65,7 +65,7 @@ def test_every_format_is_fuzzed() -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_seeds_load_unless_they_are_refused(name: str, tmp_path: Path) -> None:
     for seed in SEEDS[name](tmp_path):
-        refused = seed.name in ("temporal", "cross")
+        refused = seed.name == "temporal"
         assert isinstance(discover(seed)[0], Run) != refused
         copy = tmp_path / "copy" / seed.name
         for file, document in parsed(seed).items():

@@ -25,7 +25,7 @@ ALLOWED_MIB = 96
 
 
 # Formats of which no checkpoint is loaded.
-REFUSED = {"temporal", "cross_layer_transcoder"}
+REFUSED = {"temporal"}
 
 
 def outcomes(root: Path) -> dict[str, Any]:

@@ -39,7 +39,8 @@ NAMES = [
     "b_gate", "b_mag", "r_mag", "W_skip", "bias", "encoder.weight", "encoder.bias", "ae", "mean",
     "decoder.weight", "decoder.bias", "group_sizes", "norm_factor", "pre_bias", "latent_bias",
     "activation", "activation_state_dict", "scaling_factor", "w_enc", "x.encoder.0.weight",
-    "log_jumprelu_threshold", "encoder_linear.weight", "decoder_linear.bias",
+    "log_jumprelu_threshold", "encoder_linear.weight", "decoder_linear.bias", "w_dec",
+    "activation_mean", "activation_global_scale", "code_normalization_id",
 ]  # fmt: skip
 DTYPES = [
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64,
@@ -232,9 +233,27 @@ def circuit_seeds(root: Path) -> Iterator[Path]:
         yield root / name
 
 
-def cross_layer_seeds(root: Path) -> Iterator[Path]:
-    files.write_tensors(root / "cross" / "clt" / "layer_0.safetensors", {"w_enc": W["W_enc"]})
-    yield root / "cross"
+def layered_seeds(root: Path) -> Iterator[Path]:
+    skipping = [w | {"W_skip": torch.eye(files.D_IN)} for w in files.clt_layers(2)]
+    yield files.gemma_scope_2_layers(root / "clt", skipping, model_name="gemma-v3-1b-pt")
+    place = root / "crosscoder" / "layer_1_3_width_16"
+    files.gemma_scope_2_layers(place, files.clt_layers(2))
+    yield root / "crosscoder"
+
+
+def crosscoder_seeds(root: Path) -> Iterator[Path]:
+    state = files.crosscoder_state(2)
+    means = {
+        "activation_mean": torch.ones(2, files.D_IN),
+        "activation_std": torch.ones(2, files.D_IN),
+        "activation_global_scale": torch.tensor(0.5),
+    }
+    batch = {"k": torch.tensor(3), "threshold": torch.tensor(0.5)}
+    kinds = {f"kind-{i}": {"code_normalization_id": torch.tensor(i)} for i in (1, 2, 4)}
+    cases = {"plain": {}, "means": means, **{n: batch | kind for n, kind in kinds.items()}}
+    for name, more in cases.items():
+        for file in ("model_final.pt", "model.safetensors"):
+            yield files.crosscoder(root / f"{name}-{file[-2:]}", state | more, file)
 
 
 def clt_seeds(root: Path) -> Iterator[Path]:
@@ -260,8 +279,9 @@ SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "kissane": kissane_seeds,
     "temporal": temporal_seeds,
     "circuit_tracer": circuit_seeds,
-    "cross_layer_transcoder": cross_layer_seeds,
     "circuit_tracer_clt": clt_seeds,
+    "gemma_scope_2_layers": layered_seeds,
+    "dictionary_learning_crosscoder": crosscoder_seeds,
 }
 
 _NUMBERS = st.integers(0, 2**20)

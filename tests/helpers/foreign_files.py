@@ -360,3 +360,53 @@ def circuit_tracer_clt(folder: Path, layers: list[Tensors], **config: Any) -> Pa
     if config:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
+
+
+def gemma_scope_2_layers(
+    folder: Path, layers: list[Tensors], earlier: float = 0.0, **config: Any
+) -> Path:
+    """A cross-layer transcoder or crosscoder of Gemma Scope 2, of :func:`clt_layers`.
+
+    What is written to ``earlier`` layers is there too.
+    """
+    for i, tensors in enumerate(layers):
+        before = torch.full((len(tensors["b_enc"]), i, tensors["W_dec"].shape[2]), earlier)
+        own = {
+            "w_enc": tensors["W_enc"].T,
+            "w_dec": torch.cat([before, tensors["W_dec"]], 1),
+            **{name: tensors[name] for name in ("b_enc", "threshold", "b_dec")},
+        }
+        if "W_skip" in tensors:
+            own["affine_skip_connection"] = tensors["W_skip"]
+        write_tensors(folder / f"params_layer_{i}.safetensors", own)
+    if config:
+        write_json(folder / "config.json", config)
+    return folder
+
+
+def crosscoder_state(n_sites: int, d: int = D_IN, n: int = D_SAE) -> Tensors:
+    """The tensors of a crosscoder of dictionary_learning's forks."""
+    generator = torch.Generator().manual_seed(6)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    return {
+        "encoder.weight": normal(n_sites, d, n) / (n_sites * d) ** 0.5,
+        "encoder.bias": 0.3 * normal(n),
+        "decoder.weight": 0.5 * normal(n_sites, n, d),
+        "decoder.bias": 0.3 * normal(n_sites, d),
+    }
+
+
+def crosscoder(folder: Path, state: Tensors, name: str = "ae.pt", **trainer: Any) -> Path:
+    """A crosscoder of dictionary_learning's forks, or as the hub keeps modules."""
+    if name.endswith(".safetensors"):
+        n_sites, d, n = state["encoder.weight"].shape
+        write_tensors(folder / name, state)
+        sizes = {"activation_dim": d, "dict_size": n, "num_layers": n_sites}
+        write_json(folder / "config.json", sizes)
+    else:
+        write_pt(folder / name, state)
+        write_json(folder / "config.json", {"trainer": {"dict_class": "CrossCoder", **trainer}})
+    return folder

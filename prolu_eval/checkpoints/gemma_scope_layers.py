@@ -1,0 +1,130 @@
+"""Gemma Scope 2's cross-layer transcoders and weakly causal crosscoders: a file for each layer.
+
+``params_layer_{i}.safetensors`` hold what is read at one layer, ``w_enc`` [d, n], and what its
+features write to every layer, ``w_dec`` [n, n_layers, d], of which that to earlier ones is nothing.
+Cross-layer transcoders lie in ``clt`` and are of every block; crosscoders in ``crosscoder``, of the
+blocks that their folders name: ``layer_7_13_17_22_width_262k_l0_medium``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel
+from torch import Tensor
+
+from prolu_eval.checkpoints.base import Content, foreign
+from prolu_eval.checkpoints.gemma_scope import model_of, model_of_path
+from prolu_eval.checkpoints.reading import (
+    read_json,
+    read_safetensors,
+    safetensors_shapes,
+    validate,
+)
+from prolu_eval.errors import CheckpointError
+from prolu_eval.runs import hooks_of
+
+_FILE = re.compile(r"params_layer_(\d{1,4})\.safetensors")
+_CONFIG = "config.json"
+_LAYERS = re.compile(r"layer_(\d+(?:_\d+)*)(?:_width|$)")
+_REMEDY = "download the folder again"
+_OF_LAYER = {"w_enc": "W_enc", "b_enc": "b_enc", "threshold": "threshold", "b_dec": "b_dec",
+             "affine_skip_connection": "W_skip"}  # fmt: skip
+# What is written to earlier layers, as a share of what a layer writes at all, is rounding.
+_NOTHING = 1e-3
+
+
+class _Config(BaseModel):
+    model_name: str | None = None
+
+
+def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
+    if any(_FILE.fullmatch(name) for name in names):
+        yield folder
+
+
+def _files(folder: Path) -> tuple[Path, ...]:
+    found = [_FILE.fullmatch(path.name) for path in folder.iterdir()]
+    n_layers = max((int(match[1]) for match in found if match), default=0) + 1
+    config = folder / _CONFIG
+    weights = [folder / f"params_layer_{i}.safetensors" for i in range(n_layers)]
+    return (*((config,) if config.is_file() else ()), *weights)
+
+
+def _interpret(folder: Path) -> Mapping[str | None, Content]:
+    files = _files(folder)
+    weights = [path for path in files if path.name != _CONFIG]
+    document = read_json(folder / _CONFIG) if files[0].name == _CONFIG else {}
+    config = validate(_Config, document, folder / _CONFIG)
+    shapes = safetensors_shapes(weights[0])
+    encoder, decoder = shapes.get("w_enc", ()), shapes.get("w_dec", ())
+    if len(encoder) != 2 or len(decoder) != 3 or 0 in (*encoder, *decoder):
+        raise CheckpointError(weights[0], "lacks w_enc [d, n] and w_dec [n, layers, d]", _REMEDY)
+    if decoder[1] != len(weights):
+        reason = f"writes to {decoder[1]} layers, but there are files of {len(weights)}"
+        raise CheckpointError(weights[0], reason, _REMEDY)
+    (d_in, n), n_layers = encoder, len(weights)
+    hooks, transcodes = _hooks(folder, n_layers)
+    content = Content(
+        "cross_layer",
+        d_in,
+        n * n_layers,
+        partial(_tensors, weights),
+        options={
+            "n_layers": n_layers,
+            "activation": "jumprelu" if "threshold" in shapes else "relu",
+        },
+        apply_b_dec_to_input=False,
+        about={
+            **hooks,
+            "model": model_of(config.model_name) or model_of_path(folder),
+            "context_length": 1024,
+            "weight_processing": "none",
+            "provenance": {"config": document},
+        },
+        d_out=decoder[2] if transcodes else None,
+        skip=transcodes and "affine_skip_connection" in shapes,
+    )
+    return {None: content}
+
+
+def _hooks(folder: Path, n_layers: int) -> tuple[dict[str, str | None], bool]:
+    """The hook points, and whether it is a transcoder, by what the folders are called."""
+    place = folder.absolute()
+    named = _LAYERS.match(place.name)
+    if named is None and not place.parent.name.startswith("crosscoder"):
+        blocks = range(n_layers)
+        written = hooks_of(blocks, "hook_mlp_out")
+        return {"hook": hooks_of(blocks, "ln2.hook_out"), "hook_out": written}, True
+    layers = [int(layer) for layer in named[1].split("_")] if named else []
+    known = len(layers) == n_layers and layers == sorted(set(layers))
+    return {"hook": hooks_of(layers, "hook_resid_post") if known else None}, False
+
+
+def _tensors(weights: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of all files, and of decoders what is written from their layer on."""
+    found: dict[str, Tensor] = {}
+    for i, path in enumerate(weights):
+        for name, tensor in read_safetensors(path).items():
+            if name == "w_dec" and tensor.ndim == 3:
+                found[f"W_dec_{i}"] = _from_layer(tensor, i, path)
+            else:
+                found[f"{_OF_LAYER.get(name, name)}_{i}"] = tensor
+    return found
+
+
+def _from_layer(decoder: Tensor, layer: int, path: Path) -> Tensor:
+    """What a layer's features write to it and later ones. [n, layers, d] -> [n, layers - layer, d]
+
+    Raises:
+        CheckpointError: if they write to earlier layers, whose outputs are there before they are.
+    """
+    if layer and decoder.is_floating_point():
+        earlier = decoder[:, :layer].float().norm()
+        if earlier > _NOTHING * decoder.float().norm():
+            raise CheckpointError(path, "writes to layers before the one that it reads", _REMEDY)
+    return decoder[:, layer:]
+
+
+FORMAT = foreign("gemma_scope_2_layers", "Gemma Scope 2", _find, _interpret, _files)
