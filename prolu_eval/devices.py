@@ -2,8 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from prolu_eval.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 ALL = "all"
 
@@ -68,3 +72,13 @@ def working_on(device: str | None, threads: int | None = None) -> Iterator[None]
             torch.set_num_threads(threads)
             around.callback(torch.set_num_threads, before)
         yield
+
+
+def free_memory(device: "torch.device") -> int:
+    """Bytes that can be had on a device; files that are cached in memory make way."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

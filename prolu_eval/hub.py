@@ -4,11 +4,10 @@ So are those named as SAELens's table of releases does (:mod:`prolu_eval.release
 in the hub's own cache, which is the hub's; results of them lie in prolu-eval's.
 """
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +90,7 @@ def places(path: str | Path) -> list[Place]:
         return [Place(folder, results_folder(path))]
     found = []
     by_repository: dict[str, list[releases.Entry]] = defaultdict(list)
-    for entry in _of_one_layer(text, releases.entries(text)):
+    for entry in _whole(text, releases.entries(text)):
         by_repository[entry.repository].append(entry)
     for repository, entries in by_repository.items():
         root = _fetch_entries(text, repository, entries)
@@ -99,25 +98,28 @@ def places(path: str | Path) -> list[Place]:
     return found
 
 
-def _of_one_layer(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
-    """Entries but those that the table has for parts of cross-layer transcoders.
+def _whole(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
+    """Entries, where those that the table has for layers of a cross-layer transcoder are one.
 
     Raises:
-        CheckpointError: if none is left.
+        CheckpointError: if a layer is named without the others.
     """
-    left = [e for e in found if e.loader != _CROSS_LAYER and not e.path.startswith("clt")]
-    if not left:
-        raise CheckpointError(
-            name,
-            "is a layer of a cross-layer transcoder, whose codes add to several MLPs' outputs",
-            f"name all of it, as {PREFIX}{found[0].repository}",
-        )
-    if len(left) < len(found):
-        n = len(found) - len(left)
-        logging.getLogger(__name__).warning(
-            "%s: %d layers of cross-layer transcoders among them are left out.", name, n
-        )
-    return left
+    layers: dict[str, list[releases.Entry]] = defaultdict(list)
+    whole = []
+    for entry in found:
+        if entry.loader != _CROSS_LAYER:
+            whole.append(entry)
+        else:
+            layers[entry.release].append(entry)
+    for release, of_release in layers.items():
+        if len(of_release) < len(releases.entries(f"{releases.SAELENS}{release}")):
+            raise CheckpointError(
+                name,
+                "is a layer of a cross-layer transcoder, whose codes add to several MLPs' outputs",
+                f"name all of it, as {releases.SAELENS}{release}",
+            )
+        whole.append(replace(of_release[0], sae_id="", path="", neuronpedia=None))
+    return whole
 
 
 def results_folder(path: str | Path) -> Path:
@@ -144,7 +146,7 @@ def results_folders(path: str | Path) -> list[Path]:
     if not is_hub_name(path) or str(path).startswith(PREFIX):
         return [results_folder(path)]
     found = releases.entries(str(path))
-    return [_results_of(entry) for entry in _of_one_layer(str(path), found)]
+    return [_results_of(entry) for entry in _whole(str(path), found)]
 
 
 def _results_of(entry: releases.Entry) -> Path:
@@ -201,11 +203,11 @@ def _has_weights(place: Path) -> bool:
 def _entry_patterns(entries: Sequence[releases.Entry], endings: Sequence[str]) -> list[str]:
     patterns = []
     for entry in entries:
-        patterns += [entry.path, *(f"{entry.path}/*.{ending}" for ending in endings)]
+        patterns += [entry.path, *(f"{entry.path}/*.{ending}".lstrip("/") for ending in endings)]
         patterns += [f"{entry.path.removesuffix('.pt')}_cfg.json"]
         above = [folder.as_posix() for folder in Path(entry.path).parents][:2]
         patterns += [f"{folder}/{file}".removeprefix("./") for folder in above for file in _ABOVE]
-    return list(dict.fromkeys(patterns))
+    return list(dict.fromkeys(filter(None, patterns)))
 
 
 def _snapshot(name: str, repository: str, revision: str | None, patterns: list[str]) -> Path:

@@ -31,7 +31,7 @@ class Entry:
 
     Attributes:
         release: the name of the release.
-        sae_id: its own name there.
+        sae_id: its own name there; empty for what is a release all by itself.
         repository: on the hub.
         path: of its folder or file in the repository.
         model: the language model, as the table calls it.
@@ -56,7 +56,7 @@ class Entry:
     @property
     def name(self) -> str:
         """What it is named by on a command line."""
-        return f"{SAELENS}{self.release}/{self.sae_id}"
+        return f"{SAELENS}{self.release}/{self.sae_id}".rstrip("/")
 
 
 class _Sae(BaseModel):

@@ -109,7 +109,8 @@ class Run:
     activations of training were those of the model as published ("none"), or of one whose weights
     TransformerLens had processed so that activations at this hook differ ("processed": writing
     weights centred, layer norms and value biases folded); None where the files do not tell.
-    ``results`` is where its results are kept if that is not beside it.
+    ``results`` is where its results are kept if that is not beside it. ``n_weights`` is how many
+    numbers its autoencoder holds, where that is known before it is loaded.
 
     ``needs_scale`` says that it was trained on activations times a factor that its files lost;
     ``activation_scale`` is that factor, from elsewhere. ``normalisation`` is what is done to each
@@ -129,6 +130,7 @@ class Run:
     hook: str | None = None
     hook_out: str | None = None
     d_out: int | None = None
+    n_weights: int | None = None
     model: str | None = None
     model_revision: str | None = None
     dataset: str | None = None

@@ -5,18 +5,16 @@ A dictionary is ``.npy`` or ``.safetensors``; of the latter it is the only matri
 encoding and added after decoding. Rows are atoms. They are scaled to norm 1.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import build, fill
-from prolu_eval.checkpoints.reading import check_file, read_safetensors
+from prolu_eval.checkpoints.reading import read_npy, read_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError, UsageError
 from prolu_eval.plain_text import printable
 from prolu_eval.runs import Broken, Run
@@ -100,6 +98,7 @@ def _described(file: Path, name: str, encoder: Encoder) -> Run | Broken:
         label=f"{encoder.text.partition('=')[0]} of atoms",
         d_in=sae.d_in,
         d_sae=sae.d_sae,
+        n_weights=sae.n_weights,
         files=(file,),
         options=sae.options.model_dump(mode="json"),
         besides=f"encoder {encoder.text}",
@@ -133,9 +132,9 @@ def _unit(weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
 
 
 def _read(file: Path) -> tuple[Tensor, Tensor]:
-    """Atoms and bias. [d_sae, d_in], [d_in]"""
+    """Atoms and bias, mapped from disk. [d_sae, d_in], [d_in]"""
     if file.suffix == ".npy":
-        atoms, bias = _read_npy(file), None
+        atoms, bias = read_npy(file), None
     else:
         tensors = read_safetensors(file)
         matrices = {n: t for n, t in tensors.items() if t.ndim == 2}
@@ -150,13 +149,3 @@ def _read(file: Path) -> tuple[Tensor, Tensor]:
             file, f"is no matrix of atoms ({list(atoms.shape)}, {atoms.dtype})", "save [n, d_in]"
         )
     return atoms, torch.zeros(atoms.shape[1], dtype=atoms.dtype) if bias is None else bias
-
-
-def _read_npy(file: Path) -> Tensor:
-    check_file(file)
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-        return torch.from_numpy(np.array(array))
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        reason = str(error).strip().partition(os.linesep)[0]
-        raise CheckpointError(file, f"cannot be read ({reason})", "save it again") from None

@@ -197,6 +197,7 @@ def _run(
             "d_in": content.d_in,
             "d_sae": content.d_sae,
             "d_out": content.d_out,
+            "n_weights": sae.n_weights,
             "files": files,
             "part": part,
             "problems": content.problems + (() if content.rescaled is None else (SCALE_PROBLEM,)),
@@ -253,8 +254,9 @@ def fill(
     matrices = [tensors[name] for name, shape in expected.items() if len(shape) == 2]
     wide = any(matrix.dtype == torch.float64 for matrix in matrices)
     dtype = torch.float64 if wide else torch.float32
-    weights = {name: tensor.detach().to(dtype) for name, tensor in tensors.items()}
-    for name, tensor in fold(weights).items():
+    folded = fold({name: tensor.detach().to(dtype) for name, tensor in tensors.items()})
+    for name in list(folded):
+        tensor = folded.pop(name)  # so that it is not held twice
         if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise CheckpointError(
                 path, f"{name} has NaN or infinite weights", "use an earlier checkpoint of this run"

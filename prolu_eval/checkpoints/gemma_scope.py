@@ -36,6 +36,7 @@ _PATH_HOOKS = {
     "attn_out": "attn.hook_z",
     "mlp_out": "hook_mlp_out",
 }
+_OF_LAYERS = "is one file, where a cross-layer transcoder is several"
 _ONE_HOOK = "evaluate it in a folder named as its repository"
 
 
@@ -159,6 +160,8 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
         )
     arrays = {_NAMES.get(name, name): array for name, array in read_safetensors(path).items()}
     place = folder.absolute().parent.name
+    if place.startswith("clt"):
+        raise CheckpointError(path, _OF_LAYERS, "download its files params_layer_0 and so on")
     elsewhere = config.hf_hook_point_out not in (None, config.hf_hook_point_in)
     skip = "W_skip" in arrays
     transcodes = place.startswith("transcoder") or elsewhere or skip

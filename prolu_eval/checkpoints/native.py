@@ -131,6 +131,7 @@ def _describe(folder: Path) -> list[Run]:
             hook=hook_of(config.hook),
             hook_out=hook_of(config.hook_out),
             d_out=config.d_out,
+            n_weights=sae.n_weights,
             model=config.model,
             model_revision=config.model_revision,
             dataset=config.dataset,

@@ -28,7 +28,7 @@ def overridden(item: Run | Broken, entry: Entry) -> Run | Broken:
     Raises:
         CheckpointError: if an override is none that its type allows.
     """
-    name = f"{entry.release}/{entry.sae_id}"
+    name = entry.name.removeprefix(releases.SAELENS)
     if isinstance(item, Broken):
         return replace(item, name=name)
     provenance = {

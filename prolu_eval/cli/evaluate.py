@@ -105,6 +105,18 @@ def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") ->
             )
 
 
+def _by_layer(outcome: "Outcome") -> "list[str]":
+    """Lines of a table of the layers of what stands for several."""
+    from prolu_eval.runs import hooks_in, is_range
+
+    if outcome.result is None or not is_range(outcome.result.run.site):
+        return []
+    layers = outcome.result.per_layer()
+    columns = ([f"{value:.4g}" for value in values] for values in layers.values())
+    rows = zip(hooks_in(outcome.result.run.site), *columns, strict=True)
+    return ["", *aligned([(f"{outcome.name}, each alone", *layers), *rows])]
+
+
 def _print(outcomes: "list[Outcome]") -> None:
     keys = ("l0", "ce_degradation", "explained_variance")
     rows: list[tuple[str, ...]] = [("run", "status", *keys)]
@@ -114,6 +126,9 @@ def _print(outcomes: "list[Outcome]") -> None:
         rows.append((outcome.name, outcome.status, *shown))
     for line in aligned(rows):
         typer.echo(line)
+    for outcome in outcomes:
+        for line in _by_layer(outcome):
+            typer.echo(line)
     report_failures(outcomes)
     if any(outcome.status == "partial" for outcome in outcomes):
         remark("what is partial has a result once its other shares are measured.")

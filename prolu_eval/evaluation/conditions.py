@@ -110,7 +110,7 @@ def portions(runs: Iterable[Run]) -> Iterator[list[Run]]:
     portion: list[Run] = []
     size = 0
     for run in runs:
-        weights = 4 * (run.d_in + (run.d_out or run.d_in)) * run.d_sae
+        weights = 4 * (run.n_weights or 2 * run.d_in * run.d_sae)
         if portion and (size + weights > _WEIGHT_BYTES or len(portion) == _MOST_RUNS):
             yield portion
             portion, size = [], 0

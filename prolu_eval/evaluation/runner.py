@@ -21,6 +21,7 @@ from prolu_eval.evaluation.company import Company, Rows, company_on
 from prolu_eval.evaluation.conditions import Conditions, conditions_of, placed
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
+from prolu_eval.evaluation.memory import check_room
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.precisions import choose
 from prolu_eval.evaluation.preparation import Preparation, Prepared
@@ -212,8 +213,10 @@ def _outcomes(
             continue
         run = placed(item, options)
         try:
-            together.setdefault(conditions_of(run, options), []).append(run)
-        except UsageError as error:
+            conditions = conditions_of(run, options)
+            check_room(run, options)
+            together.setdefault(conditions, []).append(run)
+        except ProluEvalError as error:
             yield _failed(item, error)
     preparation = Preparation(options)
     for group, conditions in enumerate(sorted(together)):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prolu_eval.estimates import Estimate
 from prolu_eval.results import Result
+from prolu_eval.runs import is_range
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Answer
@@ -23,7 +24,10 @@ def run_document(
     status: str = "cached",
     error: str | None = None,
 ) -> dict[str, Any]:
-    """A run: what it is, what became of it, and what was measured."""
+    """A run: what it is, what became of it, and what was measured.
+
+    What stands for several layers has ``per_layer`` besides: lists of a number for each.
+    """
     return {
         "run": name,
         "path": path,
@@ -44,8 +48,10 @@ def result_document(result: Result) -> dict[str, Any]:
 def _measured(result: Result | None) -> dict[str, Any]:
     if result is None:
         return {"metrics": {}, "provenance": {}}
+    layers = result.per_layer() if is_range(result.run.hook) else {}
     return {
         "metrics": {k: value.model_dump(mode="json") for k, value in result.metrics.items()},
+        **({"per_layer": {k: _plain(v.tolist()) for k, v in layers.items()}} if layers else {}),
         "provenance": {
             "fingerprint": result.fingerprint,
             "setting": result.setting.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result
 from prolu_eval.results.select import select
+from prolu_eval.runs import is_range
 
 
 def frame(results: Iterable[Result]) -> pd.DataFrame:
@@ -23,7 +24,8 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
     differ in the seed alone; ``comparison_key``, equal for results that can be compared;
     ``fingerprint``; ``beaten_by``, of a run that left a race the run that beats it; and per metric
     ``key``, ``key_se``, ``key_low`` and ``key_high``, the ends of the 95 % interval. Undefined
-    values are NaN.
+    values are NaN. Of what stands for several layers there are ``l0_by_layer``, ``fvu_by_layer``
+    and so on besides (:meth:`Result.per_layer`): lists.
     """
     rows = []
     for result in results:
@@ -41,6 +43,8 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
             numbers = (scalar.value, scalar.standard_error, *scalar.ci95)
             for suffix, number in zip(("", "_se", "_low", "_high"), numbers, strict=True):
                 row[key + suffix] = np.nan if number is None else number
+        if is_range(result.run.hook):
+            row |= {f"{key}_by_layer": v.tolist() for key, v in result.per_layer().items()}
         rows.append(row)
     return pd.DataFrame(rows)
 

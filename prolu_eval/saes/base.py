@@ -143,6 +143,11 @@ class SparseAutoencoder(nn.Module):
         """How many sites it reads, and stands for as many; x has an axis of them if several."""
         return 1
 
+    @property
+    def n_weights(self) -> int:
+        """How many numbers its parameters are."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @classmethod
     def tensor_shapes(
         cls, d_in: int, d_sae: int, options: VariantOptions

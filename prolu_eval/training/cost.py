@@ -10,6 +10,7 @@ from statistics import median
 import psutil
 import torch
 
+from prolu_eval.devices import free_memory
 from prolu_eval.errors import ConfigError
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.forward import CODES_AT_ONCE, DENSE_TENSORS
@@ -116,13 +117,6 @@ def held(device: torch.device) -> int:
         return int(torch.cuda.memory_allocated(device))
     give_back_freed()
     return int(psutil.Process().memory_info().rss)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on a device; files that are cached in memory make way."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def estimate_cost(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:

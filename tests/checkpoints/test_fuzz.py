@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,16 @@ from prolu_eval.checkpoints import FORMATS, discover, load_run, skipped
 from prolu_eval.errors import ProluEvalError
 from prolu_eval.runs import Run
 from prolu_eval.saes import Crosscoder, CrossLayerTranscoder
-from tests.helpers.damaged_files import SEEDS, change, changes, copied, damage, parsed, write
+from tests.helpers.damaged_files import (
+    SEEDS,
+    change,
+    changes,
+    copied,
+    damage,
+    in_numpy,
+    parsed,
+    write,
+)
 
 pytestmark = pytest.mark.deep
 
@@ -97,6 +107,48 @@ def test_only_our_own_errors_come_out(name: str, memory: Path, tmp_path: Path) -
         finally:
             for file in documents:
                 (memory / name / file).unlink()
+
+    fuzz()
+    assert told, "some are damaged beyond repair"
+    assert not [error for error in told if "\n" in error]
+
+
+ENCODERS = ("top-k=2", "matching-pursuit", "nnls")
+
+
+def test_only_our_own_errors_come_out_of_atoms(memory: Path) -> None:
+    """Plain dictionaries, whose files are told apart by their endings."""
+    tensors = {"atoms": torch.randn(5, 4), "mean": torch.ones(4), "other": torch.ones(2)}
+    told: list[str] = []
+
+    @settings(max_examples=N_EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.booleans(), st.sampled_from(ENCODERS), changes())
+    def fuzz(plain: bool, encoder: str, wanted: list[tuple[int, ...]]) -> None:
+        path = memory / ("atoms.npy" if plain else "atoms.safetensors")
+        document = dict(tensors)
+        for _, raw, *numbers in wanted:
+            if raw % 2:
+                change(document, *numbers)
+        if plain:
+            array = next((t for t in document.values() if in_numpy(t)), torch.ones(2, 2))
+            np.save(path, array.numpy())
+        else:
+            write(path, document)
+        for _, raw, *numbers in wanted:
+            if raw % 2 == 0:
+                path.write_bytes(damage(path.read_bytes(), *numbers))
+        try:
+            (found,) = discover(path, encoder)
+            if isinstance(found, Run):
+                sae = load_run(found)
+                x = torch.ones(2, sae.d_in, dtype=next(sae.parameters()).dtype)
+                assert sae(x).shape == x.shape
+            else:
+                told.append(found.error)
+        except ProluEvalError as error:
+            told.append(str(error))
+        finally:
+            path.unlink()
 
     fuzz()
     assert told, "some are damaged beyond repair"

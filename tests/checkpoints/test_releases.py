@@ -16,6 +16,7 @@ from prolu_eval import releases
 from prolu_eval.checkpoints import discover, load_run, load_sae
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.errors import CheckpointError, UsageError
+from prolu_eval.hub import results_folders
 from prolu_eval.interface import frontier
 from prolu_eval.runs import Run, RunConfig
 from prolu_eval.saes import Relu
@@ -23,6 +24,8 @@ from tests.checkpoints.test_hub import COMMIT, into_cache
 from tests.helpers.cli import Ran, run
 from tests.helpers.foreign_files import (
     circuit_tracer,
+    circuit_tracer_clt,
+    clt_layers,
     kissane,
     matrices,
     qwen_scope,
@@ -59,7 +62,9 @@ TABLE = {
         conversion_func="mwhanna_transcoder",
     ),
     "tiny-whole": release(
-        "some/whole", [{"id": "layer_0", "path": 0}], conversion_func="mntss_clt_layer_transcoder"
+        "some/whole",
+        [{"id": f"layer_{i}", "path": i, "neuronpedia": f"tiny/{i}-clt"} for i in (0, 1)],
+        conversion_func="mntss_clt_layer_transcoder",
     ),
     "tiny-kissane": release(
         "some/attn", [{"id": "z", "path": "gpt2_L1.pt"}], conversion_func="connor_rob_hook_z"
@@ -98,7 +103,8 @@ def home(
         qwen_scope(tmp_path / "qwen" / f"layer{layer}.sae.pt", matrices())
     kissane(tmp_path / "attn", "gpt2_L1", matrices())
     circuit_tracer(tmp_path / "single", 0, matrices())
-    for folder in ("res", "norm", "scale", "attn", "single"):
+    circuit_tracer_clt(tmp_path / "whole", clt_layers(2))
+    for folder in ("res", "norm", "scale", "attn", "single", "whole"):
         into_cache(home, f"some/{folder}", tmp_path / folder, COMMIT, "main")
     into_cache(home, TABLE["tiny-qwen"]["repo_id"], tmp_path / "qwen", COMMIT, "main")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
@@ -157,9 +163,20 @@ def test_a_transcoder_keeps_the_hook_points_and_the_model_of_its_set(home: Path)
     assert hooks == ("blocks.0.mlp.hook_in", "blocks.0.hook_mlp_out")
 
 
-def test_one_layer_of_a_cross_layer_transcoder_is_nothing(home: Path) -> None:
-    with pytest.raises(CheckpointError, match="name all of it, as hub:some/whole"):
-        discover("saelens:tiny-whole/layer_0")
+def test_a_cross_layer_transcoder_is_its_whole_release(home: Path) -> None:
+    (run,) = found("saelens:tiny-whole")
+    assert (run.name, run.format, run.hook) == (
+        "tiny-whole", "circuit_tracer_clt", "blocks.0-1.hook_resid_mid"
+    )  # fmt: skip
+    assert run.model == "tiny"
+    assert run.results is not None
+    assert run.results.parts[-2:] == ("saelens", "tiny-whole")
+    assert results_folders("saelens:tiny-whole/*") == [run.results]
+    assert load_run(run).n_sites == 2
+    assert found("saelens:tiny-whole/layer_*")[0].path == run.path
+    for name in ("saelens:tiny-whole/layer_0", "neuronpedia:tiny/1-clt"):
+        with pytest.raises(CheckpointError, match="name all of it, as saelens:tiny-whole"):
+            discover(name)
 
 
 def test_normalisation_and_factor_of_the_table_are_used(home: Path) -> None:
@@ -276,7 +293,7 @@ def test_list(table: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert [sae["name"] for sae in ran.json()["saes"]][:2] == [
         "saelens:tiny-kissane/z", "saelens:tiny-norm/a",
     ]  # fmt: skip
-    assert len(ran.json()["saes"]) == 11
+    assert len(ran.json()["saes"]) == 12
     chosen = run(capfd, "list", "saelens", "--model", "TINY", "--variant", "qwen")
     assert [line.split()[0] for line in chosen.out.splitlines()] == [
         "name", "saelens:tiny-qwen/layer0", "saelens:tiny-qwen/layer1",

@@ -16,11 +16,13 @@ from prolu_eval.evaluation.cross_layer import per_layer
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.outputs import outputs_of
 from prolu_eval.lm import LanguageModel
+from prolu_eval.results import load_results
 from prolu_eval.saes import Crosscoder, CrossLayerTranscoder
 from prolu_eval.saes.crosscoder import CrosscoderOptions
 from prolu_eval.tokens import load_tokens
 from tests.evaluation.test_transcoders import OPTIONS, block_of, only, text
 from tests.helpers import hooked
+from tests.helpers.cli import run
 from tests.helpers.foreign_files import (
     clt_layers,
     crosscoder,
@@ -206,3 +208,29 @@ def test_sites_have_to_be_named_and_as_many_as_it_has(
     for hook in ("blocks.0-2.hook_resid_post", "blocks.1.hook_resid_post"):
         (outcome,) = evaluate(path, replace(options, hook=hook))
         assert f"reads 2 hook points, which {hook} is not" in (outcome.error or "")
+
+
+def test_each_layers_values_are_in_json_in_tables_and_in_print(
+    tiny_model: Callable[[str], Path],
+    text: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    path = saved(tmp_path / "runs", "shared")
+    options = (
+        "--model", tiny_model("gpt2"), "--tokens", text, "--hook", HOOKS, "--n-tokens", "128",
+        "--context-length", "32", "--split-tokens", "all", "--device", "cpu", "--quiet",
+    )  # fmt: skip
+    (document,) = run(capfd, "evaluate", path, *options, "--json").json()["runs"]
+    layers = document["per_layer"]
+    assert layers.keys() == {"l0", "fvu", "ce_degradation", "kl"}
+    assert {len(values) for values in layers.values()} == {2}
+    lines = run(capfd, "evaluate", path, *options).out.splitlines()
+    assert [line.split()[0] for line in lines[-2:]] == [
+        "blocks.0.hook_resid_post", "blocks.2.hook_resid_post"
+    ]  # fmt: skip
+    assert f"{layers['fvu'][1]:.4g}" in lines[-1]
+    table = load_results(path)
+    assert table["fvu_by_layer"][0] == layers["fvu"]
+    answer = run(capfd, "frontier", path, *options, "--json").json()
+    assert answer["runs"][0]["per_layer"] == layers

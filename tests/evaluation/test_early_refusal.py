@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from prolu_eval.checkpoints import discover, load_sae
 from prolu_eval.errors import ResultsError, TokensError, UsageError
-from prolu_eval.evaluation import EvaluationOptions, evaluate
+from prolu_eval.evaluation import EvaluationOptions, evaluate, memory
 from prolu_eval.lm import LanguageModel
-from prolu_eval.runs import RunConfig
+from prolu_eval.runs import Run, RunConfig
 from prolu_eval.saes import Relu
 from tests.helpers.cli import run
+from tests.helpers.foreign_files import circuit_tracer_clt, clt_layers
 
 
 @pytest.fixture
@@ -78,3 +80,28 @@ def test_a_folder_with_results_may_be_all_that_is_asked_for(runs: Path, tmp_path
     (tmp_path / "kept" / "c").touch()
     with pytest.raises(ResultsError, match="is no folder"):
         evaluate(runs, EvaluationOptions(results=tmp_path / "kept"))
+
+
+def test_weights_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = circuit_tracer_clt(tmp_path / "clt", clt_layers(3, 16, 40), model_name="embedded")
+    # [40, 16] and [40] twice, of each layer; [40, 3 - i, 16]; [16] of each layer
+    n_weights = 3 * (16 * 40 + 40 + 40) + 40 * 16 * (3 + 2 + 1) + 3 * 16
+    (run,) = discover(folder)
+    assert isinstance(run, Run)
+    assert run.n_weights == n_weights
+    assert load_sae(folder).n_weights == n_weights
+
+    def loaded(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(LanguageModel, "load", loaded)
+    options = EvaluationOptions(tokens="embedded", device="cpu")
+    monkeypatch.setattr(memory, "free_memory", lambda _: 4 * n_weights - 1)
+    with pytest.raises(AssertionError, match="a model was loaded"):
+        evaluate(folder, options)  # too few to be looked at
+    monkeypatch.setattr(memory, "_MANY_WEIGHTS", n_weights)
+    (outcome,) = evaluate(folder, options)
+    assert "0.0 GiB of weights, all held at once, where 0.0 GiB" in (outcome.error or "")
+    monkeypatch.setattr(memory, "free_memory", lambda _: 4 * n_weights)
+    with pytest.raises(AssertionError, match="a model was loaded"):
+        evaluate(folder, options)
