@@ -70,6 +70,53 @@ LOADERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+_OF_LAYERS = [
+    ("b_enc", "[n]", "b_enc_i"), ("threshold", "[n]", "threshold_i"), ("b_dec", "[d]", "b_dec_i"),
+]  # fmt: skip
+_GEMMA = [
+    ("w_enc", "[d, n]", "W_enc_i"),
+    ("w_dec[:, i:]", "[n, layers - i, d]", "W_dec_i"),
+    *_OF_LAYERS,
+    ("affine_skip_connection", "[d, d]", "W_skip_i"),
+]
+_CROSSCODER = [
+    ("encoder.weight[i]", "[d, m]", "W_enc_i"),
+    ("encoder.bias", "[m]", "b_enc"),
+    ("decoder.weight[i]", "[m, d]", "W_dec_i"),
+    ("decoder.bias[i]", "[d]", "b_dec_i"),
+    ("threshold", "one, over norms", "threshold"),
+]
+# Layouts of dictionaries of several sites: how to write one, and its tensors with their names here.
+SEVERAL: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] = {
+    "circuit-tracer: `W_enc_i.safetensors`, `W_dec_i.safetensors`, `config.yaml`": (
+        lambda root: files.circuit_tracer_clt(root, files.clt_layers(2)),
+        [
+            ("W_enc_i", "[n, d], turned", "W_enc_i"),
+            ("W_dec_i", "[n, layers - i, d]", "W_dec_i"),
+            *((f"{name}_i", shape, own) for name, shape, own in _OF_LAYERS),
+        ],
+    ),
+    "Gemma Scope 2: `clt/NAME/params_layer_i.safetensors`": (
+        lambda root: files.gemma_scope_2_layers(root / "clt" / "mine", files.clt_layers(2)),
+        _GEMMA,
+    ),
+    "Gemma Scope 2: `crosscoder/layer_7_13_NAME/params_layer_i.safetensors`": (
+        lambda root: files.gemma_scope_2_layers(
+            root / "crosscoder" / "layer_7_13_width_16k", files.clt_layers(2)
+        ),
+        _GEMMA[:-1],
+    ),
+    "dictionary_learning's forks: `ae.pt`, `config.json` of a training": (
+        lambda root: files.crosscoder(root, files.crosscoder_state(2)),
+        _CROSSCODER,
+    ),
+    "the same: `model_final.pt`, or `model.safetensors` and `config.json` as on the hub": (
+        lambda root: files.crosscoder(root, files.crosscoder_state(2), "model.safetensors"),
+        _CROSSCODER,
+    ),
+}
+
+
 def outcome(root: Path) -> str:
     """What becomes of the only checkpoint in a folder, as the cells after its name."""
     (item,) = discover(root)
@@ -107,6 +154,16 @@ def releases() -> Iterator[str]:
             yield f"| {name} | {counts[name]:,} | {outcome(Path(folder))} |"
 
 
+def several() -> Iterator[str]:
+    """A row for each layout of dictionaries of several sites, with what tensors are called here."""
+    for layout, (write, keys) in SEVERAL.items():
+        theirs = "<br>".join(f"`{name}` {shape}" for name, shape, _ in keys)
+        ours = "<br>".join(f"`{name}`" for *_, name in keys)
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            yield f"| {layout} | {theirs} | {ours} | {outcome(Path(folder))} |"
+
+
 def document() -> str:
     """The page."""
     return "\n".join([
@@ -130,10 +187,17 @@ def document() -> str:
         "|---|---|---|---|",
         *releases(),
         "",
-        "Of gemma_3, transcoders are loaded too, with their affine skip connection; what its",
-        "repositories call clt is a cross-layer transcoder, and refused. The entries of",
+        "Of gemma_3, transcoders are loaded too, with their affine skip connection. The entries of",
         "mntss_clt_layer_transcoder name single layers of cross-layer transcoders, none of which",
-        "is measured without the others: `hub:OWNER/REPOSITORY` loads the whole.",
+        "is measured without the others: `saelens:RELEASE` is the whole.",
+        "",
+        "## Of several sites",
+        "",
+        "Layouts that SAELens does not load, or only in parts. `i` is a layer or a site.",
+        "",
+        "| layout | tensors | here | | how |",
+        "|---|---|---|---|---|",
+        *several(),
         "",
     ])  # fmt: skip
 

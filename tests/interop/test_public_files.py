@@ -156,3 +156,35 @@ def test_gemma_scope_2_transcoders(tmp_path: Path, affine: bool) -> None:
         str(folder / "params.safetensors"), 3, torch.device("cpu")
     )
     same_transcoder(transcoder, folder)
+
+
+def same_clt(clt: Any, path: Path) -> None:
+    """Codes and outputs agree with circuit-tracer's, which has the layer in front of the token."""
+    x = torch.randn(7, 3, files.D_IN, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        codes = clt.encode(x.transpose(0, 1))
+        y_hat = clt.decode(codes.to_sparse(), x.transpose(0, 1)).transpose(0, 1)
+    assert_same(load_sae(path), x, codes.transpose(0, 1).flatten(1), y_hat)
+
+
+@pytest.mark.parametrize("jump", [True, False])
+def test_circuit_tracers_own_cross_layer_transcoders(tmp_path: Path, jump: bool) -> None:
+    cross = pytest.importorskip("circuit_tracer.transcoder.cross_layer_transcoder")
+    folder = files.circuit_tracer_clt(tmp_path / "clt", files.clt_layers(3, jump=jump))
+    kept = {"lazy_encoder": False, "lazy_decoder": False, "dtype": torch.float32}
+    same_clt(cross.load_clt(str(folder), device=torch.device("cpu"), **kept), folder)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_gemma_scope_2_cross_layer_transcoders(tmp_path: Path, affine: bool) -> None:
+    cross = pytest.importorskip("circuit_tracer.transcoder.cross_layer_transcoder")
+    layers = files.clt_layers(3)
+    if affine:
+        layers = [w | {"W_skip": 0.1 * torch.randn(files.D_IN, files.D_IN)} for w in layers]
+    folder = files.gemma_scope_2_layers(tmp_path / "clt" / "width_16k", layers)
+    paths = {i: str(folder / f"params_layer_{i}.safetensors") for i in range(3)}
+    # Version 0.5 leaves out the last one that it is given.
+    clt = cross.load_gemma_scope_2_clt(
+        paths | {3: paths[2]}, device=torch.device("cpu"), dtype=torch.float32
+    )
+    same_clt(clt, folder)
