@@ -40,13 +40,14 @@ def times(options: argparse.Namespace) -> None:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Peak memory of evaluating few and many runs, and few and many tokens."""
-    print("| runs | tokens | peak memory, MiB |")
-    print("|---|---|---|")
+    """Peak memory of few and many runs, few and many tokens, without examples and with."""
+    print("| runs | tokens | examples | peak memory, MiB |")
+    print("|---|---|---|---|")
     model = LanguageModel.load(options.model, device="cpu")
     rows = load_tokens(options.tokens, model, split="all", n_tokens=4096, context_length=128)
     x = model.activations(rows.ids, options.hook)[rows.counted]
-    for n_runs, n_tokens in ((10, 8192), (200, 8192), (10, 65_536)):
+    cases = ((10, 8192, 0), (200, 8192, 0), (10, 65_536, 0), (10, 8192, 10), (10, 65_536, 10))
+    for n_runs, n_tokens, n_examples in cases:
         with tempfile.TemporaryDirectory() as folder:
             for i in range(n_runs):
                 config = RunConfig(
@@ -55,9 +56,9 @@ def memory(options: argparse.Namespace) -> None:
                 )  # fmt: skip
                 save_run(Path(folder) / f"{i:03}", made_sae(x, options.d_sae, 32, i), config)
             command = [sys.executable, __file__, "--evaluate", folder, "--n-tokens", str(n_tokens),
-                       "--tokens", options.tokens]  # fmt: skip
+                       "--tokens", options.tokens, "--examples", str(n_examples)]  # fmt: skip
             peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(f"| {n_runs} | {n_tokens:,} | {int(peak):,} |")
+            print(f"| {n_runs} | {n_tokens:,} | {n_examples} | {int(peak):,} |")
 
 
 def main() -> None:
@@ -68,17 +69,24 @@ def main() -> None:
     parser.add_argument("--hook", default="blocks.2.hook_resid_post")
     parser.add_argument("--d-sae", type=int, default=1024)
     parser.add_argument("--n-tokens", type=int, default=4096)
+    parser.add_argument("--examples", type=int, default=0)
+    parser.add_argument("--part", choices=("times", "memory"), help="only one of the two tables")
     parser.add_argument("--evaluate", help="only evaluate a folder, and print the peak in MiB")
     options = parser.parse_args()
     if options.evaluate:
         from prolu_eval.evaluation import EvaluationOptions, evaluate
 
-        chosen = EvaluationOptions(tokens=options.tokens, n_tokens=options.n_tokens, device="cpu")
+        chosen = EvaluationOptions(
+            tokens=options.tokens, n_tokens=options.n_tokens, device="cpu",
+            examples=options.examples,
+        )  # fmt: skip
         evaluate(options.evaluate, chosen)
         print(peak_mib())
         return
-    times(options)
-    memory(options)
+    if options.part != "memory":
+        times(options)
+    if options.part != "times":
+        memory(options)
 
 
 if __name__ == "__main__":

@@ -60,3 +60,18 @@ def test_an_evaluation_says_how_far_it_is(
     ran = run(capfd, "evaluate", tmp_path, *few)
     assert "prolu-eval: blocks.0.hook_resid_post: 100% of" in ran.err
     assert run(capfd, "evaluate", tmp_path, "--n-tokens", 256, "--device", "cpu", "-q").err == ""
+
+
+def test_a_sweep_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, sweep_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from tests.helpers.cli import run
+
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    out = sweep_file.parent / "runs"
+    said = run(capfd, "sweep", sweep_file, "--out", out, "--device", "cpu").err
+    lines = [line for line in said.splitlines() if line.startswith("prolu-eval: training: ")]
+    assert len(lines) > 1
+    assert lines[-1].startswith("prolu-eval: training: 100% of ")
+    quiet = run(capfd, "sweep", sweep_file, "--out", f"{out}2", "--device", "cpu", "-q")
+    assert "prolu-eval: training: " not in quiet.err
