@@ -88,7 +88,8 @@ const Report = (() => {
     }
   }
 
-  const drawAll = () => Promise.all([...stale].map(draw));
+  // All that has a place on the page; a figure drawn without one would keep a size of its own.
+  const drawAll = () => Promise.all([...stale].filter((id) => document.getElementById(id).offsetParent !== null).map(draw));
   scheme.addEventListener("change", () => redraw());
 
   // On paper, figures are as wide as the paper is (by the style of `printing`).
