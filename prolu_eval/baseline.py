@@ -30,9 +30,11 @@ from prolu_eval.json_text import JsonTextError, canonical, line_of, loads
 from prolu_eval.metrics import METRIC_VERSION, METRICS
 from prolu_eval.results import (
     PER_SEQUENCE,
+    PER_TASK,
     Result,
     RunSummary,
     Setting,
+    TaskSet,
     write_atomically,
     write_json,
 )
@@ -56,6 +58,7 @@ class _Entry(_Strict):
     setting: str
     environment: str | None = None
     run: dict[str, Any]
+    tasks: dict[str, TaskSet] = Field(default_factory=dict)
     metrics: dict[str, Estimate]
 
 
@@ -120,6 +123,9 @@ def _packed(results: Sequence[Result], columns: Sequence[str]) -> dict[str, NDAr
         contents = (np.asarray(sums.get(key, absent), np.float64).tobytes() for key in columns)
         places = [known.setdefault(content, len(known)) for content in contents]
         tensors[f"run/{result.run.name}"] = np.array(places, np.int32)
+        for over in result.tasks:
+            for column, values in result.sums(over).items():
+                tensors[f"tasks/{over}/{column}/{result.run.name}"] = values
     for setting, known in rows.items():
         flat = np.frombuffer(b"".join(known), np.float64)
         tensors[f"rows/{setting}"] = flat.reshape(len(known), -1)
@@ -152,6 +158,11 @@ def _entry(result: Result) -> dict[str, Any]:
         "setting": _setting_id(result.setting),
         "environment": _environment_id(result),
         "run": result.run.model_dump(exclude={"name", "path", "provenance"}, exclude_none=True),
+        **(
+            {"tasks": {over: t.model_dump() for over, t in result.tasks.items()}}
+            if result.tasks
+            else {}
+        ),
         "metrics": {
             key: {
                 "value": _rounded(scalar.value),
@@ -261,13 +272,22 @@ def _result(path: Path, text: str, name: str, document: _Document, sums: dict[st
         place = (*keys, "run", *first["loc"])
         raise _edited(path, text, place, f"{first['loc'][0]}: {first['msg'].lower()}") from None
     rows = zip(document.sums.columns, table, strict=True)
+    of_tasks = {
+        f"{PER_TASK}{over}/{column}": values
+        for tensor, values in sums.items()
+        if tensor.startswith("tasks/")
+        for _, over, column, run in (tensor.split("/", 3),)
+        if run == name
+    }
     return Result(
         fingerprint=entry.fingerprint,
         run=run,
         setting=setting,
         metrics=entry.metrics,
         environment=document.environments.get(entry.environment or "", {}),
-        arrays={PER_SEQUENCE + column: row for column, row in rows if not np.isnan(row).all()},
+        tasks=entry.tasks,
+        arrays={PER_SEQUENCE + column: row for column, row in rows if not np.isnan(row).all()}
+        | of_tasks,
     )
 
 
@@ -275,11 +295,12 @@ def _check_untouched(path: Path, text: str, result: Result) -> None:
     """See that the scalars are those of the sums, where this version defines them alike."""
     if result.setting.metric_version != METRIC_VERSION:
         return
-    sums = result.per_sequence()
+    of = {over: result.sums(over) for over in ("sequences", *result.tasks)}
     for key, scalar in result.metrics.items():
         metric = METRICS.get(key)
         if metric is None or not metric.denominator or scalar.value is None:
             continue
+        sums = of.get(metric.over, {})
         if not sums.keys() >= metric.numerator.keys() | metric.denominator.keys():
             continue
         value, _ = value_and_influence(metric, sums)

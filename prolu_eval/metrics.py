@@ -63,7 +63,21 @@ TRUTH_COLUMNS: dict[str, str] = {
     "absorbable": "active parents of active children, all with a latent",
 }
 
+# Of tasks that the language model itself can do, each weighing the same, whatever its examples.
+PROBE_KS = (1, 2, 5, 16, 128)
+TASK_COLUMNS: dict[str, str] = {
+    "n_tasks": "1",
+    "auc_dense": "AUC of the probe on the activations themselves",
+    "accuracy_dense": "accuracy of the probe on the activations themselves",
+    **{f"auc_k{k}": f"AUC of the probe on {k} latents" for k in PROBE_KS},
+    **{f"accuracy_k{k}": f"accuracy of the probe on {k} latents" for k in PROBE_KS},
+    "right_clean": "fraction of examples that the model gets right, nothing replaced",
+    "right_spliced": "fraction of examples that it gets right, x replaced by x_hat",
+}
+
 Direction = Literal["min", "max", "none"]
+TaskKind = Literal["probes", "behaviour"]
+Over = Literal["sequences", TaskKind]
 Terms = dict[str, float]
 
 
@@ -73,7 +87,9 @@ class Metric:
 
     ``direction`` is what better means. A metric with neither numerator nor denominator is computed
     from per-feature arrays (:mod:`prolu_eval.evaluation.features`). One that ``needs_truth`` is
-    measured on a benchmark with known features only (:mod:`prolu_eval.evaluation.truth`).
+    measured on a benchmark with known features only (:mod:`prolu_eval.evaluation.truth`). One that
+    is not ``over`` sequences is a mean over tasks of that kind, whose sums are stored apart, and is
+    measured where that is asked for (:mod:`prolu_eval.evaluation.further`).
     """
 
     key: str
@@ -86,6 +102,7 @@ class Metric:
     scale: float = 1.0
     offset: float = 0.0
     needs_truth: bool = False
+    over: Over = "sequences"
 
 
 def _mean(
@@ -231,6 +248,65 @@ GEOMETRY = [
     ),
 ]  # fmt: skip
 
+
+def _of_tasks(
+    over: Over, key: str, numerator: Terms, title: str, direction: Direction, definition: str
+) -> Metric:
+    return Metric(
+        key, title, "" if "auc" in key else "fraction", direction, definition, numerator,
+        {"n_tasks": 1.0}, over=over,
+    )  # fmt: skip
+
+
+_PROBED = (
+    "mean over the probing tasks that a probe on the activations themselves solves (AUC of 0.75 or "
+    "more), on examples that it was not fitted to"
+)
+_DONE = "mean over the templated tasks that the model itself can do"
+_SUMS_OF_TASKS = [
+    *(
+        _of_tasks(
+            "probes", f"probe_{what.lower()}_k{k}", {f"{what.lower()}_k{k}": 1.0},
+            f"probe {what}, {k} latent{'s' if k > 1 else ''}", "max",
+            f"{what} of logistic regression on the {k} latents whose class means differ most: "
+            f"{_PROBED}",
+        )
+        for what in ("AUC", "accuracy")
+        for k in PROBE_KS
+    ),
+    *(
+        _of_tasks(
+            "probes", f"probe_{what.lower()}_dense", {f"{what.lower()}_dense": 1.0},
+            f"probe {what}, activations", "none",
+            f"{what} of logistic regression on the activations themselves: {_PROBED}",
+        )
+        for what in ("AUC", "accuracy")
+    ),
+    _of_tasks(
+        "behaviour", "task_accuracy", {"right_spliced": 1.0}, "task accuracy", "max",
+        f"fraction of examples that the model gets right with x replaced by x_hat: {_DONE}",
+    ),
+    _of_tasks(
+        "behaviour", "task_accuracy_clean", {"right_clean": 1.0}, "task accuracy, clean", "none",
+        f"fraction of examples that the model gets right with nothing replaced: {_DONE}",
+    ),
+    _of_tasks(
+        "behaviour", "task_accuracy_lost", {"right_clean": 1.0, "right_spliced": -1.0},
+        "task accuracy lost", "min", "task_accuracy_clean - task_accuracy",
+    ),
+]  # fmt: skip
+_NUMBERS_OF_TASKS = [
+    Metric(
+        "probe_tasks", "probing tasks", "tasks", "none",
+        "number of probing tasks that a probe on the activations themselves solves",
+        over="probes",
+    ),
+    Metric(
+        "behaviour_tasks", "templated tasks", "tasks", "none",
+        "number of templated tasks that the model itself can do", over="behaviour",
+    ),
+]  # fmt: skip
+
 _ALL = [
     _mean("l0", "l0", "L0", "features", "min", "number of a_i != 0 per token"),
     _mean(
@@ -339,6 +415,8 @@ _ALL = [
     ),
     *GEOMETRY,
     *_TRUTH,
+    *_SUMS_OF_TASKS,
+    *_NUMBERS_OF_TASKS,
     Metric(
         "bias_negative_fraction", "negative encoder biases", "fraction", "none",
         "fraction of features whose encoder bias is below zero",
@@ -357,5 +435,5 @@ def grows_surer(metric: Metric) -> bool:
 
 
 def measured_by(metric: Metric, sums: Collection[str]) -> bool:
-    """Whether sums of these columns give a metric."""
+    """Whether sums of these columns give a metric; they are those of what it is over."""
     return bool(metric.numerator) and {*metric.numerator, *metric.denominator} <= set(sums)

@@ -203,7 +203,7 @@ def answer(
         UsageError: if an objective is unknown, has no better direction, or was not measured.
     """
     found = []
-    for group in comparable(results):
+    for group in comparable(results, question.keys):
         own = question.about(group)
         n = replicates or n_replicates(group)
         found.append(answer_group(group, own, resample(group, own.keys, n, seed)))

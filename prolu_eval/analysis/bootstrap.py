@@ -2,7 +2,8 @@
 
 Every metric is a ratio of sums over sequences, so a replicate of all runs at once is a matrix
 product of the sequences' multiplicities with their sums; what varies from sequence to sequence
-alike in all runs then cancels in any contrast of them. One sequence fewer is drawn than there are,
+alike in all runs then cancels in any contrast of them. Metrics over tasks are resampled by task, by
+themselves. One sequence fewer is drawn than there are,
 so that the replicates' variance is that of the estimate (McCarthy and Snowden, The bootstrap and
 finite population sampling, 1985).
 """
@@ -17,7 +18,7 @@ from scipy.special import ndtri, stdtrit
 from prolu_eval.analysis.groups import Group
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import combine, with_interval
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, Over
 from prolu_eval.results import Result
 
 Array = NDArray[np.float64]
@@ -35,7 +36,7 @@ class Replicates:
 
     Attributes:
         values: by metric, one row a replicate and one column a run. [n_replicates, n_runs]
-        n_sequences: how many were resampled.
+        n_sequences: how many were resampled; or tasks, where a metric is over fewer of them.
         seed: of the random numbers.
     """
 
@@ -62,46 +63,67 @@ def resample(
     no replicate.
     """
     ratios = [key for key in dict.fromkeys(keys) if METRICS[key].denominator]
-    sums = _ratios(group.results, ratios)
-    if sums is None or not ratios:
-        return None
-    n_sequences = next(iter(sums.values()))[0].shape[0]
     rng = np.random.default_rng(seed)
-    parts: dict[str, list[Array]] = {key: [] for key in ratios}
-    for start in range(0, n_replicates, size := max(1, _AT_ONCE // n_sequences)):
+    values: dict[str, Array] = {}
+    n_units = []
+    for over in dict.fromkeys(METRICS[key].over for key in ratios):
+        sums = _ratios(group.results, [key for key in ratios if METRICS[key].over == over], over)
+        if sums is None:
+            return None
+        n_units.append(next(iter(sums.values()))[0].shape[0])
+        values |= _drawn(sums, n_units[-1], n_replicates, rng)
+    if not n_units:
+        return None
+    for key in set(keys) - set(ratios):
+        values[key] = np.tile(group.table[key].to_numpy(float), (n_replicates, 1))
+    return Replicates(values, min(n_units), seed)
+
+
+def _drawn(
+    sums: dict[str, tuple[Array, Array]], n_units: int, n_replicates: int, rng: np.random.Generator
+) -> dict[str, Array]:
+    """Metrics over resampled sequences, or tasks. [n_replicates, n_runs] each
+
+    Args:
+        sums: numerators and denominators by metric. [n_units, n_runs] each
+        n_units: how many sequences, or tasks.
+        n_replicates: how often they are resampled.
+        rng: for their multiplicities.
+    """
+    parts: dict[str, list[Array]] = {key: [] for key in sums}
+    for start in range(0, n_replicates, size := max(1, _AT_ONCE // n_units)):
         n = min(size, n_replicates - start)
-        counts = rng.multinomial(n_sequences - 1, np.full(n_sequences, 1 / n_sequences), n)
-        weights = counts.astype(float)
+        weights = rng.multinomial(n_units - 1, np.full(n_units, 1 / n_units), n).astype(float)
         for key, (numerator, denominator) in sums.items():
             metric = METRICS[key]
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = (weights @ numerator) / (weights @ denominator)
             parts[key].append(metric.offset + metric.scale * ratio)
-    values = {key: np.concatenate(part) for key, part in parts.items()}
-    for key in set(keys) - set(ratios):
-        values[key] = np.tile(group.table[key].to_numpy(float), (n_replicates, 1))
-    return Replicates(values, n_sequences, seed)
+    return {key: np.concatenate(part) for key, part in parts.items()}
 
 
 def _ratios(
-    results: Sequence[Result], keys: Sequence[str]
+    results: Sequence[Result], keys: Sequence[str], over: Over
 ) -> dict[str, tuple[Array, Array]] | None:
-    """Numerators and denominators of metrics, [n_sequences, n_runs] each; None if some lack."""
+    """Numerators and denominators of metrics, [n_units, n_runs] each; None if some lack.
+
+    Results with the metrics must be of the same sequences, or tasks.
+    """
     columns = {c for key in keys for c in (*METRICS[key].numerator, *METRICS[key].denominator)}
+    found = [result.sums(over) if any(_is_defined(result, key) for key in keys) else None
+             for result in results]  # fmt: skip
+    n_units = {len(next(iter(sums.values()))) for sums in found if sums}
+    if len(n_units) != 1 or max(n_units) < 2:
+        return None
     parts: dict[str, tuple[list[Array], list[Array]]] = {key: ([], []) for key in keys}
-    lengths = set()
-    for result in results:
-        sums = result.per_sequence()
-        if not any(_is_defined(result, key) for key in keys):
-            sums = dict.fromkeys(columns, np.zeros(result.setting.n_sequences))
+    for sums in found:
+        if sums is None:
+            sums = dict.fromkeys(columns, np.zeros(max(n_units)))
         if not columns <= sums.keys():
             return None
-        lengths |= {len(sums[column]) for column in columns}
         for key in keys:
             parts[key][0].append(combine(METRICS[key].numerator, sums))
             parts[key][1].append(combine(METRICS[key].denominator, sums))
-    if len(lengths) != 1 or max(lengths) < 2:
-        return None
     return {key: (np.stack(n, 1), np.stack(d, 1)) for key, (n, d) in parts.items()}
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prolu_eval.errors import UsageError
+from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result, frame, titles
 
 
@@ -81,10 +82,11 @@ def repeats(
     return tuple(np.array(rows) for rows in sorted(parts))
 
 
-def comparable(results: Sequence[Result]) -> list[Group]:
+def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Group]:
     """Split results into groups within which they can be compared, the largest first.
 
-    Runs that were dropped from a race are beside the group that went on, if it is among results.
+    Results on different tasks are apart if one of the metrics ``keys`` is over tasks. Runs that
+    were dropped from a race are beside the group that went on, if it is among results.
     """
     if not results:
         return []
@@ -96,16 +98,21 @@ def comparable(results: Sequence[Result]) -> list[Group]:
     aside = {id(result) for part in lost.values() for result in part}
     results = [result for result in results if id(result) not in aside]
     table = frame(results)
+    table["apart"] = table["comparison_key"]
+    for over in sorted({METRICS[key].over for key in keys} - {"sequences"}):
+        of_tasks = [r.tasks[over].fingerprint if over in r.tasks else "" for r in results]
+        if len(set(of_tasks) - {""}) > 1:  # what is not measured yet may join those that are
+            table["apart"] += pd.Series(of_tasks)
     table["position"] = range(len(table))
     parts = [
         rows.sort_values(["label", "coefficient", "k", "name"], kind="stable")
-        for _, rows in table.groupby("comparison_key", sort=False)
+        for _, rows in table.groupby("apart", sort=False)
     ]
     parts.sort(key=lambda rows: -len(rows))
     return [
         Group(
             tuple(results[i] for i in rows["position"]),
-            rows.drop(columns="position").reset_index(drop=True),
+            rows.drop(columns=["position", "apart"]).reset_index(drop=True),
             title,
             tuple(dict.fromkeys(results[i].folder for i in sorted(rows["position"]))),
             tuple(sorted(lost[rows["comparison_key"].iloc[0]], key=_order)),

@@ -44,7 +44,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]
 
 # How options are written on a command line whose Python types are no single value.
-_WRITTEN = {"target_se": list[str] | None, "shard": str | None, "race": bool}
+_WRITTEN: dict[str, Any] = {
+    "target_se": list[str] | None,
+    "race": bool,
+    **dict.fromkeys(("shard", "measure", "tasks", "k"), str | None),
+}
 
 X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
 Y = Annotated[
@@ -138,7 +142,7 @@ def _written(name: str, info: FieldInfo) -> Any:
 def _default(name: str, info: FieldInfo) -> Any:
     if _WRITTEN.get(name) is bool:
         return False
-    return None if info.default_factory is not None else info.default
+    return None if info.default_factory is not None or info.default == () else info.default
 
 
 def _option(name: str, info: FieldInfo) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolu_eval.analysis.pareto import beyond_worst
-from prolu_eval.comparison.judging import Finding, Quantity, quantity_of, same_tokens, weigh
+from prolu_eval.comparison.judging import Finding, Quantity, quantity_of, weigh
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.comparison.verdicts import DrawnRun, FrontierPoints, Judgement
 from prolu_eval.errors import UsageError
@@ -42,7 +42,8 @@ class ComparablePairs:
     @property
     def paired(self) -> bool:
         """Whether both sides were measured on the same tokens."""
-        return same_tokens(*self.pairs[0])
+        current, baseline = self.pairs[0]
+        return current.same_units(baseline, "sequences")
 
 
 def comparable_pairs(pairs: Iterable[Pair], axes: Axes) -> list[ComparablePairs]:
@@ -233,6 +234,8 @@ def frontier_axes(names: str | None, tolerances: dict[str, Tolerance]) -> Axes |
         raise UsageError("--frontier", f"{names!r} is no pair of metrics", "write x,y or none")
     if any(METRICS[key].direction == "none" for key in keys):
         raise UsageError("--frontier", f"{names!r} has an axis without direction", "name another")
+    if any(METRICS[key].over != "sequences" for key in keys):
+        raise UsageError("--frontier", f"{names!r} has an axis over tasks", "name another")
     lacking = [key for key in keys if key not in tolerances]
     if lacking and HYPERVOLUME in tolerances:
         remedy = f"name tolerances for {', '.join(lacking)} too, or other axes with --frontier"

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from prolu_eval.comparison.pairs import OF_TOKENS
 from prolu_eval.comparison.tolerance import Tolerance
 from prolu_eval.comparison.verdicts import WEAK, Judgement, Verdict
 from prolu_eval.estimates import Estimate
@@ -25,7 +24,7 @@ _STEEPEST = 0.9
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value with the pull of each sequence on it; no influence where none is stored.
+    """A value with the pull of each sequence, or task, on it; no influence where none is stored.
 
     ``influence`` [n_sequences]
     """
@@ -54,17 +53,13 @@ class Finding:
 
 def quantity_of(result: Result, key: str) -> Quantity | None:
     """A metric of a result, from its per-sequence sums where it has them; None if undefined."""
-    metric, sums = METRICS[key], result.per_sequence()
+    metric = METRICS[key]
+    sums = result.sums(metric.over)
     if metric.denominator and sums.keys() >= metric.numerator.keys() | metric.denominator.keys():
         value, influence = value_and_influence(metric, sums)
         return Quantity(value, influence) if np.isfinite(value) else None
     stored = result.metrics.get(key)
     return None if stored is None or stored.value is None else Quantity(stored.value, None)
-
-
-def same_tokens(current: Result, baseline: Result) -> bool:
-    """Whether two results can be compared sequence by sequence."""
-    return OF_TOKENS.isdisjoint(current.differences(baseline))
 
 
 def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Judgement:
@@ -76,7 +71,16 @@ def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Fin
         where = "the baseline" if old is None else "the current run"
         remedy = f"leave {tolerance.key} out of --tolerance, or mend the run"
         return replace(row, reason=f"{tolerance.key} is undefined in {where}", remedy=remedy)
-    return weigh(row, new, old, tolerance, paired=same_tokens(current, baseline))
+    over = METRICS[tolerance.key].over
+    paired = current.same_units(baseline, over)
+    if over != "sequences" and not paired:
+        row = replace(row, baseline=old.value, current=new.value)
+        remedy = (
+            "evaluate on the tasks of the baseline, or accept the change with "
+            "`prolu-eval baseline update`"
+        )
+        return replace(row, reason=f"the tasks of {tolerance.key} changed", remedy=remedy)
+    return weigh(row, new, old, tolerance, paired=paired)
 
 
 def weigh(
@@ -87,12 +91,12 @@ def weigh(
     if current.influence is not None and baseline.influence is not None:
         fewest = min(len(current.influence), len(baseline.influence))
         if fewest < FEWEST_SEQUENCES:
-            sequences = "sequence is" if fewest == 1 else "sequences are"
-            reason = f"{fewest} {sequences} too few to tell a change from chance"
-            remedy = (
-                f"evaluate on at least {FEWEST_SEQUENCES} sequences, with a larger --n-tokens or "
-                "more text"
-            )
+            of_tasks = tolerance.key in METRICS and METRICS[tolerance.key].over != "sequences"
+            unit = "task" if of_tasks else "sequence"
+            reason = f"{fewest} {unit}{' is' if fewest == 1 else 's are'} too few to tell a change "
+            reason += "from chance"
+            more = "more tasks" if of_tasks else "a larger --n-tokens or more text"
+            remedy = f"evaluate on at least {FEWEST_SEQUENCES} {unit}s, with {more}"
             return replace(row, reason=reason, remedy=remedy)
         change, freedom = contrast(difference, current.influence, baseline.influence, paired=paired)
         if freedom < 1 or change.standard_error is None:

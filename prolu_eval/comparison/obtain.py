@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from prolu_eval.results import PER_SEQUENCE, Result, Setting, StoredArrays, select
+from prolu_eval.results import PER_SEQUENCE, PER_TASK, Result, Setting, StoredArrays, select
 
 
 def obtain_results(
@@ -33,4 +33,5 @@ def obtain_results(
 def _with_sums(result: Result) -> Result:
     if not isinstance(result.arrays, StoredArrays):
         return result
-    return result.model_copy(update={"arrays": result.arrays.under(PER_SEQUENCE)})
+    arrays = result.arrays.under(PER_SEQUENCE) | result.arrays.under(PER_TASK)
+    return result.model_copy(update={"arrays": arrays})

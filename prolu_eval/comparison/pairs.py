@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from prolu_eval.errors import UsageError
 from prolu_eval.json_text import canonical
-from prolu_eval.results import Result, RunSummary
+from prolu_eval.results import OF_SEQUENCES, Result, RunSummary
 
 MATCHES = ("name", "configuration")
 
@@ -139,18 +139,16 @@ _CALLED = {
     "packing": ("the packing of documents", _LIKE),
     "hook": ("the hook", f"evaluate at the baseline's hook, or {_ACCEPT}"),
 }
-# Fields that follow from which tokens were measured on, and may differ where these may.
-OF_TOKENS = frozenset({"tokens_fingerprint", "n_sequences"})
 
 
 def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle | None:
     """What keeps two matched results from being compared; None if nothing does."""
     differing = current.differences(baseline)
-    for field in sorted(set(differing) - OF_TOKENS, key=[*_CALLED, *differing].index):
+    for field in sorted(set(differing) - OF_SEQUENCES, key=[*_CALLED, *differing].index):
         what, remedy = _CALLED.get(field, (field.replace("_", " "), _LIKE))
         old, new = (_shown(result, field) for result in (baseline, current))
         return Obstacle(f"{what} changed from {old} to {new}", remedy)
-    if not unpaired and OF_TOKENS & set(differing):
+    if not unpaired and OF_SEQUENCES & set(differing):
         old, new = baseline.setting, current.setting
         return Obstacle(
             f"the tokens changed ({old.tokens}, {old.n_counted} counted, to {new.tokens}, "

@@ -112,7 +112,9 @@ def company_on(
     whole = TypeAdapter(EvaluationOptions)
     tasks = []
     for index, device in enumerate(devices[1:], 1):
-        document = whole.dump_python(replace(options, device=device), mode="json")
+        # Tasks are measured by the one that was called.
+        own = replace(options, device=device, measure=())
+        document = whole.dump_python(own, mode="json")
         place = {"index": index, "count": len(devices)}
         tasks.append((str(device), {"paths": list(paths), "options": document, **place}))
     with Helpers("prolu_eval.evaluation.helper", tasks, threads_each(devices)) as helpers:

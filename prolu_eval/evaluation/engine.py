@@ -104,7 +104,7 @@ class Engine:
         Raises:
             EvaluationError: if not even one row fits in the device's memory.
         """
-        return self._within_memory(lambda: self._measure(saes, self._all(rows)))
+        return self.within_memory(lambda: self._measure(saes, self._all(rows)))
 
     def sum_of_activations(self, rows: range | None = None) -> tuple[NDArray[np.float64], int]:
         """The sum of the activations over the counted positions of rows, and their number. [d], n
@@ -112,7 +112,7 @@ class Engine:
         Raises:
             EvaluationError: if an activation is not finite, or the device's memory does not do.
         """
-        total, n = self._within_memory(lambda: self._sum_of_activations(self._all(rows)))
+        total, n = self.within_memory(lambda: self._sum_of_activations(self._all(rows)))
         if not np.isfinite(total).all():
             raise EvaluationError(
                 self.hook,
@@ -127,7 +127,7 @@ class Engine:
         Raises:
             EvaluationError: if it is zero or not finite, or the device's memory does not do.
         """
-        total, n = self._within_memory(lambda: self._sum_of_norms(rows))
+        total, n = self.within_memory(lambda: self._sum_of_norms(rows))
         if not 0 < total < float("inf"):
             raise EvaluationError(
                 self.hook, f"has activations of norm {total}", "check the model's weights"
@@ -139,7 +139,7 @@ class Engine:
 
         ``mean`` [d] is the mean activation that the mean ablation puts in.
         """
-        return self._within_memory(lambda: self._reference(mean, self._all(rows)))
+        return self.within_memory(lambda: self._reference(mean, self._all(rows)))
 
     def _usual_batch_size(self) -> int:
         """Rows per batch that suit the device."""
@@ -148,7 +148,7 @@ class Engine:
     def _all(self, rows: range | None) -> range:
         return range(len(self.tokens)) if rows is None else rows
 
-    def _within_memory(self, work: Callable[[], _T]) -> _T:
+    def within_memory(self, work: Callable[[], _T]) -> _T:
         """Do some work, with smaller batches whenever the device runs out of memory."""
         while True:
             try:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS, grows_surer
+from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer
 from prolu_eval.runs import WeightProcessing
 
 DEFAULT_TOKENS = 131_072
@@ -110,6 +110,27 @@ def _objectives(value: object) -> object:
     return value
 
 
+def _several(value: object) -> object:
+    """Several values from text with commas between them, one value, or none."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value if isinstance(value, Sequence) else (value,)
+
+
+def _ks(value: object) -> object:
+    """Numbers of latents that probing is defined for."""
+    option, found = option_name("k"), _several(value)
+    if isinstance(found, Sequence):
+        known = ", ".join(map(str, PROBE_KS))
+        for k in found:
+            if str(k) not in map(str, PROBE_KS):
+                raise UsageError(option, f"{k!r} is no number of latents", f"choose from {known}")
+        return tuple(int(k) for k in found)
+    return found
+
+
 def _share(value: object) -> object:
     """A share of the tokens, from I/N or the two numbers."""
     if isinstance(value, str):
@@ -197,6 +218,41 @@ class EvaluationOptions:
         ),
         Panel.WHAT,
     ] = False
+
+    measure: Annotated[
+        tuple[TaskKind, ...],
+        BeforeValidator(_several),
+        Field(
+            description="Measure tasks too, beside the text: probes (labelled prompts told apart "
+            "by few latents) or behaviour (templated tasks that the model itself can do), or "
+            "probes,behaviour [default: none]"
+        ),
+        Panel.WHAT,
+    ] = ()
+    probe_data: Annotated[
+        Path | None,
+        Field(
+            description="The labelled prompts of probes: the wheel of sae-probes, or a folder or "
+            "zip file of CSV files with columns prompt and target [default: what is installed of "
+            "sae-probes]"
+        ),
+        Panel.WHAT,
+    ] = None
+    tasks: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_several),
+        Field(
+            description="Tasks of probes, by name or pattern: 105_click_bait,5_* [default: all of "
+            "two classes]"
+        ),
+        Panel.WHAT,
+    ] = ()
+    k: Annotated[
+        tuple[Count, ...],
+        BeforeValidator(_ks),
+        Field(description="Numbers of latents of probes [default: 1,2,5,16,128]"),
+        Panel.WHAT,
+    ] = ()
 
     examples: Annotated[
         Count,

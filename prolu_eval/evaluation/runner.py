@@ -19,6 +19,7 @@ from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.company import Company, Rows, company_on
 from prolu_eval.evaluation.conditions import Conditions, conditions_of, placed
+from prolu_eval.evaluation.further import Asked, Further
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.memory import check_room
@@ -36,6 +37,8 @@ from prolu_eval.progress import Progress
 from prolu_eval.results import Result
 from prolu_eval.runs import Broken, Run
 from prolu_eval.tokens import check_source
+
+_NOTHING = Asked()
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,14 @@ def evaluate(
     if options.tokens is not None:
         check_source(options.tokens, options.text_column, "name other text with --tokens")
     _check_writable([item for item in found if isinstance(item, Run)], options.results)
+    asked = Asked.by(options)
     outcomes: dict[str, Outcome] = {}
     with (
         company_on(devices, roots, options) as company,
         working_on(devices[0], threads_each(devices)),
     ):
         own = replace(options, device=devices[0])
-        for outcome in _outcomes(found, roots, own, progress, company):
+        for outcome in _outcomes(found, roots, own, progress, company, asked):
             outcomes[outcome.name] = outcome
             on_outcome(outcome)
     return [outcomes[item.name] for item in found]
@@ -202,6 +206,7 @@ def _outcomes(
     options: EvaluationOptions,
     progress: bool,
     company: Company,
+    asked: Asked = _NOTHING,
 ) -> Iterator[Outcome]:
     """What comes of each checkpoint, as soon as it is known."""
     runs_found = [item for item in found if isinstance(item, Run)]
@@ -224,7 +229,7 @@ def _outcomes(
         try:
             own = list(runs.values())
             of_group = _of_one_group(
-                group, conditions, own, variants, preparation, options, progress, company
+                group, conditions, own, variants, preparation, options, progress, company, asked
             )
             for outcome in of_group:
                 del runs[outcome.name]
@@ -245,6 +250,7 @@ def _of_one_group(
     options: EvaluationOptions,
     progress: bool,
     company: Company,
+    asked: Asked,
 ) -> Iterator[Outcome]:
     """What comes of each of the runs that are measured under the same conditions."""
     precision = choose(conditions, runs, preparation, options, progress)
@@ -254,6 +260,7 @@ def _of_one_group(
     ):
         rows = Rows(shown, company, group)
         prepared = preparation.prepare(conditions, runs, precision, rows.update)
+        further = Further(asked, prepared, shown=progress)
         if options.estimate_scale and any(run.needs_scale for run in runs):
             runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, prepared.settings, options) for run in runs]
@@ -264,7 +271,9 @@ def _of_one_group(
             now = next_round(prepared, records, options, now)
             n = now.n_shards
             if now.last:
-                yield from _settled_on(n, records, prepared, options, company, rows)
+                by_name = {record.run.name: record for record in records}
+                for outcome in _settled_on(n, records, prepared, options, company, rows):
+                    yield _completed(outcome, by_name[outcome.name], n, further)
                 return
             missing = records if race is None else race.lacking(records, n)
             cut = prepared.shards[:n]
@@ -334,6 +343,19 @@ def _settled_on(
 def _settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -> Outcome:
     known = "partial" if result is None else status
     return Outcome(run.name, run.path, known, run.variant, run.format, result)
+
+
+def _completed(outcome: Outcome, record: Record, n_shards: int, further: Further) -> Outcome:
+    """The outcome of a run, once its result has all that is asked for besides the text."""
+    if outcome.result is None:
+        return outcome
+    try:
+        result, measured = further.completed(record, n_shards, outcome.result)
+    except ResultsError:
+        raise
+    except ProluEvalError as error:
+        return _failed(record.run, error)
+    return replace(outcome, status="ok" if measured else outcome.status, result=result)
 
 
 def _failed(run: Run, error: ProluEvalError) -> Outcome:

@@ -80,12 +80,13 @@ def race_table(group: Group, keys: Sequence[str], most: int = 500) -> Table:
 def about_marks(group: Group) -> str:
     """What the marks in a table of runs mean."""
     unfinished = any(result.run.not_converged is not None for result in group.results)
+    by_task = " or task" if any(result.tasks for result in group.results) else ""
     lost = ["x left the race: another run of its variant is better on the tokens that both have"]
     parts = [
         "* on the frontier of all runs",
         *(["~ not converged"] if unfinished else []),
         *(lost if group.dropped else []),
-        "± is one standard error, clustered by sequence",
+        f"± is one standard error, clustered by sequence{by_task}",
     ]
     return "; ".join(parts)
 

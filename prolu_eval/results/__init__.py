@@ -9,9 +9,11 @@ from prolu_eval.estimates import Estimate
 from prolu_eval.results.documents import (
     EXAMPLE,
     NOT_COMPARED,
+    OF_SEQUENCES,
     PER_FEATURE,
     PER_LAYER,
     PER_SEQUENCE,
+    PER_TASK,
     RESPONSE,
     SCHEMA_VERSION,
     TRUTH,
@@ -21,6 +23,7 @@ from prolu_eval.results.documents import (
     RunSummary,
     Setting,
     StoredArrays,
+    TaskSet,
 )
 from prolu_eval.results.examples import Example, Examples
 from prolu_eval.results.files import (
@@ -57,9 +60,11 @@ __all__ = [
     "EXAMPLE",
     "FOLDER",
     "NOT_COMPARED",
+    "OF_SEQUENCES",
     "PER_FEATURE",
     "PER_LAYER",
     "PER_SEQUENCE",
+    "PER_TASK",
     "RESPONSE",
     "SCHEMA_VERSION",
     "TRUTH",
@@ -74,6 +79,7 @@ __all__ = [
     "Selection",
     "Setting",
     "StoredArrays",
+    "TaskSet",
     "check_writable",
     "file_digests",
     "folder_titles",

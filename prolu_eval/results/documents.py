@@ -19,7 +19,7 @@ SCHEMA_VERSION = 3
 # 1: first version (2026-11)
 
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
-EXAMPLE, TRUTH, PER_LAYER = "example/", "truth/", "per_layer/"
+EXAMPLE, TRUTH, PER_LAYER, PER_TASK = "example/", "truth/", "per_layer/", "per_task/"
 
 Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
@@ -136,6 +136,10 @@ NOT_COMPARED = {
 }
 
 
+# Those that say which sequences were measured on.
+OF_SEQUENCES = frozenset({"tokens_fingerprint", "n_sequences"})
+
+
 class Setting(BaseModel):
     """What was measured on.
 
@@ -177,6 +181,30 @@ class Setting(BaseModel):
 
 def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(document).encode()).hexdigest()[:16]
+
+
+class TaskSet(BaseModel):
+    """Tasks that a run was measured on besides the text: probing ones, or templated ones.
+
+    Attributes:
+        fingerprint: equal where the tasks that count, and their examples, are the same; results are
+            then paired by task.
+        source: where the tasks come from.
+        tasks: those that count, in the order of the arrays.
+        tried: how well the language model does those that were tried: the AUC of the probe on its
+            activations, or its accuracy.
+        skipped: those that could not be tried, and why.
+        k: of probing, the numbers of latents.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fingerprint: str
+    source: Line
+    tasks: tuple[Line, ...]
+    tried: dict[Line, float]
+    skipped: dict[Line, Line] = Field(default_factory=dict)
+    k: tuple[int, ...] = ()
 
 
 class StoredArrays(Mapping[str, Array]):
@@ -228,9 +256,10 @@ class Result(BaseModel):
     """One evaluated run: the JSON document, and the arrays that lie beside it.
 
     ``checkpoint`` are the digests of the run's files that were measured
-    (:func:`~prolu_eval.results.file_digests`). ``dropped`` is there if the run left a race with
-    what had been measured. ``file`` is the JSON file that it was read from, if it was, and
-    ``folder`` the name of the folder that it belongs to where several are compared.
+    (:func:`~prolu_eval.results.file_digests`). ``tasks`` says which tasks it was measured on, by
+    what metrics are over (``probes``, ``behaviour``), if it was. ``dropped`` is there if the run
+    left a race with what had been measured. ``file`` is the JSON file that it was read from, if it
+    was, and ``folder`` the name of the folder that it belongs to where several are compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -241,6 +270,7 @@ class Result(BaseModel):
     run: RunSummary
     setting: Setting
     metrics: dict[str, Estimate]
+    tasks: dict[str, TaskSet] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
     dropped: Dropped | None = None
     arrays: SkipValidation[Mapping[str, Array]] = Field(default_factory=dict, exclude=True)
@@ -265,6 +295,19 @@ class Result(BaseModel):
         """What makes two results incomparable: fields of their settings, and ``hook``."""
         hook = [] if self.run.site == other.run.site else ["hook"]
         return hook + self.setting.differences(other.setting)
+
+    def same_units(self, other: "Result", over: str) -> bool:
+        """Whether the sequences, or tasks, of two results are the same ones in the same order."""
+        if over == "sequences":
+            return OF_SEQUENCES.isdisjoint(self.differences(other))
+        own, others = self.tasks.get(over), other.tasks.get(over)
+        return own is not None and others is not None and own.fingerprint == others.fingerprint
+
+    def sums(self, over: str) -> dict[str, Array]:
+        """Sums by column of each sequence, or of each task of a kind. [n] each, float64"""
+        if over == "sequences":
+            return self.per_sequence()
+        return _under(self.arrays, f"{PER_TASK}{over}/")
 
     def per_sequence(self) -> dict[str, Array]:
         """Per-sequence sums by column. [n_sequences] each, float64"""

@@ -29,6 +29,12 @@ from prolu_eval.evaluation import EvaluationOptions
         ("target_se", ["l0=0.5", "kl=0.1"], {"l0": 0.5, "kl": 0.1}),
         ("target_se", {"l0": "0.5"}, {"l0": 0.5}),
         ("target_se", None, {}),
+        ("measure", "probes, behaviour", ("probes", "behaviour")),
+        ("measure", ["probes"], ("probes",)),
+        ("measure", None, ()),
+        ("tasks", "5_*", ("5_*",)),
+        ("k", 16, (16,)),
+        ("k", "1,16", (1, 16)),
     ],
 )
 def test_what_can_mean_one_thing_is_converted(name: str, value: Any, meant: object) -> None:
@@ -71,6 +77,10 @@ def test_what_can_mean_one_thing_is_converted(name: str, value: Any, meant: obje
         ({"target_se": {"l0": "small"}}, ["target_se", "'small'"]),
         ({"target_se": 3}, ["target_se", "3"]),
         ({"shard": "0/2", "target_se": "l0=1"}, ["--shard", "--target-se"]),
+        ({"target_se": {"probe_auc_k1": 0.1}}, ["--target-se", "probe_auc_k1"]),
+        ({"measure": "all"}, ["measure", "'all'", "'behaviour'"]),
+        ({"k": (1, 3)}, ["--k", "3", "1, 2, 5, 16, 128"]),
+        ({"k": "few"}, ["--k", "'few'"]),
         ({"splits": "train"}, ["splits", "no option", "split"]),
     ],
 )

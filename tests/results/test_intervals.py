@@ -19,7 +19,13 @@ from prolu_eval.intervals import (
     p_above_zero,
     with_interval,
 )
-from prolu_eval.metrics import COLUMNS, CONSISTENCY_COLUMNS, METRICS, TRUTH_COLUMNS
+from prolu_eval.metrics import (
+    COLUMNS,
+    CONSISTENCY_COLUMNS,
+    METRICS,
+    TASK_COLUMNS,
+    TRUTH_COLUMNS,
+)
 
 Draw = Callable[[np.random.Generator], dict[str, NDArray[np.float64]]]
 
@@ -79,6 +85,8 @@ def test_every_metric_uses_known_columns() -> None:
     for key, metric in METRICS.items():
         assert metric.key == key
         known = COLUMNS | CONSISTENCY_COLUMNS | TRUTH_COLUMNS
+        if metric.over != "sequences":
+            known = TASK_COLUMNS
         assert metric.numerator.keys() | metric.denominator.keys() <= known.keys()
         assert bool(metric.numerator) == bool(metric.denominator)
 

@@ -1,0 +1,163 @@
+"""What is measured of runs besides the text, where it is asked for: tasks of several kinds.
+
+It completes a stored result, whether that was there or has just been measured, and measures nothing
+again that the result has.
+"""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prolu_eval.errors import UsageError
+from prolu_eval.estimates import Estimate
+from prolu_eval.evaluation.behaviour import Behaviour
+from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.features import exact
+from prolu_eval.evaluation.measuring import load
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.preparation import Prepared
+from prolu_eval.evaluation.probing import Probing, TasksDone
+from prolu_eval.evaluation.records import Record
+from prolu_eval.intervals import estimate
+from prolu_eval.metrics import METRICS, PROBE_KS
+from prolu_eval.results import PER_TASK, Array, Result, StoredArrays, TaskSet
+from prolu_eval.runs import Run
+from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.tasks.labelled import PACKAGE, LabelledTask, probe_tasks
+
+_NUMBERS = {"probes": "probe_tasks", "behaviour": "behaviour_tasks"}
+
+
+class _Measure(Protocol):
+    def wanted(self, run: Run) -> TaskSet: ...
+
+    def of(self, run: Run, sae: SparseAutoencoder) -> TasksDone: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What options ask to be measured besides the text, with what it needs but for a model.
+
+    Attributes:
+        measures: ``probes``, ``behaviour``.
+        tasks: the labelled prompts of probes.
+        source: where they come from.
+        ks: the numbers of latents of probes.
+    """
+
+    measures: tuple[str, ...] = ()
+    tasks: Sequence[LabelledTask] = ()
+    source: str = ""
+    ks: tuple[int, ...] = PROBE_KS
+
+    @classmethod
+    def by(cls, options: EvaluationOptions) -> "Asked":
+        """What options ask for.
+
+        Raises:
+            TokensError: if the labelled prompts cannot be read.
+            UsageError: if they are not there, or scikit-learn is not.
+        """
+        measures, source = options.measure, options.probe_data
+        if "probes" not in measures:
+            return cls(measures)
+        if importlib.util.find_spec("sklearn") is None:
+            raise UsageError("--measure", "probes need scikit-learn, which is not installed",
+                             'run `pip install "prolu-eval[probes]"`')  # fmt: skip
+        tasks = probe_tasks(source, options.tasks)
+        name = PACKAGE if source is None else source.name
+        return cls(measures, tasks, name, options.k or PROBE_KS)
+
+
+class Further:
+    """Completes results of runs under the same conditions.
+
+    Args:
+        asked: what is to be measured.
+        prepared: what the runs are measured with.
+        shown: whether to show how far longer work is.
+
+    Raises:
+        UsageError: if the runs are on a benchmark, or stand for several layers.
+    """
+
+    def __init__(self, asked: Asked, prepared: Prepared, *, shown: bool) -> None:
+        self._engine = engine = prepared.engine
+        self._measures: dict[str, _Measure] = {}
+        if not asked.measures:
+            return
+        if type(engine) is not Engine:
+            reason = f"{' and '.join(asked.measures)} need one hook point of a language model"
+            raise UsageError("--measure", f"{reason}, not {engine.hook} of {engine.model.name}",
+                             "evaluate these runs without")  # fmt: skip
+        setting = prepared.settings[max(prepared.settings)]
+        if "probes" in asked.measures:
+            self._measures["probes"] = Probing(
+                engine, setting, asked.tasks, asked.source, asked.ks, shown=shown
+            )
+        if "behaviour" in asked.measures:
+            self._measures["behaviour"] = Behaviour(engine, setting)
+
+    def completed(self, record: Record, n_shards: int, result: Result) -> tuple[Result, bool]:
+        """A stored result with all that is asked for, and whether something had to be measured.
+
+        Raises:
+            CheckpointError: if the run cannot be loaded any more.
+            ResultsError: if the result cannot be stored.
+        """
+        if not self._missing(record.run, result):
+            return result, False
+        with record.parts.whole():
+            result = record.result(n_shards) or result  # another process may have been here first
+            missing = self._missing(record.run, result)
+            if missing:
+                sae = load(record.run, self._engine)
+                for over, measure in missing.items():
+                    result = _with(result, over, measure.of(record.run, sae))
+                result = record.write(result)
+        record.parts.remove()
+        return result, bool(missing)
+
+    def _missing(self, run: Run, result: Result) -> Mapping[str, _Measure]:
+        return {
+            over: measure
+            for over, measure in self._measures.items()
+            if not _has(result.tasks.get(over), measure.wanted(run))
+        }
+
+
+def _has(known: TaskSet | None, wanted: TaskSet) -> bool:
+    return (
+        known is not None
+        and known.fingerprint == wanted.fingerprint
+        and set(wanted.k) <= set(known.k)
+    )
+
+
+def _with(result: Result, over: str, done: TasksDone) -> Result:
+    """A result with what was measured on tasks, and what it had of the same ones."""
+    stored = result.arrays
+    arrays: dict[str, Array] = stored.under("") if isinstance(stored, StoredArrays) else {**stored}
+    tasks, sums = done.tasks, dict(done.sums)
+    if (known := result.tasks.get(over)) is not None and known.fingerprint == tasks.fingerprint:
+        sums = {**result.sums(over), **sums}
+        tasks = tasks.model_copy(update={"k": tuple(sorted({*known.k, *tasks.k}))})
+    kept = {key: a for key, a in arrays.items() if not key.startswith(f"{PER_TASK}{over}/")}
+    own = {f"{PER_TASK}{over}/{column}": values for column, values in sums.items()}
+    others = {key: e for key, e in result.metrics.items() if METRICS[key].over != over}
+    return result.model_copy(
+        update={
+            "arrays": {**kept, **own},
+            "tasks": {**result.tasks, over: tasks},
+            "metrics": {**others, **_estimates(over, sums)},
+        }
+    )
+
+
+def _estimates(over: str, sums: Mapping[str, Array]) -> dict[str, Estimate]:
+    found = {_NUMBERS[over]: exact(float(len(sums["n_tasks"])))}
+    for key, metric in METRICS.items():
+        if metric.over == over and metric.numerator and metric.numerator.keys() <= sums.keys():
+            found[key] = estimate(metric, sums)
+    return found
