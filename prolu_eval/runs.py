@@ -20,6 +20,19 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
 EMBEDDED_MODEL = "embedded"
 
 WeightProcessing = Literal["none", "processed"]
+ChanceKind = Literal[
+    "frozen_decoder", "soft_frozen_decoder", "shuffled", "pca", "kmeans", "untrained"
+]
+# What each chance baseline is called; those that are trained are so as some variant is.
+CHANCE_TITLES: dict[ChanceKind, str] = {
+    "frozen_decoder": "frozen decoder",
+    "soft_frozen_decoder": "soft-frozen decoder",
+    "shuffled": "shuffled activations",
+    "pca": "PCA",
+    "kmeans": "k-means",
+    "untrained": "untrained",
+}
+_OF_NO_VARIANT: tuple[ChanceKind, ...] = ("pca", "kmeans", "untrained")
 _SEVERAL = re.compile(r"blocks\.(\d{1,4}(?:[-,]\d{1,4})+)\.(.+)")
 MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
@@ -57,6 +70,19 @@ def of_head(hook: str) -> tuple[str, int | None]:
     return (hook, None) if match is None else (match[1], int(match[2]))
 
 
+def chance_label(label: str, chance: ChanceKind | None) -> str:
+    """What a run is called in tables and figures: its variant, or the chance baseline that it is.
+
+    Args:
+        label: of its variant, penalty included.
+        chance: which baseline it is; None for none.
+    """
+    if chance is None:
+        return label
+    of = "" if chance in _OF_NO_VARIANT else f" ({label})"
+    return f"chance: {CHANCE_TITLES[chance]}{of}"
+
+
 class RunConfig(BaseModel):
     """config.json of a native run folder."""
 
@@ -90,6 +116,9 @@ class RunConfig(BaseModel):
     not_converged: str | None = Field(
         None, description="why its training is called unfinished, if it is"
     )
+    chance: ChanceKind | None = Field(
+        None, description="the chance baseline that it is; None for what claims are made of"
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="every other setting of the training run"
     )
@@ -115,7 +144,8 @@ class Run:
     ``needs_scale`` says that it was trained on activations times a factor that its files lost;
     ``activation_scale`` is that factor, from elsewhere. ``normalisation`` is what is done to each
     activation where something else than the files says so. ``besides`` says in words all that
-    decides the measurement beside the files. ``loader`` gives the autoencoder of a run that no
+    decides the measurement beside the files. ``chance`` names the chance baseline that it is, if it
+    is one. ``loader`` gives the autoencoder of a run that no
     format has.
     """
 
@@ -148,6 +178,7 @@ class Run:
     activation_scale: float | None = None
     normalisation: Literal["none", "layer_norm", "constant_norm"] | None = None
     besides: str = ""
+    chance: ChanceKind | None = None
     loader: Callable[[], Any] | None = None
     problems: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)

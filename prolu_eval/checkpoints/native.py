@@ -10,7 +10,14 @@ from prolu_eval.checkpoints.hook_names import hook_of
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
 from prolu_eval.errors import CheckpointError
 from prolu_eval.results import write_atomically, write_json
-from prolu_eval.runs import CONFIG_FILE, SCHEMA_VERSION, WEIGHTS_FILE, Run, RunConfig
+from prolu_eval.runs import (
+    CONFIG_FILE,
+    SCHEMA_VERSION,
+    WEIGHTS_FILE,
+    Run,
+    RunConfig,
+    chance_label,
+)
 from prolu_eval.saes import SparseAutoencoder
 
 
@@ -80,7 +87,7 @@ def write_native(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
     """
     kept = ("model", "model_revision", "hook", "hook_out", "dataset", "text_column",
             "context_length", "prepend_bos", "weight_processing", "penalty", "coefficient",
-            "learning_rate", "seed")  # fmt: skip
+            "learning_rate", "seed", "chance")  # fmt: skip
     config = RunConfig(
         variant=sae.variant,
         d_in=sae.d_in,
@@ -117,14 +124,14 @@ def _describe(folder: Path) -> list[Run]:
             folder / WEIGHTS_FILE, "is missing", "restore it, or remove the run's folder"
         )
     sae = _build(config, folder / CONFIG_FILE)
-    label = sae.label
+    label = sae.label if config.penalty is None else f"{sae.label}+{config.penalty}"
     return [
         Run(
             name=folder.name,
             path=folder,
             format=FORMAT.name,
             variant=config.variant,
-            label=label if config.penalty is None else f"{label}+{config.penalty}",
+            label=chance_label(label, config.chance),
             d_in=config.d_in,
             d_sae=config.d_sae,
             files=_files(folder),
@@ -143,6 +150,7 @@ def _describe(folder: Path) -> list[Run]:
             coefficient=config.coefficient,
             learning_rate=config.learning_rate,
             seed=config.seed,
+            chance=config.chance,
             problems=(f"not converged: {config.not_converged}",) if config.not_converged else (),
             options=sae.options.model_dump(mode="json"),
             provenance={"library": "prolu-eval", "config": config.model_dump(mode="json")},

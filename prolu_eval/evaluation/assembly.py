@@ -173,6 +173,7 @@ def summary_of(run: Run, hook_out: str | None = None) -> RunSummary:
         coefficient=run.coefficient,
         learning_rate=run.learning_rate,
         seed=run.seed,
+        chance=run.chance,
         options=run.options,
         provenance=run.provenance,
     )

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from prolu_eval.estimates import Estimate
 from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
+from prolu_eval.runs import ChanceKind
 
 SCHEMA_VERSION = 3
 # 3: what was dropped from a race (2026-11)
@@ -33,8 +34,9 @@ class RunSummary(BaseModel):
     """What identifies a run in tables and figures.
 
     ``options`` are its variant's own settings, such as ``k``; None where a file of an earlier
-    version does not tell. ``hook_out`` and ``d_out`` are a transcoder's output site and its width;
-    None for an autoencoder, which has one site.
+    version does not tell. ``chance`` names the chance baseline that it is, if it is one: such a run
+    is shown beside others, and not ranked among them. ``hook_out`` and ``d_out`` are a transcoder's
+    output site and its width; None for an autoencoder, which has one site.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +55,7 @@ class RunSummary(BaseModel):
     coefficient: float | None = None
     learning_rate: float | None = None
     seed: int | None = None
+    chance: ChanceKind | None = None
     options: dict[str, Any] | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
 

@@ -15,10 +15,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prolu_eval.errors import ConfigError, UsageError
-from prolu_eval.runs import EMBEDDED_MODEL
+from prolu_eval.runs import EMBEDDED_MODEL, ChanceKind, chance_label
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder, VariantOptions
 from prolu_eval.synthetic import HOOK, is_synthetic
 from prolu_eval.synthetic.benchmark import absolute
+from prolu_eval.training.baselines import FITTED, HELD, TRAINED
 from prolu_eval.training.objectives import OBJECTIVES
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -132,9 +133,14 @@ class Within(_Table):
 
 
 class Sweep(_Table):
-    """One sweep: a variant, its options and penalty, over its own coefficients or values of k."""
+    """One sweep: a variant, its options and penalty, over its own coefficients or values of k.
+
+    ``chance`` makes it a chance baseline (:mod:`prolu_eval.training.baselines`): one that is
+    computed has a variant of its own, and neither penalty nor coefficients nor k.
+    """
 
     variant: str
+    chance: ChanceKind | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     penalty: str | None = None
     coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
@@ -145,6 +151,8 @@ class Sweep(_Table):
     @model_validator(mode="before")
     @classmethod
     def _default_penalty(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("chance") in FITTED:
+            return {"variant": FITTED[document["chance"]].variant, **document}
         if isinstance(document, dict) and "penalty" not in document:
             objective = OBJECTIVES.get(document.get("variant", ""))
             if objective is not None and objective.penalties:
@@ -153,6 +161,14 @@ class Sweep(_Table):
 
     @model_validator(mode="after")
     def _suits_the_variant(self) -> Self:
+        if self.chance in FITTED:
+            fitted = FITTED[self.chance].variant
+            if self.variant != fitted or self.options or self.penalty or self.k + self.coefficients:
+                raise ValueError(
+                    f"baseline {self.chance!r} is computed: it has no variant, options, penalty, "
+                    "coefficients or k of yours"
+                )
+            return self
         if self.variant not in OBJECTIVES:
             known = "cannot be trained" if self.variant in VARIANTS else "is unknown"
             raise ValueError(f"variant {self.variant!r} {known}: choose {', '.join(OBJECTIVES)}")
@@ -167,7 +183,23 @@ class Sweep(_Table):
             raise ValueError(
                 f"unknown penalty {self.penalty!r} of variant {self.variant!r}: choose {offered}"
             )
+        if self.chance in HELD and not self.has_encoder:
+            raise ValueError(
+                f"baseline {self.chance!r} trains an encoder, and this {self.variant!r} has none "
+                "beside its decoder"
+            )
         return self
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether its encoder is trained apart from its decoder."""
+        cls = VARIANTS[self.variant]
+        return "W_enc" in cls.tensor_shapes(1, 1, cls.Options.model_validate(self.options))
+
+    def as_baseline(self, kind: ChanceKind, rate: float, seed: int) -> "Sweep":
+        """The chance baseline that is trained as this sweep is, at one learning rate and seed."""
+        changed = {"chance": kind, "learning_rates": [rate], "seeds": [seed]}
+        return Sweep.model_validate(self.model_dump() | changed)
 
     def autoencoder(
         self,
@@ -213,6 +245,30 @@ class SweepFile(_Table):
     shared: Shared
     within: Within
     sweep: list[Sweep] = Field(min_length=1)
+    baselines: bool = Field(
+        False, description="whether chance baselines are trained and computed beside the sweeps"
+    )
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        """The sweeps, and where it asks for them the chance baselines that it does not name.
+
+        Those that are trained take after the first sweep that has an encoder of its own, at its
+        first learning rate and seed.
+        """
+        if not self.baselines:
+            return self.sweep
+        named = {sweep.chance for sweep in self.sweep}
+        seeds = self.within.seeds
+        found = list(self.sweep)
+        likely = [sweep for sweep in self.sweep if sweep.chance is None and sweep.has_encoder]
+        for kind in TRAINED if likely else ():
+            first = likely[0]
+            rates = first.learning_rates or self.within.learning_rates
+            if kind not in named:
+                found.append(first.as_baseline(kind, rates[0], (first.seeds or seeds)[0]))
+        computed = ({"chance": kind, "seeds": seeds[:1]} for kind in FITTED if kind not in named)
+        return found + [Sweep.model_validate(sweep) for sweep in computed]
 
     def check(self, d_in: int) -> None:
         """See that every sweep suits the width of the activations.
@@ -220,21 +276,24 @@ class SweepFile(_Table):
         Raises:
             ConfigError: if one does not.
         """
-        for sweep in self.sweep:
+        for sweep in self.sweeps:
             sweep.check(self.shared.dictionary_size(d_in))
 
     def plans(self) -> Iterator["Plan"]:
         """Every run of the grid, sweep by sweep."""
-        for sweep in self.sweep:
+        for sweep in self.sweeps:
             rates = sweep.learning_rates or self.within.learning_rates
             seeds = sweep.seeds or self.within.seeds
-            for value, rate, seed in product(sweep.k or sweep.coefficients, rates, seeds):
+            values = sweep.k or sweep.coefficients
+            if sweep.chance in FITTED:
+                values, rates = list(range(1, FITTED[sweep.chance].levels + 1)), rates[:1]
+            for value, rate, seed in product(values, rates, seeds):
                 yield Plan(sweep, value, rate, seed)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run of a grid; ``value`` is its coefficient, or its k."""
+    """One run of a grid; ``value`` is its coefficient, its k, or of what is computed the level."""
 
     sweep: Sweep
     value: float
@@ -249,20 +308,32 @@ class Plan:
     @property
     def coefficient(self) -> float | None:
         """The penalty's coefficient, where there is one."""
-        return None if self.sweep.k else self.value
+        return self.value if self.sweep.coefficients else None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is a chance baseline that is computed, not trained."""
+        return self.sweep.chance in FITTED
 
     @property
     def label(self) -> str:
         """The sweep's name, as tables and figures have it."""
+        return chance_label(self._variant, self.sweep.chance)
+
+    @property
+    def _variant(self) -> str:
         label = VARIANTS[self.sweep.variant].label_of(self.sweep.options_with(self.k))
         return label if self.sweep.penalty is None else f"{label}+{self.sweep.penalty}"
 
     @property
     def name(self) -> str:
         """The run's folder."""
-        label = self.label.replace("/", "-").replace("+", "_")
+        if self.is_fitted:
+            return f"chance-{self.sweep.chance}_{self.value:g}_s{self.seed}"
+        label = self._variant.replace("/", "-").replace("+", "_")
         kind = "k" if self.sweep.k else "c"
-        return f"{label}_{kind}{self.value:g}_lr{self.learning_rate:g}_s{self.seed}"
+        named = f"{label}_{kind}{self.value:g}_lr{self.learning_rate:g}_s{self.seed}"
+        return named if self.sweep.chance is None else f"chance-{self.sweep.chance}-{named}"
 
 
 def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
@@ -304,7 +375,7 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(path, f"{where}: {reason}", f"compare it with {EXAMPLE}") from None
     if file.shared.d_sae is not None:
-        for sweep in file.sweep:
+        for sweep in file.sweeps:
             sweep.check(file.shared.d_sae)
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")

@@ -80,11 +80,12 @@ class Cost:
 def rounds(
     plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device
 ) -> list[list[Plan]]:
-    """Plans in parts, each of which fits in memory.
+    """Plans that are trained, in parts each of which fits in memory.
 
     Raises:
         ConfigError: if not even one of them does.
     """
+    plans = [plan for plan in plans if not plan.is_fitted]
     if not plans:
         return []
     fixed = _buffers(shared, d_in) + _passes(shared, d_in, 1, device)
@@ -104,7 +105,8 @@ def memory(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.devic
     """What training plans at once holds at its peak. The language model is loaded."""
     process = held(device)
     stacks = len(plans) * _run_memory(shared, d_in)
-    largest = max(Counter((plan.label, plan.learning_rate) for plan in plans).values())
+    together = Counter((plan.label, plan.learning_rate) for plan in plans)
+    largest = max(together.values(), default=0)
     activations, passes = _buffers(shared, d_in), _passes(shared, d_in, largest, device)
     # Filling the buffer and passing are never at once, so that the smaller's extra is not added.
     extra = max(activations, activations / _BUFFERS + passes)
@@ -120,11 +122,15 @@ def held(device: torch.device) -> int:
 
 
 def estimate_cost(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:
-    """What training plans costs; takes a few steps of each sweep to find out."""
+    """What training plans costs; takes a few steps of each sweep to find out.
+
+    Baselines that are computed cost next to nothing, and count among the runs alone.
+    """
     d_sae, steps = shared.dictionary_size(d_in), shared.n_steps
     parts = rounds(plans, shared, d_in, device)
-    needed = memory(max(parts, key=len), shared, d_in, device)
-    groups = [list(group) for _, group in groupby(plans, key=lambda plan: plan.label)]
+    needed = memory(max(parts, key=len, default=[]), shared, d_in, device)
+    trained = [plan for part in parts for plan in part]
+    groups = [list(group) for _, group in groupby(trained, key=lambda plan: plan.label)]
     seconds = sum(_seconds_per_step(group, shared, d_in, device) for group in groups)
     return Cost(
         runs=len(plans),
@@ -132,7 +138,7 @@ def estimate_cost(plans: Sequence[Plan], shared: Shared, d_in: int, device: torc
         parameters=2 * d_in * d_sae,
         memory=needed,
         rounds=len(parts),
-        flops=6 * 2.0 * shared.batch_size * d_in * d_sae * steps * len(plans),
+        flops=6 * 2.0 * shared.batch_size * d_in * d_sae * steps * len(trained),
         seconds=seconds * steps,
     )
 

@@ -1,7 +1,7 @@
 """Training stacks on one stream of activations, each in turn on every batch."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from prolu_eval.training.checkpoint import Checkpoint
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.convergence import not_converged
 from prolu_eval.training.dead import resample_dead
+from prolu_eval.training.fitted import fit
 from prolu_eval.training.history import History
 from prolu_eval.training.initial import measure_statistics
 from prolu_eval.training.interruption import Interruption
@@ -35,6 +36,8 @@ from prolu_eval.training.threads import quickest, using_threads
 _LOGS = 50
 # Enough for the mean norm and the centre; the geometric median of more takes long.
 _SAMPLE = 8192
+# What decides a run's training beside what its name says.
+_OF_SWEEP = {"variant", "options", "penalty", "chance"}
 
 
 @dataclass(frozen=True)
@@ -97,33 +100,11 @@ class Training:
         steps: Steps,
     ) -> None:
         self._shared, self._settings, self._steps = shared, settings, steps
-        precision = shared.precision_on(model.device)
-        self._tf32 = precision == "tf32"
+        self._tf32 = shared.precision_on(model.device) == "tf32"
         self._interruption = Interruption()
-
-        def activations(rows: Tensor) -> Tensor:
-            self._interruption.check()
-            return source(rows)
-
-        ahead = model.device.type == "cuda" and settings.cache is None
-        self._stream = Stream(
-            Ahead(activations, model.device) if ahead else activations,
-            len(tokens),
-            shared.batch_size,
-            shared.buffer_size,
-            shared.data_seed,
+        self._stream, sample = opened(
+            shared, model, tokens, settings, _SAMPLE, self._interruption.check
         )
-        with matrix_products(tf32=self._tf32):
-            source = (
-                from_model(model, shared.hook, tokens, mixed=precision == "mixed")
-                if settings.cache is None
-                else cached(model, shared.hook, tokens, settings.cache, precision)
-            )
-            sample = self._stream.peek(_SAMPLE)
-        if not torch.isfinite(sample).all():
-            raise EvaluationError(
-                shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
-            )
         self._units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
         self.statistics = measure_statistics(self._units.normalise(sample).z, shared)
         self._first = self.statistics.scale * self._units.normalise(sample[: shared.batch_size]).z
@@ -209,17 +190,18 @@ class Training:
 
     def _step(self, step: int) -> None:
         shared = self._shared
-        x = self.statistics.scale * self._units.normalise(next(self._stream)).z
+        batch = self.statistics.scale * self._units.normalise(next(self._stream)).z
         last = step == shared.n_steps - 1
         logging = last or step % max(1, shared.n_steps // _LOGS) == 0
         resampling = shared.resamples_at(step)
         for stack, history in zip(self.stacks, self.histories, strict=True):
+            x = stack.given(batch)
             losses = stack.step(x, sizes=logging)
             history.observe(losses)
             if logging:
                 history.log(step, x, losses)
                 self._tell(step, stack, history)
-            if resampling:
+            if resampling and not stack.holds_decoder:
                 resample_dead(stack, x, stack.reconstructions(x))
 
     def _tell(self, step: int, stack: Stack, history: History) -> None:
@@ -236,14 +218,75 @@ class Training:
         )
 
 
+def opened(
+    shared: Shared,
+    model: ActivationSource,
+    tokens: TokenRows,
+    settings: Settings,
+    n: int,
+    check: Callable[[], object] = lambda: None,
+) -> tuple[Stream, Tensor]:
+    """A sweep's stream of activations, and those that come first. [n, d_in] at most
+
+    ``check`` is called before each pass of the model.
+
+    Raises:
+        EvaluationError: if activations are not finite.
+        ResultsError: if the cache cannot be written to.
+    """
+    precision = shared.precision_on(model.device)
+
+    def activations(rows: Tensor) -> Tensor:
+        check()
+        return source(rows)
+
+    ahead = model.device.type == "cuda" and settings.cache is None
+    stream = Stream(
+        Ahead(activations, model.device) if ahead else activations,
+        len(tokens),
+        shared.batch_size,
+        shared.buffer_size,
+        shared.data_seed,
+    )
+    with matrix_products(tf32=precision == "tf32"):
+        source = (
+            from_model(model, shared.hook, tokens, mixed=precision == "mixed")
+            if settings.cache is None
+            else cached(model, shared.hook, tokens, settings.cache, precision)
+        )
+        sample = stream.peek(n)
+    if not torch.isfinite(sample).all():
+        raise EvaluationError(
+            shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
+        )
+    return stream, sample
+
+
+def fitted(
+    plans: Sequence[Plan],
+    shared: Shared,
+    model: ActivationSource,
+    tokens: TokenRows,
+    settings: Settings,
+) -> Iterator[TrainingOutcome]:
+    """What comes of chance baselines that are computed, from the first buffer of activations.
+
+    Raises:
+        EvaluationError, ResultsError: as :class:`Training`.
+    """
+    _, sample = opened(shared, model, tokens, settings, shared.buffer_size)
+    units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
+    for plan, sae in zip(plans, fit(plans, units.normalise(sample).z, shared), strict=True):
+        yield TrainingOutcome(plan, sae, {}, None)
+
+
 def trained_plan(plans: Sequence[Plan], shared: Shared, tokens: TokenRows) -> dict[str, Any]:
     """What decides a training, as plain data: a checkpoint continues the same one only."""
     return {
         "shared": shared.model_dump(mode="json"),
         "tokens": tokens.fingerprint,
         "runs": {
-            plan.name: plan.sweep.model_dump(mode="json", include={"variant", "options", "penalty"})
-            for plan in plans
+            plan.name: plan.sweep.model_dump(mode="json", include=_OF_SWEEP) for plan in plans
         },
     }
 

@@ -15,6 +15,7 @@ from prolu_eval.kernels import suit
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.saes.trec import TrecOptions
 from prolu_eval.training.active import Active
+from prolu_eval.training.baselines import HELD, NEAR
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.forward import Chunk, Forward, Losses, rate_factor
 from prolu_eval.training.initial import Statistics, initialise
@@ -73,6 +74,12 @@ class Stack:
             stacked.requires_grad_()
         # Per-feature tensors begin alike in every feature; a restarted one begins so again.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
+        self._chance = plans[0].sweep.chance
+        self._start = self.parameters["W_dec"].detach()
+        if self._chance == "frozen_decoder":
+            self.parameters["W_dec"].requires_grad_(False)
+        elif self._chance == "soft_frozen_decoder":
+            self._start = self._start.clone()
         self._forward = Forward(plans, self._saes, shared, layout, device)
         if self._forward.objective.learns_threshold:
             self.parameters["threshold"].requires_grad_(False)
@@ -94,6 +101,18 @@ class Stack:
     def options(self) -> VariantOptions:
         """The variant's options of the sweep; ``k`` may differ between runs."""
         return self._saes[0].options
+
+    @property
+    def holds_decoder(self) -> bool:
+        """Whether decoder rows stay as they started, or near it."""
+        return self._chance in HELD
+
+    def given(self, x: Tensor) -> Tensor:
+        """What the next step trains on, of a batch in training units. [batch, d_in]
+
+        For the baseline on shuffled activations, these with each coordinate from another token.
+        """
+        return shuffled(x, self.shared.data_seed, self.n_done) if self._chance == "shuffled" else x
 
     @property
     def layout(self) -> type[Active] | None:
@@ -221,6 +240,7 @@ class Stack:
         """
         W_dec, unit = self.parameters["W_dec"], self.shared.decoder_norm == "unit"
         self._optimiser.param_groups[0]["lr"] = rate
+        unit = unit and W_dec.requires_grad
         fused = unit and suit(W_dec.device, W_dec.dtype)
         if fused:
             self._step_unit_rows(rate)
@@ -230,6 +250,8 @@ class Stack:
         self._optimiser.step()
         if unit and not fused:
             W_dec /= W_dec.norm(dim=-1, keepdim=True)
+        if self._chance == "soft_frozen_decoder":
+            hold_near(W_dec, self._start, NEAR)
         if "threshold" in self.trained:
             self.parameters["threshold"].clamp_(min=0)
 
@@ -330,6 +352,32 @@ class Stack:
             parameter = sae.get_parameter(name)
             parameter.data = (own * factors.get(name, 1.0)).reshape(parameter.shape)
         return sae
+
+
+def shuffled(x: Tensor, seed: int, step: int) -> Tensor:
+    """A batch whose every coordinate comes from other tokens than the rest. [batch, d_in]
+
+    Columns are rotated by numbers of places at random, no two alike while there are enough: each
+    keeps its own distribution, and nothing is left of how they go together.
+    """
+    n, d = x.shape
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
+    places = [torch.randperm(n, generator=generator) for _ in range(-(-d // n))]
+    rows = torch.arange(n)[:, None] + torch.cat(places)[:d]
+    return x.gather(0, (rows % n).to(x.device))
+
+
+def hold_near(rows: Tensor, start: Tensor, least: float) -> None:
+    """Turn rows back, in place, until their cosine with where they started is ``least``. [..., d]
+
+    Those that are nearer stay as they are, and norms stay too.
+    """
+    norms, start = rows.norm(dim=-1, keepdim=True), start / start.norm(dim=-1, keepdim=True)
+    unit = rows / norms
+    cosine = (unit * start).sum(-1, keepdim=True)
+    aside = torch.nn.functional.normalize(unit - cosine * start, dim=-1)
+    turned = least * start + (1 - least**2) ** 0.5 * aside
+    rows.copy_(torch.where(cosine < least, norms * turned, rows))
 
 
 def _by_feature(name: str, tensor: Tensor) -> Tensor:

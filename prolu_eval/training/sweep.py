@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -28,7 +28,7 @@ from prolu_eval.runs import CONFIG_FILE, RunConfig
 from prolu_eval.training.checkpoint import checkpoint_file, stored_runs
 from prolu_eval.training.config import Plan, Shared, SweepFile
 from prolu_eval.training.cost import rounds
-from prolu_eval.training.loop import Settings, Training
+from prolu_eval.training.loop import Settings, Training, TrainingOutcome, fitted
 from prolu_eval.training.source import load_source, training_rows
 from prolu_eval.training.steps import Steps
 
@@ -254,6 +254,9 @@ def train_portions(
     file.check(d_in)
     tokens = training_rows(shared, model)
     for portion in portions:
+        if computed := [plan for plan in portion.plans if plan.is_fitted]:
+            outcomes = fitted(computed, shared, model, tokens, settings)
+            _store(outcomes, shared, d_in, out, settle)
         parts = [portion.plans]
         if not portion.begun:
             parts = [*rounds(portion.plans, shared, d_in, model.device)]
@@ -262,22 +265,27 @@ def train_portions(
             checkpoint = out / portion.checkpoint
             training = Training(part, shared, model, tokens, checkpoint, settings, steps)
             training.run()
-            _store(training, shared, d_in, out, settle)
+            _store(training.results(), shared, d_in, out, settle)
             training.finish()
 
 
 def _store(
-    training: Training, shared: Shared, d_in: int, out: Path, settle: Callable[[Trained], None]
+    outcomes: Iterable[TrainingOutcome],
+    shared: Shared,
+    d_in: int,
+    out: Path,
+    settle: Callable[[Trained], None],
 ) -> None:
     """Store what was trained, but for what was stored before an interruption."""
-    for plan, sae, history, reason in training.results():
+    for plan, sae, history, reason in outcomes:
         folder = out / plan.name
         if sae is None:
             error = EvaluationError(plan.name, "diverged: its loss is not finite",
                                     "lower the learning rate")  # fmt: skip
             settle(Trained(plan, folder, "failed", str(error)))
         elif not (folder / CONFIG_FILE).exists():
-            write_atomically(folder / HISTORY_FILE, save(history))
+            if history:
+                write_atomically(folder / HISTORY_FILE, save(history))
             config = run_config(plan, shared, d_in)
             save_run(folder, sae, config.model_copy(update={"not_converged": reason}))
             settle(Trained(plan, folder, "trained", not_converged=reason))
@@ -294,11 +302,12 @@ def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:
         dataset=shared.dataset,
         text_column=shared.text_column,
         context_length=shared.context_length,
-        tokens_seen=shared.n_steps * shared.batch_size,
+        tokens_seen=shared.buffer_size if plan.is_fitted else shared.n_steps * shared.batch_size,
         penalty=plan.sweep.penalty,
         coefficient=plan.coefficient,
-        learning_rate=plan.learning_rate,
+        learning_rate=None if plan.is_fitted else plan.learning_rate,
         seed=plan.seed,
+        chance=plan.sweep.chance,
         training=shared.model_dump(mode="json"),
     )
 
