@@ -15,6 +15,7 @@ from prolu_eval.analysis.answers import (
 )
 from prolu_eval.analysis.attainment import Surface
 from prolu_eval.analysis.bootstrap import N_REPLICATES, Replicates, n_replicates, resample
+from prolu_eval.analysis.chance import AgainstChance
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.epsilon import Epsilon
 from prolu_eval.analysis.frontiers import Frontier, VariantFrontier, group_frontier
@@ -38,6 +39,7 @@ __all__ = [
     "N_REPLICATES",
     "PRESETS",
     "AdvisedSaving",
+    "AgainstChance",
     "Answer",
     "AtBudget",
     "CurvePoint",

@@ -9,6 +9,7 @@ import numpy as np
 
 from prolu_eval.analysis.advice import Gap, advised
 from prolu_eval.analysis.bootstrap import Replicates, n_replicates, resample
+from prolu_eval.analysis.chance import AgainstChance, about_chance, against_chance
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier
 from prolu_eval.analysis.groups import Group, comparable, stretched
@@ -161,6 +162,7 @@ class Answer:
         folders: folders against each other, where the question asks for them.
         details: hypervolumes, shares, epsilon indicators, attainment surfaces.
         splits: the answer for parts of the group, by what they hold.
+        chance: variants against chance baselines.
         sentence: the answer in a few sentences, of budgets too.
         notes: badges, such as ``1 seed``, and what is missing.
     """
@@ -179,6 +181,7 @@ class Answer:
     folders: tuple[FolderSaving, ...]
     details: Frontier
     splits: dict[str, "Answer"]
+    chance: tuple[AgainstChance, ...]
     sentence: str
     notes: tuple[str, ...]
 
@@ -206,7 +209,7 @@ def answer(
     for group in comparable(results, question.keys):
         own = question.about(group)
         n = replicates or n_replicates(group)
-        found.append(answer_group(group, own, resample(group, own.keys, n, seed)))
+        found.append(answer_group(group, own, resample(group.with_chance(), own.keys, n, seed)))
     return found
 
 
@@ -216,8 +219,11 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
     Args:
         group: the runs.
         question: what is asked.
-        replicates: the group's objectives over resampled sequences, for intervals.
+        replicates: the group's objectives over resampled sequences, for intervals; of its chance
+            baselines too.
     """
+    chance = against_chance(group, question.keys, replicates)
+    replicates = replicates and replicates.subset(np.arange(len(group.results)))
     made = Computation(group, question.keys, replicates, question.reference, question.at)
     found = made.frontier()
     runs = _runs(group, question, found)
@@ -247,11 +253,13 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
             )
             for title, rows in stretched(group, question.splits).items()
         },
+        chance=chance,
         sentence=" ".join(
             [
                 _folder_sentence(folders, group, found)
                 if question.grouping == "folder"
                 else statement(found),
+                *about_chance(chance),
                 *at_budgets(question.keys, at),
             ]
         ),

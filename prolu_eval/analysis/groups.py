@@ -22,6 +22,8 @@ class Group:
     ``title`` names the hook point, the model, and what else tells the group from others beside it;
     ``folders`` are those that results belong to, in the order given. ``dropped`` are results of
     runs that left a race, on fewer tokens: shown beside the others, and no part of any statement.
+    ``chance`` are the results of chance baselines, which are none of the group's own; None without
+    any.
     """
 
     results: tuple[Result, ...]
@@ -29,6 +31,15 @@ class Group:
     title: str
     folders: tuple[str, ...] = ()
     dropped: tuple[Result, ...] = ()
+    chance: "Group | None" = None
+
+    def with_chance(self) -> "Group":
+        """The group with its chance baselines as results like others, after its own."""
+        if self.chance is None:
+            return self
+        table = pd.concat([self.table, self.chance.table], ignore_index=True)
+        results = self.results + self.chance.results
+        return Group(results, table, self.title, self.folders)
 
     @property
     def labels(self) -> list[str]:
@@ -86,7 +97,8 @@ def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Grou
     """Split results into groups within which they can be compared, the largest first.
 
     Results on different tasks are apart if one of the metrics ``keys`` is over tasks. Runs that
-    were dropped from a race are beside the group that went on, if it is among results.
+    were dropped from a race are beside the group that went on, if it is among results. Those of
+    chance baselines stand apart in each (:attr:`Group.chance`), if it has others.
     """
     if not results:
         return []
@@ -109,18 +121,36 @@ def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Grou
         for _, rows in table.groupby("apart", sort=False)
     ]
     parts.sort(key=lambda rows: -len(rows))
+    titles = _titles([results[rows["position"].iloc[0]] for rows in parts])
     return [
-        Group(
-            tuple(results[i] for i in rows["position"]),
-            rows.drop(columns=["position", "apart"]).reset_index(drop=True),
-            title,
-            tuple(dict.fromkeys(results[i].folder for i in sorted(rows["position"]))),
-            tuple(sorted(lost[rows["comparison_key"].iloc[0]], key=_order)),
+        _group(
+            results, rows, title, tuple(sorted(lost[rows["comparison_key"].iloc[0]], key=_order))
         )
-        for rows, title in zip(
-            parts, _titles([results[rows["position"].iloc[0]] for rows in parts]), strict=True
-        )
+        for rows, title in zip(parts, titles, strict=True)
     ]
+
+
+def _group(
+    results: Sequence[Result], rows: pd.DataFrame, title: str, lost: tuple[Result, ...]
+) -> Group:
+    """The group of some rows of the table of all results, and of those that left its race."""
+
+    def of(
+        part: pd.DataFrame, dropped: tuple[Result, ...] = (), chance: Group | None = None
+    ) -> Group:
+        return Group(
+            tuple(results[i] for i in part["position"]),
+            part.drop(columns=["position", "apart"]).reset_index(drop=True),
+            title,
+            tuple(dict.fromkeys(results[i].folder for i in sorted(part["position"]))),
+            dropped,
+            chance,
+        )
+
+    by_chance = rows["chance"].notna()
+    if not by_chance.any() or by_chance.all():
+        return of(rows, lost)
+    return of(rows[~by_chance], lost, of(rows[by_chance]))
 
 
 def _order(result: Result) -> tuple[str, float, str]:

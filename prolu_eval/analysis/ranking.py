@@ -46,7 +46,7 @@ def ranking(
     ahead = {label: set[str]() for label in labels}  # who is better than each
     for (first, second), sign in better.items():
         if not sign and (first, second) not in gaps:
-            sign = _by_runs(first, second, known, runs)
+            sign = by_runs(first, second, known, runs)
         if sign:
             one, other = (first, second) if sign < 0 else (second, first)
             ahead[other].add(one)
@@ -66,7 +66,8 @@ def ranking(
     ]
 
 
-def _by_runs(first: str, second: str, known: Sequence[Domination], runs: Mapping[str, int]) -> int:
+def by_runs(first: str, second: str, known: Sequence[Domination], runs: Mapping[str, int]) -> int:
+    """-1 if the first's runs dominate all of the second's frontier, 1 the other way, else 0."""
     for sign, (one, other) in ((-1, (first, second)), (1, (second, first))):
         beaten = {d.worse for d in known if (d.first, d.second) == (one, other)}
         if beaten and len(beaten) == runs.get(other, 0):

@@ -221,12 +221,19 @@ class Curves:
     def statuses(self) -> dict[tuple[str, str], tuple[int, Status]]:
         """Of every pair, whether the first (-1) or the second (1) is better, and how sure that is.
 
+        At 95 % for all pairs together.
+        """
+        return self.told(self.pairs)
+
+    def told(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, Status]]:
+        """Of some pairs, whether the first (-1) or the second (1) is better, and how sure that is.
+
         One is better where both savings say so, or the only one that there is, at 95 % for all
-        pairs together (Holm).
+        of these pairs together (Holm).
         """
         found: dict[tuple[str, str], tuple[int, Status]] = {}
         values = {}
-        for pair in self.pairs:
+        for pair in pairs:
             gaps = [gap for over in (0, 1) if (gap := self.gap(*pair, over)) is not None]
             if not gaps:
                 found[pair] = 0, "no shared range"
@@ -283,6 +290,10 @@ class Curves:
                 found.append(self._saving(first, second, over, gap, 1, status))
                 found.append(self._saving(second, first, over, gap, -1, status))
         return found
+
+    def saving(self, first: str, second: str, over: int, status: Status) -> Saving:
+        """What the first variant saves against the second, whose status is known."""
+        return self._saving(first, second, over, self.gap(first, second, over), 1, status)
 
     def _saving(
         self, first: str, second: str, over: int, gap: Reading | None, sign: int, status: Status

@@ -209,7 +209,8 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
 
 
 def _runs(answer: "Answer", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    names = {result.run.name for result in (*answer.group.results, *answer.group.dropped)}
+    shown = (*answer.group.with_chance().results, *answer.group.dropped)
+    names = {result.run.name for result in shown}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 
 

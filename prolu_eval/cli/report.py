@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -123,9 +123,10 @@ def _print_json(
 ) -> None:
     from prolu_eval.render.documents import frontier_document, result_document
 
-    document = frontier_document(
-        answers, question.keys, path, lambda a: [result_document(r) for r in a.group.results]
-    )
+    def runs(found: "Answer") -> list[dict[str, Any]]:
+        return [result_document(result) for result in found.group.with_chance().results]
+
+    document = frontier_document(answers, question.keys, path, runs)
     if figures is not None:
         document["figures"] = [str(figure) for figure in figures]
     say_document(document)

@@ -83,7 +83,8 @@ def compare_results(
                     findings.append(outcome)
                 else:
                     rows.append(outcome)
-    found = comparable_pairs(pairs, axes) if axes else []
+    ranked = [pair for pair in pairs if pair[1].run.chance is None]  # of chance: metrics alone
+    found = comparable_pairs(ranked, axes) if axes else []
     areas = hypervolume_tests(found, axes, options.tolerances.get(HYPERVOLUME)) if axes else []
     judged = judge([*findings, *areas], options.alpha)
     runs, frontiers = judged[: len(findings)], judged[len(findings) :]
@@ -97,7 +98,9 @@ def compare_results(
         missing_runs=[run.run.name for run in matched.missing],
         matched_by=options.match,
         method=_method(len(judged), pairs, options),
-        points=points_to_draw(pairs, matched.new, axes) if axes else (),
+        points=points_to_draw(ranked, [r for r in matched.new if r.run.chance is None], axes)
+        if axes
+        else (),
         axes=(axes[0].key, axes[1].key) if axes else None,
         provenance={**_provenance("baseline", baseline), **_provenance("current", current)},
     )

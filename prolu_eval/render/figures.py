@@ -174,9 +174,9 @@ def figure_document(
     if view.frontier:
         steps = _frontier_of_all(table, view)
         ends += [_End(steps["name"], None, steps["x"][-1], steps["y"][-1], _SOFT)] if ends else []
-        traces += [steps, *_oracle(group, view)]
+        traces += [steps, *_oracle(group, view), *_chance(group, view)]
     scales = {
-        axis: _scale(table, key, view) for axis, key in zip("xy", (view.x, view.y), strict=True)
+        axis: _scale(group, key, view) for axis, key in zip("xy", (view.x, view.y), strict=True)
     }
     layout: dict[str, Any] = {
         **{f"{axis}axis": {"title": {"text": axis_title(key)}, **scales[axis]}
@@ -229,13 +229,16 @@ def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) ->
     }}  # fmt: skip
 
 
-def _scale(table: pd.DataFrame, key: str, view: View) -> dict[str, Any]:
+def _scale(group: Group, key: str, view: View) -> dict[str, Any]:
     """An axis: logarithmic with the ticks that people read, or from zero where that is the best."""
+    table = group.with_chance().table if view.frontier else group.table
     values = table[key].dropna().to_numpy(float)
     lows = table[f"{key}_low"].dropna().to_numpy(float) if f"{key}_low" in table else values
     wanted = key in ("l0", "coefficient") or (view.frontier and METRICS[key].direction == "min")
     if wanted and len(values) and values.min() > 0 and lows.min(initial=np.inf) > 0:
         return {"type": "log", **_ticks(values.min(), values.max())}
+    if far := _far(group, key) if view.frontier else None:
+        return {"type": "linear", "range": far}
     less_is_better = key == "coefficient" or METRICS[key].direction == "min"
     from_zero = less_is_better and len(values) > 0 and values.min() >= 0
     return {"type": "linear", "rangemode": "tozero" if from_zero else "normal"}
@@ -281,6 +284,44 @@ def _frontier_of_all(table: pd.DataFrame, view: View) -> dict[str, Any]:
         "mode": "lines", "hoverinfo": "skip", "line": {"shape": "hv", "width": 1, "color": _SOFT},
         "name": "frontier of all", "meta": "all",
     }  # fmt: skip
+
+
+def _chance(group: Group, view: View) -> list[dict[str, Any]]:
+    """Runs of chance baselines, grey, each baseline's in order of x and with its name."""
+    if group.chance is None or not has_all(group.chance, view.x, view.y):
+        return []
+    traces = []
+    for label, rows in group.chance.table.dropna(subset=[view.x, view.y]).groupby("label"):
+        points = rows.sort_values([view.x, view.y], kind="stable")
+        name = str(label)
+        traces.append({
+            "type": "scatter", "x": _numbers(points[view.x]), "y": _numbers(points[view.y]),
+            "mode": "lines+markers+text", "name": escape(name), "meta": "all", "opacity": 0.7,
+            "text": [escape(name.removeprefix("chance: "))] + [""] * (len(points) - 1),
+            "textposition": "top right", "textfont": {"color": _SOFT, "size": 11},
+            "hovertemplate": f"{escape(name)}<br>{axis_title(view.x)} %{{x:.4g}}<br>"
+            f"{axis_title(view.y)} %{{y:.4g}}<extra></extra>",
+            "line": {"width": 1, "color": _SOFT}, "showlegend": False,
+            "marker": {"color": _SOFT, "symbol": "circle-open", "size": 6},
+        })  # fmt: skip
+    return traces
+
+
+def _far(group: Group, key: str) -> list[float] | None:
+    """Ends of a linear axis that shows variants well, where chance baselines lie far from them.
+
+    A range of theirs on either side; None where the baselines lie within that.
+    """
+    if group.chance is None or key not in group.chance.table:
+        return None
+    own, chance = (part.table[key].dropna().to_numpy(float) for part in (group, group.chance))
+    if not len(own) or not len(chance):
+        return None
+    low, high, span = own.min(), own.max(), np.ptp(own) or abs(own[0]) or 1.0
+    if chance.min() >= low - span and chance.max() <= high + span:
+        return None
+    ends = max(low - span, min(low - 0.05 * span, chance.min()))
+    return [float(ends), float(min(high + span, max(high + 0.05 * span, chance.max())))]
 
 
 def _oracle(group: Group, view: View) -> list[dict[str, Any]]:

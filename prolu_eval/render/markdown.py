@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prolu_eval.analysis import Answer
 from prolu_eval.comparison.verdicts import Comparison, Judgement
+from prolu_eval.render.chance import about_chance_runs, chance_tables
 from prolu_eval.render.tables import (
     HEADER,
     Table,
@@ -60,6 +61,9 @@ def frontier_markdown(answer: Answer) -> str:
     savings = saving_table(found)
     if savings[1] and not answer.folders:
         parts.append("\n".join(table(savings)))
+    if answer.group.chance:
+        parts += ["### Chance baselines", escape(about_chance_runs(answer.group))]
+        parts += ["\n".join(table(content)) for content in chance_tables(answer)]
     for title, part in answer.splits.items():
         parts += [f"### {escape(title)}: {escape(part.sentence)}",
                   "\n".join(table(variant_table(part.details)))]  # fmt: skip

@@ -15,9 +15,11 @@ from prolu_eval.analysis import (
     resample,
     statement,
 )
+from prolu_eval.analysis.chance import about_chance
 from prolu_eval.analysis.statement import at_budgets, headline
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
+from prolu_eval.render.chance import chance_part
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.explorer import explorer_document
 from prolu_eval.render.features import ARRAYS, LOGGED
@@ -136,6 +138,7 @@ def _part(
             f"l0-{key}": " ".join(map(str, ratios(group, key, "l0", labels, replicates)))
             for key in suppressed
         },
+        "chance": chance_part(part),
         "variants": variant_table(answer),
         "savings": saving_table(answer),
         "raced": race_table(group, answer.keys),
@@ -169,7 +172,8 @@ def _first_sentence(answer: Answer) -> str:
     """What the first screen says: all of an answer about folders, else who leads by how much."""
     if answer.folders:
         return answer.sentence
-    return " ".join([headline(answer.details), *at_budgets(answer.question.keys, answer.at)])
+    found = [headline(answer.details), *about_chance(answer.chance)]
+    return " ".join([*found, *at_budgets(answer.question.keys, answer.at)])
 
 
 def _asked(answer: Answer) -> list[tuple[str, Table]]:

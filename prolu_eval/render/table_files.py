@@ -14,12 +14,13 @@ from prolu_eval.results import frame, write_atomically
 def run_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     """The runs of all groups, with ``group``, ``on_frontier`` and ``membership`` beside metrics.
 
-    Those that left a race come after the others of their group; ``beaten_by`` tells them apart, and
-    ``n_counted`` how many tokens they have.
+    Those of chance baselines, which ``chance`` names, are on no frontier. Those that left a race
+    come after the others of their group; ``beaten_by`` tells them apart, and ``n_counted`` how many
+    tokens they have.
     """
     parts = []
     for answer in answers:
-        part = answer.group.table.copy()
+        part = answer.group.with_chance().table.copy()
         if answer.group.dropped:
             part = pd.concat([part, frame(answer.group.dropped)], ignore_index=True)
         part.insert(0, "group", answer.title)

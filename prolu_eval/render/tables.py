@@ -43,7 +43,7 @@ def run_table(group: Group, answer: Frontier) -> Table:
         ]
         if answer.membership:
             cells.append(f"{answer.membership[row['name']]:.2f}")
-        rows.append(cells + [f"{_measured(row, key):se}" for key in shown])
+        rows.append(cells + [f"{measured(row, key):se}" for key in shown])
     if not group.dropped:
         return head, rows
     whole = f"{group.results[0].setting.n_counted:,}"
@@ -91,7 +91,8 @@ def about_marks(group: Group) -> str:
     return "; ".join(parts)
 
 
-def _measured(row: Mapping[Hashable, Any], key: str) -> Estimate:
+def measured(row: Mapping[Hashable, Any], key: str) -> Estimate:
+    """What a row of a table of results has of a metric."""
     value, error = (None if pd.isna(v) else float(v) for v in (row[key], row[f"{key}_se"]))
     return Estimate(value=value, standard_error=error)
 

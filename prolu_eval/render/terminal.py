@@ -5,6 +5,7 @@ from prolu_eval.analysis.overlap import l0_diagnostic
 from prolu_eval.comparison.verdicts import WEAK, Comparison
 from prolu_eval.estimates import number
 from prolu_eval.plain_text import aligned
+from prolu_eval.render.chance import about_chance_runs, chance_tables
 from prolu_eval.render.tables import (
     HEADER,
     Table,
@@ -41,6 +42,7 @@ def frontier_text(answer: Answer) -> str:
     savings = saving_table(found)
     if savings[1] and not answer.folders:
         parts.append(plain(savings))
+    parts += [about_chance_runs(group), *map(plain, chance_tables(answer))] if group.chance else []
     if len(found.keys) == 2:
         parts.append(plot(group, found))
     if "l0" in found.keys and (told := l0_diagnostic(group)):

@@ -1,0 +1,113 @@
+"""Do variants beat chance? Each against each chance baseline, paired on the same sequences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
+
+from prolu_eval.analysis.bootstrap import Replicates
+from prolu_eval.analysis.frontiers import Computation
+from prolu_eval.analysis.groups import Group
+from prolu_eval.analysis.pareto import nondominated
+from prolu_eval.analysis.ranking import by_runs
+from prolu_eval.analysis.savings import Saving
+from prolu_eval.analysis.statement import amount
+from prolu_eval.metrics import METRICS
+
+Standing = Literal["beats", "not told apart", "is behind", "not comparable"]
+
+
+@dataclass(frozen=True)
+class AgainstChance:
+    """How a variant stands to a chance baseline.
+
+    ``saving`` is what it takes less of the first objective at equal values of the second, or the
+    other way round where only that is known. ``beats`` and ``is behind`` hold for all pairs of a
+    variant and a baseline at once (Holm); where the two share no range they follow from runs that
+    dominate all of the other's frontier.
+    """
+
+    variant: str
+    baseline: str
+    standing: Standing
+    saving: Saving
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as JSON documents have it."""
+        saving = self.saving
+        return {
+            "variant": self.variant, "baseline": self.baseline, "standing": self.standing,
+            "metric": saving.metric, "at_equal": saving.at_equal,
+            "amount": saving.amount.to_json(), "range": saving.range,
+        }  # fmt: skip
+
+
+def against_chance(
+    group: Group, keys: tuple[str, ...], replicates: Replicates | None
+) -> tuple[AgainstChance, ...]:
+    """Every variant of a group against every one of its chance baselines.
+
+    Nothing without baselines, over three metrics, along which no curves go, or where no sequences
+    could be resampled.
+
+    Args:
+        group: the runs.
+        keys: the objectives.
+        replicates: of all of the group's results, its chance baselines last.
+    """
+    if group.chance is None or replicates is None or len(keys) != 2:
+        return ()
+    made = Computation(group.with_chance(), keys, replicates, {})
+    curves = made.curves
+    if curves is None:
+        return ()
+    pairs = list(product(group.labels, group.chance.labels))
+    told = curves.told(pairs)
+    front = {label: int(nondominated(made.points[made.labels == label]).sum())
+             for label in curves.labels}  # fmt: skip
+    found = []
+    for pair in pairs:
+        sign, status = told[pair]
+        if status == "no shared range":
+            sign = by_runs(*pair, made.known, front)
+        standing: Standing = "beats" if sign < 0 else "is behind" if sign > 0 else "not told apart"
+        if status == "no shared range" and not sign:
+            standing = "not comparable"
+        over = 1 if curves.over[1].shared(*pair) else 0
+        found.append(AgainstChance(*pair, standing, curves.saving(*pair, over, status)))
+    return tuple(found)
+
+
+def about_chance(parts: Sequence[AgainstChance]) -> list[str]:
+    """Which variants do not beat chance, a sentence each; else one that all do. None for none."""
+    if not parts:
+        return []
+    sentences = []
+    for variant in dict.fromkeys(part.variant for part in parts):
+        own = [part for part in parts if part.variant == variant]
+        tied = [_against(part) for part in own if part.standing == "not told apart"]
+        behind = [_name(part) for part in own if part.standing == "is behind"]
+        said = [f"is behind {', '.join(behind)}"] if behind else []
+        said += [f"is not told from {', '.join(tied)}"] if tied else []
+        if said:
+            sentences.append(f"{variant} does not beat chance: it {', and '.join(said)}.")
+    if sentences:
+        return sentences
+    compared = dict.fromkeys(_name(part) for part in parts if part.standing == "beats")
+    if not compared:
+        return ["No variant shares a range with a chance baseline."]
+    beyond = any(part.standing == "not comparable" for part in parts)
+    where = ", wherever the two share a range" if beyond else ""
+    return [f"Every variant beats chance ({', '.join(compared)}){where}."]
+
+
+def _name(part: AgainstChance) -> str:
+    return part.baseline.replace("chance: ", "", 1)
+
+
+def _against(part: AgainstChance) -> str:
+    """A baseline, and what the variant has against it."""
+    saving = part.saving
+    if saving.amount.value is None:
+        return _name(part)
+    return f"{_name(part)} ({amount(saving)} at equal {METRICS[saving.at_equal].title})"
