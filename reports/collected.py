@@ -1,9 +1,11 @@
-"""Results of a whole sweep in three small files: what the tables need, and no weights or paths.
+"""Results of a whole sweep in two or three small files: what tables need, no weights or paths.
 
 ``NAME.json`` and ``NAME.safetensors`` are a baseline (:mod:`prolu_eval.baseline`) of the runs, and
-``NAME-history.json`` is what their training histories hold at a few steps from first to last.
+``NAME-history.json``, where tables need it, is what their training histories hold at a few steps
+from first to last.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +28,32 @@ History = dict[str, list[float]]
 
 def collect(runs: Path, out: Path, source: dict[str, str]) -> None:
     """Gather the results below a folder; ``source`` replaces paths of model and tokens."""
-    results = [_reduced(read_result(path), source) for path in result_files([runs])]
-    if len({result.setting for result in results}) != 1:
-        raise SystemExit(f"{runs}: results of one setting are needed; remove the others")
-    save_baseline(results, out.with_suffix(".json"))
-    names = [result.run.name for result in results]
+    names = gather(runs, out, source, METRICS, COLUMNS)
     write_json(_history(out), {name: _logged(runs / name) for name in names})
 
 
-def _reduced(result: Result, source: dict[str, str]) -> Result:
+def gather(
+    runs: Path, out: Path, source: dict[str, str], metrics: Sequence[str], columns: Sequence[str]
+) -> list[str]:
+    """Store some metrics and sums of the results below a folder; the names of their runs."""
+    results = [
+        _reduced(read_result(path), source, metrics, columns) for path in result_files([runs])
+    ]
+    if len({result.setting for result in results}) != 1:
+        raise SystemExit(f"{runs}: results of one setting are needed; remove the others")
+    save_baseline(results, out.with_suffix(".json"))
+    return [result.run.name for result in results]
+
+
+def _reduced(
+    result: Result, source: dict[str, str], metrics: Sequence[str], columns: Sequence[str]
+) -> Result:
     """A result of the metrics and sums that the tables need; sums in float32's precision."""
-    sums = {column: result.per_sequence()[column].astype(np.float32) for column in COLUMNS}
+    sums = {column: result.per_sequence()[column].astype(np.float32) for column in columns}
     return result.model_copy(
         update={
             "setting": result.setting.model_copy(update=source),
-            "metrics": {key: result.metrics[key] for key in METRICS},
+            "metrics": {key: result.metrics[key] for key in metrics if key in result.metrics},
             "arrays": {PER_SEQUENCE + column: rows for column, rows in sums.items()},
         }
     )

@@ -2,22 +2,29 @@
 
     python reports/truth.py runs-truth            # all of it: 2 benchmarks, 144 trainings
     python reports/truth.py runs-truth --short    # one seed and every other coefficient
+    python reports/truth.py                       # the tables alone, from reports/results
 
-The tables go to ``reports/tables-truth.md``, or with ``--short`` to ``tables-truth.md`` beside the
-runs. The text is written from the results, whichever way they come out.
+What the tables need of the results goes to ``reports/results/truth-*``, the tables to
+``reports/tables-truth.md``; with ``--short`` both stay beside the runs. The text is written from
+the results, whichever way they come out.
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from collected import gather
 
-from prolu_eval import EvaluationOptions, evaluate, frontier, load_results, train
+from prolu_eval import EvaluationOptions, evaluate, frontier, train
+from prolu_eval.baseline import load_baseline
 from prolu_eval.estimates import Estimate
-from prolu_eval.intervals import with_interval
+from prolu_eval.intervals import contrast, with_interval
+from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result, frame
 from prolu_eval.training import Settings, SweepFile, read_sweep_file
 
 HERE = Path(__file__).parent
@@ -27,6 +34,10 @@ _ASKED = {"wide-magnitudes": ("nmse", "feature_f1", "magnitude_r2"),
 _SHOWN = ("l0", "nmse", "mcc", "recovered_fraction", "feature_f1", "magnitude_slope",
           "magnitude_intercept", "magnitude_r2", "absorption", "splitting")  # fmt: skip
 _TOKENS = 32_768
+_STORED = (*_SHOWN, "ideal_l0")
+_SUMMED = [METRICS[key] for key in ("l0", "nmse", "feature_f1", "absorption")]
+_COLUMNS = sorted({column for metric in _SUMMED
+                   for column in (*metric.numerator, *metric.denominator)})  # fmt: skip
 
 
 def grid(benchmark: str, short: bool) -> SweepFile:
@@ -107,38 +118,89 @@ def _reading(slope: Estimate, intercept: Estimate) -> str:
     return "recovered and true magnitude agree nowhere on the ray"
 
 
-def section(benchmark: str, runs: Path) -> list[str]:
+def differences(results: pd.DataFrame) -> list[str]:
+    """How much nearer to the whole ray ProLU's lines are than ReLU's, by Welch's intervals."""
+    chosen = at_the_truth(results)
+    lines = ["Of the same runs, each ProLU variant less each ReLU one:", ""]
+    by_label = {str(label): rows for label, rows in chosen.groupby("label")}
+    for one in (label for label in by_label if label.startswith("prolu")):
+        for other in (label for label in by_label if label.startswith("relu")):
+            parts = []
+            for name, key, ideal in (
+                ("abs(intercept)", "magnitude_intercept", 0.0),
+                ("abs(slope - 1)", "magnitude_slope", 1.0),
+                ("R2", "magnitude_r2", None),
+            ):
+                found = _less(by_label[one][key], by_label[other][key], ideal)
+                parts.append(f"{name} {found:+}")
+            lines.append(f"- {one} less {other}: {', '.join(parts)}")
+    return lines
+
+
+def _less(first: "pd.Series[float]", second: "pd.Series[float]", ideal: float | None) -> Estimate:
+    """The difference of two means over trainings, or of their distances from an ideal."""
+    sides = [side.dropna().to_numpy(float) for side in (first, second)]
+    if ideal is not None:
+        sides = [np.abs(side - ideal) for side in sides]
+    if min(map(len, sides)) == 0:
+        return Estimate(value=None)
+    means = [float(side.mean()) for side in sides]
+    pulls = [(side - mean) / len(side) for side, mean in zip(sides, means, strict=True)]
+    return contrast(means[0] - means[1], pulls[0], pulls[1], paired=False)[0]
+
+
+def section(benchmark: str, results: Sequence[Result]) -> list[str]:
     """Table and text of one benchmark."""
-    results = load_results(runs)
     lines = [f"## {benchmark}", ""]
     for y in _ASKED[benchmark]:
-        lines += [f"{y}: {frontier(runs, y=y).sentence}", ""]
-    return [*lines, *motivation(results), "", *table(results), ""]
+        lines += [f"{y}: {frontier(results, y=y).sentence}", ""]
+    of_runs = frame(results)
+    told = [*motivation(of_runs), "", *differences(of_runs)]
+    return [*lines, *told, "", *table(of_runs), ""]
+
+
+def tables(folder: Path) -> str:
+    """Tables and text of the results that a folder holds, by benchmark."""
+    lines = [
+        "# The four sweeps on known features", "",
+        "Written by `reports/truth.py` from its results. Means over trainings with other seeds, "
+        "in brackets their 95 % intervals; nothing in brackets for a single training. Lines of "
+        "magnitudes are of recovered features alone, which are not the same in all variants.", "",
+    ]  # fmt: skip
+    for benchmark in BENCHMARKS:
+        lines += section(benchmark, load_baseline(stored(folder, benchmark)))
+    return "\n".join(lines)
+
+
+def stored(folder: Path, benchmark: str) -> Path:
+    """Where the results of a benchmark are kept."""
+    return folder / f"truth-{benchmark}.json"
+
+
+def measure(runs: Path, results: Path, *, short: bool) -> None:
+    """Train and measure what is not there yet, and keep what the tables need of it."""
+    begun, n = time.monotonic(), 0
+    for benchmark in BENCHMARKS:
+        folder = runs / benchmark
+        n += len(train(grid(benchmark, short), folder, Settings(progress=True)))
+        evaluate(folder, EvaluationOptions(n_tokens=_TOKENS), progress=True)
+        gather(folder, stored(results, benchmark), {}, _STORED, _COLUMNS)
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{n} runs in {minutes:.1f} minutes on {torch.get_num_threads()} threads")  # noqa: T201
 
 
 def main() -> None:
     """Train and measure what is not there yet, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
+    parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
-    lines = [
-        "# The four sweeps on known features", "",
-        "Written by `reports/truth.py` from its results. Means over trainings with other seeds, "
-        "in brackets their 95 % intervals; nothing in brackets for a single training.", "",
-    ]  # fmt: skip
-    begun, n = time.monotonic(), 0
-    for benchmark in BENCHMARKS:
-        folder = arguments.runs / benchmark
-        trained = train(grid(benchmark, arguments.short), folder, Settings(progress=True))
-        n += len(trained)
-        evaluate(folder, EvaluationOptions(n_tokens=_TOKENS), progress=True)
-        lines += section(benchmark, folder)
-    minutes = (time.monotonic() - begun) / 60
-    print(f"{n} runs in {minutes:.1f} minutes on {torch.get_num_threads()} threads")  # noqa: T201
-    place = arguments.runs if arguments.short else HERE
-    path = place / "tables-truth.md"
-    path.write_text("\n".join(lines), encoding="utf-8")
+    results, place = HERE / "results", HERE
+    if arguments.short and arguments.runs is not None:
+        results = place = arguments.runs
+    if arguments.runs is not None:
+        measure(arguments.runs, results, short=arguments.short)
+    (place / "tables-truth.md").write_text(tables(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

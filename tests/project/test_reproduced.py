@@ -25,6 +25,17 @@ def test_tables_and_figures_are_what_the_script_makes(name: str, tmp_path: Path)
         assert_alike((tmp_path / path).read_text(), (REPORTS / path).read_text(), path)
 
 
+@pytest.mark.parametrize("script", ["truth"])
+def test_tables_of_known_features_are_what_the_script_makes(script: str, tmp_path: Path) -> None:
+    for folder in ("results", "sweeps"):
+        (tmp_path / folder).symlink_to(REPORTS / folder)
+    for name in (f"{script}.py", "collected.py"):
+        (tmp_path / name).write_bytes((REPORTS / name).read_bytes())
+    subprocess.run([sys.executable, tmp_path / f"{script}.py"], check=True)
+    path = Path(f"tables-{script}.md")
+    assert_alike((tmp_path / path).read_text(), (REPORTS / path).read_text(), path)
+
+
 def assert_alike(found: str, expected: str, path: Path) -> None:
     """The same words and numbers; their last digits may differ, as sums do between processors."""
     assert _NUMBER.sub("#", found) == _NUMBER.sub("#", expected), path
