@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prolu_eval.estimates import Estimate
+from prolu_eval.render.better import better_of
 from prolu_eval.results import Result
 from prolu_eval.runs import is_range
 
@@ -84,6 +85,7 @@ def frontier_document(
             "stretches": {title: asdict(part.details) for title, part in answer.splits.items()},
             "at": [asdict(part) for part in answer.at],
             "folders": [asdict(part) for part in answer.folders],
+            "better": None if (found := better_of(answer)) is None else found.to_json(),
             "chance": [part.to_json() for part in answer.chance],
             "statement": answer.sentence,
             "notes": list(answer.notes),

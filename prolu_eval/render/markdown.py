@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prolu_eval.analysis import Answer
 from prolu_eval.comparison.verdicts import Comparison, Judgement
+from prolu_eval.render.better import TITLE, about_better, better_of, better_table
 from prolu_eval.render.chance import about_chance_runs, chance_tables
 from prolu_eval.render.tables import (
     HEADER,
@@ -61,6 +62,9 @@ def frontier_markdown(answer: Answer) -> str:
     savings = saving_table(found)
     if savings[1] and not answer.folders:
         parts.append("\n".join(table(savings)))
+    if (whole := better_of(answer)) is not None:
+        parts += [f"### {TITLE}", escape(whole.sentence), "\n".join(table(better_table(whole)))]
+        parts.append(escape(about_better(whole)))
     if answer.group.chance:
         parts += ["### Chance baselines", escape(about_chance_runs(answer.group))]
         parts += ["\n".join(table(content)) for content in chance_tables(answer)]

@@ -19,6 +19,7 @@ from prolu_eval.analysis.chance import about_chance
 from prolu_eval.analysis.statement import at_budgets, headline
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
+from prolu_eval.render.better import about_better, better_of, better_table
 from prolu_eval.render.chance import chance_part
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.explorer import explorer_document
@@ -138,6 +139,7 @@ def _part(
             f"l0-{key}": " ".join(map(str, ratios(group, key, "l0", labels, replicates)))
             for key in suppressed
         },
+        "better": _better(part),
         "chance": chance_part(part),
         "variants": variant_table(answer),
         "savings": saving_table(answer),
@@ -156,6 +158,13 @@ def _part(
         "environments": environments(group),
         "document": document,
     }
+
+
+def _better(answer: Answer) -> dict[str, Any] | None:
+    found = better_of(answer)
+    if found is None:
+        return None
+    return {"sentence": found.sentence, "about": about_better(found), "table": better_table(found)}
 
 
 def _constant(group: Group, topic: str) -> str:

@@ -34,7 +34,7 @@ ALLOWED = {
     "runs": {"errors"},
     "hub": {"errors", "cache", "releases"},
     "releases": {"errors"},
-    "results": {"errors", "estimates", "hub", "json_text", "paths", "plain_text"},
+    "results": {"errors", "estimates", "hub", "json_text", "paths", "plain_text", "runs"},
     "intervals": {"metrics", "estimates"},
     "embedded": set(),
     "activations": set(),
