@@ -34,7 +34,7 @@ from prolu_eval.evaluation.preparation import Preparation
 from prolu_eval.intervals import estimate, with_interval
 from prolu_eval.metrics import METRICS
 from prolu_eval.runs import Broken, Run
-from prolu_eval.saes import OF_SEVERAL_SITES, SparseAutoencoder
+from prolu_eval.saes import OF_SEVERAL_SITES, CrossLayerTranscoder, SparseAutoencoder
 
 Array = NDArray[np.float32]
 
@@ -164,10 +164,13 @@ def stability(
 
 
 def _with_one_decoder(item: Run | Broken) -> Run | Broken:
-    """A checkpoint as it is; what writes to several sites has a decoder for each, and is none."""
+    """A checkpoint as it is; one that writes to several sites, which has a decoder for each, not."""
     if isinstance(item, Broken) or item.variant not in OF_SEVERAL_SITES:
         return item
-    reason = "is a cross-layer transcoder, whose features have a direction at each later layer"
+    kind = (
+        "cross-layer transcoder" if item.variant == CrossLayerTranscoder.variant else "crosscoder"
+    )
+    reason = f"is a {kind}, whose features have a direction at each of several sites"
     return Broken(item.name, item.path, CheckpointError(
         item.path, reason, "compare dictionaries of one site"
     ))  # fmt: skip
