@@ -164,7 +164,7 @@ def stability(
 
 
 def _with_one_decoder(item: Run | Broken) -> Run | Broken:
-    """A checkpoint as it is; one that writes to several sites, which has a decoder for each, not."""
+    """A checkpoint as it is, unless it writes to several sites and has a decoder for each."""
     if isinstance(item, Broken) or item.variant not in OF_SEVERAL_SITES:
         return item
     kind = (
