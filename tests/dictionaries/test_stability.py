@@ -1,5 +1,6 @@
 """Features of trainings that differ in the seed, against dictionaries of which it is known."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from prolu_eval.checkpoints.native import save_run
 from prolu_eval.dictionaries import matching
 from prolu_eval.dictionaries.matching import match
 from prolu_eval.errors import ResultsError
-from prolu_eval.evaluation.stability import chance, match_all, stability
+from prolu_eval.evaluation.stability import _over_seeds, chance, match_all, stability
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import CrossLayerTranscoder, Prolu
 from prolu_eval.saes.cross_layer import CrossLayerOptions
@@ -149,3 +150,21 @@ def test_runs_that_cannot_be_compared_are_told(
     alone = run(capfd, "stability", tmp_path / "clt", "--device", "cpu", "--json")
     assert alone.code == 2
     assert alone.json()["configurations"] == []
+
+
+@pytest.mark.parametrize("n_seeds", [3, 4, 6])
+def test_intervals_over_seeds_hold_the_truth(n_seeds: int) -> None:
+    """Pairs of seeds share seeds: how alike two are is a product of how good each is, and noise."""
+    rng = np.random.default_rng(0)
+    hits, n = 0, 2000
+    names = [str(seed) for seed in range(n_seeds)]
+    for _ in range(n):
+        quality = dict(zip(names, 0.8 + 0.05 * rng.standard_normal(n_seeds), strict=True))
+        values = {(a, b): quality[a] * quality[b] + 0.01 * rng.standard_normal()
+                  for a, b in combinations(names, 2)}  # fmt: skip
+        found = _over_seeds(names, values)
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0.64 <= found.high
+    assert 0.93 <= hits / n <= 0.97
+    assert _over_seeds(["a", "b"], {("a", "b"): 0.5}).low is None

@@ -12,6 +12,7 @@ from prolu_eval import EvaluationOptions, frontier
 from prolu_eval.analysis import Question, answer
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.evaluation import evaluate
+from prolu_eval.evaluation.features import FOLDS, jackknife
 from prolu_eval.evaluation.truth import Match, Truth
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS, measured_by
@@ -35,9 +36,13 @@ def benchmark(tmp_path: Path, **settings: object) -> str:
     return f"synthetic:{tmp_path / 'bench'}"
 
 
-def made(cls: type[SparseAutoencoder], name: str, rows: Any, bias: float) -> SparseAutoencoder:
+def made(
+    cls: type[SparseAutoencoder], model: str | SyntheticActivations, rows: Any, bias: float
+) -> SparseAutoencoder:
     """An autoencoder whose encoder is its decoder's transpose, of unit rows."""
-    known = SyntheticActivations.load(name, device="cpu").dictionary
+    if isinstance(model, str):
+        model = SyntheticActivations.load(model, device="cpu")
+    known = model.dictionary
     sae = cls(known.directions.shape[1], len(rows))
     sae.W_dec.data = torch.as_tensor(rows).float()
     sae.W_enc.data = sae.W_dec.data.T.clone()
@@ -238,3 +243,34 @@ def test_a_sweep_trains_on_a_benchmark_and_its_frontier_is_of_mse(
     refused = run(capfd, "evaluate", out, "--tokens", "embedded", "--device", "cpu")
     assert refused.code == 2
     assert "samples of its own" in refused.err
+
+
+@pytest.mark.parametrize("n_rows", [20, 80])
+def test_intervals_of_f1_hold_the_truth(n_rows: int) -> None:
+    """Of pooled and of mean F1, over many draws of rows from a large pool."""
+    spec = Benchmark(name="own", d_in=8, n_features=12, basis="random", l0=2, magnitude="wide",
+                     spread=100, bias=1, noise=0.05)  # fmt: skip
+    model = SyntheticActivations("own", spec, "cpu")
+    sae = made(Relu, model, model.dictionary.directions, -0.3)
+    x, true = model.samples(model.rows("train", 4000 * 16, 16).ids)
+    fires, active = ((part > 0).view(4000, 16, 12) for part in (sae.encode(x), true))
+    pool = np.stack([(fires & active).sum(1), fires.sum(1), active.sum(1)], 1).astype(float)
+    columns = dict(zip(("true_positives", "matched_firing", "true_active"),
+                       pool.sum(2).T, strict=True))  # fmt: skip
+
+    def macro(sums: Any) -> float:
+        return float(np.mean(2 * sums[0] / (sums[1] + sums[2])))
+
+    metric = METRICS["feature_f1"]
+    whole, mean = estimate(metric, columns).value or 0.0, macro(pool.sum(0))
+    rng = np.random.default_rng(0)
+    hits, n = np.zeros(2), 1500
+    for _ in range(n):
+        rows = rng.choice(len(pool), n_rows, replace=False)
+        folds = np.stack([pool[rows[fold::FOLDS]].sum(0) for fold in range(FOLDS)])
+        pooled = estimate(metric, {name: values[rows] for name, values in columns.items()})
+        for i, (found, truth) in enumerate(((pooled, whole), (jackknife(folds, macro), mean))):
+            low, high = found.ci95
+            hits[i] += low is not None and high is not None and low <= truth <= high
+    assert (hits / n >= 0.93).all(), hits / n
+    assert (hits / n <= 0.97).all(), hits / n
