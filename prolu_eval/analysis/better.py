@@ -288,11 +288,18 @@ def _value(reading: Reading, *, logarithmic: bool) -> Estimate:
 
 
 def _within(value: Estimate, key: str, known: Array) -> Estimate:
-    """A value whose interval ends where fractions do, from one down to zero if all are above."""
+    """A value whose interval ends where fractions do: at zero and at one, if none is beyond.
+
+    A normalised MSE may be above one and an explained variance below zero. An end never passes the
+    value itself, which is read off a curve.
+    """
     low, high = value.ci95
-    if METRICS[key].unit != "fraction" or low is None or high is None:
+    if METRICS[key].unit != "fraction" or value.value is None or low is None or high is None:
         return value
-    low, high = max(low, 0.0) if known.min() >= 0 else low, min(high, 1.0)
+    if known.min() >= 0:
+        low = min(max(low, 0.0), value.value)
+    if known.max() <= 1:
+        high = max(min(high, 1.0), value.value)
     return value.model_copy(update={"ci95": (low, high)})
 
 

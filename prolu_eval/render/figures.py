@@ -220,7 +220,7 @@ def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) ->
     value, low, high = (table[key + end][rows].to_numpy(float) for end in ("", "_low", "_high"))
     if (value >= 0).all() and METRICS[key].direction != "max" and key != "ce_degradation":
         low = np.maximum(low, 0)
-    if METRICS[key].unit == "fraction":
+    if METRICS[key].unit == "fraction" and (value <= 1).all():  # a normalised MSE may be above
         high = np.minimum(high, 1)
     return {f"error_{axis}": {
         "type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": colour,

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import rankdata
 
 from prolu_eval.analysis import answer
-from prolu_eval.analysis.better import Better, agreements, better
+from prolu_eval.analysis.better import Better, _within, agreements, better
 from prolu_eval.analysis.groups import comparable
 from prolu_eval.analysis.questions import Question
 from prolu_eval.estimates import Estimate
@@ -84,6 +84,24 @@ def test_order_does_not_matter_and_alike_variants_are_tied() -> None:
     assert ranks == {"prolu+l1": (1, 2), "twin": (1, 2), "relu+l1": (3, 3)}
     (group,) = comparable(twin)
     assert better(group, Question()) is None, "nothing to compare it with"
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "known", "expected"),
+    [
+        (0.9, (0.7, 1.1), (0.2, 0.9), (0.7, 1.0)),
+        (0.1, (-0.1, 0.3), (0.1, 0.9), (0.0, 0.3)),
+        (1.2, (1.03, 1.4), (0.5, 1.5), (1.03, 1.4)),
+        (1.01, (0.9, 1.1), (0.5, 0.99), (0.9, 1.01)),
+        (-0.2, (-0.4, 0.1), (-0.3, 0.9), (-0.4, 0.1)),
+    ],
+)
+def test_intervals_of_fractions_end_where_these_do_and_never_before_the_value(
+    value: float, interval: tuple[float, float], known: tuple[float, ...],
+    expected: tuple[float, float],
+) -> None:  # fmt: skip
+    made = Estimate(value=value, ci95=interval)
+    assert _within(made, "nmse", np.array(known)).ci95 == expected
 
 
 def test_agreements_by_hand() -> None:
