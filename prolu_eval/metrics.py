@@ -8,10 +8,13 @@ stored sums, without the model. ``prolu-eval metrics``, the report and the resul
 Of a transcoder, x is what is said of here at its output site: the activation that it stands for.
 """
 
+import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
+
+from prolu_eval.errors import UsageError
 
 METRIC_VERSION = 3
 # 1: first version (2026-11)
@@ -424,6 +427,63 @@ _ALL = [
 ]  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
+
+# What metrics are called elsewhere; case, spaces, hyphens and underscores count for nothing.
+_ALIASES = {
+    "fvu": "nmse",
+    "fraction of variance unexplained": "nmse",
+    "normalised mse": "nmse",
+    "normalized mse": "nmse",
+    "ev": "explained_variance",
+    "fve": "explained_variance",
+    "r2": "explained_variance",
+    "variance explained": "explained_variance",
+    "loss recovered": "ce_recovered_zero",
+    "ce loss score": "ce_recovered_zero",
+    "ce recovered": "ce_recovered_zero",
+    "frac recovered": "ce_recovered_zero",
+    "ce loss increase": "ce_degradation",
+    "delta ce": "ce_degradation",
+    "ce loss with sae": "ce_spliced",
+    "ce loss without sae": "ce_clean",
+    "ce loss with ablation": "ce_zero",
+    "kl div": "kl",
+    "kl divergence": "kl",
+    "cossim": "cosine_similarity",
+    "gamma": "relative_reconstruction_bias",
+    "dead": "dead_fraction",
+}
+_NEAR = 0.6  # of a name's likeness to one that is suggested
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def metric_key(name: str, subject: str = "") -> str:
+    """The key of a metric by any of its names: ``L0``, ``fvu``, ``CE degradation``.
+
+    Args:
+        name: as a user writes it.
+        subject: the option that it is given to, for the error.
+
+    Raises:
+        UsageError: if it is no metric's; it says which may be meant.
+    """
+    if name in METRICS:
+        return name
+    known = {
+        **{_plain(metric.title): key for key, metric in METRICS.items()},
+        **{_plain(alias): key for alias, key in _ALIASES.items()},
+        **{_plain(key): key for key in METRICS},
+    }
+    if (key := known.get(_plain(name))) is not None:
+        return key
+    near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=_NEAR)
+    meant = " or ".join(dict.fromkeys(known[found] for found in near))
+    see = "see `prolu-eval metrics`"
+    reason = f"{name!r} is no metric" if subject else "is no metric"
+    raise UsageError(subject or name, reason, f"write {meant}, or {see}" if meant else see)
 
 
 def grows_surer(metric: Metric) -> bool:

@@ -11,8 +11,9 @@ from prolu_eval.analysis.advice import Gap, advised
 from prolu_eval.analysis.bootstrap import Replicates, n_replicates, resample
 from prolu_eval.analysis.chance import AgainstChance, about_chance, against_chance
 from prolu_eval.analysis.dominations import Domination
-from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier
+from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier, membership
 from prolu_eval.analysis.groups import Group, comparable, stretched
+from prolu_eval.analysis.pareto import costs, nondominated
 from prolu_eval.analysis.questions import Question
 from prolu_eval.analysis.savings import Curves, Range, Saving, Status
 from prolu_eval.analysis.splines import Reading
@@ -225,7 +226,7 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
     chance = against_chance(group, question.keys, replicates)
     replicates = replicates and replicates.subset(np.arange(len(group.results)))
     made = Computation(group, question.keys, replicates, question.reference, question.at)
-    found = made.frontier()
+    found = _after_the_race(made.frontier(), group, question, replicates)
     runs = _runs(group, question, found)
     curves = made.curves
     savings = _savings(curves, group, found)
@@ -267,6 +268,38 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
     )
 
 
+def _after_the_race(
+    found: Frontier, group: Group, question: Question, replicates: Replicates | None
+) -> Frontier:
+    """A frontier on shared tokens, but for which runs are on it: those that stayed, on all tokens.
+
+    A run that left is beaten by another in the objectives of the race; if others are asked for, all
+    is on the tokens that runs share.
+    """
+    stayed = [result for result in group.raced if result.dropped is None]
+    lost = [result.dropped for result in group.raced if result.dropped is not None]
+    if not lost or any(set(why.objectives) != set(question.keys) for why in lost):
+        return found
+    (whole,) = comparable(stayed, question.keys)
+    n = len(replicates.values[question.x]) if replicates is not None else 1
+    again = replicates and resample(whole, question.keys, n, replicates.seed)
+    on = membership(whole, question.keys, again)
+    points = costs(whole.table, question.keys)
+    names = whole.table["name"].to_numpy()
+    order = np.lexsort(points.T[::-1])
+    frontier = [str(names[i]) for i in order if nondominated(points)[i]]
+    share = dict.fromkeys(found.membership, 0.0) | on
+    variants = [
+        replace(v, on_frontier=sum(own in frontier for own in _named(group, v.label)))
+        for v in found.variants
+    ]
+    return replace(found, frontier=frontier, membership=share if on else {}, variants=variants)
+
+
+def _named(group: Group, label: str) -> list[str]:
+    return [result.run.name for result in group.results if result.run.label == label]
+
+
 def _runs(group: Group, question: Question, found: Frontier) -> tuple[RunPlace, ...]:
     on = set(found.frontier)
     own = {name for variant in found.variants for name in variant.frontier}
@@ -279,7 +312,7 @@ def _runs(group: Group, question: Question, found: Frontier) -> tuple[RunPlace, 
             result.run.name in own,
             found.membership.get(result.run.name),
         )
-        for result in group.results
+        for result in group.measured
     ]
     places.sort(key=lambda run: (run.x.value is None, run.x.value or 0.0, run.name))
     return tuple(places)
@@ -544,12 +577,13 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     if unfinished:
         among = f"{unfinished} of {len(group.results)} runs"
         notes.append(f"{among} not converged: longer training would move them")
-    if group.dropped:
-        of = f"{len(group.dropped)} of {len(group.results) + len(group.dropped)} runs left a race"
-        about = {d.objectives for r in group.dropped if (d := r.dropped) is not None}
-        other = [keys for keys in about if set(keys) != set(found.keys)]
-        lacking = f" over {' and '.join(other[0])}: others may be lacking here" if other else ""
-        notes.append(f"{of}{lacking}")
+    lost = sum(result.dropped is not None for result in group.raced)
+    if lost:
+        shared = group.results[0].setting.n_counted
+        notes.append(
+            f"{lost} of {len(group.raced)} runs left a race: variants are compared on the "
+            f"{shared:,} tokens that all runs have"
+        )
     if not found.n_replicates:
         notes.append("no intervals: these results hold no sums over sequences")
     if found.vague:

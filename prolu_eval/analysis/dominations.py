@@ -29,7 +29,19 @@ class Domination:
     rows: tuple[int, int]
 
 
+def on_own_frontiers(points: Array, labels: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Rows of configurations on their own variant's frontier, variant by variant.
+
+    Args:
+        points: costs. [n, n_keys]
+        labels: their variants. [n]
+    """
+    parts = (np.flatnonzero(labels == label) for label in np.unique(labels))
+    return np.concatenate([own[nondominated(points[own])] for own in parts])
+
+
 def dominations(
+    kept: NDArray[np.int64],
     points: Array,
     covariance: Array,
     freedom: float,
@@ -43,25 +55,20 @@ def dominations(
     1982), at a level shared out among all pairs (Bonferroni).
 
     Args:
-        points: costs of configurations. [n, n_keys]
-        covariance: of their errors, in each objective. [n_keys, n, n]
+        kept: rows of those that count (:func:`on_own_frontiers`). [n_kept]
+        points: costs of all configurations. [n, n_keys]
+        covariance: of the errors of those that count, in each objective. [n_keys, n_kept, n_kept]
         freedom: degrees of freedom.
         labels: their variants. [n]
         names: of their first runs. [n]
     """
-    kept = np.concatenate(
-        [
-            own[nondominated(points[own])]
-            for own in (np.flatnonzero(labels == label) for label in np.unique(labels))
-        ]
-    )
     across = labels[kept][:, None] != labels[kept]
     n_pairs = int(across.sum())
     if not n_pairs or freedom < 1:
         return []
     factor = -float(stdtrit(freedom, (1 - CONFIDENCE) / n_pairs))
     certain = across
-    for values, errors in zip(points[kept].T, covariance[:, kept][:, :, kept], strict=True):
+    for values, errors in zip(points[kept].T, covariance, strict=True):
         own = np.diag(errors)
         error = np.sqrt(np.maximum(own[:, None] + own - 2 * errors, 0))
         # What varies in no sequence and no seed is exact up to rounding, which decides nothing.

@@ -15,7 +15,7 @@ from prolu_eval.analysis.bootstrap import (
     retrained,
     training_variances,
 )
-from prolu_eval.analysis.dominations import Domination, dominations
+from prolu_eval.analysis.dominations import Domination, dominations, on_own_frontiers
 from prolu_eval.analysis.epsilon import Epsilon, epsilons
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import (
@@ -136,6 +136,18 @@ def group_frontier(
     return Computation(group, keys, replicates, reference or {}).frontier()
 
 
+def membership(
+    group: Group, keys: Sequence[str], replicates: Replicates | None
+) -> dict[str, float]:
+    """By name, the share of replicates in which a run is nondominated; nothing without any."""
+    return {} if replicates is None else _membership(group, replicates.costs(keys, signs(keys)))
+
+
+def _membership(group: Group, replicated: Array) -> dict[str, float]:
+    share = np.mean([nondominated(points) for points in replicated], axis=0)
+    return dict(zip(group.table["name"], share.tolist(), strict=True))
+
+
 def _around(
     value: float, replicates: Array | None, freedom: int, most: float = np.inf
 ) -> tuple[float | None, Interval]:
@@ -222,7 +234,9 @@ class Computation:
             hypervolume_ci95=_around(total, total_replicated, self.freedom)[1],
             frontier=[str(names[i]) for i in order if on[i]],
             variants=variants,
-            membership=self._membership(),
+            membership={}
+            if self.replicated_runs is None
+            else _membership(self.group, self.replicated_runs),
             dominations=self.known,
             savings=curves.savings() if curves else [],
             leads=curves.leads() if curves else [],
@@ -263,14 +277,15 @@ class Computation:
         """Certain ones between configurations; none where no sequences could be resampled."""
         if self.replicated_runs is None:
             return []
-        means = over_seeds(self.group, self.replicated_runs, None)
-        covariance = np.stack([np.cov(part.T, ddof=1) for part in np.moveaxis(means, -1, 0)])
-        covariance = covariance.reshape(len(self.keys), len(self.points), len(self.points))
-        trained = training_variances(self.group, self.runs)
-        covariance = covariance + trained.T[:, :, None] * np.eye(len(self.points))
+        kept = on_own_frontiers(self.points, self.labels)
+        means = over_seeds(self.group, self.replicated_runs, None)[:, kept]
+        parts = [np.cov(part.T, ddof=1) for part in np.moveaxis(means, -1, 0)]
+        covariance = np.stack(parts).reshape(len(self.keys), len(kept), len(kept))
+        trained = training_variances(self.group, self.runs)[kept]
+        covariance = covariance + trained.T[:, :, None] * np.eye(len(kept))
         names = self.group.table["name"].to_numpy()
         first = [str(names[rows[0]]) for rows in self.group.configurations]
-        return dominations(self.points, covariance, self.freedom, self.labels, first)
+        return dominations(kept, self.points, covariance, self.freedom, self.labels, first)
 
     def _volume(self, chosen: NDArray[np.bool_]) -> tuple[float, Array | None]:
         """Hypervolume of some configurations, and of their replicates."""
@@ -308,12 +323,6 @@ class Computation:
             hypervolume_share_ci95=share_ci95,
             exclusive_share_ci95=exclusive_ci95,
         )
-
-    def _membership(self) -> dict[str, float]:
-        if self.replicated_runs is None:
-            return {}
-        share = np.mean([nondominated(points) for points in self.replicated_runs], axis=0)
-        return dict(zip(self.group.table["name"], share.tolist(), strict=True))
 
     def _by_label(self, labels: Sequence[str]) -> dict[str, Array]:
         """Configurations' costs by variant, the measured ones first, then replicates."""

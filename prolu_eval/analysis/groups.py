@@ -1,7 +1,7 @@
 """Groups of results that can be compared (:meth:`prolu_eval.results.Result.comparison_key`)."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from prolu_eval.analysis.racing import first_sequences
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result, frame, titles
@@ -20,17 +21,17 @@ class Group:
     """Comparable results, in order of label, coefficient and name, and the table of them.
 
     ``title`` names the hook point, the model, and what else tells the group from others beside it;
-    ``folders`` are those that results belong to, in the order given. ``dropped`` are results of
-    runs that left a race, on fewer tokens: shown beside the others, and no part of any statement.
-    ``chance`` are the results of chance baselines, which are none of the group's own; None without
-    any.
+    ``folders`` are those that results belong to, in the order given. After a race, results and
+    table are on the tokens that all runs share, and ``raced`` has each run's own result, on all of
+    the tokens that it was measured on. ``chance`` are the results of chance baselines, which are
+    none of the group's own; None without any.
     """
 
     results: tuple[Result, ...]
     table: pd.DataFrame
     title: str
     folders: tuple[str, ...] = ()
-    dropped: tuple[Result, ...] = ()
+    raced: tuple[Result, ...] = ()
     chance: "Group | None" = None
 
     def with_chance(self) -> "Group":
@@ -54,12 +55,15 @@ class Group:
         (:attr:`~prolu_eval.results.RunSummary.is_repeatable`) and no other row of the same
         configuration has the same seed.
         """
-        keys = self.table["configuration"].tolist()
-        known = [result.run.is_repeatable for result in self.results]
-        return repeats(
-            [key if told else i for i, (key, told) in enumerate(zip(keys, known, strict=True))],
-            [result.run.seed for result in self.results],
-        )
+        cells: dict[object, list[int]] = defaultdict(list)
+        for i, result in enumerate(self.results):
+            known = result.run.is_repeatable
+            cells[self.table["configuration"][i] if known else i].append(i)
+        parts = []
+        for rows in cells.values():
+            repeated = len({self.table["seed"][i] for i in rows}) == len(rows)
+            parts += [rows] if repeated else [[i] for i in rows]
+        return tuple(np.array(rows) for rows in sorted(parts))
 
     @property
     def has_seeds(self) -> bool:
@@ -67,48 +71,26 @@ class Group:
         return len(self.configurations) < len(self.table)
 
     def subset(self, rows: NDArray[np.int64]) -> "Group":
-        """Some of the group's results, in the order given."""
+        """Some of the group's results, in the order given; after a race, on the shared tokens."""
         table = self.table.iloc[rows].reset_index(drop=True)
         return Group(tuple(self.results[i] for i in rows), table, self.title, self.folders)
 
-
-def repeats(
-    configurations: Sequence[Hashable], seeds: Sequence[int | None]
-) -> tuple[NDArray[np.int64], ...]:
-    """Positions of runs that repeat one training with other seeds, in order of the first.
-
-    Runs of one configuration stand alone if two of them have the same seed.
-
-    Args:
-        configurations: of each run; what tells its training apart but for the seed.
-        seeds: of each run.
-    """
-    cells: dict[Hashable, list[int]] = defaultdict(list)
-    for i, configuration in enumerate(configurations):
-        cells[configuration].append(i)
-    parts = []
-    for rows in cells.values():
-        repeated = len({seeds[i] for i in rows}) == len(rows)
-        parts += [rows] if repeated else [[i] for i in rows]
-    return tuple(np.array(rows) for rows in sorted(parts))
+    @property
+    def measured(self) -> tuple[Result, ...]:
+        """Each run's own result, on all of the tokens that it was measured on."""
+        return self.raced or self.results
 
 
 def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Group]:
     """Split results into groups within which they can be compared, the largest first.
 
     Results on different tasks are apart if one of the metrics ``keys`` is over tasks. Runs that
-    were dropped from a race are beside the group that went on, if it is among results. Those of
-    chance baselines stand apart in each (:attr:`Group.chance`), if it has others.
+    raced against each other are compared on the tokens that all of them have. Those of chance
+    baselines stand apart in each (:attr:`Group.chance`), if it has others.
     """
     if not results:
         return []
-    whole = {result.comparison_key() for result in results if result.dropped is None}
-    lost: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        if result.dropped is not None and result.evaluation() in whole:
-            lost[result.evaluation()].append(result)
-    aside = {id(result) for part in lost.values() for result in part}
-    results = [result for result in results if id(result) not in aside]
+    own, results = list(results), _shared(results)
     table = frame(results)
     table["apart"] = table["comparison_key"]
     for over in sorted({METRICS[key].over for key in keys} - {"sequences"}):
@@ -122,40 +104,47 @@ def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Grou
     ]
     parts.sort(key=lambda rows: -len(rows))
     titles = _titles([results[rows["position"].iloc[0]] for rows in parts])
-    return [
-        _group(
-            results, rows, title, tuple(sorted(lost[rows["comparison_key"].iloc[0]], key=_order))
-        )
-        for rows, title in zip(parts, titles, strict=True)
-    ]
+    return [_group(own, results, rows, title) for rows, title in zip(parts, titles, strict=True)]
 
 
 def _group(
-    results: Sequence[Result], rows: pd.DataFrame, title: str, lost: tuple[Result, ...]
+    own: Sequence[Result], results: Sequence[Result], rows: pd.DataFrame, title: str
 ) -> Group:
-    """The group of some rows of the table of all results, and of those that left its race."""
+    """The group of some rows of the table of all results, which are as they are compared."""
 
-    def of(
-        part: pd.DataFrame, dropped: tuple[Result, ...] = (), chance: Group | None = None
-    ) -> Group:
+    def of(part: pd.DataFrame, chance: Group | None = None) -> Group:
+        measured = tuple(own[i] for i in part["position"])
         return Group(
             tuple(results[i] for i in part["position"]),
             part.drop(columns=["position", "apart"]).reset_index(drop=True),
             title,
             tuple(dict.fromkeys(results[i].folder for i in sorted(part["position"]))),
-            dropped,
+            measured if len({result.dropped is None for result in measured}) > 1 else (),
             chance,
         )
 
     by_chance = rows["chance"].notna()
     if not by_chance.any() or by_chance.all():
-        return of(rows, lost)
-    return of(rows[~by_chance], lost, of(rows[by_chance]))
+        return of(rows)
+    return of(rows[~by_chance], of(rows[by_chance]))
 
 
-def _order(result: Result) -> tuple[str, float, str]:
-    run = result.run
-    return run.label, run.coefficient or run.k or 0.0, run.name
+def _shared(results: Sequence[Result]) -> list[Result]:
+    """Results in the same order, those of a race on the tokens that all of its runs share.
+
+    These are the first ones; a run that left first has no more. Where no run stayed to the end,
+    results are as they are.
+    """
+    races: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        races[result.evaluation()].append(result)
+    found: dict[int, Result] = {}
+    for runs in races.values():
+        lost = [result for result in runs if result.dropped is not None]
+        if lost and len(lost) < len(runs):
+            fewest = min(lost, key=lambda result: result.setting.n_sequences)
+            found |= {id(result): first_sequences(result, fewest) for result in runs}
+    return [found.get(id(result), result) for result in results]
 
 
 def _titles(firsts: Sequence[Result]) -> list[str]:

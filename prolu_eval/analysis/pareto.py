@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, metric_key
 
 Costs = NDArray[np.float64]
 
@@ -37,8 +37,8 @@ def maximised(*keys: str) -> list[bool]:
         UsageError: if a metric is unknown, or neither more nor less of it is better.
     """
     for key in keys:
-        if key not in METRICS:
-            raise UsageError(key, "is no metric", "see `prolu-eval metrics`")
+        if metric_key(key) != key:
+            raise UsageError(key, f"is another name of {metric_key(key)}", "write that")
         if METRICS[key].direction == "none":
             raise UsageError(key, "has no better direction", "choose another objective")
     return [METRICS[key].direction == "max" for key in keys]

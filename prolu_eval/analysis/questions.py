@@ -9,7 +9,7 @@ from typing import Literal
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import maximised
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, metric_key
 
 Grouping = Literal["variant", "folder"]
 # What is asked of results that no language model was spliced into, where y is left as it is.
@@ -53,12 +53,19 @@ class Question:
     ) -> "Question":
         """The question that options ask, whose METRIC=VALUE are read already.
 
+        Metrics go by any of their names (:func:`~prolu_eval.metrics.metric_key`).
+
         Raises:
             UsageError: if an objective is none, a value is no finite number, or a reference or a
                 budget is of no objective or given twice.
         """
+        x, y, z = metric_key(x), metric_key(y), None if z is None else metric_key(z)
         keys = (x, y) if z is None else (x, y, z)
         maximised(*keys)
+        splits, reference, at = (
+            [(metric_key(metric), value) for metric, value in values]
+            for values in (splits, reference, at)
+        )
         if len(set(keys)) < len(keys):
             raise UsageError(", ".join(keys), "name a metric twice", "name two or three metrics")
         parts: dict[str, list[float]] = {}

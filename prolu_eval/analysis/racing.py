@@ -1,170 +1,103 @@
-"""Runs that need no more tokens: another of their variant is surely better, by enough.
+"""Runs that need no more tokens: another is surely better in every objective already.
 
-What is stated of runs and variants rests on each variant's own frontier, and on configurations that
-are a little behind it (:data:`~prolu_eval.analysis.savings.KEPT`). A configuration that is further
-behind changes no statement, however exactly it is measured. So one is left out where another of its
-variant is better in every objective by more than that, by one-sided t tests over the same sequences
-(intersection-union: Berger, Technometrics 24, 1982), at a level that is shared out among all pairs
-of runs of one variant and all looks (Bonferroni).
+One run beats another where it is better in each objective by a one-sided t test over the same
+sequences (intersection-union: Berger, Technometrics 24, 1982), at a level that is shared out among
+all pairs of runs and all looks (Bonferroni).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from prolu_eval.analysis.curves import Scale
 from prolu_eval.analysis.pareto import nondominated, signs
-from prolu_eval.analysis.savings import KEPT, VAGUE
 from prolu_eval.estimates import CONFIDENCE
-from prolu_eval.intervals import value_and_influence
-from prolu_eval.metrics import METRICS
+from prolu_eval.intervals import estimate, value_and_influence
+from prolu_eval.metrics import METRICS, grows_surer, measured_by
+from prolu_eval.results import PER_SEQUENCE, Array, Result
 
-Array = NDArray[np.float64]
 Sums = Mapping[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class Racing:
-    """Runs that race, told by their positions.
+def beaten(keys: Sequence[str], sums: Sequence[Sums], n_runs: int, n_looks: int) -> dict[int, int]:
+    """Runs that another surely beats, each with one that does.
 
-    Attributes:
+    Args:
         keys: the objectives.
-        variants: of each run: runs of equal ones are compared. [n_runs]
-        configurations: positions of the runs that differ in the seed alone, which are kept or left
-            out together.
-        n_looks: how often runs may be left out in all.
+        sums: of each run, per sequence, all over the same sequences. [n_sequences] by column
+        n_runs: how many runs the race began with.
+        n_looks: how often runs may be dropped in all.
+
+    Returns:
+        By position of a run that is beaten, the position of the one whose lead is the surest.
+    """
+    found = [[value_and_influence(METRICS[key], own) for key in keys] for own in sums]
+    costs = np.array([[value for value, _ in own] for own in found]) * signs(keys)
+    influences = np.stack([np.stack([i for _, i in own], -1) for own in found], 1) * signs(keys)
+    n = len(influences)
+    front = np.flatnonzero(nondominated(costs))
+    if n < 2 or n_runs < 2 or not len(front):
+        return {}
+    factor = -float(stdtrit(n - 1, (1 - CONFIDENCE) / (n_runs * (n_runs - 1)) / n_looks))
+    surest = np.full((len(front), len(costs)), np.inf)
+    for key, values in enumerate(costs.T):
+        own, best = influences[..., key], influences[:, front, key]
+        variance = np.square(best).sum(0)[:, None] + np.square(own).sum(0) - 2 * best.T @ own
+        error = np.sqrt(n / (n - 1) * np.maximum(variance, 0))
+        gap = values - values[front][:, None]
+        # What varies in no sequence is exact up to rounding, which decides nothing.
+        least = 1e-9 * np.maximum(np.abs(values), np.abs(values[front])[:, None])
+        surest = np.minimum(surest, gap - least - factor * error)
+    winners = surest.argmax(0)
+    lost = np.flatnonzero(surest.max(0) > 0)
+    return {int(i): int(front[winners[i]]) for i in lost}
+
+
+# Sums that depend on the mean of all activations measured, so on how many these are.
+_OF_THE_MEAN = ("squared_deviation", "ce_mean")
+
+
+class _FirstRows(Mapping[str, Array]):
+    """Arrays of a result, those per sequence of the first sequences alone.
+
+    Args:
+        arrays: of the result.
+        fewest: of a result on so many sequences; what depends on their mean is taken from it.
+        n: how many they are.
     """
 
-    keys: Sequence[str]
-    variants: Sequence[str]
-    configurations: Sequence[NDArray[np.int64]]
-    n_looks: int = 1
+    def __init__(self, arrays: Mapping[str, Array], fewest: Mapping[str, Array], n: int) -> None:
+        self._arrays, self._fewest, self._n = arrays, fewest, n
 
-    def beaten(self, sums: Sequence[Sums]) -> dict[int, int]:
-        """Runs that need no more tokens, each with one that beats it.
+    def __getitem__(self, key: str) -> Array:
+        if key.removeprefix(PER_SEQUENCE) in _OF_THE_MEAN and key in self._fewest:
+            return self._fewest[key]
+        array = self._arrays[key]
+        return array[: self._n] if key.startswith(PER_SEQUENCE) else array
 
-        Args:
-            sums: of each run, per sequence, all over the same sequences. [n_sequences] by column
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
 
-        Returns:
-            By position of a run that is beaten, that of a run of the best configuration beating it.
-        """
-        runs = _Points.of(self.keys, sums)
-        means = runs.averaged(self.configurations)
-        labels = np.array([self.variants[rows[0]] for rows in self.configurations])
-        families = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels.tolist())]
-        n_pairs = self._n_pairs()
-        n_sequences = len(runs.influences)
-        if not n_pairs or n_sequences < 2:
-            return {}
-        level = (1 - CONFIDENCE) / n_pairs / self.n_looks
-        factor = -float(stdtrit(n_sequences - 1, level))
-        fronts = [own[nondominated(means.places[own])] for own in families]
-        spans = np.ptp(means.places[np.concatenate(fronts)], axis=0)
-        margin = KEPT * spans if len(self.keys) == 2 else np.zeros(len(self.keys))
-        found: dict[int, int] = {}
-        for own, best_of in zip(families, fronts, strict=True):
-            front = best_of[means.clear[best_of]]
-            rows = [self.configurations[int(i)] for i in front]
-            best = np.concatenate(rows) if rows else np.empty(0, np.int64)
-            ahead = means.ahead(front, own, factor, margin)
-            each = runs.ahead(
-                best, np.concatenate([self.configurations[int(i)] for i in own]), factor
-            )
-            starts = np.cumsum([0, *(len(self.configurations[int(i)]) for i in own)])
-            for at, configuration in enumerate(own):
-                seeds = slice(starts[at], starts[at + 1])
-                if ahead[:, at].any() and each[:, seeds].any(0).all():
-                    winner = int(front[np.argmax(ahead[:, at])])
-                    for run in self.configurations[int(configuration)]:
-                        found[int(run)] = int(self.configurations[winner][0])
-        return found
-
-    def _n_pairs(self) -> int:
-        """Ordered pairs of runs of one variant."""
-        sizes = np.unique(np.array(self.variants), return_counts=True)[1]
-        return int((sizes * (sizes - 1)).sum())
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
-@dataclass(frozen=True)
-class _Points:
-    """Runs, or configurations of them, among the objectives.
+def first_sequences(result: Result, fewest: Result) -> Result:
+    """A result as if no more had been measured than what another of the same race is on.
 
-    Attributes:
-        costs: [n, n_keys]
-        influences: how far each sequence moves each cost. [n_sequences, n, n_keys]
-        scales: of the objectives.
+    Metrics that sums over tokens give are of those tokens; others stay what they are.
     """
-
-    costs: Array
-    influences: Array
-    scales: Sequence[Scale]
-
-    @classmethod
-    def of(cls, keys: Sequence[str], sums: Sequence[Sums]) -> "_Points":
-        found = [[value_and_influence(METRICS[key], own) for key in keys] for own in sums]
-        values = np.array([[value for value, _ in own] for own in found])
-        influences = np.stack([np.stack([i for _, i in own], -1) for own in found], 1)
-        sign = signs(keys)
-        return cls(values * sign, influences * sign, [Scale(key) for key in keys])
-
-    def averaged(self, rows: Sequence[NDArray[np.int64]]) -> "_Points":
-        """The means over some sets of rows."""
-        costs = np.stack([self.costs[part].mean(0) for part in rows])
-        influences = np.stack([self.influences[:, part].mean(1) for part in rows], 1)
-        return _Points(costs, influences, self.scales)
-
-    @property
-    def places(self) -> Array:
-        """On the axes that frontiers are compared on. [n, n_keys]"""
-        return np.stack([s.place(self.costs[:, i]) for i, s in enumerate(self.scales)], -1)
-
-    @property
-    def clear(self) -> NDArray[np.bool_]:
-        """Whether each place is so sure that a curve may go through it. [n]"""
-        n = len(self.influences)
-        errors = np.sqrt(n / (n - 1) * np.square(self._moves(np.arange(len(self.costs)))).sum(0))
-        logarithmic = np.array([scale.logarithmic for scale in self.scales])
-        return np.asarray((np.isfinite(errors) & ((errors < VAGUE) | ~logarithmic)).all(1))
-
-    def _moves(self, rows: NDArray[np.int64]) -> Array:
-        """How far each sequence moves each place of some rows. [n_sequences, n_rows, n_keys]"""
-        costs = self.costs[rows]
-        slopes = [1 / c if s.logarithmic else np.ones_like(c)
-                  for c, s in zip(costs.T, self.scales, strict=True)]  # fmt: skip
-        return np.asarray(self.influences[:, rows] * np.stack(slopes, -1))
-
-    def ahead(
-        self,
-        first: NDArray[np.int64],
-        second: NDArray[np.int64],
-        factor: float,
-        margin: Array | float = 0.0,
-    ) -> NDArray[np.bool_]:
-        """Whether each of some rows is better than each of others by more than a margin.
-
-        Args:
-            first: the rows that may be better.
-            second: the rows that may be worse.
-            factor: standard errors that a difference must exceed the margin by.
-            margin: for each objective, or the same for all.
-
-        Returns:
-            [n_first, n_second]
-        """
-        n = len(self.influences)
-        places = self.places
-        one, two = self._moves(first), self._moves(second)
-        held = np.ones((len(first), len(second)), bool)
-        margins = np.broadcast_to(margin, places.shape[1:])
-        for key, least in enumerate(margins):
-            a, b = one[..., key], two[..., key]
-            variance = np.square(a).sum(0)[:, None] + np.square(b).sum(0) - 2 * a.T @ b
-            error = np.sqrt(n / (n - 1) * np.maximum(variance, 0))
-            gap = places[second, key] - places[first, key][:, None]
-            # What varies in no sequence is exact up to rounding, which decides nothing.
-            held &= gap > least + factor * error + 1e-9
-        return held
+    n = fewest.setting.n_sequences
+    if result.setting.n_sequences == n:
+        return result
+    arrays = _FirstRows(result.arrays, fewest.arrays, n)
+    cut = result.model_copy(update={"setting": fewest.setting, "arrays": arrays})
+    sums = cut.per_sequence()
+    metrics = {
+        key: estimate(METRICS[key], sums)
+        if key in METRICS and grows_surer(METRICS[key]) and measured_by(METRICS[key], sums)
+        else value
+        for key, value in result.metrics.items()
+    }
+    return cut.model_copy(update={"metrics": metrics})

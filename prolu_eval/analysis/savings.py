@@ -34,9 +34,11 @@ _WIDEST = 10.0
 # A configuration stays that another of its variant beats by less than this on one of the axes, in
 # units of their range: without those that training put a little behind, the rest would look better,
 # and closer to one another, than they are.
-KEPT = 0.05
+_KEPT = 0.05
+# Configurations that a curve goes through; of more, neighbours are gathered.
+_MOST = 100
 # A place whose standard error is more than this, in logarithms, has no normal error.
-VAGUE = 0.4
+_VAGUE = 0.4
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,11 @@ class Curves:
             deviations = deviations - deviations.mean(0)
             spread = deviations.std(0)
             for axis, scale in enumerate(self.scales):
-                clear &= (spread[:, axis] < VAGUE) | (not scale.logarithmic)
+                clear &= (spread[:, axis] < _VAGUE) | (not scale.logarithmic)
             self.vague += [own[i] for i in np.flatnonzero(usable & ~clear)]
             usable &= clear
         chosen = np.flatnonzero(usable)
-        chosen = chosen[_behind(places[chosen] / self._span) < KEPT]
+        chosen = chosen[_behind(places[chosen] / self._span) < _KEPT]
         for axis in (1, 0):  # in order of the first metric in the end
             chosen = chosen[np.lexsort((places[chosen, 1 - axis], places[chosen, axis]))]
             chosen = chosen[np.unique(places[chosen, axis], return_index=True)[1]]
@@ -197,7 +199,7 @@ class Curves:
             np.concatenate([*residuals, np.empty((0, 2))]),
             np.concatenate([*of, np.empty(0, np.int64)]),
             np.array([part[0] for part in rows]),
-        )
+        ).gathered(_MOST)
 
     def _placed(self, points: Array) -> Array:
         return np.stack([s.place(points[..., i]) for i, s in enumerate(self.scales)], -1)
@@ -379,7 +381,8 @@ class Curves:
 
 def _behind(points: Array) -> Array:
     """How far each point lies behind the one that dominates it most, on both axes at least. [n]"""
-    return np.asarray((points[:, None] - points).min(-1).max(1, initial=0.0))
+    front = points[nondominated(points)]  # whatever dominates a point, one of these does by more
+    return np.asarray((points[:, None] - front).min(-1).max(1, initial=0.0))
 
 
 def _turned(found: Observations) -> Observations:

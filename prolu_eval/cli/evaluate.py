@@ -86,8 +86,8 @@ def remark_race(outcomes: "list[Outcome]") -> None:
     n_runs = len(dropped) + len(others)
     saved = sum(1 - setting.n_sequences / whole for setting in dropped) / n_runs
     remark(
-        f"{len(dropped)} of {n_runs} runs left the race, surely beaten by another of their "
-        f"variant, which saved {saved:.0%} of the tokens."
+        f"{len(dropped)} of {n_runs} runs left the race, surely beaten by others, which saved "
+        f"{saved:.0%} of the tokens."
     )
 
 

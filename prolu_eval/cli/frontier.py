@@ -14,7 +14,6 @@ from prolu_eval.cli.evaluate import (
     remark_race,
     report_failures,
 )
-from prolu_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Answer, Question
@@ -100,10 +99,6 @@ def frontier(
     named = runs or []
     question = asked(named, x, y, z, split_at, reference, at)
     chosen = options.chosen(context, *question.keys)
-    if chosen.race and (question.splits or question.at):
-        option = "--split" if question.splits else "--at"
-        reason = f"asks for runs that --race may drop for others with another {question.x}"
-        raise UsageError(option, reason, "leave one of the two out")
     raise typer.Exit(
         evaluate_and_answer(
             named, chosen, question, report=report, csv=csv, parquet=parquet,
@@ -209,8 +204,7 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
 
 
 def _runs(answer: "Answer", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
-    shown = (*answer.group.with_chance().results, *answer.group.dropped)
-    names = {result.run.name for result in shown}
+    names = {result.run.name for result in answer.group.with_chance().results}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 
 

@@ -12,7 +12,7 @@ from prolu_eval.comparison.judging import Finding, Quantity, quantity_of, weigh
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.comparison.verdicts import DrawnRun, FrontierPoints, Judgement
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, metric_key
 from prolu_eval.results import Result
 
 Pair = tuple[Result, Result]
@@ -229,8 +229,8 @@ def frontier_axes(names: str | None, tolerances: dict[str, Tolerance]) -> Axes |
     """The axes to judge frontiers on; None where a tolerance for one of them is lacking."""
     if names is None or names == "none":
         return None
-    keys = [name.strip() for name in names.split(",")]
-    if len(keys) != 2 or keys[0] == keys[1] or any(key not in METRICS for key in keys):
+    keys = [metric_key(name.strip(), "--frontier") for name in names.split(",")]
+    if len(keys) != 2 or keys[0] == keys[1]:
         raise UsageError("--frontier", f"{names!r} is no pair of metrics", "write x,y or none")
     if any(METRICS[key].direction == "none" for key in keys):
         raise UsageError("--frontier", f"{names!r} has an axis without direction", "name another")

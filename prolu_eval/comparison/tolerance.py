@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS
+from prolu_eval.metrics import METRICS, metric_key
 
 HYPERVOLUME = "hypervolume"
 DEFAULT = "ce_degradation=+2%,l0=+2%,hypervolume=-2%"
@@ -71,9 +71,7 @@ def _parse(item: str) -> Tolerance:
     if match is None:
         raise UsageError("--tolerance", f"cannot read {item!r}", f"write for example {DEFAULT}")
     key = match["key"]
-    if key != HYPERVOLUME and key not in METRICS:
-        known = "see `prolu-eval metrics`, or name hypervolume"
-        raise UsageError("--tolerance", f"{key} is no metric", known)
+    key = key if key == HYPERVOLUME else metric_key(key, "--tolerance")
     direction = "max" if key == HYPERVOLUME else METRICS[key].direction
     sign = (match["sign"] or _WORSE[direction]).replace("+-", "±")
     if sign == _WORSE["none"]:

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer
+from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer, metric_key
 from prolu_eval.runs import WeightProcessing
 
 DEFAULT_TOKENS = 131_072
@@ -61,9 +61,8 @@ def metric_value(option: str, text: str) -> tuple[str, float]:
     Raises:
         UsageError: if it is not that.
     """
-    metric, _, value = text.partition("=")
-    if metric not in METRICS:
-        raise UsageError(option, f"{metric!r} is no metric", "see `prolu-eval metrics`")
+    name, _, value = text.partition("=")
+    metric = metric_key(name, option)
     try:
         return metric, float(value)
     except ValueError:
@@ -80,8 +79,9 @@ def _targets(value: object) -> object:
     if isinstance(value, Sequence):
         value = dict(metric_value(option, str(text)) for text in value)
     if isinstance(value, Mapping):
+        value = {metric_key(str(name), option): target for name, target in value.items()}
         for key in value:
-            if key not in METRICS or not grows_surer(METRICS[key]):
+            if not grows_surer(METRICS[key]):
                 reason = f"{key!r} has no standard error to wait for"
                 raise UsageError(
                     option, reason, "name a metric that is a mean or a ratio over tokens"
@@ -97,9 +97,8 @@ def _objectives(value: object) -> object:
         return DEFAULT_OBJECTIVES
     keys = value.split(",") if isinstance(value, str) else value
     if isinstance(keys, Sequence):
+        keys = [metric_key(str(key), "--race") for key in keys]
         for key in keys:
-            if key not in METRICS:
-                raise UsageError("--race", f"{key!r} is no metric", "see `prolu-eval metrics`")
             if METRICS[key].direction == "none" or not grows_surer(METRICS[key]):
                 reason = f"{key} is no objective that sums over tokens tell runs apart by"
                 raise UsageError("--race", reason, "leave --race out, or choose another")
@@ -324,8 +323,8 @@ class EvaluationOptions:
         tuple[str, ...],
         BeforeValidator(_objectives),
         Field(
-            description="Measure all runs on the first tokens, and on the others only those that "
-            "no run of their variant surely beats there in every objective"
+            description="Measure all runs on a quarter of the tokens, and on the others only those "
+            "that no run surely beats in every objective"
         ),
         Panel.PRECISION,
     ] = ()

@@ -23,7 +23,7 @@ from prolu_eval.results import Array, write_atomically
 
 # Times that a lock is tried whose folder disappears meanwhile.
 _ATTEMPTS = 100
-# Sequences that a race begins with, at least.
+# Sequences that a race drops runs after, at least.
 _FEWEST = 64
 
 
@@ -34,16 +34,12 @@ def shards(n_rows: int, rows_per_shard: int, most: int = 256) -> list[range]:
 
 
 def looks(cut: Sequence[range]) -> list[int]:
-    """Numbers of first shards after which a race drops runs: each twice the one before.
+    """Numbers of first shards after which a race drops runs: a quarter of all, and a half.
 
-    The first has sequences enough for their means to be nearly normal; none is all of them.
+    Fewer where these have too few sequences for their means to be nearly normal.
     """
-    found = []
-    n = next((n for n, rows in enumerate(cut, 1) if rows.stop >= _FEWEST), len(cut))
-    while n < len(cut):
-        found.append(n)
-        n *= 2
-    return found
+    found = {-(-len(cut) // 4), -(-len(cut) // 2)} - {len(cut)}
+    return sorted(n for n in found if cut[n - 1].stop >= _FEWEST)
 
 
 def name_of(rows: range) -> str:

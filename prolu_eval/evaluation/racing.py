@@ -1,31 +1,19 @@
 """Runs that are measured on the first tokens only, since they are surely beaten there already."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from prolu_eval.analysis.groups import repeats
-from prolu_eval.analysis.racing import Racing
+from prolu_eval.analysis.racing import beaten
 from prolu_eval.estimates import CONFIDENCE
-from prolu_eval.evaluation.assembly import summary_of
 from prolu_eval.evaluation.parts import looks
 from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.records import Record
 from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Sums
-from prolu_eval.hub import is_hub_name, origin
-from prolu_eval.json_text import canonical
 from prolu_eval.results import Dropped, Result
-from prolu_eval.runs import Run
 
 # What is asked of runs that no language model is spliced into, in the place of the second.
 _QUALITY, _WITHOUT_A_MODEL = "ce_degradation", "nmse"
-# Runs that a folder must hold to be compared with others as a folder.
-_SEVERAL = 2
 
 
 @dataclass(frozen=True)
@@ -35,12 +23,12 @@ class Race:
     Attributes:
         prepared: what they are measured with.
         keys: the objectives.
-        variants: what each run is compared within, by its name.
+        n_runs: how many they are in the beginning.
     """
 
     prepared: Prepared
     keys: tuple[str, ...]
-    variants: Mapping[str, str]
+    n_runs: int
 
     def lacking(self, records: Sequence[Record], n_shards: int) -> list[Record]:
         """The records of which the first shards are not measured yet."""
@@ -50,7 +38,8 @@ class Race:
     def beaten(self, records: Sequence[Record], n_shards: int) -> dict[str, str]:
         """Names of runs that need no more tokens than the first shards, each with one beating it.
 
-        Runs that were measured on all tokens before cost nothing more, and stay.
+        Runs that were measured on all tokens before cost nothing more, and stay; so do chance
+        baselines, which are few, and which others are compared with.
         """
         prepared, whole = self.prepared, len(self.prepared.shards)
         cut = prepared.shards[:n_shards]
@@ -64,15 +53,18 @@ class Race:
         if not measured:
             return {}
         runs = [record.run for record, _ in measured]
-        racing = Racing(
+        found = beaten(
             self._keys(first),
-            [self.variants[run.name] for run in runs],
-            _configurations(runs),
+            [own for _, own in measured],
+            self.n_runs,
             len(looks(prepared.shards)),
         )
-        found = racing.beaten([sums for _, sums in measured])
         done = {i for i, (record, _) in enumerate(measured) if record.result(whole) is not None}
-        return {runs[i].name: runs[j].name for i, j in found.items() if i not in done}
+        return {
+            runs[i].name: runs[j].name
+            for i, j in found.items()
+            if i not in done and runs[i].chance is None
+        }
 
     def dropped(self, result: Result, winner: str) -> Dropped:
         """Why a run has no more tokens than its result is on."""
@@ -90,38 +82,3 @@ class Race:
         if sums["n_next"].any() or _WITHOUT_A_MODEL in self.keys:
             return self.keys
         return tuple(_WITHOUT_A_MODEL if key == _QUALITY else key for key in self.keys)
-
-
-def variants_in(runs: Sequence[Run], roots: Sequence[str]) -> dict[str, str]:
-    """What runs are compared within, by name: their variants, of several folders each one's own.
-
-    Single runs named one by one are of no folder; names on the hub are always apart.
-    """
-    if len(roots) < _SEVERAL:
-        return {run.name: run.label for run in runs}
-    folders = {str(Path(root).resolve()) for root in roots if not is_hub_name(root)}
-    origins = {origin(root) for root in roots if is_hub_name(root)}
-    homes = {run.name: _home(run, folders, origins) for run in runs}
-    sizes = Counter(homes.values())
-    apart = all(sizes[folder] >= _SEVERAL for folder in folders)
-    return {
-        run.name: f"{home}: {run.label}" if apart or home in origins else run.label
-        for run, home in ((run, homes[run.name]) for run in runs)
-    }
-
-
-def _home(run: Run, folders: set[str], origins: set[str]) -> str:
-    for name in origins:
-        if run.name.startswith(f"{name}/"):
-            return name
-    place = run.path.resolve()
-    return next((str(home) for home in (place, *place.parents) if str(home) in folders), "")
-
-
-def _configurations(runs: Sequence[Run]) -> Sequence[NDArray[np.int64]]:
-    summaries = [summary_of(run) for run in runs]
-    keys = [
-        canonical(summary.configuration) if summary.is_repeatable else i
-        for i, summary in enumerate(summaries)
-    ]
-    return repeats(keys, [summary.seed for summary in summaries])

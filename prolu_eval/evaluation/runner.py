@@ -26,7 +26,7 @@ from prolu_eval.evaluation.memory import check_room
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.precisions import choose
 from prolu_eval.evaluation.preparation import Preparation, Prepared
-from prolu_eval.evaluation.racing import Race, variants_in
+from prolu_eval.evaluation.racing import Race
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.hub import is_hub_name, origin
@@ -115,7 +115,7 @@ def evaluate(
         working_on(devices[0], threads_each(devices)),
     ):
         own = replace(options, device=devices[0])
-        for outcome in _outcomes(found, roots, own, progress, company, asked):
+        for outcome in _outcomes(found, own, progress, company, asked):
             outcomes[outcome.name] = outcome
             on_outcome(outcome)
     return [outcomes[item.name] for item in found]
@@ -129,7 +129,7 @@ def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company
         options: as of the evaluation, but for the device.
         company: who works on it; it is told what was done.
     """
-    for outcome in _outcomes(_found(paths, options), paths, options, False, company):
+    for outcome in _outcomes(_found(paths, options), options, False, company):
         if outcome.status == "ok" and company.tell is not None:
             company.tell({"measured": outcome.name})
 
@@ -202,15 +202,12 @@ def _check_writable(runs: Sequence[Run], results: Path | None) -> None:
 
 def _outcomes(
     found: Sequence[Run | Broken],
-    roots: Sequence[str],
     options: EvaluationOptions,
     progress: bool,
     company: Company,
     asked: Asked = _NOTHING,
 ) -> Iterator[Outcome]:
     """What comes of each checkpoint, as soon as it is known."""
-    runs_found = [item for item in found if isinstance(item, Run)]
-    variants = variants_in(runs_found, roots) if options.race else {}
     together: dict[Conditions, list[Run]] = {}
     for item in found:
         if isinstance(item, Broken):
@@ -229,7 +226,7 @@ def _outcomes(
         try:
             own = list(runs.values())
             of_group = _of_one_group(
-                group, conditions, own, variants, preparation, options, progress, company, asked
+                group, conditions, own, preparation, options, progress, company, asked
             )
             for outcome in of_group:
                 del runs[outcome.name]
@@ -245,7 +242,6 @@ def _of_one_group(
     group: int,
     conditions: Conditions,
     runs: Sequence[Run],
-    variants: Mapping[str, str],
     preparation: Preparation,
     options: EvaluationOptions,
     progress: bool,
@@ -265,7 +261,7 @@ def _of_one_group(
             runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, prepared.settings, options) for run in runs]
         shown.total = len(prepared.engine.tokens) * (len(records) + 2)
-        race = Race(prepared, options.race, variants) if options.race else None
+        race = Race(prepared, options.race, len(runs)) if options.race else None
         now: Round | None = None
         while now is None or not now.last:
             now = next_round(prepared, records, options, now)

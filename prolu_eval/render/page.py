@@ -32,7 +32,6 @@ from prolu_eval.render.tables import (
     Table,
     budget_tables,
     folder_tables,
-    race_table,
     saving_matrix,
     saving_table,
     variant_table,
@@ -143,8 +142,6 @@ def _part(
         "chance": chance_part(part),
         "variants": variant_table(answer),
         "savings": saving_table(answer),
-        "raced": race_table(group, answer.keys),
-        "n_raced": len(group.dropped),
         "stretches": [
             (title, stretch.sentence, variant_table(stretch.details))
             for title, stretch in part.splits.items()
@@ -201,8 +198,10 @@ def strip(group: Group) -> dict[str, str]:
     widths = sorted({result.run.d_sae for result in group.results})
     unfinished = sum(result.run.not_converged is not None for result in group.results)
     remarkable = {"not converged": f"{unfinished} runs"} if unfinished else {}
-    if group.dropped:
-        remarkable["left the race"] = f"{len(group.dropped)} runs"
+    if group.raced:
+        lost = sum(result.dropped is not None for result in group.raced)
+        whole = max(result.setting.n_counted for result in group.raced)
+        remarkable["left a race"] = f"{lost} runs, the others had {whole:,} tokens"
     return {
         "model": setting.model,
         "hook": group.results[0].run.site or "unknown",

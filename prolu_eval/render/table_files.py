@@ -14,15 +14,13 @@ from prolu_eval.results import frame, write_atomically
 def run_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     """The runs of all groups, with ``group``, ``on_frontier`` and ``membership`` beside metrics.
 
-    Those of chance baselines, which ``chance`` names, are on no frontier. Those that left a race
-    come after the others of their group; ``beaten_by`` tells them apart, and ``n_counted`` how many
-    tokens they have.
+    Those of chance baselines, which ``chance`` names, are on no frontier. After a race each run has
+    the tokens that it was measured on (``n_counted``); ``beaten_by`` tells those that left.
     """
     parts = []
     for answer in answers:
-        part = answer.group.with_chance().table.copy()
-        if answer.group.dropped:
-            part = pd.concat([part, frame(answer.group.dropped)], ignore_index=True)
+        every, raced = answer.group.with_chance(), answer.group.raced
+        part = frame([*raced, *every.results[len(raced) :]]) if raced else every.table.copy()
         part.insert(0, "group", answer.title)
         part.insert(1, "on_frontier", part["name"].isin(answer.details.frontier))
         part.insert(2, "membership", part["name"].map(answer.details.membership).astype(float))

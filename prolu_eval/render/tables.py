@@ -12,6 +12,7 @@ from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.verdicts import Judgement
 from prolu_eval.estimates import Estimate, number
 from prolu_eval.metrics import METRICS
+from prolu_eval.results import frame
 
 _SHOWN = ("l0", "ce_degradation", "explained_variance", "dead_fraction")
 Table = tuple[Sequence[str], list[list[str]]]
@@ -25,67 +26,43 @@ def columns(group: Group, keys: Sequence[str]) -> list[str]:
 def run_table(group: Group, answer: Frontier) -> Table:
     """One row a run: marks, name, variant, coefficient, membership, metrics. In order of x.
 
-    Runs that left a race come last; their tokens are told where there are any. What the marks mean
+    After a race each run's metrics are on its own tokens, which are told. What the marks mean
     :func:`about_marks` says.
     """
     unfinished = {r.run.name for r in group.results if r.run.not_converged is not None}
     shown = columns(group, answer.keys)
     head = ["", "run", "variant", "coefficient", *(["P(on)"] if answer.membership else []), *shown]
     rows = []
-    ordered = group.table.sort_values(list(answer.keys), kind="stable")
-    for row in ordered.to_dict("records"):
+    table = frame(group.raced) if group.raced else group.table
+    on = set(answer.frontier)
+    for row in table.sort_values(list(answer.keys), kind="stable").to_dict("records"):
         cells = [
-            ("*" if row["name"] in answer.frontier else "")
-            + ("~" if row["name"] in unfinished else ""),
+            ("*" if row["name"] in on else "")
+            + ("~" if row["name"] in unfinished else "")
+            + ("" if pd.isna(row["beaten_by"]) else "x"),
             str(row["name"]),
             str(row["label"]),
             "-" if pd.isna(row["coefficient"]) else f"{row['coefficient']:g}",
         ]
         if answer.membership:
             cells.append(f"{answer.membership[row['name']]:.2f}")
-        rows.append(cells + [f"{measured(row, key):se}" for key in shown])
-    if not group.dropped:
-        return head, rows
-    whole = f"{group.results[0].setting.n_counted:,}"
-    rows = [[*row, whole] for row in rows]
-    for result in group.dropped:
-        run = result.run
-        cells = [
-            "x",
-            run.name,
-            run.label,
-            "-" if run.coefficient is None else f"{run.coefficient:g}",
-        ]
-        cells += ["-"] if answer.membership else []
-        found = (result.metrics.get(key, Estimate(value=None)) for key in shown)
-        rows.append([*cells, *(f"{value:se}" for value in found), f"{result.setting.n_counted:,}"])
-    return [*head, "tokens"], rows
-
-
-def race_table(group: Group, keys: Sequence[str], most: int = 500) -> Table:
-    """The first runs that left a race: tokens, which run beats each, and their objectives there."""
-    head = ["run", "variant", "tokens", "beaten by", *(METRICS[key].title for key in keys)]
-    return head, [
-        [
-            result.run.name,
-            result.run.label,
-            f"{result.setting.n_counted:,}",
-            "" if result.dropped is None else result.dropped.beaten_by,
-            *(f"{result.metrics.get(key, Estimate(value=None)):se}" for key in keys),
-        ]
-        for result in group.dropped[:most]
-    ]
+        cells += [f"{measured(row, key):se}" for key in shown]
+        rows.append([*cells, f"{row['n_counted']:,}"] if group.raced else cells)
+    return [*head, "tokens"] if group.raced else head, rows
 
 
 def about_marks(group: Group) -> str:
     """What the marks in a table of runs mean."""
     unfinished = any(result.run.not_converged is not None for result in group.results)
     by_task = " or task" if any(result.tasks for result in group.results) else ""
-    lost = ["x left the race: another run of its variant is better on the tokens that both have"]
+    shared = (
+        f"variants are compared on the {group.results[0].setting.n_counted:,} tokens of all runs"
+    )
+    lost = ["x left the race: another run is surely better in every objective", shared]
     parts = [
         "* on the frontier of all runs",
         *(["~ not converged"] if unfinished else []),
-        *(lost if group.dropped else []),
+        *(lost if group.raced else []),
         f"± is one standard error, clustered by sequence{by_task}",
     ]
     return "; ".join(parts)

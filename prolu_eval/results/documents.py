@@ -240,7 +240,7 @@ class StoredArrays(Mapping[str, Array]):
 
 
 class Dropped(BaseModel):
-    """Why a run was measured on the first tokens alone: in a race, another of its variant beat it.
+    """Why a run was measured on the first tokens alone: in a race, another run beat it.
 
     ``evaluation`` is the comparison key of the race on all of its tokens, which results of the runs
     that were not dropped have; ``objectives`` are those that it was about; ``beaten_by`` names the
@@ -338,5 +338,6 @@ class Result(BaseModel):
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    found = arrays.under(prefix) if isinstance(arrays, StoredArrays) else arrays
-    return {key.removeprefix(prefix): a for key, a in found.items() if key.startswith(prefix)}
+    if isinstance(arrays, StoredArrays):
+        arrays = arrays.under(prefix)
+    return {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}

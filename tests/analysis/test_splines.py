@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from prolu_eval.analysis.splines import _EXACT, Reading, _Fit, _kernel
+from tests.analysis.simulated import Cell, Sweep, drawn, power
 
 
 @pytest.mark.parametrize("seeds", [[1, 1, 1, 1, 1, 1], [4, 4, 4, 4, 4, 4], [1, 3, 1, 2, 2, 3]])
@@ -41,3 +42,23 @@ def test_a_reading_has_the_quantiles_of_its_mixture() -> None:
     drawn = means[which] + errors[which] * rng.standard_t(7, len(which))
     assert reading.interval() == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), rel=0.02)
     assert reading.p_value == pytest.approx(2 * (drawn < 0).mean(), abs=0.01)
+
+
+def test_thousands_of_runs_are_gathered_and_say_the_same() -> None:
+    """What is gathered tells the same savings as all, and curves of any number take little time."""
+    rng = np.random.default_rng(5)
+    cell = Cell({"a": Sweep(power, 160, factor=0.9), "b": Sweep(power, 160)}, noise=0.05)
+    state = rng.bit_generator.state
+    gathered = drawn(cell, rng)
+    assert max(len(one.points) for one in gathered.observed.values()) <= 100
+    rng.bit_generator.state = state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prolu_eval.analysis.savings._MOST", 1000)
+        every = drawn(cell, rng)
+    assert max(len(one.points) for one in every.observed.values()) > 100
+    for over in (0, 1):
+        one, all_of = gathered.gap("a", "b", over), every.gap("a", "b", over)
+        assert one is not None
+        assert all_of is not None
+        assert abs(one.value - all_of.value) < 0.25 * all_of.error
+        assert 0.8 < one.error / all_of.error < 1.25

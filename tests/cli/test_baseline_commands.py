@@ -150,7 +150,7 @@ def test_the_verdict_is_said_even_where_a_file_cannot_be_written(
     ("options", "words"),
     [
         (["--tolerance", "l0=-1%"], ["l0 is better when lower", "l0=+1%"]),
-        (["--tolerance", "loss=1"], ["loss is no metric"]),
+        (["--tolerance", "loss=1"], ["'loss' is no metric"]),
         (["--frontier", "l0"], ["no pair of metrics"]),
         (["--match", "("], ["no regular expression"]),
         (["--only", "nothing"], ["leaves no run of the baseline"]),

@@ -51,7 +51,7 @@ def test_options_reach_the_comparison(pytester: pytest.Pytester, options: str) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("tolerance='loss=+1'", "*loss is no metric*"),
+        ("tolerance='loss=+1'", "*'loss' is no metric*"),
         ("match='('", "*is no regular expression*"),
         ("alpha=7", "*--alpha: 7 is no error rate*"),
         ("frontier='l0'", "*is no pair of metrics*"),

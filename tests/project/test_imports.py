@@ -30,7 +30,7 @@ ALLOWED = {
     "errors": {"plain_text"},
     "estimates": set(),
     "paths": {"errors"},
-    "metrics": set(),
+    "metrics": {"errors"},
     "runs": {"errors"},
     "hub": {"errors", "cache", "releases"},
     "releases": {"errors"},

@@ -1,0 +1,64 @@
+"""What a user means is taken for what it is, and a near miss is told what may be meant."""
+
+from pathlib import Path
+
+import pytest
+
+from prolu_eval import frontier
+from prolu_eval.analysis import Question
+from prolu_eval.comparison import parse_tolerances
+from prolu_eval.errors import UsageError
+from prolu_eval.evaluation import EvaluationOptions
+from prolu_eval.metrics import METRICS, metric_key
+from tests.helpers.made_results import result, write_sweep
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("L0", "l0"),
+        ("fvu", "nmse"),
+        ("FVU", "nmse"),
+        ("loss_recovered", "ce_recovered_zero"),
+        ("CE degradation", "ce_degradation"),
+        ("ce-degradation", "ce_degradation"),
+        ("sqrt-L1", "sqrt_l1"),
+        ("R2", "explained_variance"),
+    ],
+)
+def test_a_metric_goes_by_its_other_names(name: str, key: str) -> None:
+    assert metric_key(name) == key
+
+
+def test_every_key_and_title_names_its_own_metric() -> None:
+    for key, metric in METRICS.items():
+        assert metric_key(key) == key
+        assert METRICS[metric_key(metric.title)].title == metric.title
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("ce_degredation", "ce_degradation"), ("L00", "l0"), ("explained_var", "explained_variance")],
+)
+def test_a_near_miss_is_told_what_may_be_meant(name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"write .*{meant}"):
+        metric_key(name, "--x")
+    with pytest.raises(UsageError, match="no metric; see `prolu-eval metrics`"):
+        metric_key("zzzzzz", "--x")
+
+
+def test_other_names_are_taken_wherever_metrics_are_named(tmp_path: Path) -> None:
+    asked = Question.asked("L0", "FVU", splits=[("Loss recovered", 0.5)], at=[("L0", 3)])
+    assert (asked.keys, dict(asked.splits)) == (("l0", "nmse"), {"ce_recovered_zero": [0.5]})
+    assert asked.at == {"l0": 3}
+    options = EvaluationOptions(target_se={"FVU": 0.1})
+    assert options.target_se == {"nmse": 0.1}
+    assert EvaluationOptions(target_se="L0=0.1").target_se == {"l0": 0.1}  # type: ignore[arg-type]
+    assert EvaluationOptions(race="L0,FVU").race == ("l0", "nmse")  # type: ignore[arg-type]
+    assert list(parse_tolerances(["fvu=+2%"])) == ["nmse"]
+    values = [(3.0, 0.4), (9.0, 0.2)]
+    write_sweep(
+        tmp_path,
+        [result(f"r{i}", "relu+l1", {"l0": x, "nmse": y}) for i, (x, y) in enumerate(values)],
+    )
+    assert frontier(tmp_path, "L0", "fvu").groups[0].question.keys == ("l0", "nmse")
