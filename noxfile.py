@@ -76,6 +76,19 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """Evaluations and sweeps on a Ray cluster of this machine, and as jobs of Slurm's stand-in.
+
+    `-- -m "cluster and slow"` kills workers, nodes and drivers 50 times.
+    """
+    install(session, "-e", ".[test,ray]")
+    one_thread = {"OMP_NUM_THREADS": "1", "PROLU_EVAL_KILLS": "50"}
+    session.run(
+        "pytest", "-m", "cluster and not slow", "tests/cluster", *session.posargs, env=one_thread
+    )
+
+
+@nox.session
 def peers(session: nox.Session) -> None:
     """Compare speed and results with SAELens and dictionary_learning; prints the README's table.
 

@@ -12,6 +12,13 @@ from typer.core import TyperCommand
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import EvaluationOptions, Panel, metric_value, option_name
 
+
+def _described(field: str) -> str | None:
+    """What the help of an evaluation says of an option."""
+    fields: dict[str, FieldInfo] = EvaluationOptions.__pydantic_fields__  # type: ignore[attr-defined]
+    return fields[field].description
+
+
 Runs = Annotated[
     list[Path],
     typer.Argument(
@@ -40,6 +47,8 @@ Device = Annotated[
         "where there is one]"
     ),
 ]
+On = Annotated[str | None, typer.Option(help=_described("on"))]
+Ray = Annotated[str | None, typer.Option(help=_described("ray"))]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]
 

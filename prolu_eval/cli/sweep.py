@@ -70,6 +70,8 @@ def sweep(
     context_length: ContextLength = None,
     d_sae: DSae = None,
     device: options.Device = None,
+    on: options.On = None,
+    ray: options.Ray = None,
     cache: Cache = None,
     checkpoint_minutes: Minutes = 5,
     tensorboard: TensorBoardFolder = None,
@@ -108,7 +110,7 @@ def sweep(
         loggers.append(TensorBoard(tensorboard))
     if wandb is not None:
         loggers.append(WeightsAndBiases(wandb, out))
-    settings = Settings(device, cache, checkpoint_minutes, not quiet, loggers)
+    settings = Settings(device, cache, checkpoint_minutes, not quiet, loggers, on, ray)
     with ExitStack() as closing:
         for logger in loggers:
             closing.callback(logger.close)

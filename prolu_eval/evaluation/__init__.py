@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from prolu_eval.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
-    from prolu_eval.evaluation.runner import Outcome, evaluate
+    from prolu_eval.evaluation.outcomes import Outcome
+    from prolu_eval.evaluation.runner import evaluate
 
 Options = EvaluationOptions  # its short name
 
@@ -18,6 +19,6 @@ __all__ = ["EvaluationOptions", "Options", "Outcome", "evaluate"]
 def __getattr__(name: str) -> Any:
     if name not in ("Outcome", "evaluate"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from prolu_eval.evaluation import runner
+    from prolu_eval.evaluation import outcomes, runner
 
-    return getattr(runner, name)
+    return getattr(outcomes if name == "Outcome" else runner, name)

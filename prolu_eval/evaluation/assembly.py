@@ -14,7 +14,7 @@ from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import projection_scalar, weight_arrays, weight_scalars
 from prolu_eval.evaluation.measuring import Measured
 from prolu_eval.evaluation.preparation import Prepared
-from prolu_eval.evaluation.reference import reference
+from prolu_eval.evaluation.records import Record
 from prolu_eval.evaluation.sums import Measurement, Sums
 from prolu_eval.evaluation.truth import Found, Truth
 from prolu_eval.intervals import estimate
@@ -53,7 +53,7 @@ class Assembly:
         self._conditions, self._n_shards = prepared.conditions, n_shards
         self._setting = prepared.settings[n_shards]
         self._shards = prepared.shards[:n_shards]
-        self._reference = reference(engine, self._setting, self._shards)
+        self._reference = prepared.reference(n_shards)
         model = engine.model
         self._truth = Truth(model, self._rows) if isinstance(model, SyntheticActivations) else None
         self._pairs: dict[str, scale_consistency.Sample] = {}
@@ -77,7 +77,7 @@ class Assembly:
                 sums = record.measured(self._shards)
                 if sums is None:
                     return None
-                result = record.write(self._assembled(measured, sums))
+                result = record.write(self.assembled(record, measured.sae, sums))
         record.parts.remove()
         return result
 
@@ -129,8 +129,8 @@ class Assembly:
             if key in scalars or measured_by(metric, sums)
         }
 
-    def _assembled(self, measured: Measured, measurement: Measurement) -> Result:
-        record, sae = measured.record, measured.sae
+    def assembled(self, record: Record, sae: SparseAutoencoder, measurement: Measurement) -> Result:
+        """A run's result, of sums over all shards."""
         run, features = record.run, measurement.features
         arrays = features.arrays() | weight_arrays(sae)
         violations, curves = self._consistency(run, sae)

@@ -124,7 +124,7 @@ def _measure_shard(
     with contextlib.ExitStack() as claims:
         mine: dict[str, SparseAutoencoder] = {}
         for name, sae in loaded.items():
-            claim = _claim(records[name], part)
+            claim = claimed(records[name], part)
             if isinstance(claim, FileLock):
                 claims.callback(claim.release)
                 mine[name] = sae
@@ -138,7 +138,7 @@ def _measure_shard(
     return _Shard(failed, len(loaded) - len(mine), complete)
 
 
-def _claim(record: Record, part: str) -> FileLock | bool:
+def claimed(record: Record, part: str) -> FileLock | bool:
     """The lock on a part that is to be measured, or else whether the part is there already.
 
     The part is looked for before the result: whoever stores a result removes its parts afterwards,

@@ -373,6 +373,30 @@ class EvaluationOptions:
         Field(ge=1, description="Sequences per batch [default: what fits the device]"),
         Panel.PLACE,
     ] = None
+    on: Annotated[
+        str | None,
+        Field(
+            description="Share the work over a cluster: ray (the one that is running, or this "
+            "machine's CPUs and GPUs), or ray://HOST:PORT [default: this machine alone]"
+        ),
+        Panel.PLACE,
+    ] = None
+    ray: Annotated[
+        str | None,
+        Field(
+            description="Workers of --on ray: cpus=4 (and threads) on nodes without GPUs, gpus=1 "
+            "on others, workers=N at most [default: as many as the nodes have room for]"
+        ),
+        Panel.PLACE,
+    ] = None
+    max_failures: Annotated[
+        Count | None,
+        Field(
+            ge=0,
+            description="Stop once more than so many runs have failed [default: go on to the end]",
+        ),
+        Panel.PLACE,
+    ] = None
     results: Annotated[
         Path | None,
         Field(

@@ -57,6 +57,10 @@ class Parts:
         """Whether a part is there."""
         return self._path(name).exists()
 
+    def names(self) -> set[str]:
+        """The names of the parts that are there."""
+        return {path.stem for path in self._folder.glob("*.safetensors")}
+
     def read(self, name: str, but: tuple[str, ...] = ()) -> dict[str, Array] | None:
         """A part, or None if it is not there or was damaged since.
 

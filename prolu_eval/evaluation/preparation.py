@@ -1,7 +1,7 @@
 """What runs are measured with: the model, the tokens in shards, and what these are a setting of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from prolu_eval.evaluation.known import KnownFeatures
 from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import looks, shards
+from prolu_eval.evaluation.reference import reference
+from prolu_eval.evaluation.sums import Sums
 from prolu_eval.lm import ActivationSource, LanguageModel
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
@@ -47,13 +49,35 @@ class Prepared:
     engine: Measurer
     shards: Sequence[range]
     settings: Mapping[int, Setting]
+    _references: dict[int, Sums] = field(default_factory=dict)
+
+    def reference(self, n_shards: int) -> Sums:
+        """Sums of the clean and ablated passes over the first shards, measured once.
+
+        Raises:
+            EvaluationError: if the model's activations are not finite.
+        """
+        if n_shards not in self._references:
+            shards = self.shards[:n_shards]
+            self._references[n_shards] = reference(self.engine, self.settings[n_shards], shards)
+        return self._references[n_shards]
+
+    def refer_to(self, n_shards: int, sums: Sums) -> None:
+        """Take the sums of the first shards from elsewhere."""
+        self._references[n_shards] = sums
 
 
 class Preparation:
-    """Loads what conditions ask for; the last model is kept for the next conditions."""
+    """Loads what conditions ask for; the last model is kept for the next conditions.
 
-    def __init__(self, options: EvaluationOptions) -> None:
+    Args:
+        options: how to evaluate.
+        places: where models and tokens lie, by name, that are not where their names say.
+    """
+
+    def __init__(self, options: EvaluationOptions, places: Mapping[str, str] | None = None) -> None:
         self._options = options
+        self._places = {} if places is None else places
         self._model: tuple[tuple[str, ...], LanguageModel] | None = None
 
     def prepare(
@@ -64,6 +88,7 @@ class Preparation:
         progress: Callable[[int], Any],
         *,
         first_shard: bool = False,
+        rows: TokenRows | None = None,
     ) -> Prepared:
         """Load the model and the tokens.
 
@@ -74,6 +99,7 @@ class Preparation:
             precision: in which precision.
             progress: called with the number of rows done since the last call, per pass over them.
             first_shard: whether the first shard is all that will be measured.
+            rows: the tokens' rows where they were made already; None to read the tokens.
 
         Raises:
             ModelError: if the model cannot be loaded or lacks the hook point.
@@ -82,7 +108,7 @@ class Preparation:
         engine = (
             self._on_a_benchmark(conditions, precision, progress)
             if is_synthetic(conditions.model)
-            else self._in_a_model(conditions, runs, precision, progress)
+            else self._in_a_model(conditions, runs, precision, progress, rows)
         )
         options, tokens = self._options, engine.tokens
         cut = shards(len(tokens), options.shard_tokens // tokens.ids.shape[1])
@@ -117,16 +143,31 @@ class Preparation:
         runs: Sequence[Run],
         precision: Precision,
         progress: Callable[[int], Any],
+        rows: TokenRows | None,
     ) -> Measurer:
         options = self._options
-        column = conditions.text_column or None
-        check_source(conditions.tokens, column, "name text with --tokens")
+        if rows is None:
+            column = conditions.text_column or None
+            check_source(self._place(conditions.tokens), column, "name text with --tokens")
         model = self._load_model(conditions, precision.dtype)
         for hook in hooks_in(conditions.hook):
             model.site(hook)
         inputs = _inputs(model, conditions.hook, runs)
-        tokens = load_tokens(
-            conditions.tokens,
+        kind = CrossLayerEngine if is_range(conditions.hook) else Engine
+        return kind(
+            model,
+            conditions.hook,
+            self._rows(conditions, model) if rows is None else rows,
+            inputs=inputs,
+            batch_size=options.batch_size,
+            n_examples=options.examples,
+            progress=progress,
+        )
+
+    def _rows(self, conditions: Conditions, model: LanguageModel) -> TokenRows:
+        options = self._options
+        rows = load_tokens(
+            self._place(conditions.tokens),
             model,
             split=conditions.split,
             n_tokens=options.n_tokens,
@@ -134,18 +175,12 @@ class Preparation:
             prepend_bos=conditions.prepend_bos,
             packing=options.packing,
             include_special=options.special_tokens == "include",
-            text_column=column,
+            text_column=conditions.text_column or None,
         )
-        kind = CrossLayerEngine if is_range(conditions.hook) else Engine
-        return kind(
-            model,
-            conditions.hook,
-            tokens,
-            inputs=inputs,
-            batch_size=options.batch_size,
-            n_examples=options.examples,
-            progress=progress,
-        )
+        return replace(rows, source=conditions.tokens)
+
+    def _place(self, name: str) -> str:
+        return self._places.get(name, name)
 
     def _load_model(self, conditions: Conditions, dtype: Dtype) -> LanguageModel:
         dtype = "float32" if dtype == "tf32" else dtype
@@ -153,13 +188,14 @@ class Preparation:
         if self._model is None or self._model[0] != key:
             self._model = None  # the last one's memory
             model = LanguageModel.load(
-                conditions.model,
+                self._place(conditions.model),
                 device=self._options.device,
                 device_map=self._options.device_map,
                 dtype=getattr(torch, dtype),
                 revision=conditions.revision or None,
                 processed=conditions.weight_processing == "processed",
             )
+            model.name = conditions.model
             self._model = key, model
         return self._model[1]
 

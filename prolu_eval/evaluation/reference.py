@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,15 +33,80 @@ def reference(engine: Measurer, setting: Setting, shards: Sequence[range]) -> Su
     Raises:
         EvaluationError: if the model's activations are not finite.
     """
-    parts = (_VERSION, engine.hook, setting.comparison_key())
-    name = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
-    path = cache_folder() / "references" / f"{name}.safetensors"
+    path = _path(engine.hook, setting)
     try:
         return _remembered(engine, path, shards)
     except ResultsError as error:
         logging.getLogger(__name__).warning("%s The ablations are not remembered.", error)
     with tempfile.TemporaryDirectory() as folder:
         return _measured(engine, shards, Parts(Path(folder)))
+
+
+def _path(hook: str, setting: Setting) -> Path:
+    parts = (_VERSION, hook, setting.comparison_key())
+    name = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
+    return cache_folder() / "references" / f"{name}.safetensors"
+
+
+class Pieces:
+    """The same sums, put together from pieces that others measure, shard by shard.
+
+    They are kept as they come in, as those of :func:`reference` are; where the cache folder cannot
+    be written to, in a folder that lasts as long as this does.
+
+    Args:
+        hook, columns: of the engine.
+        setting: what is measured on.
+        shards: all of its rows.
+    """
+
+    def __init__(
+        self, hook: str, columns: Sequence[str], setting: Setting, shards: Sequence[range]
+    ) -> None:
+        self._path, self._columns, self._shards = _path(hook, setting), columns, shards
+        self._parts = Parts(self._path.with_suffix(".parts"))
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def whole(self) -> Sums | None:
+        """The sums over all rows, if every piece of them is there."""
+        if (found := _read(self._path, self._columns)) is not None:
+            return found
+        pieces = [self._parts.read(f"ablations-{name_of(rows)}") for rows in self._shards]
+        if any(piece is None for piece in pieces):
+            return None
+        found = reduce(joined, [piece for piece in pieces if piece is not None])
+        try:
+            write_atomically(self._path, save(dict(found)))
+        except ResultsError as error:
+            logging.getLogger(__name__).warning("%s The ablations are not remembered.", error)
+        else:
+            self._parts.remove()
+        return found
+
+    def mean(self) -> NDArray[np.float64] | None:
+        """The mean activation, if every piece of it is there. [d]"""
+        pieces = [self._parts.read(f"mean-{name_of(rows)}") for rows in self._shards]
+        found = [piece for piece in pieces if piece is not None]
+        return _mean_of(found) if len(found) == len(pieces) else None
+
+    def missing(self, kind: Literal["mean", "ablations"]) -> list[int]:
+        """The shards of which a piece of the mean, or of the ablations, is not there."""
+        named = [f"{kind}-{name_of(rows)}" for rows in self._shards]
+        return [i for i, name in enumerate(named) if not self._parts.has(name)]
+
+    def keep(
+        self, kind: Literal["mean", "ablations"], shard: int, piece: Mapping[str, Array]
+    ) -> None:
+        """Keep the piece of a shard."""
+        name = f"{kind}-{name_of(self._shards[shard])}"
+        try:
+            self._parts.write(name, piece)
+        except ResultsError:
+            if self._folder is not None:
+                raise
+            self._folder = tempfile.TemporaryDirectory()
+            self._parts = Parts(Path(self._folder.name))
+            self._parts.write(name, piece)
 
 
 def _remembered(engine: Measurer, path: Path, shards: Sequence[range]) -> Sums:
@@ -75,8 +141,22 @@ def _measured(engine: Measurer, shards: Sequence[range], parts: Parts) -> Sums:
 
 def _mean(engine: Measurer, shards: Sequence[range], parts: Parts) -> NDArray[np.float64]:
     def summed(rows: range) -> Mapping[str, Array]:
-        total, count = engine.sum_of_activations(rows)
-        return {"total": total, "count": np.array(count)}
+        return piece_of_mean(engine, rows)
 
-    sums = [parts.obtain(f"mean-{name_of(rows)}", partial(summed, rows)) for rows in shards]
-    return np.asarray(sum(s["total"] for s in sums) / sum(s["count"] for s in sums))
+    return _mean_of(
+        [parts.obtain(f"mean-{name_of(rows)}", partial(summed, rows)) for rows in shards]
+    )
+
+
+def piece_of_mean(engine: Measurer, rows: range) -> dict[str, Array]:
+    """The sum of the activations over rows and their number, as a piece of the mean.
+
+    Raises:
+        EvaluationError: if an activation is not finite, or the device's memory does not do.
+    """
+    total, count = engine.sum_of_activations(rows)
+    return {"total": total, "count": np.array(count)}
+
+
+def _mean_of(pieces: Sequence[Mapping[str, Array]]) -> NDArray[np.float64]:
+    return np.asarray(sum(p["total"] for p in pieces) / sum(p["count"] for p in pieces))

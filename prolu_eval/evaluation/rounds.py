@@ -3,19 +3,37 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, inf, isfinite
+from typing import Protocol
 
 from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import looks
-from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.records import Record
-from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Sums
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
+from prolu_eval.results import Setting
 
 # Shards that the search for enough tokens begins with, and by how much it overshoots its estimate.
 _FIRST_SHARDS, _MARGIN = 2, 1.1
+
+
+class OnShards(Protocol):
+    """What runs are measured with, as :class:`~prolu_eval.evaluation.preparation.Prepared`."""
+
+    @property
+    def shards(self) -> Sequence[range]:
+        """The rows in portions that are measured one by one."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[int, Setting]:
+        """What a result is measured on, by the number of shards."""
+        ...
+
+    def reference(self, n_shards: int) -> Sums:
+        """Sums of the clean and ablated passes over the first shards."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,7 +45,7 @@ class Round:
 
 
 def next_round(
-    prepared: Prepared,
+    prepared: OnShards,
     records: Sequence[Record],
     options: EvaluationOptions,
     before: Round | None,
@@ -60,7 +78,7 @@ def next_round(
         return Round(min(_FIRST_SHARDS, most), last=False)
     n = before.n_shards
     cut = prepared.shards[:n]
-    sums = reference(prepared.engine, prepared.settings[n], cut)
+    sums = prepared.reference(n)
     found = [_measured_excess(record, cut, sums, targets) for record in records]
     if None in found:  # another process is done with a run, and has removed its parts
         done = [record.finished() for record in records]

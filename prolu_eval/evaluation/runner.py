@@ -6,24 +6,29 @@ those that share these, and settled one by one: each step hands its values to th
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from prolu_eval.checkpoints import discover
 from prolu_eval.checkpoints.modules import from_plugin, runs_of
+from prolu_eval.cluster.address import engine_of
+from prolu_eval.cluster.pool import Pool
 from prolu_eval.devices import devices_of, threads_each, working_on
-from prolu_eval.errors import ProluEvalError, ResultsError, UsageError
+from prolu_eval.errors import EvaluationError, ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.company import Company, Rows, company_on
 from prolu_eval.evaluation.conditions import Conditions, conditions_of, placed
+from prolu_eval.evaluation.distributed import Distribution, workers_on
 from prolu_eval.evaluation.further import Asked, Further
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.memory import check_room
 from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.outcomes import Outcome, failed, settled
 from prolu_eval.evaluation.precisions import choose
 from prolu_eval.evaluation.preparation import Preparation, Prepared
 from prolu_eval.evaluation.racing import Race
@@ -34,29 +39,10 @@ from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
-from prolu_eval.results import Result
 from prolu_eval.runs import Broken, Run
 from prolu_eval.tokens import check_source
 
 _NOTHING = Asked()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one run: its result, measured now or found stored, or the reason of failure.
-
-    A run is ``partial`` if what is measured of it is stored, but other shares are still missing,
-    and ``dropped`` if it left a race (``result.dropped`` says why) with a result on fewer tokens.
-    ``result`` reads its arrays from the files when they are asked for.
-    """
-
-    name: str
-    path: Path
-    status: Literal["ok", "cached", "partial", "dropped", "failed"]
-    variant: str | None = None
-    format: str | None = None
-    result: Result | None = None
-    error: str | None = None
 
 
 def evaluate(
@@ -85,6 +71,7 @@ def evaluate(
     Raises:
         CheckpointError: if a path holds no checkpoint at all.
         ResultsError: if results cannot be written.
+        EvaluationError: if a cluster has no worker, or more runs failed than may.
         TokensError: if the tokens asked for are no file, or cannot be read.
         UsageError: if the device is not there, nothing is named, or options are given twice.
     """
@@ -94,13 +81,17 @@ def evaluate(
         reason = f"are of type {type(options).__name__}"
         raise UsageError("options", reason, "give prolu_eval.EvaluationOptions(...)")
     options = options or EvaluationOptions(**named)
-    devices = devices_of(options.device)
+    if options.on is not None:
+        engine_of(options.on)
+    devices = [None] if options.on is not None else devices_of(options.device)
     if len(devices) > 1 and options.device_map is not None:
         raise UsageError(
             "--device-map", "spreads one model over what several processes share", "name one device"
         )
     if len(devices) > 1 and isinstance(paths, nn.Module | Mapping):
         raise UsageError("a module", "is no file that several devices can share", "name one device")
+    if options.on is not None and isinstance(paths, nn.Module | Mapping):
+        raise UsageError("a module", "is no file that can be sent elsewhere", "leave out --on")
     found = _found(paths, options)
     if not found:
         raise UsageError("RUNS", "are missing", "name a folder of runs, or a --plugin")
@@ -110,15 +101,52 @@ def evaluate(
     _check_writable([item for item in found if isinstance(item, Run)], options.results)
     asked = Asked.by(options)
     outcomes: dict[str, Outcome] = {}
+    n_failed = 0
+    with _working(found, roots, devices, options, progress, asked) as coming:
+        for outcome in coming:
+            outcomes[outcome.name] = outcome
+            on_outcome(outcome)
+            n_failed += outcome.status == "failed"
+            if options.max_failures is not None and n_failed > options.max_failures:
+                raise _too_many(list(outcomes.values()), options.max_failures)
+    return [outcomes[item.name] for item in found]
+
+
+def _too_many(outcomes: Sequence[Outcome], most: int) -> EvaluationError:
+    errors = [outcome.error for outcome in outcomes if outcome.status == "failed"]
+    last = (errors[-1] or "").rstrip(".")
+    reason = f"{len(errors)} runs have failed, more than {most} (the last: {last})"
+    return EvaluationError("--max-failures", reason, "mend them; what was measured is stored")
+
+
+@contextmanager
+def _working(
+    found: Sequence[Run | Broken],
+    roots: Sequence[str],
+    devices: Sequence[str | None],
+    options: EvaluationOptions,
+    progress: bool,
+    asked: Asked,
+) -> Iterator[Iterator[Outcome]]:
+    """What comes of each checkpoint, measured on devices here or on workers elsewhere."""
+    if options.on is not None:
+        with workers_on(options) as pool:
+            yield _elsewhere(found, options, pool, progress)
+        return
     with (
         company_on(devices, roots, options) as company,
         working_on(devices[0], threads_each(devices)),
     ):
         own = replace(options, device=devices[0])
-        for outcome in _outcomes(found, own, progress, company, asked):
-            outcomes[outcome.name] = outcome
-            on_outcome(outcome)
-    return [outcomes[item.name] for item in found]
+        yield _outcomes(found, own, progress, company, asked)
+
+
+def _elsewhere(
+    found: Sequence[Run | Broken], options: EvaluationOptions, pool: Pool, progress: bool
+) -> Iterator[Outcome]:
+    together, outcomes = _by_conditions(found, options)
+    yield from outcomes
+    yield from Distribution(together, options, pool, progress).outcomes()
 
 
 def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company) -> None:
@@ -208,18 +236,8 @@ def _outcomes(
     asked: Asked = _NOTHING,
 ) -> Iterator[Outcome]:
     """What comes of each checkpoint, as soon as it is known."""
-    together: dict[Conditions, list[Run]] = {}
-    for item in found:
-        if isinstance(item, Broken):
-            yield Outcome(item.name, item.path, "failed", error=item.error)
-            continue
-        run = placed(item, options)
-        try:
-            conditions = conditions_of(run, options)
-            check_room(run, options)
-            together.setdefault(conditions, []).append(run)
-        except ProluEvalError as error:
-            yield _failed(item, error)
+    together, broken = _by_conditions(found, options)
+    yield from broken
     preparation = Preparation(options)
     for group, conditions in enumerate(sorted(together)):
         runs = {run.name: run for run in together[conditions]}
@@ -235,7 +253,28 @@ def _outcomes(
             raise
         except ProluEvalError as error:
             for run in runs.values():
-                yield _failed(run, error)
+                yield failed(run, error)
+
+
+def _by_conditions(
+    found: Sequence[Run | Broken], options: EvaluationOptions
+) -> tuple[dict[Conditions, list[Run]], list[Outcome]]:
+    """Runs by what they are measured under, and the outcomes of those that cannot be."""
+    together: dict[Conditions, list[Run]] = {}
+    outcomes = []
+    for item in found:
+        if isinstance(item, Broken):
+            outcomes.append(Outcome(item.name, item.path, "failed", error=item.error))
+            continue
+        run = placed(item, options)
+        try:
+            conditions = conditions_of(run, options)
+            if options.on is None:
+                check_room(run, options)
+            together.setdefault(conditions, []).append(run)
+        except ProluEvalError as error:
+            outcomes.append(failed(item, error))
+    return together, outcomes
 
 
 def _of_one_group(
@@ -277,7 +316,7 @@ def _of_one_group(
                 for item in measure(prepared.engine, share, cut, rows.skipped):
                     if isinstance(item, Failed):
                         records = [record for record in records if record is not item.record]
-                        yield _failed(item.record.run, item.error)
+                        yield failed(item.record.run, item.error)
             beaten = {} if race is None else race.beaten(records, n)
             lost = [record for record in records if record.run.name in beaten]
             records = [record for record in records if record.run.name not in beaten]
@@ -311,7 +350,7 @@ def _settled_on(
             continue
         record.parts.remove()  # whoever stored the result may have been killed before
         by_helper = company.has_measured(record.run.name)
-        yield _settled(record.run, "ok" if by_helper else "cached", result)
+        yield settled(record.run, "ok" if by_helper else "cached", result)
     if not missing:
         return
     assembly = Assembly(prepared, n_shards)
@@ -325,20 +364,15 @@ def _settled_on(
         for record in share:
             if (result := record.result(n_shards)) is not None:
                 rows.skipped(sum(map(len, shards)))
-                yield _settled(record.run, "ok", result)
+                yield settled(record.run, "ok", result)
             else:
                 left.append(record)
         for item in measure(prepared.engine, left, shards, rows.skipped):
             match item:
                 case Failed():
-                    yield _failed(item.record.run, item.error)
+                    yield failed(item.record.run, item.error)
                 case Measured():
-                    yield _settled(item.record.run, "ok", assembly.result(item))
-
-
-def _settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -> Outcome:
-    known = "partial" if result is None else status
-    return Outcome(run.name, run.path, known, run.variant, run.format, result)
+                    yield settled(item.record.run, "ok", assembly.result(item))
 
 
 def _completed(outcome: Outcome, record: Record, n_shards: int, further: Further) -> Outcome:
@@ -350,9 +384,5 @@ def _completed(outcome: Outcome, record: Record, n_shards: int, further: Further
     except ResultsError:
         raise
     except ProluEvalError as error:
-        return _failed(record.run, error)
+        return failed(record.run, error)
     return replace(outcome, status="ok" if measured else outcome.status, result=result)
-
-
-def _failed(run: Run, error: ProluEvalError) -> Outcome:
-    return Outcome(run.name, run.path, "failed", run.variant, run.format, error=str(error))

@@ -227,11 +227,16 @@ def _reason(error: Exception) -> str:
 
 def _fingerprint(folder: Path | None, name: str, revision: str | None, network: nn.Module) -> str:
     """What tells this model from any other: the bytes of its files, or its commit on the hub."""
-    digest = hashlib.sha256()
     if folder is None:
         commit = getattr(network.config, "_commit_hash", None)
-        digest.update(f"{name}@{commit or revision}".encode())
-        return digest.hexdigest()[:32]
+        named = f"{name}@{commit or revision}"
+        return hashlib.sha256(named.encode()).hexdigest()[:32]
+    return folder_fingerprint(folder)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """What tells the model in a folder from any other: the bytes of its files."""
+    digest = hashlib.sha256()
     for path in sorted(
         [folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]
     ):

@@ -3,7 +3,8 @@
 from prolu_eval.training.config import EXAMPLE, FOUR_SWEEPS, SweepFile, read_sweep_file
 from prolu_eval.training.cost import Cost, estimate_cost
 from prolu_eval.training.loop import Settings
-from prolu_eval.training.sweep import Trained, train_sweep
+from prolu_eval.training.portions import Trained
+from prolu_eval.training.sweep import train_sweep
 
 __all__ = [
     "EXAMPLE",

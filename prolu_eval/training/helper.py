@@ -8,12 +8,13 @@ from prolu_eval.processes import Message, Tell, serve
 from prolu_eval.progress import Progress
 from prolu_eval.training.config import SweepFile
 from prolu_eval.training.loop import Settings
+from prolu_eval.training.portions import Portion, Trained
 from prolu_eval.training.steps import Steps
-from prolu_eval.training.sweep import Portion, Trained, train_portions
+from prolu_eval.training.sweep import train_portions
 
 
 @dataclass(frozen=True)
-class _Telling:
+class Telling:
     """Passes what is logged on to the process that has the loggers."""
 
     tell: Tell
@@ -28,7 +29,7 @@ class _Telling:
 def _work(task: Message, tell: Tell) -> None:
     file = SweepFile.model_validate(task["file"])
     cache = task["cache"] and Path(task["cache"])
-    loggers = [_Telling(tell)] if task["logs"] else []
+    loggers = [Telling(tell)] if task["logs"] else []
     settings = Settings(task["device"], cache, task["minutes"], loggers=loggers)
 
     def settle(trained: Trained) -> None:

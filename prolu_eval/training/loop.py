@@ -51,6 +51,8 @@ class Settings:
         checkpoint_minutes: time between checkpoints, from which an interrupted training goes on.
         progress: whether to show how far it is: a bar on a terminal, else a line a minute.
         loggers: further places for what is logged.
+        on: ``ray`` or ``ray://HOST:PORT`` to train on a cluster; None for this machine alone.
+        ray: the workers there, as ``cpus=4,gpus=1,workers=8``.
     """
 
     device: str | None = None
@@ -58,6 +60,8 @@ class Settings:
     checkpoint_minutes: float = 5
     progress: bool = False
     loggers: Sequence[Logger] = field(default=())
+    on: str | None = None
+    ray: str | None = None
 
 
 class TrainingOutcome(NamedTuple):

@@ -1,6 +1,8 @@
 """Where a sweep's activations come from: a language model on text, or a benchmark's samples."""
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from prolu_eval.lm import LanguageModel
 from prolu_eval.synthetic import SyntheticActivations, is_synthetic
@@ -10,8 +12,15 @@ from prolu_eval.training.config import Shared
 Source = LanguageModel | SyntheticActivations
 
 
-def load_source(shared: Shared, device: str | None) -> Source:
+def load_source(
+    shared: Shared, device: str | None, places: Mapping[str, str] = MappingProxyType({})
+) -> Source:
     """What gives a sweep's activations.
+
+    Args:
+        shared: names the model and the text.
+        device: where activations are given.
+        places: where either lies that is not where its name says.
 
     Raises:
         ModelError: if it cannot be loaded.
@@ -19,12 +28,18 @@ def load_source(shared: Shared, device: str | None) -> Source:
     """
     if is_synthetic(shared.model):
         return SyntheticActivations.load(shared.model, device=device)
-    check_source(shared.dataset, shared.text_column, "name text with --tokens")
-    return LanguageModel.load(shared.model, device=device)
+    text = places.get(shared.dataset, shared.dataset)
+    check_source(text, shared.text_column, "name text with --tokens")
+    model = LanguageModel.load(places.get(shared.model, shared.model), device=device)
+    if shared.model in places:
+        model.name = shared.model
+    return model
 
 
-def training_rows(shared: Shared, source: Source) -> TokenRows:
-    """The rows that a sweep is trained on.
+def training_rows(
+    shared: Shared, source: Source, places: Mapping[str, str] = MappingProxyType({})
+) -> TokenRows:
+    """The rows that a sweep is trained on; arguments as of :func:`load_source`.
 
     Raises:
         ModelError: if the model lacks the hook point.
@@ -35,7 +50,7 @@ def training_rows(shared: Shared, source: Source) -> TokenRows:
         return source.rows("train", shared.n_tokens, shared.context_length)
     read = partial(
         load_tokens,
-        shared.dataset,
+        places.get(shared.dataset, shared.dataset),
         source,
         context_length=shared.context_length,
         text_column=shared.text_column,

@@ -45,9 +45,13 @@ class Steps:
         """Take what the helpers have told meanwhile."""
         for message in self._helpers.messages() if self._helpers is not None else ():
             if message.keys() & {"expected", "found", "taken"}:
-                self._do(message)
+                self.take(message)
             else:
                 self._on_message(message)
+
+    def take(self, message: Message) -> None:
+        """Count what another process has told of its steps."""
+        self._do(message)
 
     def _do(self, message: Message, note: str = "") -> None:
         if self._tell is not None:

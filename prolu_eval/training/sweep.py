@@ -2,17 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors.torch import save
 
 from prolu_eval.checkpoints.native import read_config, save_run
+from prolu_eval.cluster.address import engine_of
 from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import (
     ConfigError,
@@ -25,10 +26,11 @@ from prolu_eval.processes import Helpers, Message
 from prolu_eval.progress import Progress
 from prolu_eval.results import check_writable, write_atomically
 from prolu_eval.runs import CONFIG_FILE, RunConfig
-from prolu_eval.training.checkpoint import checkpoint_file, stored_runs
 from prolu_eval.training.config import Plan, Shared, SweepFile
 from prolu_eval.training.cost import rounds
+from prolu_eval.training.distributed import train_elsewhere
 from prolu_eval.training.loop import Settings, Training, TrainingOutcome, fitted
+from prolu_eval.training.portions import Portion, Trained, portions_of
 from prolu_eval.training.source import load_source, training_rows
 from prolu_eval.training.steps import Steps
 
@@ -36,21 +38,6 @@ HISTORY_FILE = "history.safetensors"
 _LOCK_FILE = ".sweep.lock"
 # Seconds between two looks at what helpers tell.
 _POLL = 0.2
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What came of one planned run.
-
-    ``not_converged`` says why its training is called unfinished, if it is, by the rule of
-    :func:`~prolu_eval.training.convergence.not_converged`.
-    """
-
-    plan: Plan
-    folder: Path
-    status: Literal["trained", "present", "failed"]
-    error: str | None = None
-    not_converged: str | None = None
 
 
 def train_sweep(
@@ -78,7 +65,8 @@ def train_sweep(
         reason = f"are of type {type(settings).__name__}"
         raise UsageError("settings", reason, "give prolu_eval.training.Settings(...)")
     settings = settings or Settings()
-    devices = devices_of(settings.device)
+    elsewhere = settings.on is not None and engine_of(settings.on) is not None
+    devices = [None] if elsewhere else devices_of(settings.device)
     done: list[Trained] = []
 
     def settle(trained: Trained) -> None:
@@ -97,7 +85,10 @@ def train_sweep(
                 missing.append(plan)
         if missing:
             try:
-                _train_on(devices, file, missing, out, settings, settle)
+                if elsewhere:
+                    train_elsewhere(file, missing, out, settings, settle)
+                else:
+                    _train_on(devices, file, missing, out, settings, settle)
             except KeyboardInterrupt as stop:
                 raise _told(stop) from None
     return done
@@ -138,44 +129,6 @@ def _alone(out: Path) -> Iterator[None]:
             out.rmdir()
 
 
-@dataclass(frozen=True)
-class Portion:
-    """Runs that one process trains, in rounds if they do not fit in memory.
-
-    ``checkpoint`` is the name of the file that they go on from; if they are ``begun``, they are one
-    round, together with those of it that were stored already.
-    """
-
-    plans: Sequence[Plan]
-    checkpoint: str
-    begun: bool = False
-
-    def message(self) -> Message:
-        """The portion as plain data."""
-        names = [plan.name for plan in self.plans]
-        return {"plans": names, "checkpoint": self.checkpoint, "begun": self.begun}
-
-    @classmethod
-    def of(cls, message: Message, file: SweepFile) -> "Portion":
-        """The portion of a grid that :meth:`message` described."""
-        by_name = {plan.name: plan for plan in file.plans()}
-        plans = [by_name[name] for name in message["plans"]]
-        return cls(plans, message["checkpoint"], message["begun"])
-
-
-def _portions(file: SweepFile, missing: Sequence[Plan], out: Path, n: int) -> list[Portion]:
-    """Missing runs in portions: what was begun goes on as it was, the rest is spread over n."""
-    names = {plan.name for plan in missing}
-    begun = {name: runs for name, runs in stored_runs(out).items() if runs & names}
-    portions = [
-        Portion([plan for plan in file.plans() if plan.name in runs], name, begun=True)
-        for name, runs in begun.items()
-    ]
-    rest = [plan for plan in missing if not any(plan.name in runs for runs in begun.values())]
-    free = (name for name in map(checkpoint_file, count()) if name not in begun)
-    return portions + [Portion(rest[i::n], next(free)) for i in range(n) if rest[i::n]]
-
-
 def _train_on(
     devices: Sequence[str | None],
     file: SweepFile,
@@ -186,7 +139,7 @@ def _train_on(
 ) -> None:
     """Train missing runs, a portion of them on each of some devices."""
     n = len(devices)
-    portions = _portions(file, missing, out, n)
+    portions = portions_of(file, missing, out, n)
     settled: set[str] = set()
 
     def done(trained: Trained) -> None:
@@ -241,18 +194,28 @@ def train_portions(
     settings: Settings,
     settle: Callable[[Trained], None],
     steps: Steps,
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Train portions of a grid in this process, on one device.
+
+    Args:
+        file: the grid.
+        portions: which of its runs, and the checkpoints that they go on from.
+        out: the folder for runs and checkpoints.
+        settings: how.
+        settle: is told of each run.
+        steps: counts the steps.
+        places: where the model and the text lie, by name, that are not where their names say.
 
     Raises:
         ConfigError, EvaluationError, Interrupted, ModelError, ResultsError, TokensError: as
             :func:`train_sweep`.
     """
     shared = file.shared
-    model = load_source(shared, settings.device)
+    model = load_source(shared, settings.device, places)
     d_in = model.width(shared.hook)
     file.check(d_in)
-    tokens = training_rows(shared, model)
+    tokens = training_rows(shared, model, places)
     for portion in portions:
         if computed := [plan for plan in portion.plans if plan.is_fitted]:
             outcomes = fitted(computed, shared, model, tokens, settings)

@@ -122,18 +122,23 @@ def test_an_interruption_ends_the_helpers_and_the_next_call_goes_on(
     assert_same(tmp_path / "results", undisturbed)
 
 
-def test_failures_are_those_of_one_process(
-    work: Path,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    runs = tmp_path / "runs"
-    shutil.copytree(work / "runs" / "1", runs / "1")
+def broken_runs(run: Path, runs: Path) -> Path:
+    """Copies of a run into a folder: one as it is, one that is infinite, one that is cut off."""
+    shutil.copytree(run, runs / "1")
     for name, value in (("infinite", math.inf), ("cut", 0.5)):
-        shutil.copytree(work / "runs" / "0", runs / name)
+        shutil.copytree(run, runs / name)
         weights = load_file(runs / name / "sae.safetensors")
         weights["W_dec"][:] = value
         save_file(weights, runs / name / "sae.safetensors")
     (runs / "cut" / "sae.safetensors").write_bytes(b"cut off")
+    return runs
+
+
+def test_failures_are_those_of_one_process(
+    work: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    runs = broken_runs(work / "runs" / "1", tmp_path / "runs")
     options = on_two(work, tmp_path / "results")
     on_one = evaluate(runs, replace(options, device="cpu", results=tmp_path / "others"))
     on_both = evaluate(runs, options)

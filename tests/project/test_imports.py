@@ -51,10 +51,12 @@ ALLOWED = {
     "devices": {"errors"},
     "precision": {"choices"},
     "processes": {"errors", "json_text"},
+    "cluster": {"cache", "errors", "lm", "runs", "tokens"},
     "progress": set(),
     "evaluation": _PLAIN
     | {
         "choices",
+        "cluster",
         "devices",
         "precision",
         "processes",
@@ -73,6 +75,7 @@ ALLOWED = {
     "training": _PLAIN
     | {
         "activations",
+        "cluster",
         "devices",
         "kernels",
         "precision",

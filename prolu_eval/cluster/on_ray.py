@@ -1,0 +1,312 @@
+"""Workers on the nodes of a Ray cluster: one actor for each GPU, or share of a node's CPUs.
+
+Actors come and go with the nodes. One that ends is started anew where its node is still there;
+what it was asked is the asker's to ask again. Nothing that an actor holds is needed for that.
+"""
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from prolu_eval import __version__
+from prolu_eval.cluster.address import Shares
+from prolu_eval.cluster.pool import (
+    Answered,
+    Event,
+    Gone,
+    Joined,
+    Message,
+    Worker,
+    answered,
+    service_of,
+)
+from prolu_eval.errors import EvaluationError, UsageError
+
+# Seconds between two looks at which nodes there are.
+_LOOK = 1.0
+# Times in a row that a worker may fail to start on a node before the node is left alone.
+_ATTEMPTS = 3
+# Seconds that the first worker may take to start, where there is no node for one.
+_PATIENCE = 600.0
+
+
+class Actor:
+    """Answers messages with a service, in a process of Ray's."""
+
+    def __init__(self, service: str, config: Message, threads: int) -> None:
+        import ray
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() and config.get("device") != "cpu" else "cpu"
+        torch.set_num_threads(threads)
+        self._device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+        given = {**config, "device": config.get("device") or device}
+        self._service = service_of(service, given, ray.get)
+
+    def begin(self) -> dict[str, str]:
+        """What the worker is."""
+        return {"device": self._device, "version": __version__, "pid": str(os.getpid())}
+
+    def answer(self, message: Message) -> dict[str, Any]:
+        """What the service answers to a message."""
+        return answered(self._service, message)
+
+
+@dataclass
+class _Node:
+    """A machine of the cluster: what its workers are, and how often they failed to start."""
+
+    name: str
+    shares: int
+    cpus: float
+    gpus: float
+    failed: int = 0
+
+
+@dataclass
+class _Place:
+    """An actor, and what it was asked and has not answered: calls by reference."""
+
+    worker: Worker
+    node: str
+    actor: Any
+    began: Any
+    ready: bool = False
+    calls: dict[Any, int] = field(default_factory=dict)
+
+
+class RayPool:
+    """The workers of a Ray cluster, as nodes come and go.
+
+    Args:
+        address: ``ray`` for the cluster of this machine (one is started where there is none, or
+            ``RAY_ADDRESS`` names another), or ``ray://HOST:PORT``.
+        service: ``MODULE:CLASS`` of what workers do.
+        config: what each is made from.
+        shares: how large they are.
+
+    Raises:
+        UsageError: if the cluster cannot be reached.
+    """
+
+    def __init__(self, address: str, service: str, config: Message, shares: Shares) -> None:
+        import ray
+
+        self._ray = ray
+        self._service, self._config, self._shares = service, config, shares
+        self._own = not ray.is_initialized()
+        if self._own:
+            _connect(address)
+        self._actor = ray.remote(Actor)
+        self._nodes: dict[str, _Node] = {}
+        self._places: dict[int, _Place] = {}
+        self._ids, self._calls = count(), count()
+        self._looked = 0.0
+        self._waiting_since = time.monotonic()
+        self._reasons: Counter[str] = Counter()
+        if shares.workers is not None:
+            self._ask_for(shares.workers)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are, or will be once they have started."""
+        return len(self._places)
+
+    def submit(self, worker: Worker, message: Message) -> int:
+        """Send a worker a message; the number of the call."""
+        place, call = self._places[worker.id], next(self._calls)
+        place.calls[place.actor.answer.remote(message)] = call
+        return call
+
+    def put(self, value: Any) -> Any:
+        """A reference to a value in the object store."""
+        return self._ray.put(value)
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened since the last call.
+
+        Raises:
+            EvaluationError: if no worker can be had.
+        """
+        gone = self._look() if time.monotonic() - self._looked >= _LOOK else []
+        waited = {
+            reference: place
+            for place in self._places.values()
+            for reference in ([place.began] if not place.ready else place.calls)
+        }
+        if not waited:
+            time.sleep(min(timeout, _LOOK))
+            self._check_patience()
+            return gone
+        until = 0.0 if gone else timeout
+        done, _ = self._ray.wait([*waited], num_returns=1, timeout=until, fetch_local=True)
+        if done:
+            done, _ = self._ray.wait(
+                [*waited], num_returns=len(waited), timeout=0, fetch_local=True
+            )
+        else:
+            self._check_patience()
+        events = list(gone)
+        for reference in done:
+            place = waited[reference]
+            if place.worker.id in self._places:
+                events += self._taken(place, reference)
+        return events
+
+    def close(self) -> None:
+        """End all actors, and leave the cluster as it was."""
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            for place in self._places.values():
+                self._ray.kill(place.actor)
+            if self._shares.workers is not None:
+                self._ask_for(0)
+        self._places.clear()
+        if self._own:
+            self._ray.shutdown()
+
+    def _taken(self, place: _Place, reference: Any) -> list[Event]:
+        """What has come of a reference that is done."""
+        from ray.exceptions import GetTimeoutError, RayError
+
+        try:
+            found = self._ray.get(reference, timeout=_PATIENCE)
+        except GetTimeoutError:
+            return [self._lose(place, "its answer cannot be fetched")]
+        except RayError as error:
+            return [self._lose(place, _reason(error))]
+        if place.ready:
+            return [Answered(place.worker, place.calls.pop(reference), found)]
+        if found["version"] != __version__:
+            self._lose(place, f"it has prolu-eval {found['version']}, not {__version__}")
+            self._nodes[place.node].failed = _ATTEMPTS
+            return []
+        place.ready = True
+        place.worker = Worker(place.worker.id, place.worker.node, found["device"])
+        self._nodes[place.node].failed = 0
+        return [Joined(place.worker)]
+
+    def _lose(self, place: _Place, reason: str) -> Gone:
+        """Count a worker as gone, and end what may be left of it."""
+        with contextlib.suppress(Exception):
+            self._ray.kill(place.actor)
+        del self._places[place.worker.id]
+        if not place.ready:
+            self._reasons[reason] += 1
+            if place.node in self._nodes:
+                self._nodes[place.node].failed += 1
+        return Gone(place.worker, reason)
+
+    def _look(self) -> list[Event]:
+        """See which nodes there are, and have the workers on them that are wanted."""
+        self._looked = time.monotonic()
+        try:
+            found = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
+        except Exception as error:  # noqa: BLE001 (whatever Ray raises when its head is gone)
+            raise EvaluationError(
+                "the Ray cluster",
+                f"has lost its head ({_reason(error)})",
+                "start it, and run the same command again to go on from what is stored",
+            ) from None
+        orphans = [place for place in self._places.values() if place.node not in found]
+        gone: list[Event] = [self._lose(place, "its node is gone") for place in orphans]
+        self._nodes = {
+            key: self._nodes.get(key) or self._described(node) for key, node in found.items()
+        }
+        here = Counter(place.node for place in self._places.values())
+        for key, node in self._nodes.items():
+            for _ in range(node.shares - here[key]):
+                full = (
+                    self._shares.workers is not None and len(self._places) >= self._shares.workers
+                )
+                if not full and node.failed < _ATTEMPTS:
+                    self._start(key, node)
+        return gone
+
+    def _described(self, node: Mapping[str, Any]) -> _Node:
+        has, shares = node["Resources"], self._shares
+        name = node.get("NodeName") or node["NodeManagerAddress"]
+        cpus = has.get("CPU", 0.0)
+        if has.get("GPU", 0.0) and self._config.get("device") != "cpu":
+            n = int(has["GPU"] / shares.gpus)
+            return _Node(name, n, min(1.0, cpus / max(n, 1)), shares.gpus)
+        if self._config.get("device") == "cuda":
+            return _Node(name, 0, 0, 0)
+        each = min(shares.cpus, int(cpus)) or 1
+        return _Node(name, int(cpus // each), each, 0)
+
+    def _start(self, key: str, node: _Node) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        actor = self._actor.options(
+            num_cpus=node.cpus,
+            num_gpus=node.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=key, soft=False),
+        ).remote(self._service, dict(self._config), max(1, int(node.cpus)))
+        worker = Worker(next(self._ids), node.name, "")
+        self._places[worker.id] = _Place(worker, key, actor, actor.begin.remote())
+
+    def _check_patience(self) -> None:
+        """Give up where there has been no worker for long, or none can be started anywhere.
+
+        Raises:
+            EvaluationError: then.
+        """
+        if any(place.ready for place in self._places.values()):
+            self._waiting_since = time.monotonic()
+            return
+        useless = self._nodes and all(
+            node.failed >= _ATTEMPTS or not node.shares for node in self._nodes.values()
+        )
+        lost = self._reasons and useless and not self._places
+        if lost or time.monotonic() - self._waiting_since > _PATIENCE:
+            why = next(iter(self._reasons), "there is no node for one")
+            raise EvaluationError(
+                "the Ray cluster", f"has no worker that starts ({why})",
+                "see that its nodes have prolu-eval and free CPUs or GPUs",
+            )  # fmt: skip
+
+    def _ask_for(self, n: int) -> None:
+        """Tell a cluster that grows by itself how many workers are wanted."""
+        from ray.autoscaler.sdk import request_resources
+
+        on_gpu = self._config.get("device") != "cpu" and any(
+            node["Resources"].get("GPU") for node in self._ray.nodes()
+        )
+        bundle = {"GPU": self._shares.gpus} if on_gpu else {"CPU": self._shares.cpus}
+        with contextlib.suppress(Exception):  # only clusters with an autoscaler have one to ask
+            request_resources(bundles=[bundle] * n)
+
+
+def _connect(address: str) -> None:
+    import logging
+
+    import ray
+
+    named = None if address == "ray" else address
+    try:
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        ray.init(address=named, **quiet)
+    except Exception as error:  # noqa: BLE001 (many kinds, of which each says no more than that)
+        reason = _reason(error)
+        remedy = "see that it runs and can be reached from here (`ray status`)"
+        raise UsageError(f"--on {address}", f"cannot be reached ({reason})", remedy) from None
+
+
+def _reason(error: BaseException) -> str:
+    """The one line of an error of Ray's that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    cause = getattr(error, "cause", None)
+    if cause is not None and not isinstance(cause, type):
+        return f"{type(cause).__name__}: {cause}".splitlines()[0]
+    if "Traceback" in str(error):
+        return lines[-1]
+    return lines[0].rstrip(".")

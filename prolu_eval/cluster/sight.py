@@ -1,0 +1,81 @@
+"""Models and texts by their content, so that a node knows whether it sees those that are meant."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prolu_eval.cluster.parcels import Arrivals, Parcel
+from prolu_eval.lm.loading import folder_fingerprint
+from prolu_eval.runs import EMBEDDED_MODEL
+from prolu_eval.tokens.sources import identity
+
+MODEL, TOKENS = "model", "tokens"
+UNSEEN = "unseen"
+
+
+class UnseenError(Exception):
+    """Something that a node cannot see, as messages name it."""
+
+    def __init__(self, what: list[str]) -> None:
+        self.what = what
+        super().__init__(", ".join(what))
+
+
+def described(what: str, name: str) -> dict[str, Any] | None:
+    """What tells a model's folder or a text here from any other; None for what lies nowhere."""
+    path = Path(os.path.abspath(name))  # noqa: PTH100 (links stay)
+    if name == EMBEDDED_MODEL or (content := content_of(what, path)) is None:
+        return None
+    return {"path": str(path), "content": content, "key": Parcel.of([path], [content]).key}
+
+
+def parcel_of(what: str, description: Mapping[str, Any]) -> Parcel:
+    """The files of a model's folder, or of a text."""
+    path = Path(description["path"])
+    if path.is_file():
+        files = [path]
+    else:
+        below = path.iterdir() if what == MODEL else path.rglob("*")
+        files = sorted(file for file in below if file.is_file())
+    return Parcel(description["key"], tuple(files))
+
+
+def content_of(what: str, path: Path) -> str | None:
+    """What tells a model's folder, or a source of tokens, from any other content."""
+    if not path.exists():
+        return None
+    try:
+        return folder_fingerprint(path) if what == MODEL else identity(str(path))
+    except OSError:
+        return None
+
+
+def see(
+    wanted: Mapping[str, tuple[str, Mapping[str, Any] | None]],
+    places: dict[str, str],
+    arrivals: Arrivals,
+) -> None:
+    """Find a model and a text on this node.
+
+    Args:
+        wanted: the name of each, and what :func:`described` told where it is.
+        places: by name, where each lies here; added to.
+        arrivals: what was sent.
+
+    Raises:
+        UnseenError: if one lies neither where it is elsewhere, nor among what was sent.
+    """
+    unseen = []
+    for what, (name, description) in wanted.items():
+        if description is None:
+            continue
+        here = Path(description["path"])
+        if content_of(what, here) == description["content"]:
+            places[name] = str(here)
+        elif (place := arrivals.place(description["key"], here)) is not None:
+            places[name] = str(place)
+        else:
+            unseen.append(what)
+    if unseen:
+        raise UnseenError(unseen)

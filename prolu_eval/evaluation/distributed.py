@@ -1,0 +1,637 @@
+"""An evaluation over the workers of a cluster, driven from here: what is stored is the truth.
+
+Each group of runs (the same conditions) is prepared by one worker, which says what its runs are
+measured on. The rest is units of the :class:`~prolu_eval.evaluation.schedule.Schedule`. What
+workers measure comes back as parts, which are stored here as they are when one process measures;
+so any worker, and this process, may end at any time, and the next call goes on from what is stored.
+Nothing is on its way that was not asked for by a worker with room, so that memory stays as it is
+however many runs there are.
+"""
+
+import logging
+import os
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import torch
+from filelock import FileLock
+from pydantic import TypeAdapter
+
+from prolu_eval.cluster.address import shares_of
+from prolu_eval.cluster.parcels import Parcel, Shipping
+from prolu_eval.cluster.pool import (
+    ERROR,
+    WARNINGS,
+    Answered,
+    Event,
+    Gone,
+    Joined,
+    Message,
+    Pool,
+    Worker,
+    error_of,
+)
+from prolu_eval.cluster.rates import Rates
+from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, described, parcel_of
+from prolu_eval.errors import EvaluationError, ProluEvalError, UsageError
+from prolu_eval.evaluation.conditions import Conditions
+from prolu_eval.evaluation.locks import room_for_locks
+from prolu_eval.evaluation.measuring import claimed
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.outcomes import Outcome, failed, settled
+from prolu_eval.evaluation.parts import name_of
+from prolu_eval.evaluation.preparation import Precision
+from prolu_eval.evaluation.records import Record
+from prolu_eval.evaluation.reference import Pieces
+from prolu_eval.evaluation.rounds import Round, next_round
+from prolu_eval.evaluation.schedule import Kind, Schedule, Unit
+from prolu_eval.evaluation.sums import Sums
+from prolu_eval.evaluation.worker import UNREADY, absolute
+from prolu_eval.progress import Progress
+from prolu_eval.results import Setting, file_digests
+from prolu_eval.runs import Run
+from prolu_eval.tokens import TokenRows
+
+SERVICE = "prolu_eval.evaluation.worker:EvaluationWorker"
+# Seconds to wait for something to happen before others' parts are looked for again.
+_PATIENCE = 0.5
+# Times that a unit may fail with an error that is not a run's own, each on some worker.
+_TRIES = 3
+
+
+@contextmanager
+def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
+    """The workers that ``--on`` names, until the block ends.
+
+    Raises:
+        UsageError: if the cluster cannot be reached, or cannot do what other options ask for.
+    """
+    if options.device not in (None, "cpu", "cuda"):
+        reason = f"{options.device!r} is none that every node of a cluster has"
+        raise UsageError("--device", reason, "give cpu or cuda, or leave it to each node")
+    if options.race:
+        raise UsageError("--race", "is run on one machine", "leave out --on")
+    if options.measure:
+        reason = "completes results on one machine"
+        raise UsageError("--measure", reason, "run the command again without --on")
+    if options.plugin is not None:
+        raise UsageError("--plugin", "is code of this machine alone", "leave out --on")
+    from prolu_eval.cluster.on_ray import RayPool
+
+    pool = RayPool(str(options.on), SERVICE, config_of(options), shares_of(options.ray))
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def config_of(options: EvaluationOptions) -> dict[str, Any]:
+    """What workers of an evaluation are made from."""
+    plain = replace(options, on=None, ray=None, device=None)
+    document = TypeAdapter(EvaluationOptions).dump_python(plain, mode="json")
+    return {"options": document, "device": options.device, "folder": os.getcwd()}  # noqa: PTH109
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a worker has found out about a group: as ``Prepared``, without what measures."""
+
+    shards: Sequence[range]
+    settings: Mapping[int, Setting]
+    precision: Precision
+    rows: TokenRows
+    columns: tuple[str, ...]
+    references: dict[int, Sums] = field(default_factory=dict)
+
+    def reference(self, n_shards: int) -> Sums:
+        """The sums of the first shards, which were put together before."""
+        return self.references[n_shards]
+
+
+@dataclass
+class _Group:
+    """Runs under the same conditions, and how far they are.
+
+    ``measured`` are runs that wait for the sums of the clean and ablated passes, whose ``pieces``
+    are being measured; ``about`` and ``sums`` are references to what workers are told of the group.
+    """
+
+    key: int
+    conditions: Conditions
+    runs: dict[str, Run]
+    prepared: _Prepared | None = None
+    records: dict[str, Record] = field(default_factory=dict)
+    round: Round | None = None
+    shards: Sequence[int] = ()
+    measured: list[str] = field(default_factory=list)
+    pieces: Pieces | None = None
+    mean: Any = None
+    about: Any = None
+    sums: Any = None
+    tries: Counter[object] = field(default_factory=Counter)
+
+    @property
+    def ready(self) -> _Prepared:
+        """What its runs are measured on, once that is known."""
+        if self.prepared is None:
+            raise RuntimeError(f"{self.conditions} are not prepared")
+        return self.prepared
+
+    @property
+    def now(self) -> Round:
+        """The round that it is in, once it is in one."""
+        if self.round is None:
+            raise RuntimeError(f"{self.conditions} are in no round")
+        return self.round
+
+
+@dataclass
+class _Held:
+    """What a worker holds: a group, and the runs whose autoencoders are loaded."""
+
+    worker: Worker
+    group: int | None = None
+    names: frozenset[str] = frozenset()
+
+    def forget(self) -> None:
+        """Take nothing as held."""
+        self.group, self.names = None, frozenset()
+
+
+@dataclass
+class _Sent:
+    """A unit on its way, and the locks on what it measures."""
+
+    worker: Worker
+    unit: Unit
+    message: dict[str, Any]
+    claims: Sequence[FileLock]
+    n_unseen: int = 0
+
+    def release(self) -> None:
+        """Let others have what it was to measure."""
+        for claim in self.claims:
+            claim.release()
+
+
+class Distribution:
+    """An evaluation of groups of runs over a pool of workers.
+
+    Args:
+        together: the runs, by what they are measured under.
+        options: how to evaluate.
+        pool: the workers.
+        progress: whether to show how far it is.
+    """
+
+    def __init__(
+        self,
+        together: Mapping[Conditions, Sequence[Run]],
+        options: EvaluationOptions,
+        pool: Pool,
+        progress: bool,
+    ) -> None:
+        self._options, self._pool = options, pool
+        self._shipping, self._schedule, self._rates = Shipping(pool), Schedule(), Rates()
+        self._groups = {
+            key: _Group(key, conditions, {run.name: run for run in together[conditions]})
+            for key, conditions in enumerate(sorted(together))
+        }
+        self._to_add = deque(self._groups.values())
+        self._workers: dict[int, _Held] = {}
+        self._sent: dict[int, _Sent] = {}
+        self._done: deque[Outcome] = deque()
+        self._busy: list[tuple[_Group, Unit, Sequence[str]]] = []
+        self._told: set[str] = set()
+        self._blind: dict[str, bool] = defaultdict(bool)
+        self._content = cache(described)
+        self._shown = Progress("evaluation", "row", shown=progress)
+        self._most_locks = room_for_locks()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """What comes of each run, as soon as it is known.
+
+        Raises:
+            EvaluationError: if no worker can be had.
+            ResultsError: if what is measured cannot be stored.
+        """
+        with self._shown:
+            try:
+                while self._groups:
+                    self._hand_out()
+                    events = self._pool.events(_PATIENCE)
+                    for event in events:
+                        self._take(event)
+                        self._hand_out()
+                    if not events:
+                        self._look_for_others()
+                    while self._done:
+                        yield self._done.popleft()
+            finally:
+                for sent in self._sent.values():
+                    sent.release()
+
+    # Handing out
+
+    def _hand_out(self) -> None:
+        """Give each worker with room something to do."""
+        for held in list(self._workers.values()):
+            while self._groups and (unit := self._next(held)) is not None:
+                group = self._groups[unit.group]
+                if unit.kind == "measure":
+                    self._send_measuring(held, group, unit)
+                elif unit.kind != "assemble" or self._has_sums(group, unit):
+                    self._send(held, group, unit, ())
+
+    def _next(self, held: _Held) -> Unit | None:
+        if sum(len(sent.claims) for sent in self._sent.values()) > self._most_locks:
+            return None
+        while self._to_add and self._schedule.wants_more():
+            group = self._to_add.popleft()
+            self._schedule.add_group(group.key, group.conditions.model, len(group.runs))
+        return self._schedule.next(held.worker.id)
+
+    def _send_measuring(self, held: _Held, group: _Group, unit: Unit) -> None:
+        """Send those runs of a unit that nobody else has measured or is measuring."""
+        claims, mine, busy = [], [], []
+        for name in unit.names:
+            claim = claimed(group.records[name], name_of(group.ready.shards[unit.shard]))
+            if isinstance(claim, FileLock):
+                claims.append(claim)
+                mine.append(name)
+            elif claim:
+                self._schedule.stored(group.key, name, unit.shard)
+            else:
+                busy.append(name)
+        if busy:
+            self._busy.append((group, unit, busy))
+        if mine:
+            self._send(held, group, replace(unit, names=tuple(mine)), claims)
+        else:
+            self._schedule.done(replace(unit, names=()), 0)
+        for name in set(unit.names) - {*mine, *busy}:
+            self._shown.found(len(group.ready.shards[unit.shard]))
+            self._conclude(group, name)
+
+    def _send(self, held: _Held, group: _Group, unit: Unit, claims: Sequence[FileLock]) -> None:
+        message = self._message(held, group, unit)
+        call = self._pool.submit(held.worker, message)
+        self._sent[call] = _Sent(held.worker, unit, message, claims)
+
+    def _message(self, held: _Held, group: _Group, unit: Unit) -> dict[str, Any]:
+        """A unit as a worker is told of it, with what it does not hold yet."""
+        message: dict[str, Any] = {"do": unit.kind, "group": group.key, "names": unit.names}
+        if unit.kind == "prepare":
+            held.forget()
+            return message | self._preparing(group)
+        if unit.shard >= 0:
+            message["rows"] = group.ready.shards[unit.shard]
+        if unit.kind == "ablations":
+            message["mean"] = group.mean
+        if unit.kind == "assemble":
+            message |= self._assembling(group, unit.names[0])
+        if held.group != group.key:
+            message["begin"] = group.about
+            held.group, held.names = group.key, frozenset()
+        if unit.names:
+            wanted = {*unit.portion, *unit.names} & group.runs.keys()
+            new = wanted - held.names if not set(unit.names) <= held.names else set()
+            message["load"] = [group.records[name] for name in sorted(new)]
+            kept = wanted if unit.kind == "measure" else wanted | held.names
+            held.names = frozenset(kept) if new else held.names
+            message["hold"] = held.names
+            if self._blind[held.worker.node]:
+                message["parcels"] = [self._files(group, name) for name in sorted(new)]
+        return message
+
+    def _preparing(self, group: _Group) -> dict[str, Any]:
+        runs = list(group.runs.values())
+        about = self._about(group) | {"runs": runs}
+        if self._options.dtype == "auto":
+            about["digests"] = {run.name: file_digests(run.files, run.folder) for run in runs}
+        return about
+
+    def _about(self, group: _Group) -> dict[str, Any]:
+        conditions = group.conditions
+        return {
+            "conditions": conditions,
+            "model": self._content(MODEL, conditions.model),
+            "tokens": self._content(TOKENS, conditions.tokens),
+        }
+
+    def _assembling(self, group: _Group, name: str) -> dict[str, Any]:
+        n = group.now.n_shards
+        sums = group.records[name].measured(group.ready.shards[:n])
+        if sums is None:
+            raise RuntimeError(f"{name} was found to be measured")
+        return {"n_shards": n, "sums": sums.stored(), "reference": group.sums}
+
+    def _has_sums(self, group: _Group, unit: Unit) -> bool:
+        """Whether all parts of a run can be read; otherwise what is missing is seen to."""
+        (name,) = unit.names
+        record, n = group.records[name], group.now.n_shards
+        if (result := record.result(n)) is not None:  # by another process
+            self._schedule.done(unit, 0)
+            record.parts.remove()
+            self._settle(group, settled(record.run, "ok", result))
+            return False
+        shards = group.ready.shards[:n]
+        lost = [i for i in group.shards if record.parts.read(name_of(shards[i])) is None]
+        if lost:
+            self._schedule.done(unit, 0)
+            self._schedule.add_missing(group.key, [name], lost)
+        return not lost
+
+    # Taking back
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Joined(worker):
+                self._workers[worker.id] = _Held(worker)
+                self._schedule.join(worker.id)
+            case Gone(worker, reason):
+                self._lose(worker, reason)
+            case Answered(worker, call, answer):
+                sent = self._sent.pop(call, None)
+                if sent is not None:
+                    self._warn(answer.get(WARNINGS, ()))
+                    self._answered(sent, answer)
+
+    def _answered(self, sent: _Sent, answer: Message) -> None:
+        unit, group = sent.unit, self._groups.get(sent.unit.group)
+        if group is None or (unit.names and not group.runs.keys() & set(unit.names)):
+            self._schedule.done(unit, 0)
+            sent.release()
+        elif UNSEEN in answer and sent.n_unseen < _TRIES:
+            self._ship(sent, group, answer[UNSEEN])
+        elif UNREADY in answer:
+            held = self._workers[sent.worker.id]
+            held.forget()
+            sent.message = self._message(held, group, unit)
+            self._again(sent)
+        elif ERROR in answer or UNSEEN in answer:
+            sent.release()
+            self._workers[sent.worker.id].forget()
+            self._refused(sent, group, answer)
+        else:
+            self._store(sent, group, answer)
+
+    def _store(self, sent: _Sent, group: _Group, answer: Message) -> None:
+        unit = sent.unit
+        match unit.kind:
+            case "prepare":
+                self._schedule.done(unit, 0)
+                self._begin(group, answer)
+            case "mean" | "ablations" if group.pieces is not None:
+                self._schedule.done(unit, answer["seconds"])
+                group.pieces.keep(unit.kind, unit.shard, answer["piece"])
+                self._count(sent.worker, len(group.ready.shards[unit.shard]))
+                self._refer(group)
+            case "measure":
+                self._store_parts(sent, group, answer)
+            case "assemble":
+                self._schedule.done(unit, 0)
+                self._store_result(group, unit.names[0], answer)
+
+    def _store_parts(self, sent: _Sent, group: _Group, answer: Message) -> None:
+        unit, rows = sent.unit, group.ready.shards[sent.unit.shard]
+        parts = {name: part for name, part in answer["parts"].items() if name in group.runs}
+        for name, part in parts.items():
+            group.records[name].parts.write(name_of(rows), part)
+        sent.release()
+        measured = replace(unit, names=tuple(parts))
+        stored = self._schedule.done(measured, answer["seconds"])
+        for name, told in answer["failed"].items():
+            if name in group.runs:
+                self._fail(group, name, error_of(told))
+        self._count(sent.worker, len(stored) * len(rows))
+        for name in stored:
+            self._conclude(group, name)
+
+    def _store_result(self, group: _Group, name: str, answer: Message) -> None:
+        record, n = group.records[name], group.now.n_shards
+        with record.parts.whole():
+            result = record.result(n) or record.write(answer["result"])
+        record.parts.remove()
+        self._settle(group, settled(record.run, "ok", result))
+
+    # How a group goes on
+
+    def _begin(self, group: _Group, answer: Message) -> None:
+        """Go on with a group, once it is known what its runs are measured on."""
+        ids, counted = (torch.from_numpy(answer[name].copy()) for name in ("ids", "counted"))
+        group.prepared = _Prepared(
+            answer["shards"],
+            answer["settings"],
+            answer["precision"],
+            TokenRows(ids, counted, answer["source"]),
+            tuple(answer["columns"]),
+        )
+        for name, (scale, besides, provenance) in answer["scales"].items():
+            group.runs[name] = replace(
+                group.runs[name], activation_scale=scale, besides=besides, provenance=provenance
+            )
+        begin = self._about(group) | {
+            "runs": [run for run in group.runs.values() if run.d_out is not None],
+            "tokens": None,
+            **{
+                name: answer[name] for name in ("precision", "settings", "ids", "counted", "source")
+            },
+        }
+        group.about = self._pool.put(begin)
+        settings = group.ready.settings
+        group.records = {
+            run.name: Record.of(run, settings, self._options) for run in group.runs.values()
+        }
+        self._shown.total += len(group.ready.rows) * (len(group.records) + 2)
+        self._next_round(group)
+
+    def _next_round(self, group: _Group) -> None:
+        records = [group.records[name] for name in group.runs]
+        group.round = next_round(group.ready, records, self._options, group.round)
+        n = group.round.n_shards
+        if group.round.last:
+            for record in records:
+                if (result := record.result(n)) is not None:
+                    record.parts.remove()  # whoever stored it may have been killed before
+                    self._shown.found(len(group.ready.rows))
+                    self._settle(group, settled(record.run, "cached", result))
+        if not group.runs:
+            return
+        group.shards = range(n)
+        if self._options.shard is not None:
+            index, count = self._options.shard
+            group.shards = range(n)[index::count]
+        group.pieces = Pieces(
+            group.conditions.hook, group.ready.columns, group.ready.settings[n],
+            group.ready.shards[:n],
+        )  # fmt: skip
+        self._add_runs(group)
+        self._refer(group)
+
+    def _add_runs(self, group: _Group) -> None:
+        shards = group.ready.shards
+        missing = {}
+        for name in group.runs:
+            there = group.records[name].parts.names()
+            missing[name] = [i for i in group.shards if name_of(shards[i]) not in there]
+            done = set(group.shards) - set(missing[name])
+            self._shown.found(sum(len(shards[i]) for i in done))
+        weights = {
+            run.name: 4 * (run.d_in + (run.d_out or run.d_in)) * run.d_sae
+            for run in group.runs.values()
+        }
+        rows = [len(shard) for shard in shards]
+        self._schedule.add_runs(group.key, rows, missing, weights)
+        for name in [name for name, shards in missing.items() if not shards]:
+            self._conclude(group, name)
+
+    def _refer(self, group: _Group) -> None:
+        """Ask for what is missing of the clean and ablated passes, or go on with them."""
+        n, pieces = group.now.n_shards, group.pieces
+        if pieces is None or n in group.ready.references:
+            return
+        if (sums := pieces.whole()) is not None:
+            group.ready.references[n] = sums
+            group.sums = self._pool.put(dict(sums))
+            waiting, group.measured = group.measured, []
+            for name in waiting:
+                self._schedule.assemble(group.key, name)
+            self._finish_round(group)
+        elif (mean := pieces.mean()) is None:
+            self._ask(group, "mean", pieces.missing("mean"))
+        else:
+            if group.mean is None:
+                group.mean = self._pool.put(mean)
+            self._ask(group, "ablations", pieces.missing("ablations"))
+
+    def _ask(self, group: _Group, kind: Kind, shards: Sequence[int]) -> None:
+        """Ask for pieces that were not asked for in this round."""
+        asked = (kind, group.now.n_shards)
+        if not group.tries[asked]:
+            group.tries[asked] += 1
+            self._schedule.add_chores(group.key, kind, shards)
+
+    def _conclude(self, group: _Group, name: str) -> None:
+        """Go on with a run if it is measured on all of its shards of this round."""
+        if name not in group.runs or not self._schedule.is_measured(group.key, name):
+            return
+        n = group.now.n_shards
+        if not group.now.last:
+            self._finish_round(group)
+        elif len(group.shards) < n and not self._has_every_part(group, name):
+            self._settle(group, settled(group.runs[name], "ok", None))
+        elif n in group.ready.references:
+            self._schedule.assemble(group.key, name)
+        elif name not in group.measured:
+            group.measured.append(name)
+
+    def _finish_round(self, group: _Group) -> None:
+        through = self._schedule.is_through(group.key)
+        if not group.now.last and through and group.now.n_shards in group.ready.references:
+            group.mean = None
+            self._next_round(group)
+
+    def _has_every_part(self, group: _Group, name: str) -> bool:
+        there = group.records[name].parts.names()
+        return all(name_of(r) in there for r in group.ready.shards[: group.now.n_shards])
+
+    def _look_for_others(self) -> None:
+        """Try again what another process was measuring."""
+        busy, self._busy = self._busy, []
+        for group, unit, names in busy:
+            if group.key in self._groups:
+                left = [name for name in names if name in group.runs]
+                self._schedule.add_missing(group.key, left, [unit.shard])
+
+    # What goes wrong
+
+    def _ship(self, sent: _Sent, group: _Group, unseen: Sequence[str]) -> None:
+        """Send a worker's node the files that it cannot see, and the message again."""
+        self._blind[sent.worker.node] = True
+        parcels = list(sent.message.get("parcels", ()))
+        for what in unseen:
+            if what in (MODEL, TOKENS):
+                content = self._content(what, getattr(group.conditions, what))
+                parcels.append(self._shipping.sent(parcel_of(what, content or {})))
+            else:
+                parcels.append(self._files(group, what))
+        sent.message["parcels"] = parcels
+        sent.n_unseen += 1
+        self._again(sent)
+
+    def _files(self, group: _Group, name: str) -> dict[str, Any]:
+        """The files of a run as a part of a message."""
+        run = absolute(group.runs[name], os.getcwd())  # noqa: PTH109
+        record = group.records.get(name)
+        digests = record.checkpoint if record is not None else file_digests(run.files, run.folder)
+        return self._shipping.sent(Parcel.of(run.files, digests.values()))
+
+    def _again(self, sent: _Sent) -> None:
+        self._sent[self._pool.submit(sent.worker, sent.message)] = sent
+
+    def _refused(self, sent: _Sent, group: _Group, answer: Message) -> None:
+        """See to a unit that a worker could not do: another may, or its runs have failed."""
+        unit = sent.unit
+        error: ProluEvalError
+        if ERROR in answer:
+            error = error_of(answer[ERROR])
+        else:
+            error = EvaluationError(
+                sent.worker.node, f"cannot be given {answer[UNSEEN][0]}",
+                "free space on that node, or name files that it can see",
+            )  # fmt: skip
+        what = (unit.kind, unit.shard, unit.names)
+        group.tries[what] += 1
+        others = {held.worker.node for held in self._workers.values()} - {sent.worker.node}
+        if others and group.tries[what] < _TRIES:
+            self._schedule.again(unit)
+            return
+        self._schedule.done(unit, 0)
+        for name in unit.names or list(group.runs):
+            if name in group.runs:
+                self._fail(group, name, error)
+
+    def _lose(self, worker: Worker, reason: str) -> None:
+        """Have others do what a worker had not done when it ended."""
+        if self._workers.pop(worker.id, None) is None:
+            return
+        self._warn([f"A worker on {worker.node} ended ({reason}); others go on with its work."])
+        for call in [call for call, sent in self._sent.items() if sent.worker == worker]:
+            self._sent.pop(call).release()
+        for given_up in self._schedule.leave(worker.id):
+            group = self._groups[given_up.group]
+            for name in [n for n in given_up.names or list(group.runs) if n in group.runs]:
+                error = EvaluationError(
+                    group.runs[name].path,
+                    f"ended each worker that measured it (the last: {reason})",
+                    "see that a worker's memory is enough for it",
+                )
+                self._fail(group, name, error)
+
+    def _fail(self, group: _Group, name: str, error: ProluEvalError) -> None:
+        self._schedule.drop(group.key, name)
+        self._settle(group, failed(group.runs[name], error))
+        if group.key in self._groups and group.round is not None:
+            self._finish_round(group)
+
+    def _settle(self, group: _Group, outcome: Outcome) -> None:
+        """Count a run as done with; the group too, with the last of them."""
+        del group.runs[outcome.name]
+        self._done.append(outcome)
+        if not group.runs:
+            self._schedule.finish(group.key)
+            del self._groups[group.key]
+
+    def _warn(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            if sentence not in self._told:
+                self._told.add(sentence)
+                logging.getLogger(__name__).warning("%s", sentence)
+
+    def _count(self, worker: Worker, rows: int) -> None:
+        self._shown.update(rows, self._rates.counted(worker.node, rows))

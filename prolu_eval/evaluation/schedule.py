@@ -1,0 +1,463 @@
+"""Which worker does which unit of an evaluation next, by what work has been measured to cost.
+
+A unit of measuring is some runs of one group (the same model, hook point and text) on one shard of
+the tokens. Runs are cut into *portions*, whose autoencoders a worker holds together; it takes the
+portion's shards one after another. Portions are large at first, so that the clean pass of a shard
+serves many runs, and become smaller towards the end, so that all workers end together. A worker
+that finds no runs left to begin joins a portion of another.
+
+Nothing here knows where workers are or what is computed: the schedule is told of workers, of costs
+and of losses, and simulations drive it by a clock of their own.
+"""
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import ceil
+from typing import Literal
+
+Kind = Literal["prepare", "mean", "ablations", "measure", "assemble"]
+
+# Weights of a portion's autoencoders, and their number.
+WEIGHT_BYTES, MOST_RUNS = 1 << 30, 64
+# Units that each worker should still find when a portion is cut, and what one takes at most.
+_UNITS_EACH, _LONGEST, _SHORTEST = 6, 60.0, 0.5
+# Work of a shard that is assumed of runs before their number of shards is known.
+_UNKNOWN_SHARDS = 8
+# Ends of workers at which a run is measured alone, and at which it is given up.
+_ALONE, _GIVEN_UP = 3, 6
+# By how much a worker is quicker that others leave the last units to.
+_MUCH_QUICKER = 3.0
+_MEMORY = 0.3  # of an average of what was measured last
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Something that one worker does at once.
+
+    ``names`` are the runs that are measured or assembled, ``shard`` the shard that it is about, and
+    ``portion`` the runs whose autoencoders will be wanted on other shards too.
+    """
+
+    id: int
+    group: int
+    kind: Kind
+    names: tuple[str, ...] = ()
+    shard: int = -1
+    portion: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """Runs that ended worker after worker; of a group that cannot even be prepared, all."""
+
+    group: int
+    names: tuple[str, ...] | None
+
+
+@dataclass(eq=False)
+class _Portion:
+    names: list[str]
+    todo: deque[int]
+    workers: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Chore:
+    kind: Kind
+    names: tuple[str, ...] = ()
+    shard: int = -1
+
+
+@dataclass
+class _Group:
+    """The work of a group, and what it is measured to cost on a worker of speed 1."""
+
+    key: int
+    model: str
+    n_runs: int
+    chores: deque[_Chore]
+    rows: Sequence[int] = ()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    waiting: deque[str] = field(default_factory=deque)
+    missing: dict[str, set[int]] = field(default_factory=dict)
+    portions: list[_Portion] = field(default_factory=list)
+    workers: set[int] = field(default_factory=set)
+    clean: float | None = None  # seconds per row, whatever the number of runs
+    each: float | None = None  # seconds per row and run
+    n_missing: int = 0
+
+    def seconds(self, n_runs: int, n_rows: int) -> float:
+        """What measuring runs on rows takes, as far as that is known."""
+        each = self.each if self.each is not None else (self.clean or 0.0)
+        return n_rows * ((self.clean or 0.0) + n_runs * each)
+
+    @property
+    def remaining(self) -> float:
+        """How much is left, in runs times shards."""
+        return self.n_missing if self.rows else self.n_runs * _UNKNOWN_SHARDS
+
+
+@dataclass
+class _Flight:
+    unit: Unit
+    worker: int
+    portion: _Portion | None
+
+
+class Schedule:
+    """Work for workers that come and go."""
+
+    def __init__(self) -> None:
+        self._ids = count()
+        self._groups: dict[int, _Group] = {}
+        self._flights: dict[int, _Flight] = {}
+        self._speeds: dict[int, float] = {}
+        self._at: dict[int, tuple[int, _Portion | None]] = {}
+        self._blame: Counter[tuple[int, object]] = Counter()
+
+    # What there is to do
+
+    def add_group(self, key: int, model: str, n_runs: int) -> None:
+        """Add a group, which is to be prepared first."""
+        self._groups[key] = _Group(key, model, n_runs, deque([_Chore("prepare")]))
+
+    def add_chores(self, key: int, kind: Kind, shards: Collection[int]) -> None:
+        """Add work on shards that is about no run."""
+        self._groups[key].chores.extend(_Chore(kind, (), shard) for shard in shards)
+
+    def add_runs(
+        self,
+        key: int,
+        rows: Sequence[int],
+        missing: Mapping[str, Collection[int]],
+        weights: Mapping[str, int],
+    ) -> None:
+        """Add runs to be measured.
+
+        Args:
+            key: the group.
+            rows: the number of rows of each shard.
+            missing: the shards that a run is to be measured on, by its name.
+            weights: the bytes of its weights, by its name.
+        """
+        group = self._groups[key]
+        group.rows, group.weights = rows, weights
+        group.missing = {name: set(shards) for name, shards in missing.items() if shards}
+        group.waiting = deque(group.missing)
+        group.portions = []
+        group.n_missing = sum(map(len, group.missing.values()))
+
+    def assemble(self, key: int, name: str) -> None:
+        """Add the assembly of a run's result, which comes before further measuring."""
+        self._groups[key].chores.append(_Chore("assemble", (name,)))
+
+    def drop(self, key: int, name: str) -> None:
+        """Forget a run."""
+        group = self._groups[key]
+        group.n_missing -= len(group.missing.pop(name, ()))
+        if name in group.waiting:
+            group.waiting.remove(name)
+        for portion in group.portions:
+            if name in portion.names:
+                portion.names.remove(name)
+        group.chores = deque(c for c in group.chores if name not in c.names)
+
+    def finish(self, key: int) -> None:
+        """Forget a group."""
+        self._groups.pop(key, None)
+
+    # Workers
+
+    def join(self, worker: int) -> None:
+        """Count a worker in."""
+        self._speeds[worker] = 1.0
+
+    def leave(self, worker: int) -> list[GivenUp]:
+        """Count a worker out: what it had not done is to be done again.
+
+        Returns:
+            Runs that were being measured when worker after worker ended.
+        """
+        self._speeds.pop(worker, None)
+        self._at.pop(worker, None)
+        for group in self._groups.values():
+            group.workers.discard(worker)
+            for portion in group.portions:
+                portion.workers.discard(worker)
+        lost = [flight for flight in self._flights.values() if flight.worker == worker]
+        given_up: list[GivenUp] = []
+        for i, flight in enumerate(lost):
+            self.again(flight.unit)
+            if i == 0 and flight.unit.group in self._groups:  # the others had not begun
+                given_up += self._blamed(flight.unit)
+        return given_up
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return len(self._speeds)
+
+    def wants_more(self) -> bool:
+        """Whether there is so little to do that further groups should be added."""
+        return not self._plenty()
+
+    def is_through(self, key: int) -> bool:
+        """Whether no run of a group is left to be measured."""
+        return self._groups[key].n_missing == 0
+
+    def next(self, worker: int) -> Unit | None:
+        """What a worker is to do next; None if it has enough, or there is nothing for it."""
+        mine = sum(flight.worker == worker for flight in self._flights.values())
+        if mine >= (2 if self._plenty() else 1):
+            return None
+        for found in self._picks(worker):
+            if found is not None:
+                group, unit, portion = found
+                if portion is not None and self._better_left(group, unit, worker):
+                    portion.todo.appendleft(unit.shard)
+                    return None
+                self._place(worker, group, portion)
+                self._flights[unit.id] = _Flight(unit, worker, portion)
+                return unit
+        return None
+
+    def done(self, unit: Unit, seconds: float) -> list[str]:
+        """Count a unit as done.
+
+        Args:
+            unit: the unit.
+            seconds: what it took, without what was loaded for it; 0 tells nothing of others.
+
+        Returns:
+            The runs that were measured on its shard for the first time.
+        """
+        flight = self._flights.pop(unit.id, None)
+        group = self._groups.get(unit.group)
+        if group is None:
+            return []
+        worker = flight.worker if flight is not None else None
+        if worker is not None and unit.shard >= 0 and seconds > 0:
+            self._learn(group, unit, worker, seconds)
+        for name in unit.names:
+            self._blame.pop((group.key, name), None)
+        self._blame.pop((group.key, unit.kind), None)
+        return [name for name in unit.names if self.stored(group.key, name, unit.shard)]
+
+    def again(self, unit: Unit) -> None:
+        """Put back a unit that was not done, or not for all of its runs."""
+        flight = self._flights.pop(unit.id, None)
+        group = self._groups.get(unit.group)
+        if group is None:
+            return
+        if unit.kind != "measure":
+            group.chores.appendleft(_Chore(unit.kind, unit.names, unit.shard))
+            return
+        portion = flight.portion if flight is not None else None
+        if portion is not None and portion in group.portions:
+            portion.todo.appendleft(unit.shard)
+        else:
+            group.portions.append(_Portion(list(unit.names), deque([unit.shard])))
+
+    def add_missing(self, key: int, names: Collection[str], shards: Collection[int]) -> None:
+        """Add shards that runs are to be measured on too, or yet again."""
+        group = self._groups[key]
+        for name in names:
+            known = group.missing.setdefault(name, set())
+            group.n_missing += len(set(shards) - known)
+            known.update(shards)
+        group.portions.append(_Portion(list(names), deque(sorted(shards))))
+
+    def stored(self, key: int, name: str, shard: int) -> bool:
+        """Count a run as measured on a shard; whether it was not before."""
+        group = self._groups[key]
+        shards = group.missing.get(name)
+        if shards is None or shard not in shards:
+            return False
+        shards.discard(shard)
+        group.n_missing -= 1
+        return True
+
+    def is_measured(self, key: int, name: str) -> bool:
+        """Whether a run is measured on all of its shards."""
+        return not self._groups[key].missing.get(name)
+
+    # How it is chosen
+
+    def _plenty(self) -> bool:
+        """Whether there is so much to do that workers may have a unit waiting."""
+        pending = 0
+        for group in self._groups.values():
+            pending += len(group.chores) + sum(len(p.todo) for p in group.portions)
+            if group.waiting:
+                pending += self._cut(group) and len(group.rows)
+            if pending >= 2 * len(self._speeds) + 2:
+                return True
+        return False
+
+    def _better_left(self, group: _Group, unit: Unit, worker: int) -> bool:
+        """Whether one of the last units is sooner done by one of the much quicker workers."""
+        if group.waiting or group.each is None:
+            return False
+        mine = self._speeds.get(worker, 1.0)
+        quicker = sum(speed > _MUCH_QUICKER * mine for speed in self._speeds.values())
+        pending = 1 + sum(len(p.todo) for g in self._groups.values() for p in g.portions)
+        return pending <= quicker
+
+    def _picks(self, worker: int) -> Iterator[tuple[_Group, Unit, _Portion | None] | None]:
+        key, portion = self._at.get(worker, (None, None))
+        home = self._groups.get(key) if key is not None else None
+        near = [] if home is None else [home, *self._of_model(home)]
+        far = sorted(
+            (group for group in self._groups.values() if group not in near),
+            key=lambda group: -group.remaining / (len(group.workers) + 1),
+        )
+        for group in near:
+            yield self._chore(group)
+        if home is not None and portion is not None and portion in home.portions:
+            yield self._of(home, portion)
+        for group in near:
+            yield self._begun(group, worker)
+        for group in near:
+            yield self._joined(group)
+        for group in far:
+            yield self._chore(group) or self._begun(group, worker) or self._joined(group)
+
+    def _of_model(self, home: _Group) -> list[_Group]:
+        others = (g for g in self._groups.values() if g.model == home.model and g is not home)
+        return sorted(others, key=lambda group: -group.remaining / (len(group.workers) + 1))
+
+    def _chore(self, group: _Group) -> tuple[_Group, Unit, _Portion | None] | None:
+        if not group.chores:
+            return None
+        chore = group.chores.popleft()
+        return group, Unit(next(self._ids), group.key, chore.kind, chore.names, chore.shard), None
+
+    def _of(self, group: _Group, portion: _Portion) -> tuple[_Group, Unit, _Portion] | None:
+        """The next shard of a portion, for those of its runs that miss it."""
+        while portion.todo:
+            shard = portion.todo.popleft()
+            names = tuple(n for n in portion.names if shard in group.missing.get(n, ()))
+            if names:
+                held = tuple(portion.names)
+                unit = Unit(next(self._ids), group.key, "measure", names, shard, held)
+                return group, unit, portion
+        return None
+
+    def _begun(self, group: _Group, worker: int) -> tuple[_Group, Unit, _Portion] | None:
+        """A new portion of runs that nobody has begun."""
+        names: list[str] = []
+        size, n = 0, self._cut(group)
+        while group.waiting and len(names) < n:
+            name = group.waiting[0]
+            size += group.weights.get(name, 0)
+            if names and size > WEIGHT_BYTES:
+                break
+            group.waiting.popleft()
+            names.append(name)
+        if not names:
+            return None
+        shards = sorted(set().union(*(group.missing.get(name, set()) for name in names)))
+        portion = _Portion(names, deque(shards))
+        group.portions.append(portion)
+        return self._of(group, portion) or self._begun(group, worker)
+
+    def _joined(self, group: _Group) -> tuple[_Group, Unit, _Portion] | None:
+        """A shard of a portion that another worker has begun; the last ones are cut in two."""
+        group.portions = [p for p in group.portions if p.todo or p.workers]
+        open_ones = [portion for portion in group.portions if portion.todo and portion.names]
+        if not open_ones:
+            return None
+        portion = max(open_ones, key=lambda p: len(p.todo) * len(p.names) / (len(p.workers) + 1))
+        left = sum(len(p.todo) for p in open_ones)
+        half = len(portion.names) // 2
+        gain = group.seconds(half, 1) - group.seconds(0, 1)
+        if half and left < len(self._speeds) and gain > (group.clean or 0.0):
+            other = _Portion(portion.names[half:], deque(portion.todo))
+            portion.names = portion.names[:half]
+            group.portions.append(other)
+            portion = other
+        return self._of(group, portion)
+
+    def _cut(self, group: _Group) -> int:
+        """How many runs the next portion is to have."""
+        if not group.rows or not group.waiting:
+            return 0
+        n_shards, rows = len(group.rows), sum(group.rows) / len(group.rows)
+        left = len(group.waiting)
+        workers = max(1, ceil(len(self._speeds) * left * n_shards / max(self._remaining(), 1)))
+        n = left * n_shards // (_UNITS_EACH * workers)
+        # Fewer would run the clean pass more often than they gain.
+        clean, each = group.clean or 0.0, group.each
+        if each is None:
+            return max(1, min(n, left, MOST_RUNS, 8))
+        least = ceil(clean / each) if each else MOST_RUNS
+        whole = self._remaining() * rows * each / max(1, len(self._speeds))
+        longest = min(_LONGEST, max(_SHORTEST, whole / _UNITS_EACH))
+        most = int((longest / rows - clean) / each) if each else MOST_RUNS
+        fair = ceil(left * n_shards / workers)  # or some workers would have nothing
+        n = max(1, min(max(n, min(least, fair)), max(most, 1), MOST_RUNS))
+        return min(n, left)
+
+    def _remaining(self) -> float:
+        return sum(group.remaining for group in self._groups.values())
+
+    def _place(self, worker: int, group: _Group, portion: _Portion | None) -> None:
+        before, was = self._at.get(worker, (None, None))
+        if portion is None and before == group.key:
+            portion = was  # a chore between two shards
+        if before is not None and before != group.key and before in self._groups:
+            self._groups[before].workers.discard(worker)
+        if was is not None and was is not portion:
+            was.workers.discard(worker)
+        group.workers.add(worker)
+        if portion is not None:
+            portion.workers.add(worker)
+        self._at[worker] = group.key, portion
+
+    # What is learned
+
+    def _learn(self, group: _Group, unit: Unit, worker: int, seconds: float) -> None:
+        rows = group.rows[unit.shard] if group.rows else 0
+        if not rows:
+            return
+        speed = self._speeds.get(worker, 1.0)
+        if unit.kind == "mean":
+            group.clean = _moved(group.clean, seconds * speed / rows)
+        elif unit.kind == "measure" and unit.names:
+            if group.each is not None:
+                expected = group.seconds(len(unit.names), rows)
+                if worker in self._speeds and expected > 0:
+                    self._speeds[worker] = _moved(speed, expected / seconds)
+            spent = seconds * self._speeds.get(worker, 1.0) / rows - (group.clean or 0.0)
+            least = 0.05 * seconds * speed / rows / len(unit.names)
+            group.each = _moved(group.each, max(spent / len(unit.names), least))
+
+    def _blamed(self, unit: Unit) -> list[GivenUp]:
+        """Note that a worker ended while it did a unit; what ends one after another is told."""
+        group = self._groups[unit.group]
+        if unit.kind != "measure":
+            self._blame[group.key, unit.kind] += 1
+            if self._blame[group.key, unit.kind] >= _GIVEN_UP:
+                return [GivenUp(group.key, unit.names or None)]
+            return []
+        given_up: list[str] = []
+        for name in unit.names:
+            self._blame[group.key, name] += 1
+            if self._blame[group.key, name] >= _GIVEN_UP:
+                given_up.append(name)
+            elif self._blame[group.key, name] >= _ALONE and len(unit.names) > 1:
+                self._alone(group, name)
+        return [GivenUp(group.key, tuple(given_up))] if given_up else []
+
+    def _alone(self, group: _Group, name: str) -> None:
+        """Measure a run apart from others, to find out if it is what ends workers."""
+        for portion in group.portions:
+            if name in portion.names:
+                portion.names.remove(name)
+        group.portions.append(_Portion([name], deque(sorted(group.missing.get(name, ())))))
+
+
+def _moved(average: float | None, value: float) -> float:
+    return value if average is None else (1 - _MEMORY) * average + _MEMORY * value

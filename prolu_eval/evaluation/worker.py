@@ -1,0 +1,349 @@
+"""What a worker of a cluster does for an evaluation: everything that needs the model.
+
+It measures with the same :class:`~prolu_eval.evaluation.preparation.Preparation`, engines and
+:class:`~prolu_eval.evaluation.assembly.Assembly` as an evaluation in one process does; what it
+measures goes back to whoever asked, and nothing is kept here that could not be had again.
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prolu_eval.checkpoints import load_run
+from prolu_eval.cluster.parcels import Arrivals, Parcel, has_content
+from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault
+from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, see
+from prolu_eval.devices import working_on
+from prolu_eval.errors import ModelError, ProluEvalError
+from prolu_eval.evaluation.assembly import Assembly
+from prolu_eval.evaluation.lost_scale import with_estimated_scale
+from prolu_eval.evaluation.memory import check_room
+from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.precisions import choose
+from prolu_eval.evaluation.preparation import Preparation, Prepared
+from prolu_eval.evaluation.records import Record
+from prolu_eval.evaluation.reference import piece_of_mean
+from prolu_eval.evaluation.sums import Measurement
+from prolu_eval.precision import matrix_products
+from prolu_eval.runs import Run
+from prolu_eval.saes import SparseAutoencoder
+from prolu_eval.tokens import TokenRows
+
+UNREADY = "unready"
+_HEX = 64  # digits of a digest
+_IN_HUB_CACHE = re.compile(r"(.*/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]+))/(.+)")
+
+
+class _UnreadyError(Exception):
+    """A message relies on what is not held here."""
+
+
+class EvaluationWorker:
+    """Answers the messages of :mod:`prolu_eval.evaluation.distributed`.
+
+    A message's ``do`` says what to do, ``parcels`` brings files, ``begin`` a group of runs under
+    the same conditions, ``load`` runs whose autoencoders are held from then on, beside those that
+    ``hold`` names. An answer may be that something is :data:`UNSEEN`, which this node cannot read,
+    or that it is :data:`UNREADY`, since messages before it were not done; then nothing was done.
+
+    Args:
+        config: the options of the evaluation, the device, and the folder that paths are relative
+            to.
+        fetch: gives what was put.
+    """
+
+    def __init__(self, config: Message, fetch: Fetch) -> None:
+        self._options = EvaluationOptions(**{**config["options"], "device": config["device"]})
+        self._folder: str = config["folder"]
+        self._fetch, self._arrivals = fetch, Arrivals()
+        self._places: dict[str, str] = {}
+        self._preparation = Preparation(self._options, self._places)
+        self._group: tuple[int, Prepared] | None = None
+        self._assemblies: dict[int, Assembly] = {}
+        self._records: dict[str, tuple[Record, SparseAutoencoder]] = {}
+
+    def answer(self, message: Message) -> dict[str, Any]:
+        """Do what a message asks.
+
+        Raises:
+            ProluEvalError: if it cannot be done.
+        """
+        do = {
+            "prepare": self._prepare,
+            "mean": self._mean,
+            "ablations": self._ablations,
+            "measure": self._measure,
+            "assemble": self._assemble,
+        }[message["do"]]
+        try:
+            for parcel in message.get("parcels", ()):
+                self._arrivals.unpack(parcel, self._fetch)
+            with working_on(self._options.device):
+                return do(message)
+        except UnseenError as unseen:
+            return {UNSEEN: unseen.what}
+        except _UnreadyError:
+            return {UNREADY: True}
+        except ProluEvalError as error:
+            raise self._told(error) from None
+
+    def _prepare(self, message: Message) -> dict[str, Any]:
+        """Find out what runs are measured on: precision, rows, shards, and lost scales."""
+        conditions, runs = message["conditions"], list(message["runs"])
+        self._forget()
+        self._see(message)
+        if self._options.dtype == "auto":
+            digests = message["digests"]
+            found, unseen = self._seen([(run, digests[run.name]) for run in runs])
+            if unseen:
+                raise UnseenError(unseen)
+            runs = [found[run.name] for run in runs]
+        precision = choose(conditions, runs, self._preparation, self._options)
+        with matrix_products(tf32=precision.dtype == "tf32"):
+            prepared = self._preparation.prepare(conditions, runs, precision, lambda _: None)
+            scaled = runs
+            if self._options.estimate_scale and any(run.needs_scale for run in runs):
+                scaled = with_estimated_scale(runs, prepared.engine)
+        rows = prepared.engine.tokens
+        changed = {
+            run.name: (new.activation_scale, new.besides, new.provenance)
+            for run, new in zip(runs, scaled, strict=True)
+            if new is not run
+        }
+        return {
+            "precision": precision,
+            "settings": dict(prepared.settings),
+            "shards": list(prepared.shards),
+            "ids": rows.ids.numpy(),
+            "counted": rows.counted.numpy(),
+            "source": rows.source,
+            "scales": changed,
+            "columns": prepared.engine.reference_columns,
+        }
+
+    def _mean(self, message: Message) -> dict[str, Any]:
+        with self._begun(message) as prepared:
+            started = self._started()
+            piece = piece_of_mean(prepared.engine, message["rows"])
+            return {"piece": piece, "seconds": self._seconds(started)}
+
+    def _ablations(self, message: Message) -> dict[str, Any]:
+        with self._begun(message) as prepared:
+            started = self._started()
+            piece = dict(prepared.engine.reference(self._fetch(message["mean"]), message["rows"]))
+            return {"piece": piece, "seconds": self._seconds(started)}
+
+    def _measure(self, message: Message) -> dict[str, Any]:
+        with self._begun(message) as prepared:
+            failed = self._load(message, prepared)
+            saes = {
+                name: self._records[name][1] for name in message["names"] if name in self._records
+            }
+            started = self._started()
+            found = prepared.engine.measure_saes(saes, message["rows"]) if saes else {}
+            seconds = self._seconds(started)
+        parts = {}
+        for name, measured in found.items():
+            if isinstance(measured, Measurement):
+                parts[name] = measured.stored()
+            else:
+                failed[name] = measured
+        told = {name: fault(self._told(error)) for name, error in failed.items()}
+        return {"parts": parts, "failed": told, "seconds": seconds}
+
+    def _assemble(self, message: Message) -> dict[str, Any]:
+        n, (name,) = message["n_shards"], message["names"]
+        with self._begun(message) as prepared:
+            failed = self._load(message, prepared)
+            if name in failed:
+                return {ERROR: fault(self._told(failed[name]))}
+            if n not in self._assemblies:
+                prepared.refer_to(n, self._fetch(message["reference"]))
+                self._assemblies[n] = Assembly(prepared, n)
+                self._assemblies[n].warn_of_foreign_ids()
+            record, sae = self._records[name]
+            measurement = Measurement.restored(message["sums"])
+            return {"result": self._assemblies[n].assembled(record, sae, measurement)}
+
+    # What is held
+
+    def _forget(self) -> None:
+        self._group = None
+        self._records.clear()
+        self._assemblies.clear()
+
+    def _begun(self, message: Message) -> "_Within":
+        """The group of a message, prepared as it was on the worker that was the first."""
+        if self._group is None or self._group[0] != message["group"]:
+            self._forget()
+            if (about := message.get("begin")) is None:
+                raise _UnreadyError
+            about = self._fetch(about)
+            self._see(about)
+            rows = TokenRows(
+                torch.from_numpy(_writable(about["ids"])),
+                torch.from_numpy(_writable(about["counted"])),
+                about["source"],
+            )
+            precision = about["precision"]
+            with matrix_products(tf32=precision.dtype == "tf32"):
+                prepared = self._preparation.prepare(
+                    about["conditions"], about["runs"], precision, lambda _: None, rows=rows
+                )
+            settings = about["settings"]
+            if prepared.settings != settings:
+                raise ModelError(
+                    about["conditions"].model, "is another model on this node than elsewhere",
+                    "see that all nodes have the same revision of it",
+                )  # fmt: skip
+            self._group = message["group"], prepared
+        return _Within(self._group[1])
+
+    def _load(self, message: Message, prepared: Prepared) -> dict[str, ProluEvalError]:
+        """Hold the runs that a message brings or names, and no others; those that cannot be read.
+
+        Raises:
+            _UnreadyError: if a run is named that is neither brought nor held.
+            UnseenError: if files of a run are not to be seen here.
+        """
+        brought: dict[str, Record] = {record.run.name: record for record in message["load"]}
+        new = {name: record for name, record in brought.items() if name not in self._records}
+        found, unseen = self._seen([(record.run, record.checkpoint) for record in new.values()])
+        if unseen:
+            raise UnseenError(unseen)
+        if not set(message["names"]) <= self._records.keys() | brought.keys():
+            raise _UnreadyError
+        kept = {*message["hold"], *message["names"], *brought}
+        self._records = {name: held for name, held in self._records.items() if name in kept}
+        failed: dict[str, ProluEvalError] = {}
+        for name, record in new.items():
+            try:
+                check_room(record.run, self._options)
+                sae = load_run(found[name])
+                prepared.engine.check(record.run, sae)
+                self._records[name] = record, sae
+            except ProluEvalError as error:
+                failed[name] = error
+        return failed
+
+    # What is seen
+
+    def _see(self, about: Message) -> None:
+        """Find the model and the tokens, here or among what has arrived."""
+        conditions = about["conditions"]
+        wanted = {
+            MODEL: (conditions.model, about["model"]),
+            TOKENS: (conditions.tokens, about["tokens"]),
+        }
+        see(wanted, self._places, self._arrivals)
+
+    def _seen(
+        self, wanted: Sequence[tuple[Run, Mapping[str, str]]]
+    ) -> tuple[dict[str, Run], list[str]]:
+        """Runs as they lie on this node, by name, and the names of those that do not."""
+        found: dict[str, Run] = {}
+        for run, digests in wanted:
+            here = self._here(run, digests)
+            if here is not None:
+                found[run.name] = here
+        return found, [run.name for run, _ in wanted if run.name not in found]
+
+    def _here(self, run: Run, digests: Mapping[str, str]) -> Run | None:
+        run = absolute(run, self._folder)
+        if _is_here(run, digests):
+            return run
+        key = Parcel.of(run.files, digests.values()).key
+        arrived = self._arrivals.place(key, run.files[-1])
+        if arrived is not None:
+            prefix = str(arrived).removesuffix(str(run.files[-1]))
+            return replace(
+                run,
+                path=Path(f"{prefix}{run.path}"),
+                files=tuple(Path(f"{prefix}{file}") for file in run.files),
+            )
+        return _from_the_hub(run, digests)
+
+    def _told(self, error: ProluEvalError) -> ProluEvalError:
+        """An error that names files by where they came from."""
+        original = self._arrivals.original
+        subject, reason = original(error.subject), original(error.reason)
+        return type(error)(subject, reason, error.remedy)
+
+    # Time
+
+    def _started(self) -> float:
+        self._wait()
+        return time.perf_counter()
+
+    def _seconds(self, started: float) -> float:
+        self._wait()
+        return time.perf_counter() - started
+
+    @staticmethod
+    def _wait() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+
+class _Within(ExitStack):
+    """A prepared group, whose precision holds until the block ends."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
+        self._prepared = prepared
+
+    def __enter__(self) -> Prepared:  # type: ignore[override]
+        super().__enter__()
+        (dtype, *_) = {setting.dtype for setting in self._prepared.settings.values()}
+        self.enter_context(matrix_products(tf32=dtype == "tf32"))
+        return self._prepared
+
+
+def absolute(run: Run, folder: str) -> Run:
+    """The run, with paths that are not relative to a folder any more."""
+    path, *files = (Path(os.path.normpath(Path(folder, file))) for file in (run.path, *run.files))
+    return replace(run, path=path, files=tuple(files))
+
+
+def _writable(array: Any) -> Any:
+    """An array as torch takes it: what comes from an object store must not be written to."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _is_here(run: Run, digests: Mapping[str, str]) -> bool:
+    """Whether all files of a run are on this node, with the content that they have elsewhere.
+
+    A run of which a file could not be read elsewhere is not looked for: it fails in any case.
+    """
+    if any(len(digest) != _HEX for digest in digests.values()):
+        return True
+    return all(map(has_content, run.files, digests.values()))
+
+
+def _from_the_hub(run: Run, digests: Mapping[str, str]) -> Run | None:
+    """A run whose files lie in the hub's cache elsewhere, from the hub; None if it is not that."""
+    matches = [_IN_HUB_CACHE.fullmatch(str(file)) for file in run.files]
+    if any(match is None for match in matches):
+        return None
+    from huggingface_hub import hf_hub_download
+
+    files = []
+    root = here = ""
+    try:
+        for match in matches:
+            if match is not None:
+                root, owner, name, revision, file = match.groups()
+                path = hf_hub_download(f"{owner}/{name}", file, revision=revision)
+                here = path.removesuffix(f"/{file}")
+                files.append(Path(path))
+    except Exception:  # noqa: BLE001 (no network, no access: then the files travel)
+        return None
+    moved = replace(run, path=Path(str(run.path).replace(root, here, 1)), files=tuple(files))
+    return moved if _is_here(moved, digests) else None

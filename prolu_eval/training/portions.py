@@ -1,0 +1,64 @@
+"""Runs of a grid in portions, one for each process that trains, and what comes of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+from prolu_eval.processes import Message
+from prolu_eval.training.checkpoint import checkpoint_file, stored_runs
+from prolu_eval.training.config import Plan, SweepFile
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of one planned run.
+
+    ``not_converged`` says why its training is called unfinished, if it is, by the rule of
+    :func:`~prolu_eval.training.convergence.not_converged`.
+    """
+
+    plan: Plan
+    folder: Path
+    status: Literal["trained", "present", "failed"]
+    error: str | None = None
+    not_converged: str | None = None
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Runs that one process trains, in rounds if they do not fit in memory.
+
+    ``checkpoint`` is the name of the file that they go on from; if they are ``begun``, they are one
+    round, together with those of it that were stored already.
+    """
+
+    plans: Sequence[Plan]
+    checkpoint: str
+    begun: bool = False
+
+    def message(self) -> Message:
+        """The portion as plain data."""
+        names = [plan.name for plan in self.plans]
+        return {"plans": names, "checkpoint": self.checkpoint, "begun": self.begun}
+
+    @classmethod
+    def of(cls, message: Message, file: SweepFile) -> "Portion":
+        """The portion of a grid that :meth:`message` described."""
+        by_name = {plan.name: plan for plan in file.plans()}
+        plans = [by_name[name] for name in message["plans"]]
+        return cls(plans, message["checkpoint"], message["begun"])
+
+
+def portions_of(file: SweepFile, missing: Sequence[Plan], out: Path, n: int) -> list[Portion]:
+    """Missing runs in portions: what was begun goes on as it was, the rest is spread over n."""
+    names = {plan.name for plan in missing}
+    begun = {name: runs for name, runs in stored_runs(out).items() if runs & names}
+    portions = [
+        Portion([plan for plan in file.plans() if plan.name in runs], name, begun=True)
+        for name, runs in begun.items()
+    ]
+    rest = [plan for plan in missing if not any(plan.name in runs for runs in begun.values())]
+    free = (name for name in map(checkpoint_file, count()) if name not in begun)
+    return portions + [Portion(rest[i::n], next(free)) for i in range(n) if rest[i::n]]

@@ -1,0 +1,152 @@
+"""What a worker of a cluster does for a sweep: it trains a portion of the runs, as one device does.
+
+The training goes on in a thread, into a folder of this node. Whoever asked for it asks again and
+again what there is to tell, and is given runs and checkpoints as they appear.
+"""
+
+import queue
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prolu_eval.cluster.parcels import Arrivals
+from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault
+from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, see
+from prolu_eval.devices import working_on
+from prolu_eval.errors import ProluEvalError
+from prolu_eval.progress import Progress
+from prolu_eval.runs import CONFIG_FILE
+from prolu_eval.training.config import SweepFile
+from prolu_eval.training.helper import Telling
+from prolu_eval.training.loop import Settings
+from prolu_eval.training.portions import Portion, Trained
+from prolu_eval.training.steps import Steps
+from prolu_eval.training.sweep import train_portions
+
+# Seconds that an answer waits for something to tell.
+_PATIENCE = 1.0
+
+
+@dataclass
+class _Work:
+    """A portion that is being trained, and what of it was told."""
+
+    portion: Portion
+    folder: "tempfile.TemporaryDirectory[str]"
+    told: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
+    error: BaseException | None = None
+    sent: dict[str, int] = field(default_factory=dict)
+    thread: threading.Thread | None = None
+
+    @property
+    def out(self) -> Path:
+        """Where runs and the checkpoint appear."""
+        return Path(self.folder.name)
+
+
+class TrainingWorker:
+    """Answers the messages of :mod:`prolu_eval.training.distributed`.
+
+    ``begin`` a portion, with its checkpoint if it has one; then ``listen``.
+
+    Args:
+        config: the grid, the device, and the settings of its training.
+        fetch: gives what was put.
+    """
+
+    def __init__(self, config: Message, fetch: Fetch) -> None:
+        self._config, self._fetch = config, fetch
+        self._file = SweepFile.model_validate(config["file"])
+        self._arrivals = Arrivals()
+        self._work: _Work | None = None
+
+    def answer(self, message: Message) -> dict[str, Any]:
+        """Do what a message asks.
+
+        Raises:
+            ProluEvalError: if it cannot be done.
+        """
+        for parcel in message.get("parcels", ()):
+            self._arrivals.unpack(parcel, self._fetch)
+        return self._begin(message) if message["do"] == "begin" else self._listen()
+
+    def _begin(self, message: Message) -> dict[str, Any]:
+        shared, places = self._file.shared, dict[str, str]()
+        wanted = {
+            MODEL: (shared.model, message[MODEL]),
+            TOKENS: (shared.dataset, message[TOKENS]),
+        }
+        try:
+            see(wanted, places, self._arrivals)
+        except UnseenError as unseen:
+            return {UNSEEN: unseen.what}
+        portion = Portion.of(message["portion"], self._file)
+        work = _Work(portion, tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        if message["checkpoint"] is not None:
+            (work.out / portion.checkpoint).write_bytes(self._fetch(message["checkpoint"]))
+        work.thread = threading.Thread(target=self._train, args=(work, places), daemon=True)
+        work.thread.start()
+        self._work = work
+        return {}
+
+    def _train(self, work: _Work, places: dict[str, str]) -> None:
+        def settle(trained: Trained) -> None:
+            told = asdict(trained)
+            del told["plan"], told["folder"]
+            work.told.put({"trained": trained.plan.name, **told})
+
+        config = self._config
+        cache = config["cache"] and Path(config["cache"])
+        loggers = [Telling(work.told.put)] if config["logs"] else []
+        settings = Settings(config["device"], cache, config["minutes"], loggers=loggers)
+        try:
+            with working_on(settings.device), Progress("training", "step", shown=False) as shown:
+                steps = Steps(shown, tell=work.told.put)
+                train_portions(
+                    self._file, [work.portion], work.out, settings, settle, steps, places
+                )
+        except BaseException as error:  # noqa: BLE001 (told when it is asked for)
+            work.error = error
+
+    def _listen(self) -> dict[str, Any]:
+        """What was told since, and the files that are new: a run's only once it is whole."""
+        work = self._work
+        if work is None or work.thread is None:
+            return {"told": [], "files": {}, "done": True}
+        end = time.monotonic() + _PATIENCE
+        while work.thread.is_alive() and time.monotonic() < end:
+            work.thread.join(_PATIENCE / 10)
+        done = not work.thread.is_alive()
+        told = []
+        while not work.told.empty():
+            told.append(work.told.get())
+        answer: dict[str, Any] = {"told": told, "files": self._new_files(work), "done": done}
+        if not done:
+            return answer
+        self._work = None
+        work.folder.cleanup()
+        if isinstance(work.error, ProluEvalError):
+            answer[ERROR] = fault(work.error)
+        elif work.error is not None:
+            raise work.error
+        return answer
+
+    @staticmethod
+    def _new_files(work: _Work) -> dict[str, bytes]:
+        found = [path.parent for path in work.out.glob(f"**/{CONFIG_FILE}")]
+        paths = [path for folder in found for path in sorted(folder.iterdir())]
+        paths.sort(key=lambda path: path.name == CONFIG_FILE)  # a run is there once this is
+        new = {}
+        for path in [*paths, work.out / work.portion.checkpoint]:
+            name = path.relative_to(work.out).as_posix()
+            try:
+                changed = path.stat().st_mtime_ns
+                if work.sent.get(name) != changed:
+                    new[name] = path.read_bytes()
+                    work.sent[name] = changed
+            except FileNotFoundError:  # of a checkpoint: there is none yet, or none any more
+                continue
+        return new
