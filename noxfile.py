@@ -81,7 +81,7 @@ def cluster(session: nox.Session) -> None:
 
     `-- -m "cluster and slow"` kills workers, nodes and drivers 50 times.
     """
-    install(session, "-e", ".[test,ray]")
+    install(session, "-e", ".[test,ray,slurm]")
     one_thread = {"OMP_NUM_THREADS": "1", "PROLU_EVAL_KILLS": "50"}
     session.run(
         "pytest", "-m", "cluster and not slow", "tests/cluster", *session.posargs, env=one_thread

@@ -1,15 +1,20 @@
 """`prolu-eval evaluate`: measure runs and store the results."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prolu_eval.cli import app, options, remark, say_document
-from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
+from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, UsageError
 from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
     from prolu_eval.evaluation import EvaluationOptions, Outcome
+
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what --on slurm would submit, and submit nothing.")
+]
 
 
 @app.command(cls=options.EvaluatingCommand)
@@ -19,6 +24,7 @@ def evaluate(
     x: options.X = "l0",
     y: options.Y = "ce_degradation",
     z: options.Z = None,
+    dry_run: DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -39,6 +45,16 @@ def evaluate(
         remark_race(outcomes)
         _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
+
+
+def _print_jobs(chosen: "EvaluationOptions") -> None:
+    from prolu_eval.cluster.address import SLURM, engine_of
+    from prolu_eval.evaluation.slurm import Jobs
+
+    if chosen.on != SLURM:
+        raise UsageError("--dry-run", "is of jobs", "give --on slurm")
+    engine_of(SLURM)
+    typer.echo(Jobs.of(chosen.slurm).script(), nl=False)
 
 
 def outcome_document(outcome: "Outcome") -> "dict[str, Any]":

@@ -31,6 +31,7 @@ class Company:
         count: how many there are.
         tell: where a helper says what it did.
         helpers: of the one that was called.
+        waits: whether to wait for what others are measuring, so as to have every result.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Company:
         *,
         tell: Tell | None = None,
         helpers: Helpers | None = None,
+        waits: bool = True,
     ) -> None:
-        self.tell = tell
+        self.tell, self.waits = tell, waits
         self._index, self._count, self._helpers = index, count, helpers
         self._rows: Counter[int] = Counter()
         self._measured: set[str] = set()

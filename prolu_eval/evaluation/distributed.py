@@ -91,7 +91,7 @@ def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
 
 def config_of(options: EvaluationOptions) -> dict[str, Any]:
     """What workers of an evaluation are made from."""
-    plain = replace(options, on=None, ray=None, device=None)
+    plain = replace(options, on=None, ray=None, slurm=None, device=None)
     document = TypeAdapter(EvaluationOptions).dump_python(plain, mode="json")
     return {"options": document, "device": options.device, "folder": os.getcwd()}  # noqa: PTH109
 

@@ -42,6 +42,8 @@ def measure(
     records: Sequence[Record],
     shards: Sequence[range],
     skipped: Callable[[int], Any] = lambda _: None,
+    *,
+    waits: bool = True,
 ) -> Iterator[Measured | Failed]:
     """Measure runs on shards, as far as that is not done or being done elsewhere.
 
@@ -50,6 +52,8 @@ def measure(
         records: the runs.
         shards: rows of the engine's tokens.
         skipped: told of rows that needed no measuring.
+        waits: whether to wait for what others are measuring; without, a run that is yielded may
+            not be measured on all shards yet.
 
     Yields:
         Each run once, as soon as it is known what became of it.
@@ -80,6 +84,8 @@ def measure(
                 else:
                     skipped(len(rows) * shard.n_skipped)
             outstanding = incomplete
+            if outstanding and not waits:
+                break
             if outstanding:
                 skipped(0)  # others may have told of their work meanwhile
                 time.sleep(min(_POLL, time.monotonic() - started))

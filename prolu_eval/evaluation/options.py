@@ -377,7 +377,7 @@ class EvaluationOptions:
         str | None,
         Field(
             description="Share the work over a cluster: ray (the one that is running, or this "
-            "machine's CPUs and GPUs), or ray://HOST:PORT [default: this machine alone]"
+            "machine's CPUs and GPUs), ray://HOST:PORT, or slurm [default: this machine alone]"
         ),
         Panel.PLACE,
     ] = None
@@ -386,6 +386,14 @@ class EvaluationOptions:
         Field(
             description="Workers of --on ray: cpus=4 (and threads) on nodes without GPUs, gpus=1 "
             "on others, workers=N at most [default: as many as the nodes have room for]"
+        ),
+        Panel.PLACE,
+    ] = None
+    slurm: Annotated[
+        str | None,
+        Field(
+            description="Jobs of --on slurm: partition=P,gpus=1,cpus=4,mem=32,time=2:00:00,"
+            "array=32, and further flags of sbatch"
         ),
         Panel.PLACE,
     ] = None

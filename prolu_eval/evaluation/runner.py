@@ -15,7 +15,7 @@ from torch import nn
 
 from prolu_eval.checkpoints import discover
 from prolu_eval.checkpoints.modules import from_plugin, runs_of
-from prolu_eval.cluster.address import engine_of
+from prolu_eval.cluster.address import SLURM, engine_of
 from prolu_eval.cluster.pool import Pool
 from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import EvaluationError, ProluEvalError, ResultsError, UsageError
@@ -34,6 +34,7 @@ from prolu_eval.evaluation.preparation import Preparation, Prepared
 from prolu_eval.evaluation.racing import Race
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
+from prolu_eval.evaluation.slurm import outcomes_of_jobs
 from prolu_eval.hub import is_hub_name, origin
 from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
@@ -129,6 +130,9 @@ def _working(
     asked: Asked,
 ) -> Iterator[Iterator[Outcome]]:
     """What comes of each checkpoint, measured on devices here or on workers elsewhere."""
+    if options.on == SLURM:
+        yield outcomes_of_jobs(roots, options, progress)
+        return
     if options.on is not None:
         with workers_on(options) as pool:
             yield _elsewhere(found, options, pool, progress)
@@ -149,6 +153,13 @@ def _elsewhere(
     yield from Distribution(together, options, pool, progress).outcomes()
 
 
+def outcomes_of(
+    paths: Sequence[str], options: EvaluationOptions, company: Company
+) -> Iterator[Outcome]:
+    """What comes of each run for one of several processes that share an evaluation."""
+    return _outcomes(_found(paths, options), options, False, company)
+
+
 def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company) -> None:
     """Help another process with its evaluation; what fails here is told by that one.
 
@@ -157,7 +168,7 @@ def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company
         options: as of the evaluation, but for the device.
         company: who works on it; it is told what was done.
     """
-    for outcome in _outcomes(_found(paths, options), options, False, company):
+    for outcome in outcomes_of(paths, options, company):
         if outcome.status == "ok" and company.tell is not None:
             company.tell({"measured": outcome.name})
 
@@ -367,7 +378,7 @@ def _settled_on(
                 yield settled(record.run, "ok", result)
             else:
                 left.append(record)
-        for item in measure(prepared.engine, left, shards, rows.skipped):
+        for item in measure(prepared.engine, left, shards, rows.skipped, waits=company.waits):
             match item:
                 case Failed():
                     yield failed(item.record.run, item.error)

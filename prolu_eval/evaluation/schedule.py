@@ -113,6 +113,7 @@ class Schedule:
         self._ids = count()
         self._groups: dict[int, _Group] = {}
         self._flights: dict[int, _Flight] = {}
+        self._busy: Counter[int] = Counter()
         self._speeds: dict[int, float] = {}
         self._at: dict[int, tuple[int, _Portion | None]] = {}
         self._blame: Counter[tuple[int, object]] = Counter()
@@ -192,6 +193,7 @@ class Schedule:
             self.again(flight.unit)
             if i == 0 and flight.unit.group in self._groups:  # the others had not begun
                 given_up += self._blamed(flight.unit)
+        del self._busy[worker]
         return given_up
 
     @property
@@ -209,8 +211,8 @@ class Schedule:
 
     def next(self, worker: int) -> Unit | None:
         """What a worker is to do next; None if it has enough, or there is nothing for it."""
-        mine = sum(flight.worker == worker for flight in self._flights.values())
-        if mine >= (2 if self._plenty() else 1):
+        mine = self._busy[worker]
+        if mine and (mine > 1 or not self._plenty()):
             return None
         for found in self._picks(worker):
             if found is not None:
@@ -220,6 +222,7 @@ class Schedule:
                     return None
                 self._place(worker, group, portion)
                 self._flights[unit.id] = _Flight(unit, worker, portion)
+                self._busy[worker] += 1
                 return unit
         return None
 
@@ -233,7 +236,7 @@ class Schedule:
         Returns:
             The runs that were measured on its shard for the first time.
         """
-        flight = self._flights.pop(unit.id, None)
+        flight = self._landed(unit)
         group = self._groups.get(unit.group)
         if group is None:
             return []
@@ -247,7 +250,7 @@ class Schedule:
 
     def again(self, unit: Unit) -> None:
         """Put back a unit that was not done, or not for all of its runs."""
-        flight = self._flights.pop(unit.id, None)
+        flight = self._landed(unit)
         group = self._groups.get(unit.group)
         if group is None:
             return
@@ -259,6 +262,12 @@ class Schedule:
             portion.todo.appendleft(unit.shard)
         else:
             group.portions.append(_Portion(list(unit.names), deque([unit.shard])))
+
+    def _landed(self, unit: Unit) -> _Flight | None:
+        flight = self._flights.pop(unit.id, None)
+        if flight is not None:
+            self._busy[flight.worker] -= 1
+        return flight
 
     def add_missing(self, key: int, names: Collection[str], shards: Collection[int]) -> None:
         """Add shards that runs are to be measured on too, or yet again."""

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 
 from prolu_eval.checkpoints.native import read_config, save_run
-from prolu_eval.cluster.address import engine_of
+from prolu_eval.cluster.address import SLURM, engine_of
 from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import (
     ConfigError,
@@ -65,7 +65,9 @@ def train_sweep(
         reason = f"are of type {type(settings).__name__}"
         raise UsageError("settings", reason, "give prolu_eval.training.Settings(...)")
     settings = settings or Settings()
-    elsewhere = settings.on is not None and engine_of(settings.on) is not None
+    elsewhere = settings.on is not None
+    if settings.on is not None and engine_of(settings.on) == SLURM:
+        raise UsageError("--on slurm", "is for evaluations", "train with --on ray, or in one job")
     devices = [None] if elsewhere else devices_of(settings.device)
     done: list[Trained] = []
 

@@ -37,6 +37,10 @@ CASES: dict[str, tuple[list[str], object]] = {
     "race": (["--race"], ("l0", "ce_degradation")),
     "shard": (["--shard", "1/4"], (1, 4)),
     "shard_tokens": (["--shard-tokens", "64"], 64),
+    "on": (["--on", "ray"], "ray"),
+    "ray": (["--ray", "cpus=2"], "cpus=2"),
+    "slurm": (["--slurm", "array=2"], "array=2"),
+    "max_failures": (["--max-failures", "3"], 3),
     "results": (["--results", "r"], Path("r")),
 }
 
