@@ -35,6 +35,9 @@ def evaluate(
     from prolu_eval.evaluation import evaluate as evaluate_runs
 
     chosen = options.chosen(context, *filter(None, (x, y, z)))
+    if dry_run:
+        _print_jobs(chosen)
+        return
     outcomes = evaluate_runs(runs or [], chosen, progress=not quiet)
     if as_json:
         say_document({"runs": [outcome_document(o) for o in outcomes]})
