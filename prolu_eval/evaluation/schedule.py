@@ -23,6 +23,8 @@ Kind = Literal["prepare", "mean", "ablations", "measure", "assemble"]
 WEIGHT_BYTES, MOST_RUNS = 1 << 30, 64
 # Units that each worker should still find when a portion is cut, and what one takes at most.
 _UNITS_EACH, _LONGEST, _SHORTEST = 6, 60.0, 0.5
+# Runs that are tried at first.
+_TRIED = 8
 # Work of a shard that is assumed of runs before their number of shards is known.
 _UNKNOWN_SHARDS = 8
 # Ends of workers at which a run is measured alone, and at which it is given up.
@@ -61,6 +63,7 @@ class _Portion:
     names: list[str]
     todo: deque[int]
     workers: set[int] = field(default_factory=set)
+    is_trial: bool = False
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Schedule:
         self._groups: dict[int, _Group] = {}
         self._flights: dict[int, _Flight] = {}
         self._busy: Counter[int] = Counter()
+        self._timed: set[int] = set()
         self._speeds: dict[int, float] = {}
         self._at: dict[int, tuple[int, _Portion | None]] = {}
         self._blame: Counter[tuple[int, object]] = Counter()
@@ -182,6 +186,7 @@ class Schedule:
             Runs that were being measured when worker after worker ended.
         """
         self._speeds.pop(worker, None)
+        self._timed.discard(worker)
         self._at.pop(worker, None)
         for group in self._groups.values():
             group.workers.discard(worker)
@@ -246,7 +251,10 @@ class Schedule:
         for name in unit.names:
             self._blame.pop((group.key, name), None)
         self._blame.pop((group.key, unit.kind), None)
-        return [name for name in unit.names if self.stored(group.key, name, unit.shard)]
+        new = [name for name in unit.names if self.stored(group.key, name, unit.shard)]
+        if flight is not None and flight.portion is not None and flight.portion.is_trial:
+            self._end_trial(group, flight.portion)
+        return new
 
     def again(self, unit: Unit) -> None:
         """Put back a unit that was not done, or not for all of its runs."""
@@ -258,10 +266,21 @@ class Schedule:
             group.chores.appendleft(_Chore(unit.kind, unit.names, unit.shard))
             return
         portion = flight.portion if flight is not None else None
-        if portion is not None and portion in group.portions:
+        if portion is not None and portion.is_trial:
+            self._end_trial(group, portion)
+        elif portion is not None and portion in group.portions:
             portion.todo.appendleft(unit.shard)
         else:
             group.portions.append(_Portion(list(unit.names), deque([unit.shard])))
+
+    @staticmethod
+    def _end_trial(group: _Group, portion: _Portion) -> None:
+        """Have the runs of a trial wait for a portion of the right size."""
+        portion.is_trial = False
+        portion.todo.clear()
+        left = [name for name in portion.names if group.missing.get(name)]
+        group.waiting.extendleft(reversed(left))
+        portion.names = []
 
     def _landed(self, unit: Unit) -> _Flight | None:
         flight = self._flights.pop(unit.id, None)
@@ -368,7 +387,9 @@ class Schedule:
         if not names:
             return None
         shards = sorted(set().union(*(group.missing.get(name, set()) for name in names)))
-        portion = _Portion(names, deque(shards))
+        # Before it is known what runs cost, a few are tried on one shard.
+        trying = group.each is None
+        portion = _Portion(names, deque(shards[:1] if trying else shards), is_trial=trying)
         group.portions.append(portion)
         return self._of(group, portion) or self._begun(group, worker)
 
@@ -382,7 +403,12 @@ class Schedule:
         left = sum(len(p.todo) for p in open_ones)
         half = len(portion.names) // 2
         gain = group.seconds(half, 1) - group.seconds(0, 1)
-        if half and left < len(self._speeds) and gain > (group.clean or 0.0):
+        if (
+            not portion.is_trial
+            and half
+            and left < len(self._speeds)
+            and gain > (group.clean or 0.0)
+        ):
             other = _Portion(portion.names[half:], deque(portion.todo))
             portion.names = portion.names[:half]
             group.portions.append(other)
@@ -400,7 +426,7 @@ class Schedule:
         # Fewer would run the clean pass more often than they gain.
         clean, each = group.clean or 0.0, group.each
         if each is None:
-            return max(1, min(n, left, MOST_RUNS, 8))
+            return max(1, min(n, left, _TRIED))
         least = ceil(clean / each) if each else MOST_RUNS
         whole = self._remaining() * rows * each / max(1, len(self._speeds))
         longest = min(_LONGEST, max(_SHORTEST, whole / _UNITS_EACH))
@@ -438,7 +464,9 @@ class Schedule:
             if group.each is not None:
                 expected = group.seconds(len(unit.names), rows)
                 if worker in self._speeds and expected > 0:
-                    self._speeds[worker] = _moved(speed, expected / seconds)
+                    before = speed if worker in self._timed else None
+                    self._speeds[worker] = _moved(before, expected / seconds)
+            self._timed.add(worker)
             spent = seconds * self._speeds.get(worker, 1.0) / rows - (group.clean or 0.0)
             least = 0.05 * seconds * speed / rows / len(unit.names)
             group.each = _moved(group.each, max(spent / len(unit.names), least))
@@ -465,6 +493,8 @@ class Schedule:
         for portion in group.portions:
             if name in portion.names:
                 portion.names.remove(name)
+        if name in group.waiting:
+            group.waiting.remove(name)
         group.portions.append(_Portion([name], deque(sorted(group.missing.get(name, ())))))
 
 

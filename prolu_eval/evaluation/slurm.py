@@ -21,7 +21,7 @@ from prolu_eval.cluster.address import settings_of
 from prolu_eval.devices import working_on
 from prolu_eval.errors import Interrupted, UsageError
 from prolu_eval.evaluation.company import Company
-from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.options import EvaluationOptions, option_name
 from prolu_eval.evaluation.outcomes import Outcome
 from prolu_eval.progress import Progress
 from prolu_eval.results import read_result
@@ -197,9 +197,10 @@ def outcomes_of_jobs(
     import submitit
 
     jobs = Jobs.of(options.slurm)
-    for name, value in (("--target-se", options.target_se), ("--race", options.race)):
-        if value:
-            raise UsageError(name, "needs all shares to be known at once", "use --on ray")
+    for name in ("target_se", "race", "measure"):
+        if getattr(options, name):
+            reason = "needs every share of the work to be known at once"
+            raise UsageError(option_name(name), reason, "leave out --on slurm")
     plain = replace(options, on=None, ray=None, slurm=None)
     document = TypeAdapter(EvaluationOptions).dump_python(plain, mode="json")
     members = [Member(roots, document, index, jobs.array) for index in range(jobs.array)]

@@ -256,6 +256,15 @@ def test_shares_of_the_tokens_add_up(
 def test_what_a_cluster_cannot_do_is_told_first(work: Path, monkeypatch: Any) -> None:
     with pytest.raises(UsageError, match="'moon' is nowhere to run"):
         evaluate(work / "runs", on="moon")
+    for more, reason in (
+        ({"race": True}, "--race: is run on one machine"),
+        ({"measure": "behaviour"}, "--measure: completes results on one machine"),
+        ({"device": "cuda:1"}, "is none that every node of a cluster has"),
+    ):
+        monkeypatch.setattr(runner, "engine_of", lambda on: on)
+        with pytest.raises(UsageError, match=reason):
+            evaluate(work / "runs", options_of(work, work / "none", on="ray", **more))
+    monkeypatch.undo()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"needs ray, which is not installed; pip install 'prolu"):
         evaluate(work / "runs", on="ray")

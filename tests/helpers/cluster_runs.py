@@ -67,10 +67,10 @@ def write_runs(folder: Path, models: Sequence[Path], n: int) -> Path:
 
 def options_of(folder: Path, results: Path, **more: Any) -> EvaluationOptions:
     """How they are evaluated here."""
+    chosen = {"context_length": 32, "device": "cpu", "shard_tokens": SHARD_TOKENS, **more}
     return EvaluationOptions(
-        tokens=str(folder / "ids.npy"), context_length=32, device="cpu", results=results,
-        shard_tokens=SHARD_TOKENS, weight_processing="none", **more,
-    )  # fmt: skip
+        tokens=str(folder / "ids.npy"), results=results, weight_processing="none", **chosen
+    )
 
 
 def undisturbed(folder: Path, **more: Any) -> dict[str, Result]:
