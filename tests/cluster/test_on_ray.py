@@ -238,6 +238,13 @@ def disturb(
     return True
 
 
+def assert_undisturbed(results: Path, log: Path, expected: dict[str, Result]) -> None:
+    """Results are those of one process, and no part of them was stored twice."""
+    assert_same(results, expected)
+    lines = [line for line in log.read_text().splitlines() if str(results) in line]
+    assert len(lines) == len(set(lines)), "a part was stored twice"
+
+
 def endure(
     cluster: Cluster,
     work: Path,
@@ -261,16 +268,14 @@ def endure(
             left.pop(0)
         if driver.poll() is not None:
             if driver.returncode == 0:  # it was done before
-                assert_same(results, expected)
+                assert_undisturbed(results, log, expected)
                 shutil.rmtree(results)
                 log.unlink()
                 rounds += 1
             driver = start(work, results, log, on)
     _, error = driver.communicate()
     assert driver.returncode == 0, error.decode()
-    assert_same(results, expected)
-    lines = [line for line in log.read_text().splitlines() if str(results) in line]
-    assert len(lines) == len(set(lines)), "a part was stored twice"
+    assert_undisturbed(results, log, expected)
     print(f"{len(kills)} kills, {rounds + 1} evaluations, all as undisturbed")  # noqa: T201
 
 

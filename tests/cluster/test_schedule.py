@@ -140,5 +140,6 @@ def test_a_large_job_takes_little_beyond_the_ideal() -> None:
         for hours in (math.inf, 0.03):
             took, ideal, lost = simulated["_simulated"](options, costs, mixed=mixed, hours=hours)
             # Of a worker that ends every 108 s, and is away for 25 s, a quarter is lost.
-            assert took < (1.2 if math.isinf(hours) else 1.6) * ideal, (mixed, hours, took, ideal)
+            most = (1.35 if mixed else 1.2) if math.isinf(hours) else 1.7
+            assert took < most * ideal, (mixed, hours, took, ideal)
             assert (lost > 0) == (not math.isinf(hours))
