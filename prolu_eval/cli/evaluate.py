@@ -42,9 +42,10 @@ def evaluate(
     if as_json:
         say_document({"runs": [outcome_document(o) for o in outcomes]})
     else:
-        _print(outcomes)
+        _print(outcomes, chosen)
     if not quiet:
         remark_precisions(outcomes)
+        remark_tasks(outcomes, chosen)
         remark_race(outcomes)
         _remark_unreached(outcomes, chosen)
     raise typer.Exit(exit_code(outcomes))
@@ -86,6 +87,24 @@ def report_failures(outcomes: "list[Outcome]") -> None:
             reasons.setdefault(outcome.error, []).append(outcome.name)
     for reason, (first, *others) in reasons.items():
         remark(f"{first}{f' and {len(others)} more' if others else ''} skipped: {reason}")
+
+
+def remark_tasks(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
+    """One line on stderr for each set of tasks that was asked for: how many of them count."""
+    told = []
+    for over in chosen.measure:
+        what = {"probes": "probing", "behaviour": "templated"}[over]
+        for outcome in outcomes:
+            tasks = None if outcome.result is None else outcome.result.tasks.get(over)
+            if tasks is not None:
+                n_all = len(tasks.tried) + len(tasks.skipped)
+                skipped = f"; {len(tasks.skipped)} cannot be put into its tokens"
+                told.append(
+                    f"{len(tasks.tasks)} of {n_all} {what} tasks count: those that the model "
+                    f"itself can do{skipped if tasks.skipped else ''} ({tasks.source})."
+                )
+    for line in dict.fromkeys(told):
+        remark(line)
 
 
 def remark_precisions(outcomes: "list[Outcome]") -> None:
@@ -136,12 +155,17 @@ def _by_layer(outcome: "Outcome") -> "list[str]":
     return ["", *aligned([(f"{outcome.name}, each alone", *layers), *rows])]
 
 
-def _print(outcomes: "list[Outcome]") -> None:
-    keys = ("l0", "ce_degradation", "explained_variance")
+def _print(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
+    keys = ["l0", "ce_degradation", "explained_variance"]
+    if "probes" in chosen.measure:
+        keys.append(f"probe_auc_k{min(chosen.k, default=1)}")
+    if "behaviour" in chosen.measure:
+        keys.append("task_accuracy")
     rows: list[tuple[str, ...]] = [("run", "status", *keys)]
     for outcome in outcomes:
         found = outcome.result
-        shown = (f"{found.metrics[key]:se}" if found else "-" for key in keys)
+        known = {} if found is None else found.metrics
+        shown = (f"{known[key]:se}" if key in known else "-" for key in keys)
         rows.append((outcome.name, outcome.status, *shown))
     for line in aligned(rows):
         typer.echo(line)

@@ -12,6 +12,7 @@ from prolu_eval.cli.evaluate import (
     outcome_document,
     remark_precisions,
     remark_race,
+    remark_tasks,
     report_failures,
 )
 
@@ -132,6 +133,7 @@ def evaluate_and_answer(
     report_failures(outcomes)
     if not quiet:
         remark_precisions(outcomes)
+        remark_tasks(outcomes, chosen)
         remark_race(outcomes)
     by = _by_folder if question.grouping == "folder" else _by_release
     measured = by(runs, outcomes)

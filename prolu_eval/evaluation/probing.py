@@ -36,7 +36,6 @@ from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tasks.labelled import LabelledTask
 
 SOLVED = 0.75
-# Tokens that go through the model at once.
 _VERSION = 1
 # 1: first version (2026-11)
 

@@ -27,7 +27,8 @@ def run_document(
 ) -> dict[str, Any]:
     """A run: what it is, what became of it, and what was measured.
 
-    What stands for several layers has ``per_layer`` besides: lists of a number for each.
+    What stands for several layers has ``per_layer`` besides: lists of a number for each. What was
+    measured on tasks has ``tasks``: which they are, and how well the model itself does them.
     """
     return {
         "run": name,
@@ -50,10 +51,12 @@ def result_document(result: Result) -> dict[str, Any]:
 def _measured(result: Result | None) -> dict[str, Any]:
     if result is None:
         return {"metrics": {}, "provenance": {}}
+    tasks = {over: part.model_dump(mode="json") for over, part in result.tasks.items()}
     layers = result.per_layer() if is_range(result.run.hook) else {}
     return {
         "metrics": {k: value.model_dump(mode="json") for k, value in result.metrics.items()},
         **({"per_layer": {k: _plain(v.tolist()) for k, v in layers.items()}} if layers else {}),
+        **({"tasks": tasks} if tasks else {}),
         "provenance": {
             "fingerprint": result.fingerprint,
             "setting": result.setting.model_dump(mode="json"),

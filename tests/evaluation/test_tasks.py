@@ -245,6 +245,24 @@ def test_a_model_that_cannot_do_a_task_is_not_measured_on_it(
     assert set(tasks.tried) | set(tasks.skipped) >= {"induction-8", "greater-lasted", "ioi-give"}
 
 
+def test_the_command_says_how_many_tasks_count(
+    probed: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    runs, data = probed
+    usual = ["evaluate", runs / "one", "--device", "cpu", "--n-tokens", "256", "--split-tokens",
+             "all", "--measure", "probes,behaviour", "--probe-data", data, "--k", "1"]  # fmt: skip
+    ran = run(capfd, *usual)
+    assert ran.code == 0
+    assert "probe_auc_k1" in ran.out
+    assert "task_accuracy" in ran.out
+    assert "1 of 2 probing tasks count: those that the model itself can do (data)." in ran.err
+    assert "0 of 15 templated tasks count" in ran.err
+    (document,) = run(capfd, *usual, "--json").json()["runs"]
+    assert document["status"] == "cached"
+    assert document["tasks"]["probes"]["tasks"] == ["letter"]
+    assert document["metrics"]["probe_auc_k1"]["value"] == 1
+
+
 def test_what_cannot_be_measured_is_told_before_anything_is(
     probed: tuple[Path, Path], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
