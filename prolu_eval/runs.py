@@ -47,7 +47,7 @@ def hooks_in(name: str) -> list[str]:
     """The hook points of several blocks, or the one that is named.
 
     ``blocks.0-2.hook_mlp_out`` are those of three blocks in a row, ``blocks.7,13.hook_resid_post``
-    those of two.
+    those of two; ``blocks.13,13.hook_resid_post`` is the same site of two models.
     """
     match = _SEVERAL.fullmatch(name)
     if match is None:
@@ -55,6 +55,12 @@ def hooks_in(name: str) -> list[str]:
     ends = [part.split("-") for part in match[1].split(",")]
     blocks = [i for part in ends for i in range(int(part[0]), int(part[-1]) + 1)]
     return [f"blocks.{i}.{match[2]}" for i in blocks]
+
+
+def is_of_two_models(hook: str) -> bool:
+    """Whether a name is of one site of each of two models: ``blocks.13,13.hook_resid_post``."""
+    hooks = hooks_in(hook)
+    return len(hooks) == 2 and hooks[0] == hooks[1]
 
 
 def hooks_of(blocks: Sequence[int], name: str) -> str:

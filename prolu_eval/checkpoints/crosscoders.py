@@ -88,7 +88,7 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
     if encoder is None or encoder.ndim != 3 or 0 in encoder.shape:
         raise CheckpointError(path, "lacks encoder.weight [sites, d, features]", _REMEDY)
     n_sites, d_in, d_sae = encoder.shape
-    thresholds = compiled.get("threshold")
+    thresholds = _real(compiled, "threshold", path)
     jumps = thresholds is not None and thresholds.numel() > 0 and bool((thresholds >= 0).any())
     kind = _scalar(compiled, "code_normalization_id", _SUM_OF_NORMS, path)
     if kind == _DECOUPLED or (thresholds is not None and thresholds.numel() != 1):
@@ -125,8 +125,18 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
     )
 
 
-def _scalar(weights: Mapping[str, Tensor], name: str, default: float, path: Path) -> float:
+def _real(weights: Mapping[str, Tensor], name: str, path: Path) -> Tensor | None:
+    """A tensor in float32, in which all that is asked of it can be answered; None without one."""
     value = weights.get(name)
+    if value is None:
+        return None
+    if value.is_complex():
+        raise CheckpointError(path, f"{name} holds complex numbers", _REMEDY)
+    return value.float()
+
+
+def _scalar(weights: Mapping[str, Tensor], name: str, default: float, path: Path) -> float:
+    value = _real(weights, name, path)
     if value is None:
         return default
     if value.numel() != 1 or not bool(value.isfinite().all()):
@@ -136,11 +146,11 @@ def _scalar(weights: Mapping[str, Tensor], name: str, default: float, path: Path
 
 def _normaliser(weights: Mapping[str, Tensor], path: Path) -> tuple[Tensor, float] | None:
     """The mean [n_sites, d] that is subtracted from activations and the factor; None if neither."""
-    mean = weights.get("activation_mean")
+    mean = _real(weights, "activation_mean", path)
     if mean is None or not bool(mean.isfinite().all()):
         return None  # NaN where none was given
     factor = _scalar(weights, "activation_global_scale", 1.0, path)
-    if mean.shape != weights["encoder.weight"].shape[:2] or not mean.is_floating_point():
+    if mean.shape != weights["encoder.weight"].shape[:2]:
         raise CheckpointError(path, "activation_mean has not the activations' shape", _REMEDY)
     if factor <= 0:
         raise CheckpointError(path, f"activation_global_scale is {factor}", _REMEDY)
@@ -160,7 +170,8 @@ def _tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         found |= {f"{own}_{i}": tensor for i, tensor in enumerate(stacked)}
     if "encoder.bias" in found:
         found["b_enc"] = found.pop("encoder.bias")
-    if (threshold := weights.get("threshold")) is not None and bool((threshold >= 0).all()):
+    threshold = _real(weights, "threshold", path)
+    if threshold is not None and bool((threshold >= 0).all()):
         d_sae = weights["encoder.weight"].shape[2]
         found["threshold"] = threshold.reshape(1).expand(d_sae)
     return found

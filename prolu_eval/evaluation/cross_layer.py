@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolu_eval.errors import EvaluationError
+from prolu_eval.errors import CheckpointError, EvaluationError
 from prolu_eval.evaluation.autoencoding import (
     CODE_COLUMNS,
     RECONSTRUCTION_COLUMNS,
@@ -39,7 +39,7 @@ from prolu_eval.evaluation.outputs import OfSeveralSites, Outputs, outputs_of
 from prolu_eval.evaluation.sums import Measurement, RowSums, Sums
 from prolu_eval.lm import Pass
 from prolu_eval.results import Array
-from prolu_eval.runs import Run, hooks_in
+from prolu_eval.runs import Run, hooks_in, is_of_two_models
 from prolu_eval.saes import Crosscoder, SparseAutoencoder
 
 _LAYER_COLUMNS = ("l0", "squared_error", *SPLICED_COLUMNS)
@@ -71,7 +71,9 @@ def per_layer(sums: Mapping[str, Array]) -> dict[str, Array]:
         return np.array([above / under if under else np.nan for above, under in pairs])
 
     spliced, kl = (ratio(name, lambda _: "n_next") for name in SPLICED_COLUMNS)
-    clean = total["ce_clean"] / total["n_next"] if total["n_next"] else np.nan
+    # of two models each has its own
+    cleans = [total.get(of_layer("ce_clean", i), total["ce_clean"]) for i in range(n)]
+    clean = np.array(cleans) / total["n_next"] if total["n_next"] else np.nan
     return {
         "l0": ratio("l0", lambda _: "n"),
         "fvu": ratio("squared_error", lambda i: of_layer("squared_deviation", i)),
@@ -95,6 +97,9 @@ class CrossLayerEngine(Engine):
 
     def check(self, run: Run, sae: SparseAutoencoder) -> None:
         check_widths(self.model, run, sae, hooks_in(str(run.hook)), self.hooks)
+        if is_of_two_models(self.hook) and not isinstance(sae, Crosscoder):
+            reason = "reads one site after the other, of one model"
+            raise CheckpointError(run.path, reason, "name other hook points with --hook")
 
     def _usual_batch_size(self) -> int:
         """Fewer rows than for one hook point, since a pass keeps the activations of all."""
@@ -139,7 +144,7 @@ class CrossLayerEngine(Engine):
     ) -> None:
         """Add up the statistics of one transcoder over a batch."""
         first, model = batch.first, self.model
-        inputs = [batch.counted(passes[0].inputs[hook]) for hook in read]
+        inputs = self._inputs(batch, passes, read)
         answer = outputs_of(sae, self._sizes.codes)
         by_site = torch.stack(
             [answer.read(i, x, features, batch.fold) for i, x in enumerate(inputs)]
@@ -161,6 +166,10 @@ class CrossLayerEngine(Engine):
         names: list[tuple[str, ...]] = [SPLICED_COLUMNS, *alone]
         for own, pair in zip(names, self._losses(sae, read, batch, passes, answer), strict=True):
             sums.add(own, first, by_row(torch.stack(pair), batch.next_starts))
+
+    def _inputs(self, batch: Batch, passes: Sequence[Pass], read: Sequence[str]) -> list[Tensor]:
+        """What is read at each site, on the clean pass. [N, d_in] each"""
+        return [batch.counted(passes[0].inputs[hook]) for hook in read]
 
     def _losses(
         self,
@@ -225,17 +234,9 @@ class CrossLayerEngine(Engine):
         sums = RowSums(self.reference_columns, len(rows), model.device)
         for batch in self._batches(rows):
             passes = model.clean_at(batch.ids, self.hooks, ())
-            zeros = [torch.zeros_like(centre) for centre in centres]
-            passed = (passes[0].hidden, self._ablated(batch, zeros), self._ablated(batch, centres))
-            hidden = [batch.next_of(of_pass) for of_pass in passed]
-            losses = [
-                cross_entropy(model.logits, of_pass, batch.targets, model.vocab_size)
-                for of_pass in hidden
-            ]
             counts = torch.stack([batch.starts.diff(), batch.next_starts.diff()])
             sums.add(COUNT_COLUMNS, batch.first, counts)
-            by_loss = by_row(torch.stack(losses), batch.next_starts)
-            sums.add(CLEAN_AND_ABLATED_COLUMNS, batch.first, by_loss)
+            self._add_losses(batch, passes, centres, sums)
             for i, (clean, centre) in enumerate(zip(passes, centres, strict=True)):
                 y = batch.counted(clean.activation).double()
                 deviation = by_row((y - centre).square().sum(1)[None], batch.starts)
@@ -243,6 +244,20 @@ class CrossLayerEngine(Engine):
                 sums.add((of_layer("squared_deviation", i),), batch.first, deviation)
             self._progress(len(batch.ids))
         return sums.by_column()
+
+    def _add_losses(
+        self, batch: Batch, passes: Sequence[Pass], centres: Sequence[Tensor], sums: RowSums
+    ) -> None:
+        """Add up cross-entropies of the clean pass and with every site ablated."""
+        zeros = [torch.zeros_like(centre) for centre in centres]
+        passed = (passes[0].hidden, self._ablated(batch, zeros), self._ablated(batch, centres))
+        hidden = [batch.next_of(of_pass) for of_pass in passed]
+        losses = [
+            cross_entropy(self.model.logits, of_pass, batch.targets, self.model.vocab_size)
+            for of_pass in hidden
+        ]
+        by_loss = by_row(torch.stack(losses), batch.next_starts)
+        sums.add(CLEAN_AND_ABLATED_COLUMNS, batch.first, by_loss)
 
     def _ablated(self, batch: Batch, constants: Sequence[Tensor]) -> Tensor:
         """Hidden states with every output replaced by a constant of its own. [d] each"""

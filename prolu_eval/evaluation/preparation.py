@@ -13,14 +13,15 @@ from prolu_eval.evaluation.cross_layer import CrossLayerEngine
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.known import KnownFeatures
 from prolu_eval.evaluation.measurer import Measurer
+from prolu_eval.evaluation.model_pair import PairEngine
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import looks, shards
 from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Sums
-from prolu_eval.lm import ActivationSource, LanguageModel
+from prolu_eval.lm import ActivationSource, LanguageModel, ModelPair
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Setting
-from prolu_eval.runs import Run, hooks_in, is_range
+from prolu_eval.runs import Run, hooks_in, is_of_two_models, is_range
 from prolu_eval.synthetic import SyntheticActivations, is_synthetic
 from prolu_eval.tokens import TokenRows, check_source, load_tokens
 
@@ -154,6 +155,8 @@ class Preparation:
             model.site(hook)
         inputs = _inputs(model, conditions.hook, runs)
         kind = CrossLayerEngine if is_range(conditions.hook) else Engine
+        if is_of_two_models(conditions.hook):
+            kind = PairEngine
         return kind(
             model,
             conditions.hook,
@@ -187,7 +190,8 @@ class Preparation:
         key = conditions.model, conditions.revision, conditions.weight_processing, dtype
         if self._model is None or self._model[0] != key:
             self._model = None  # the last one's memory
-            model = LanguageModel.load(
+            kind = ModelPair if is_of_two_models(conditions.hook) else LanguageModel
+            model = kind.load(
                 self._place(conditions.model),
                 device=self._options.device,
                 device_map=self._options.device_map,

@@ -10,7 +10,8 @@ runs them, and its bridge forces eager attention). Passes end at the final hidde
 
 from prolu_eval.lm.loading import official_name
 from prolu_eval.lm.model import LanguageModel
+from prolu_eval.lm.pair import ModelPair
 from prolu_eval.lm.passes import Pass
 from prolu_eval.lm.source import ActivationSource
 
-__all__ = ["ActivationSource", "LanguageModel", "Pass", "official_name"]
+__all__ = ["ActivationSource", "LanguageModel", "ModelPair", "Pass", "official_name"]

@@ -1,6 +1,8 @@
 """Crosscoders: every site replaced at once and each alone, against plain hooks and by hand."""
 
 import contextlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -234,3 +236,103 @@ def test_each_layers_values_are_in_json_in_tables_and_in_print(
     assert table["fvu_by_layer"][0] == layers["fvu"]
     answer = run(capfd, "frontier", path, *options, "--json").json()
     assert answer["runs"][0]["per_layer"] == layers
+
+
+@pytest.fixture
+def tuned(tiny_model: Callable[[str], Path], tmp_path: Path) -> tuple[Path, Path]:
+    """A model, and the same with weights that some tuning changed."""
+    first, second = tiny_model("llama"), tmp_path / "tuned"
+    shutil.copytree(first, second)
+    model = hooked.load(first).float()
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter += 0.3 * parameter.std() * noise if parameter.ndim > 1 else 0
+    model.save_pretrained(second)
+    return first, second
+
+
+def test_of_two_models_agrees_with_a_plain_hooked_reference(
+    tuned: tuple[Path, Path], text: str, tmp_path: Path
+) -> None:
+    path, hook = saved(tmp_path / "cc", "shared"), "blocks.1,1.hook_resid_post"
+    both = "+".join(map(str, tuned))
+    result = only(evaluate(path, replace(OPTIONS, tokens=text, model=both, hook=hook)))
+    assert (result.run.hook, result.setting.model) == (hook, both)
+    tokens = load_tokens(
+        text, LanguageModel.load(str(tuned[0]), device="cpu"), split="all", n_tokens=512,
+        context_length=32,
+    )  # fmt: skip
+    ids, counted = tokens.ids, tokens.counted
+    models, sae = [hooked.load(folder) for folder in tuned], load_sae(path).double()
+
+    def run(i: int, value: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits of a model with its site replaced, and what was there."""
+        seen = []
+
+        def put(x: Tensor) -> Tensor:
+            seen.append(x[counted])
+            x = x.clone()
+            if value is not None:
+                x[counted] = value
+            return x
+
+        with torch.no_grad(), hooked.on_output(block_of(models[i], 1), put):
+            return models[i](ids, use_cache=False).logits, seen[0]
+
+    cleans, sites = zip(*(run(i, None) for i in range(2)), strict=True)
+    x = torch.stack(sites, 1)
+    with torch.no_grad():
+        codes, x_hat = sae.encode(x), sae(x)
+
+    def loss(i: int, value: Tensor) -> dict[str, float]:
+        return hooked.losses(run(i, value)[0], cleans[i], ids, counted)
+
+    ce = [hooked.losses(clean, clean, ids, counted)["ce"] for clean in cleans]
+    assert abs(ce[0] - ce[1]) > 1e-3, "the models differ"
+    spliced = [loss(i, x_hat[:, i]) for i in range(2)]
+    zero = [loss(i, torch.zeros_like(x[:, i]))["ce"] for i in range(2)]
+    mean = [loss(i, x[:, i].mean(0))["ce"] for i in range(2)]
+    error = (x - x_hat).square().sum(-1)
+    deviation = (x - x.mean(0)).square().sum(-1)
+    expected = {
+        "l0": float((codes != 0).double().sum(1).mean()),
+        "mse": float(error.sum(1).mean()),
+        "nmse": float(error.sum() / deviation.sum()),
+        "ce_clean": sum(ce) / 2,
+        "ce_spliced": sum(one["ce"] for one in spliced) / 2,
+        "ce_zero": sum(zero) / 2,
+        "ce_mean": sum(mean) / 2,
+        "kl": sum(one["kl"] for one in spliced) / 2,
+    }
+    for key, value in expected.items():
+        assert result.metrics[key].value == pytest.approx(value, rel=1e-4, abs=1e-4), key
+    by_layer = {
+        "fvu": (error.sum(0) / deviation.sum(0)).numpy(),
+        "ce_degradation": np.array([one["ce"] - c for one, c in zip(spliced, ce, strict=True)]),
+        "kl": np.array([one["kl"] for one in spliced]),
+    }
+    for name, values in by_layer.items():
+        np.testing.assert_allclose(
+            result.per_layer()[name], values, rtol=1e-4, atol=1e-4, err_msg=name
+        )
+
+
+def test_two_models_are_two_and_speak_alike(
+    tuned: tuple[Path, Path], tiny_model: Callable[[str], Path], text: str, tmp_path: Path
+) -> None:
+    hook = "blocks.1,1.hook_resid_post"
+    options = replace(OPTIONS, tokens=text, model=str(tuned[0]), hook=hook)
+    (outcome,) = evaluate(saved(tmp_path / "a", "shared"), options)
+    assert "is not two models; write FIRST+SECOND" in (outcome.error or "")
+    both = replace(options, model="+".join(map(str, tuned)))
+    (outcome,) = evaluate(saved(tmp_path / "b", "causal"), both)
+    assert "reads one site after the other, of one model" in (outcome.error or "")
+    tokenizer = json.loads((tuned[1] / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (tuned[1] / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (outcome,) = evaluate(saved(tmp_path / "a", "shared"), both)
+    assert "have tokenizers that differ" in (outcome.error or "")

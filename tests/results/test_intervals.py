@@ -26,6 +26,7 @@ from prolu_eval.metrics import (
     TASK_COLUMNS,
     TRUTH_COLUMNS,
 )
+from tests.conftest import ROOT
 
 Draw = Callable[[np.random.Generator], dict[str, NDArray[np.float64]]]
 
@@ -79,6 +80,24 @@ def test_ratios_by_hand() -> None:
             "ce_recovered_mean": 1 / 2,
         }
     )
+
+
+def test_the_legacy_explained_variance_by_hand() -> None:
+    """The example of docs/explained_variance.md: four tokens, each a sequence of its own."""
+    deviation, error = np.array([1.0, 4.0, 4.0, 16.0]), np.array([1.0, 1.0, 2.0, 2.0])
+    sums = {"squared_error": error, "squared_deviation": deviation}
+    ours = estimate(METRICS["explained_variance"], sums).value
+    assert ours is not None
+    assert ours == pytest.approx(0.76)
+    ratio = error / deviation
+    legacy = 1 - (1 + 0.25 + 0.5 + 0.125) / 4
+    assert legacy == (1 - ratio).mean() == 0.53125
+    covariance = (ratio * deviation).mean() - ratio.mean() * deviation.mean()
+    assert covariance == -1.4296875
+    assert legacy - ours == pytest.approx(covariance / deviation.mean()) == pytest.approx(-0.22875)
+    page = (ROOT / "docs" / "explained_variance.md").read_text(encoding="utf-8")
+    for number in ("= 0.76", "= 0.53125", "= -1.4296875", "-0.22875"):
+        assert number in page
 
 
 def test_every_metric_uses_known_columns() -> None:

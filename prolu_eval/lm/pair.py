@@ -1,0 +1,85 @@
+"""Two language models that a crosscoder compares: one text, a site in each."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from prolu_eval.errors import ModelError
+from prolu_eval.lm.model import LanguageModel
+from prolu_eval.lm.passes import Pass
+
+SEPARATOR = "+"
+
+
+class ModelPair(LanguageModel):
+    """Two models with one vocabulary. Build one with :meth:`load`, of names ``FIRST+SECOND``.
+
+    What is asked of one model is answered by the first, but for hook points, which have to be there
+    in both, with the same width.
+
+    Attributes:
+        models: the two.
+    """
+
+    models: tuple[LanguageModel, LanguageModel]
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        device: str | None = None,
+        device_map: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        processed: bool = False,
+    ) -> "ModelPair":
+        """Load two models by their names, as :meth:`LanguageModel.load`.
+
+        Raises:
+            ModelError: as there, or if it is not two names, or their tokenizers differ.
+        """
+        names = name.split(SEPARATOR)
+        if len(names) != 2:
+            raise ModelError(name, "is not two models", f"write FIRST{SEPARATOR}SECOND")
+        first, second = (
+            LanguageModel.load(
+                one, device=device, device_map=device_map, dtype=dtype, revision=revision,
+                processed=processed,
+            )
+            for one in names
+        )  # fmt: skip
+        if _vocabulary(first) != _vocabulary(second):
+            raise ModelError(name, "have tokenizers that differ", "name a model and its tuned form")
+        pair = cls.__new__(cls)
+        vars(pair).update(vars(first))
+        pair.models, pair.name = (first, second), f"{first.name}{SEPARATOR}{second.name}"
+        both = f"{first.fingerprint} {second.fingerprint}"
+        pair.fingerprint = hashlib.sha256(both.encode()).hexdigest()
+        return pair
+
+    def width(self, hook: str) -> int:
+        """Width of the activations at a hook point, the same in both models.
+
+        Raises:
+            ModelError: if it is not.
+        """
+        first, second = (model.width(hook) for model in self.models)
+        if first != second:
+            reason = f"have activations of width {first} and {second} at {hook}"
+            raise ModelError(self.name, reason, "name models of one size")
+        return first
+
+    def clean_at(
+        self, tokens: Tensor, hooks: Sequence[str], inputs: Collection[str] = ()
+    ) -> list[Pass]:
+        """A pass of each model, at its own hook point; nothing else is read."""
+        pairs = zip(self.models, hooks, strict=True)
+        return [model.clean(tokens, hook) for model, hook in pairs]
+
+
+def _vocabulary(model: LanguageModel) -> object:
+    """What tells if two models' tokens mean the same: a tokenizer's vocabulary, else its size."""
+    return model.vocab_size if model.tokenizer is None else model.tokenizer.get_vocab()
