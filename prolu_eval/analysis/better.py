@@ -47,7 +47,7 @@ class VariantAt(NamedTuple):
     """A variant under one measure: its value at the L0, and the ranks that it may have.
 
     ``ranks`` go from one more than the variants that are better for sure to as many as there are
-    less those that are worse for sure; None where the variant has no value there.
+    less those that are worse for sure; None where the variant has no value there, or no other has.
     """
 
     variant: str
@@ -110,7 +110,7 @@ def better(group: Group, question: Question) -> Better | None:
     """Every measure that the results hold, of the variants of a group at one L0.
 
     The L0 is the one that the question asks about, or the middle of what most variants cover. None
-    where there are no two variants with two configurations each, or nothing but fidelity.
+    where no two variants have configurations on both sides of it, or there is nothing but fidelity.
     """
     fidelity = next((key for key in _FIDELITY if _is_known(group, key)), None)
     covered = {label: span for label in group.labels if (span := _span(group, label)) is not None}
@@ -206,7 +206,7 @@ def _measure(group: Group, near: Group, key: str, fidelity: str, l0: float) -> M
             behind[best] += 1
     variants = tuple(
         VariantAt(label, _within(_value(readings[label], logarithmic=logarithmic), key, known),
-                  (1 + ahead[label], len(there) - behind[label]))
+                  (1 + ahead[label], len(there) - behind[label]) if pairs else None)
         if label in readings else VariantAt(label, Estimate(value=None), None)
         for label in group.labels
     )  # fmt: skip
@@ -345,19 +345,23 @@ def _sentence(measures: Sequence[MeasureAt], l0: float) -> str:
     firsts = {m.metric: m.first for m in others if m.first is not None}
     named = ", ".join(f"{METRICS[key].title} ({variant})" for key, variant in firsts.items())
     open_ = len(others) - len(firsts)
-    rest = f"{open_} {'do' if open_ != 1 else 'does'} not tell who is first"
-    where = f"At L0 {number(l0)}"
+    rest = [f"{open_} {'do' if open_ != 1 else 'does'} not tell who is first"] if open_ else []
+    where, of = f"At L0 {number(l0)}", f"of {len(others)} other measures"
     if best is None:
         if not firsts:
             return (f"{where} no variant is surely best in {title}, nor in any of {len(others)} "
                     "other measures.")  # fmt: skip
-        return (f"{where} no variant is surely best in {title}; of {len(others)} other measures "
-                f"{len(firsts)} have a surely best one: {named}, and {rest}.")  # fmt: skip
+        told = [f"{len(firsts)} {'have' if len(firsts) > 1 else 'has'} a surely best one: {named}"]
+        said = "; ".join([*told, *rest])
+        return (
+            f"{where} no variant is surely best in {title}; of {len(others)} other measures {said}."
+        )
     same = sum(variant == best for variant in firsts.values())
     against = {key: variant for key, variant in firsts.items() if variant != best}
-    told = ", ".join(f"{METRICS[key].title} ({variant})" for key, variant in against.items())
-    other = f"{len(against)} put another variant first ({told})" if against else "none puts another"
-    if not against:
-        other = "none puts another variant first"
-    return (f"{where} {best} is surely best in {title}; of {len(others)} other measures {same} "
-            f"put it first too, {other}, and {rest}.")  # fmt: skip
+    named = ", ".join(f"{METRICS[key].title} ({variant})" for key, variant in against.items())
+    told = [f"{same} put{'s' if same == 1 else ''} it first too"]
+    if against:
+        told.append(f"{len(against)} put{'s' if len(against) == 1 else ''} another variant first "
+                    f"({named})")  # fmt: skip
+    said = ", ".join([*told, *rest])
+    return f"{where} {best} is surely best in {title}; {of} {said}."

@@ -33,7 +33,7 @@ def _row(measure: MeasureAt) -> list[str]:
 def _cell(found: VariantAt) -> str:
     """A value and its ranks: ``0.53 [0.51, 0.55], 2nd to 4th``."""
     if found.ranks is None:
-        return "-"
+        return f"{found.value}"
     low, high = found.ranks
     return f"{found.value}, rank {low}" + (f" to {high}" if high > low else "")
 

@@ -179,6 +179,7 @@ def _first_sentence(answer: Answer) -> str:
     if answer.folders:
         return answer.sentence
     found = [headline(answer.details), *about_chance(answer.chance)]
+    found += [f"{answer.question.instead}."] if answer.question.instead else []
     return " ".join([*found, *at_budgets(answer.question.keys, answer.at)])
 
 
