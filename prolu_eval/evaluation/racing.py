@@ -38,8 +38,9 @@ class Race:
     def beaten(self, records: Sequence[Record], n_shards: int) -> dict[str, str]:
         """Names of runs that need no more tokens than the first shards, each with one beating it.
 
-        Runs that were measured on all tokens before cost nothing more, and stay; so do chance
-        baselines, which are few, and which others are compared with.
+        Runs that were measured on all tokens before cost nothing more, and stay. Chance baselines,
+        which are few, take no part: others are compared with them, and those that they beat are
+        named for it.
         """
         prepared, whole = self.prepared, len(self.prepared.shards)
         cut = prepared.shards[:n_shards]
@@ -48,7 +49,7 @@ class Race:
         measured = [
             (record, {**sums, **first})
             for record in records
-            if (sums := record.sums(cut)) is not None
+            if record.run.chance is None and (sums := record.sums(cut)) is not None
         ]
         if not measured:
             return {}
@@ -60,11 +61,7 @@ class Race:
             len(looks(prepared.shards)),
         )
         done = {i for i, (record, _) in enumerate(measured) if record.result(whole) is not None}
-        return {
-            runs[i].name: runs[j].name
-            for i, j in found.items()
-            if i not in done and runs[i].chance is None
-        }
+        return {runs[i].name: runs[j].name for i, j in found.items() if i not in done}
 
     def dropped(self, result: Result, winner: str) -> Dropped:
         """Why a run has no more tokens than its result is on."""

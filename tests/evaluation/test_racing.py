@@ -1,6 +1,7 @@
 """Runs that are surely beaten on the first tokens are measured on no more, and change nothing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,20 @@ def test_what_is_beaten_leaves_and_the_others_are_measured_as_without_a_race(
     assert all(
         o.status == "cached" for o in evaluate(runs, replace(RACE, results=tmp_path / "raced"))
     )
+
+
+@pytest.mark.parametrize("of_chance", [("a", "b", "c"), ("bad0", "bad1")])
+def test_chance_baselines_neither_leave_nor_beat(
+    runs: Path, tmp_path: Path, of_chance: tuple[str, ...]
+) -> None:
+    folder = shutil.copytree(runs, tmp_path / "runs")
+    for name in of_chance:
+        path = folder / name / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chance": "pca"}))
+    raced = evaluate(folder, RACE)
+    left = [o.result.dropped for o in raced if o.result is not None and o.status == "dropped"]
+    assert not {o.name for o in raced if o.status == "dropped"}.intersection(of_chance)
+    assert not {dropped.beaten_by for dropped in left if dropped}.intersection(of_chance)
 
 
 def test_the_answer_is_that_of_all_runs_and_the_table_marks_those_that_left(
