@@ -21,6 +21,8 @@ N_BINS = 48
 TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 300_000, 250_000, 80_000
 TRAINING_BUDGET, EXAMPLE_BUDGET = 250_000, 500_000
 _STEPS, _TRAINING_STEPS = 25, 40
+# Runs whose histograms a page carries.
+MOST_HISTOGRAMS = 2000
 # Tokens of examples that one run may fill, and the fewest examples of a feature that are shown.
 _OF_ONE_RUN, _FEWEST = 100_000, 3
 
@@ -51,15 +53,16 @@ ARRAYS = {
 
 
 def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
-    """Histograms of every run's features, and details of the runs that fit, important ones first.
+    """Histograms and details of the features of the runs that fit, important ones first.
 
-    Every run's arrays are read twice and never held together.
+    Every run's arrays are read twice at most and never held together.
     """
     edges = _edges(group.results)
     counts: dict[str, list[list[int] | None]] = {name: [] for name in edges}
     left_out: dict[str, list[int]] = {name: [] for name in edges}
-    for result in group.results:
-        arrays = result.per_feature()
+    counted = set(important[:MOST_HISTOGRAMS])
+    for row, result in enumerate(group.results):
+        arrays = result.per_feature() if row in counted else {}
         for name, bounds in edges.items():
             values = _shown(name, arrays.get(name))
             ends = float(bounds[0]), float(bounds[-1])

@@ -23,7 +23,7 @@ from prolu_eval.render.better import about_better, better_of, better_table
 from prolu_eval.render.chance import chance_part
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.explorer import explorer_document
-from prolu_eval.render.features import ARRAYS, LOGGED
+from prolu_eval.render.features import ARRAYS, LOGGED, MOST_HISTOGRAMS
 from prolu_eval.render.figures import TOPICS, VIEWS, has_all
 from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.page_document import TABLE, constants, environments, group_document
@@ -86,6 +86,7 @@ def write_report(
         metrics=METRICS,
         topic_titles=TOPICS,
         arrays=ARRAYS,
+        most_histograms=MOST_HISTOGRAMS,
         explorer=explorer,
         named=_named,
         logged=LOGGED,

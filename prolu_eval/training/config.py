@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from prolu_eval.errors import ConfigError, UsageError
 from prolu_eval.runs import EMBEDDED_MODEL, ChanceKind, chance_label
@@ -370,13 +371,34 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         file = SweepFile.model_validate(document)
         names = [plan.name for plan in file.plans()]
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(path, f"{where}: {reason}", f"compare it with {EXAMPLE}") from None
+        reasons = "; ".join(_in_words(found) for found in error.errors())
+        raise ConfigError(path, reasons, "see `prolu-eval sweep --example`") from None
     if file.shared.d_sae is not None:
         for sweep in file.sweeps:
             sweep.check(file.shared.d_sae)
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")
     return file
+
+
+# What pydantic finds, in a sweep file's own terms.
+_FOUND = {
+    "missing": "is missing",
+    "extra_forbidden": "is no setting",
+    "list_type": "is no list",
+    "too_short": "is empty",
+}
+
+
+def _in_words(found: ErrorDetails) -> str:
+    """One mistake in a sweep file: where, counting sweeps from 1, and what."""
+    parts = list(found["loc"])
+    if parts[:1] == ["sweep"] and len(parts) > 1 and isinstance(parts[1], int):
+        parts[:2] = [f"sweep {parts[1] + 1}"]
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in parts)
+    reason = _FOUND.get(found["type"])
+    if reason is None:
+        value = found["input"]
+        given = "" if isinstance(value, dict | list) else f"{value!r} does not do: "
+        reason = given + found["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place or 'the file'}: {reason}"

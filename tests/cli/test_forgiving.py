@@ -7,9 +7,10 @@ import pytest
 from prolu_eval import frontier
 from prolu_eval.analysis import Question
 from prolu_eval.comparison import parse_tolerances
-from prolu_eval.errors import UsageError
+from prolu_eval.errors import ConfigError, UsageError
 from prolu_eval.evaluation import EvaluationOptions
 from prolu_eval.metrics import METRICS, metric_key
+from prolu_eval.training import read_sweep_file
 from tests.helpers.made_results import result, write_sweep
 
 
@@ -62,3 +63,26 @@ def test_other_names_are_taken_wherever_metrics_are_named(tmp_path: Path) -> Non
         [result(f"r{i}", "relu+l1", {"l0": x, "nmse": y}) for i, (x, y) in enumerate(values)],
     )
     assert frontier(tmp_path, "L0", "fvu").groups[0].question.keys == ("l0", "nmse")
+
+
+def test_all_mistakes_of_a_sweep_file_are_told_at_once_in_its_own_terms(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        "[shared]\nbatch_size = 0\nd_sae = 8\nfoo = 1\nhook = 'h'\n"
+        "[within]\nlearning_rates = []\n"
+        "[[sweep]]\nvariant = 'relu'\ncoefficients = [1]\n"
+        "[[sweep]]\nvariant = 'rely'\ncoefficients = [1]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_sweep_file(file)
+    told = str(caught.value)
+    for part in (
+        "shared.n_tokens: is missing",
+        "shared.foo: is no setting",
+        "shared.batch_size: 0 does not do: should be greater than 0",
+        "within.learning_rates: is empty",
+        "sweep 2: variant 'rely' is unknown",
+        "see `prolu-eval sweep --example`",
+    ):
+        assert part in told
+    assert "\n" not in told

@@ -782,3 +782,21 @@ def test_a_page_s_figures_are_the_figures_that_notebooks_get() -> None:
         figure = view_figure(group, view, surfaces=answer.surfaces).to_plotly_json()
         figure["layout"].pop("template")
         assert figure == plain
+
+
+def test_a_page_of_many_runs_has_histograms_of_some_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    made = [with_features(drawn(f"r{i}", "relu+l1", rng, 3.0 + i, 1.0 / (i + 1)), rng)
+            for i in range(4)]  # fmt: skip
+    answers = answer(made, Question(), 20)
+    page = write_report(answers, tmp_path / "all.html").read_text(encoding="utf-8")
+    assert "room for the histograms" not in page
+    for module in ("features", "page"):
+        monkeypatch.setattr(f"prolu_eval.render.{module}.MOST_HISTOGRAMS", 2)
+    page = write_report(answers, tmp_path / "some.html").read_text(encoding="utf-8")
+    assert "room for the histograms of 2 of 4 runs" in page
+    document = group_document(answers[0].group, answers[0].details, {}, "g0")
+    counts = document["features"]["histograms"]["bias"]["counts"]
+    assert sum(found is not None for found in counts) == 2
