@@ -88,7 +88,7 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
     if encoder is None or encoder.ndim != 3 or 0 in encoder.shape:
         raise CheckpointError(path, "lacks encoder.weight [sites, d, features]", _REMEDY)
     n_sites, d_in, d_sae = encoder.shape
-    thresholds = _real(compiled, "threshold", path)
+    thresholds = _real(compiled, "threshold")
     jumps = thresholds is not None and thresholds.numel() > 0 and bool((thresholds >= 0).any())
     kind = _scalar(compiled, "code_normalization_id", _SUM_OF_NORMS, path)
     if kind == _DECOUPLED or (thresholds is not None and thresholds.numel() != 1):
@@ -125,18 +125,14 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
     )
 
 
-def _real(weights: Mapping[str, Tensor], name: str, path: Path) -> Tensor | None:
+def _real(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
     """A tensor in float32, in which all that is asked of it can be answered; None without one."""
     value = weights.get(name)
-    if value is None:
-        return None
-    if value.is_complex():
-        raise CheckpointError(path, f"{name} holds complex numbers", _REMEDY)
-    return value.float()
+    return None if value is None else value.float()
 
 
 def _scalar(weights: Mapping[str, Tensor], name: str, default: float, path: Path) -> float:
-    value = _real(weights, name, path)
+    value = _real(weights, name)
     if value is None:
         return default
     if value.numel() != 1 or not bool(value.isfinite().all()):
@@ -146,7 +142,7 @@ def _scalar(weights: Mapping[str, Tensor], name: str, default: float, path: Path
 
 def _normaliser(weights: Mapping[str, Tensor], path: Path) -> tuple[Tensor, float] | None:
     """The mean [n_sites, d] that is subtracted from activations and the factor; None if neither."""
-    mean = _real(weights, "activation_mean", path)
+    mean = _real(weights, "activation_mean")
     if mean is None or not bool(mean.isfinite().all()):
         return None  # NaN where none was given
     factor = _scalar(weights, "activation_global_scale", 1.0, path)
@@ -170,7 +166,7 @@ def _tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         found |= {f"{own}_{i}": tensor for i, tensor in enumerate(stacked)}
     if "encoder.bias" in found:
         found["b_enc"] = found.pop("encoder.bias")
-    threshold = _real(weights, "threshold", path)
+    threshold = _real(weights, "threshold")
     if threshold is not None and bool((threshold >= 0).all()):
         d_sae = weights["encoder.weight"].shape[2]
         found["threshold"] = threshold.reshape(1).expand(d_sae)

@@ -162,10 +162,6 @@ def test_names_of_compiled_modules(tmp_path: Path) -> None:
         ),
         ({"decoder.bias": torch.zeros(3, D_IN)}, "lacks decoder.bias of 2 sites"),
         ({"activation_mean": torch.zeros(2)}, "activation_mean has not the activations' shape"),
-        (
-            {"activation_mean": torch.zeros(2, D_IN, dtype=torch.complex64)},
-            "activation_mean holds complex numbers",
-        ),
         ({"other": torch.zeros(2)}, "has an unexpected tensor other"),
     ],
 )
