@@ -63,7 +63,6 @@ class _Portion:
     names: list[str]
     todo: deque[int]
     workers: set[int] = field(default_factory=set)
-    is_trial: bool = False
 
 
 @dataclass
@@ -90,6 +89,7 @@ class _Group:
     clean: float | None = None  # seconds per row, whatever the number of runs
     each: float | None = None  # seconds per row and run
     n_missing: int = 0
+    trial: _Portion | None = None
 
     def seconds(self, n_runs: int, n_rows: int) -> float:
         """What measuring runs on rows takes, as far as that is known."""
@@ -151,7 +151,7 @@ class Schedule:
         group.rows, group.weights = rows, weights
         group.missing = {name: set(shards) for name, shards in missing.items() if shards}
         group.waiting = deque(group.missing)
-        group.portions = []
+        group.portions, group.trial = [], None
         group.n_missing = sum(map(len, group.missing.values()))
 
     def assemble(self, key: int, name: str) -> None:
@@ -252,7 +252,7 @@ class Schedule:
             self._blame.pop((group.key, name), None)
         self._blame.pop((group.key, unit.kind), None)
         new = [name for name in unit.names if self.stored(group.key, name, unit.shard)]
-        if flight is not None and flight.portion is not None and flight.portion.is_trial:
+        if flight is not None and flight.portion is not None and flight.portion is group.trial:
             self._end_trial(group, flight.portion)
         return new
 
@@ -266,7 +266,7 @@ class Schedule:
             group.chores.appendleft(_Chore(unit.kind, unit.names, unit.shard))
             return
         portion = flight.portion if flight is not None else None
-        if portion is not None and portion.is_trial:
+        if portion is not None and portion is group.trial:
             self._end_trial(group, portion)
         elif portion is not None and portion in group.portions:
             portion.todo.appendleft(unit.shard)
@@ -276,8 +276,7 @@ class Schedule:
     @staticmethod
     def _end_trial(group: _Group, portion: _Portion) -> None:
         """Have the runs of a trial wait for a portion of the right size."""
-        portion.is_trial = False
-        portion.todo.clear()
+        group.trial = None
         left = [name for name in portion.names if group.missing.get(name)]
         group.waiting.extendleft(reversed(left))
         portion.names = []
@@ -375,6 +374,8 @@ class Schedule:
 
     def _begun(self, group: _Group, worker: int) -> tuple[_Group, Unit, _Portion] | None:
         """A new portion of runs that nobody has begun."""
+        if group.trial is not None:
+            return None
         names: list[str] = []
         size, n = 0, self._cut(group)
         while group.waiting and len(names) < n:
@@ -387,11 +388,15 @@ class Schedule:
         if not names:
             return None
         shards = sorted(set().union(*(group.missing.get(name, set()) for name in names)))
-        # Before it is known what runs cost, a few are tried on one shard.
+        # Before it is known what runs cost, a few are tried on one shard, and the others wait.
         trying = group.each is None
-        portion = _Portion(names, deque(shards[:1] if trying else shards), is_trial=trying)
+        portion = _Portion(names, deque(shards[:1] if trying else shards))
         group.portions.append(portion)
-        return self._of(group, portion) or self._begun(group, worker)
+        group.trial = portion if trying else None
+        if (found := self._of(group, portion)) is not None:
+            return found
+        group.trial = None
+        return self._begun(group, worker)
 
     def _joined(self, group: _Group) -> tuple[_Group, Unit, _Portion] | None:
         """A shard of a portion that another worker has begun; the last ones are cut in two."""
@@ -404,7 +409,7 @@ class Schedule:
         half = len(portion.names) // 2
         gain = group.seconds(half, 1) - group.seconds(0, 1)
         if (
-            not portion.is_trial
+            portion is not group.trial
             and half
             and left < len(self._speeds)
             and gain > (group.clean or 0.0)

@@ -48,13 +48,17 @@ def test_each_run_is_measured_on_each_shard_once(n_runs: int, n_shards: int, wor
 
 def test_what_a_lost_worker_had_is_done_by_another() -> None:
     schedule = schedule_of(4, 6, 2)
+    tried = schedule.next(0)
+    assert tried is not None
+    assert schedule.next(1) is None, "others wait for what the first runs cost"
+    schedule.done(tried, 1.0)
     first, other = schedule.next(0), schedule.next(1)
     assert first is not None
     assert other is not None
     schedule.done(other, 1.0)
     assert schedule.leave(0) == []
     rest = drained(schedule, 2)
-    done = [(name, unit.shard) for unit in [other, *rest] for name in unit.names]
+    done = [(name, unit.shard) for unit in [tried, other, *rest] for name in unit.names]
     assert len(done) == len(set(done)) == 24
 
 
