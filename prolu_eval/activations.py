@@ -206,6 +206,6 @@ def relu(
         The activation. Shape of ``m + b``.
     """
     if gradient == "relu":
-        return torch.relu(m + b)
+        return (m + b).relu_()
     result: Tensor = _Relu.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
     return result

@@ -207,12 +207,12 @@ class Autoencoding:
     def _encode(self, z: Tensor) -> tuple[_Active, Tensor | None]:
         """The active codes of normalised activations, and all [n, d_sae] if they were looked at."""
         sae = self.sae
-        m = sae.pre_activation(z)
         sparse = isinstance(sae, TopK) and sae.k <= self._sizes.dense_above * sae.d_sae
-        if sparse and m.device.type == "cpu" and (found := sae.active(m)) is not None:
-            place, value = found
-            return _at(torch.from_numpy(place), value, sae.d_sae), None
-        codes = sae.activate(m)
+        if sparse and z.device.type == "cpu":
+            found = sae.active_(sae.pre_activation(z))
+            if found is not None:
+                return _Active(*map(torch.from_numpy, found)), None
+        codes = sae.activate(sae.pre_activation(z))
         return _active(codes), codes
 
     def _decode(self, codes: Tensor | None, active: _Active, z: Tensor) -> Tensor:
@@ -224,9 +224,9 @@ class Autoencoding:
             return sae.decode_normalised(codes)
         bags = torch.arange(len(z), device=z.device)
         return sae.b_dec + torch.nn.functional.embedding_bag(
-            active.feature,
+            active.feature.int(),  # read nearly twice as fast
             sae.W_dec,
-            torch.searchsorted(active.token, bags),
+            torch.searchsorted(active.token, bags, out_int32=True),
             mode="sum",
             per_sample_weights=active.value,
         )
@@ -297,9 +297,14 @@ def by_row(columns: Tensor, starts: Tensor) -> Tensor:
 
         return sum_segments(columns, starts)
     if columns.device.type == "cpu":
-        return torch.segment_reduce(
-            columns.T.double(), "sum", lengths=starts.diff(), axis=0, unsafe=True
-        ).T
+        # Twice as fast as torch's segment_reduce.
+        filled = starts.diff() > 0
+        sums = columns.new_zeros(len(columns), len(filled), dtype=torch.float64)
+        if filled.any():
+            values, first = columns[:, : int(starts[-1])].double().numpy(), starts[:-1][filled]
+            of_filled = np.add.reduceat(values, first.numpy(), axis=1)
+            sums[:, filled] = torch.from_numpy(of_filled)
+        return sums
     place = torch.arange(columns.shape[1], device=columns.device)
     row = torch.searchsorted(starts, place, right=True) - 1
     sums = columns.new_zeros(len(columns), len(starts) - 1, dtype=torch.float64)
@@ -318,14 +323,11 @@ def _active(codes: Tensor) -> _Active:
     if codes.is_cuda:
         token, feature = fired.nonzero(as_tuple=True)
         return _Active(token, feature, codes[token, feature])
-    place = torch.from_numpy(np.flatnonzero(fired.numpy()))
-    return _at(place, codes.view(-1).index_select(0, place), codes.shape[1])
-
-
-def _at(place: Tensor, value: Tensor, d_sae: int) -> _Active:
-    """Active codes by their places in the flattened codes."""
-    token = torch.div(place, d_sae, rounding_mode="floor")
-    return _Active(token, place - token * d_sae, value)
+    place = np.flatnonzero(fired.numpy())  # NumPy's division is three times as fast, too
+    token = place // codes.shape[1]
+    feature = place - token * codes.shape[1]
+    value = codes.view(-1).index_select(0, torch.from_numpy(place))
+    return _Active(torch.from_numpy(token), torch.from_numpy(feature), value)
 
 
 def _joined(parts: list[_Active]) -> _Active:

@@ -1,49 +1,87 @@
 """The k largest numbers of each row on a CPU, faster than a partial sort of the rows."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Rows are folded while so many numbers are left for each that is to be found.
-_LEAST = 4
+# What a number costs, in no unit: one of the groups' maxima, and one of a group that is looked
+# into, which is gathered first.
+_MAXIMUM, _MEMBER = 3, 5
 
 
-def largest(z: Tensor, k: int, *, positive: bool) -> NDArray[np.int64] | None:
-    """Where the k largest numbers of each row are, or the positive ones among them.
+class Largest(NamedTuple):
+    """Some of the largest numbers of each row, in order of row and column. [n_found] each"""
 
-    The k-th largest of the maxima of k or more groups is no larger than that of all, so that only
-    the few numbers from it on are looked at.
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    value: NDArray[np.floating]
+
+
+def largest(z: Tensor, k: int, *, positive: bool) -> Largest | None:
+    """The k largest numbers of each row, or the positive ones among them.
+
+    Columns c, c + n_groups, c + 2 n_groups, ... are a group. The k largest numbers lie in the k
+    groups whose maxima are largest, so that only these are looked into.
 
     Args:
-        z: finite numbers on the CPU, in float32 or float64. [n, d]
+        z: numbers on the CPU, in float32 or float64. [n, d]
         k: how many of each row, at most d.
         positive: whether only positive ones are wanted.
 
     Returns:
-        Places in the flattened rows, in order; None if equal numbers leave a choice.
+        What was found; None if equal numbers leave a choice, or some are not finite.
     """
     z = z.detach()
     n, d = z.shape
+    size = _group_size(d, k)
+    n_groups = d // size
     maxima = z
-    while maxima.shape[1] % 2 == 0 and maxima.shape[1] >= 2 * _LEAST * k:
+    while maxima.shape[1] > n_groups:
         half = maxima.shape[1] // 2
         maxima = torch.maximum(maxima[:, :half], maxima[:, half:])
-    bound = _kth(maxima.numpy(), k)
-    numbers = z.numpy()
+    if not maxima.sum().isfinite():
+        return None
+    groups = None if size == 1 else _groups(maxima.numpy(), k)
+    if groups is None:  # equal maxima, which is no matter if the numbers they hide are others
+        column, value = np.broadcast_to(np.arange(d), (n, d)), z.numpy()
+    else:
+        chosen = torch.from_numpy(groups)[:, None, :]
+        members = z.view(n, size, n_groups).gather(2, chosen.expand(n, size, k))
+        first = torch.arange(0, d, n_groups)[:, None]
+        column, value = (part.view(n, size * k).numpy() for part in (chosen + first, members))
+    bound = _kth(value, k)
     if positive:
-        bound = np.maximum(bound, np.finfo(numbers.dtype).smallest_subnormal)
-    place = np.flatnonzero(numbers >= bound[:, None])  # twice as fast as torch
-    row = place // d
-    count = np.bincount(row, minlength=n)
-    most = int(count.max(initial=0))
-    if most <= k:
-        return place
-    value = numbers.reshape(-1)[place]
-    padded = np.full((n, most), -np.inf, dtype=value.dtype)
-    padded[row, np.arange(len(place)) - (np.cumsum(count) - count)[row]] = value
-    kept = place[value >= _kth(padded, k)[row]]
-    return kept if np.bincount(kept // d, minlength=n).max() <= k else None
+        bound = np.maximum(bound, np.finfo(value.dtype).smallest_subnormal)
+    found = np.flatnonzero(value >= bound[:, None])
+    row = found // value.shape[1]
+    if len(found) and np.bincount(row).max() > k:
+        return None
+    return Largest(row, column.reshape(-1)[found], value.reshape(-1)[found])
+
+
+def _groups(maxima: NDArray[np.floating], k: int) -> NDArray[np.int64] | None:
+    """The k groups of each row whose maxima are largest, in order; None if there is a choice.
+
+    [n, n_groups] -> [n, k]
+    """
+    n, n_groups = maxima.shape
+    chosen = np.flatnonzero(maxima >= _kth(maxima, k)[:, None])
+    return None if len(chosen) > n * k else (chosen % n_groups).reshape(n, k)
+
+
+def _group_size(d: int, k: int) -> int:
+    """The cheapest number of columns in a group, a power of two; there are k groups or more."""
+
+    def cost(size: int) -> int:
+        return _MAXIMUM * (d // size) + _MEMBER * k * size
+
+    size = 1
+    while d % (2 * size) == 0 and d // (2 * size) >= k and cost(2 * size) < cost(size):
+        size *= 2
+    return size
 
 
 def _kth(rows: NDArray[np.floating], k: int) -> NDArray[np.floating]:

@@ -2,14 +2,12 @@
 
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
-from prolu_eval.saes.selection import largest
+from prolu_eval.saes.selection import Largest, largest
 
 
 class TopKOptions(VariantOptions):
@@ -48,20 +46,15 @@ class TopK(SparseAutoencoder):
         value, index = z.topk(self.k, dim=-1, sorted=False)
         return value, index
 
-    def active(self, m: Tensor) -> tuple[NDArray[np.int64], Tensor] | None:
-        """Active codes on a CPU, by a way that is faster there, if the numbers allow it.
+    def active_(self, m: Tensor) -> Largest | None:
+        """Active codes [n, d_sae] on a CPU, by a way that is faster there, if the numbers allow it.
 
-        Their places in the flattened codes [n, d_sae], in order, and their values. [n_active] each
+        A row is a token's, a column a feature's. ``m`` is overwritten: fresh memory takes as long
+        as what is done in it.
         """
         if type(self) is not TopK or m.dtype not in (torch.float32, torch.float64):
             return None
-        z = m + self.b_enc
-        rectify = self.options.rectify
-        place = largest(z, self.k, positive=rectify)
-        if place is None:
-            return None
-        value = z.view(-1).index_select(0, torch.from_numpy(place))
-        return place, value
+        return largest(m.add_(self.b_enc), self.k, positive=self.options.rectify)
 
     def effective_threshold(self) -> Tensor:
         return self.W_dec.new_full((self.d_sae,), torch.nan)
