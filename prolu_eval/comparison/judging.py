@@ -1,5 +1,6 @@
 """What is tested, and when a difference is a regression: beyond the tolerance, and there."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -110,13 +111,7 @@ def weigh(
         remedy = f"leave {tolerance.key} out of --tolerance, or evaluate on the same tokens"
         return replace(row, reason=reason, remedy=remedy)
 
-    def error_at(worse: float) -> float:
-        if current.influence is None or baseline.influence is None:
-            return 0.0
-        grown = current.influence * (1 + worse / abs(current.value) if current.value else 1)
-        at, _ = contrast(difference, grown, baseline.influence, paired=paired)
-        return at.standard_error or 0.0
-
+    error_at = _error_at(current, baseline, paired=paired)
     above = p_above_zero(change, freedom)
     below = p_above_zero(change.scaled(-1), freedom)
     worse, p_worse, p_better = {
@@ -130,6 +125,29 @@ def weigh(
     )  # fmt: skip
     limit, sides = tolerance.limit(baseline.value), 1 if tolerance.worse else 2
     return Finding(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
+
+
+def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callable[[float], float]:
+    """The standard error of the difference if the current run were worse by some amount.
+
+    Its sequences' influences then grow by a factor of 1 + g, and the variance is quadratic in g.
+    """
+    new, old, value = current.influence, baseline.influence, abs(current.value)
+    if new is None or old is None:
+        return lambda worse: 0.0
+    unbiased = [len(influence) / (len(influence) - 1) for influence in (new, old)]
+    own = unbiased[0] * float(new @ new)
+    if paired:
+        change = new - old
+        constant, linear = (unbiased[0] * float(change @ other) for other in (change, new))
+    else:
+        constant, linear = own + unbiased[1] * float(old @ old), own
+
+    def error_at(worse: float) -> float:
+        g = worse / value if value else 0.0
+        return math.sqrt(max(0.0, constant + 2 * g * linear + g * g * own))
+
+    return error_at
 
 
 def judge(tests: Sequence[Finding], alpha: float) -> list[Judgement]:

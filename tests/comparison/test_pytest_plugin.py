@@ -1,4 +1,4 @@
-"""The pytest plugin, in pytest sessions of its own."""
+"""The pytest plugin, in pytest sessions of its own: one in its own process, the others in this."""
 
 from pathlib import Path
 
@@ -17,16 +17,19 @@ def test_quality(assert_no_regression):
 """
 
 
-def gate(pytester: pytest.Pytester, sae: Sae, options: str = "") -> pytest.RunResult:
+def gate(
+    pytester: pytest.Pytester, sae: Sae, options: str = "", *, elsewhere: bool = False
+) -> pytest.RunResult:
     """A session with one test that compares an autoencoder with its undamaged self."""
     save_baseline([result(Sae())], pytester.path / "baseline.json")
     write_result(result(sae), pytester.path / "runs" / "one" / "evaluation")
     pytester.makepyfile(TEST.format(runs="runs/", baseline="baseline.json", options=options))
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q")
+    ran = pytester.runpytest_subprocess if elsewhere else pytester.runpytest_inprocess
+    return ran("-p", "no:cacheprovider", "-q")
 
 
 def test_what_is_no_worse_passes(pytester: pytest.Pytester) -> None:
-    gate(pytester, Sae()).assert_outcomes(passed=1)
+    gate(pytester, Sae(), elsewhere=True).assert_outcomes(passed=1)
 
 
 def test_a_regression_fails_with_the_table_and_no_traceback(pytester: pytest.Pytester) -> None:
@@ -68,6 +71,6 @@ def test_options_that_make_no_sense_fail_in_one_line(
 
 def test_missing_files_fail_in_one_line(pytester: pytest.Pytester, tmp_path: Path) -> None:
     pytester.makepyfile(TEST.format(runs=str(tmp_path), baseline="nothing.json", options=""))
-    ran = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q")
+    ran = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
     ran.assert_outcomes(failed=1)
     ran.stdout.fnmatch_lines(["*nothing.json: cannot be read*baseline save*"])

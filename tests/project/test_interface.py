@@ -1,10 +1,7 @@
 """The public interface: what a notebook and another package rely on."""
 
 import importlib.metadata
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,30 +16,6 @@ from tests.project.test_imports import loaded_after
 
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
-
-PROGRAM = """
-from pathlib import Path
-
-import pandas as pd
-import plotly.graph_objects as go
-import prolu_eval
-
-def use(runs: str) -> int:
-    table: pd.DataFrame = prolu_eval.load_results(runs, tokens="stories.txt")
-    answer = prolu_eval.frontier(table, x="l0", y="ce_degradation")
-    sentence: str = answer.sentence
-    figure: go.Figure = answer.figure()
-    page: Path = answer.report("report.html")
-    budget = prolu_eval.frontier(table, at={"l0": 32})
-    there: prolu_eval.Estimate = budget.groups[0].at[0].value
-    prolu_eval.save_baseline([], "b.json")
-    outcomes = prolu_eval.evaluate(runs, prolu_eval.EvaluationOptions(n_tokens=1024))
-    result: prolu_eval.Result | None = outcomes[0].result
-    if result is not None:
-        estimate: prolu_eval.Estimate = result.metrics["l0"]
-    found = prolu_eval.compare(runs, "b.json", tolerance="l0=+1")
-    return found.exit_code
-"""
 
 
 @pytest.fixture
@@ -62,20 +35,16 @@ def test_every_public_name_is_there_and_listed() -> None:
         _ = prolu_eval.nonsense
 
 
-def test_a_typed_program_passes_mypy(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "program.py",
-               "--cache-dir", str(tmp_path / "cache"), "--ignore-missing-imports",
-               "--follow-imports=silent"]  # fmt: skip
-    environment = {**os.environ, "MYPYPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+def test_types_are_there_for_other_packages() -> None:
+    """`nox -s types` checks a program that uses them, ``tests/examples/typed_program.py``."""
+    assert (ROOT / "prolu_eval" / "py.typed").exists()
 
 
 def test_answers_and_comparisons_need_no_torch(runs: Path) -> None:
-    for call in ("frontier(p).sentence", "compare(p, p).verdict", "load_results(p)"):
-        loaded = loaded_after(f"import prolu_eval\np = {str(runs)!r}\nprolu_eval.{call}")
-        assert loaded.isdisjoint({"torch", "transformers", "transformer_lens"})
+    calls = ("frontier(p).sentence", "compare(p, p).verdict", "load_results(p)")
+    said = "\n".join(f"prolu_eval.{call}" for call in calls)
+    loaded = loaded_after(f"import prolu_eval\np = {str(runs)!r}\n{said}")
+    assert loaded.isdisjoint({"torch", "transformers", "transformer_lens"})
 
 
 def test_an_answer_from_a_folder_a_table_or_results_is_one(runs: Path, tmp_path: Path) -> None:

@@ -306,12 +306,13 @@ def test_files_are_written_beside_the_table(
 
 def test_no_command_about_baselines_loads_torch(stored: Path) -> None:
     runs, baseline, page = (str(stored / name) for name in ("runs", "baseline.json", "c.html"))
-    for arguments in (
+    commands = (
         ["compare", runs, "-b", baseline, "--html", page],
         ["baseline", "show", baseline],
         ["baseline", "update", runs, "-b", baseline],
         ["baseline", "save", runs, "-o", baseline, "--force"],
-    ):
-        loaded = loaded_after(f"from prolu_eval.cli import main\nmain({arguments})")
-        assert "numpy" in loaded
-        assert loaded.isdisjoint({"torch", "transformers", "transformer_lens"})
+    )
+    mains = "".join(f"\nmain({arguments})" for arguments in commands)
+    loaded = loaded_after(f"from prolu_eval.cli import main{mains}")
+    assert "numpy" in loaded
+    assert loaded.isdisjoint({"torch", "transformers", "transformer_lens"})
