@@ -345,11 +345,11 @@ class Schedule:
         if home is not None and portion is not None and portion in home.portions:
             yield self._of(home, portion)
         for group in near:
-            yield self._begun(group, worker)
+            yield self._begun(group)
         for group in near:
             yield self._joined(group)
         for group in far:
-            yield self._chore(group) or self._begun(group, worker) or self._joined(group)
+            yield self._chore(group) or self._begun(group) or self._joined(group)
 
     def _of_model(self, home: _Group) -> list[_Group]:
         others = (g for g in self._groups.values() if g.model == home.model and g is not home)
@@ -372,7 +372,7 @@ class Schedule:
                 return group, unit, portion
         return None
 
-    def _begun(self, group: _Group, worker: int) -> tuple[_Group, Unit, _Portion] | None:
+    def _begun(self, group: _Group) -> tuple[_Group, Unit, _Portion] | None:
         """A new portion of runs that nobody has begun."""
         if group.trial is not None:
             return None
@@ -396,7 +396,7 @@ class Schedule:
         if (found := self._of(group, portion)) is not None:
             return found
         group.trial = None
-        return self._begun(group, worker)
+        return self._begun(group)
 
     def _joined(self, group: _Group) -> tuple[_Group, Unit, _Portion] | None:
         """A shard of a portion that another worker has begun; the last ones are cut in two."""
