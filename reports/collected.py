@@ -2,7 +2,8 @@
 
 ``NAME.json`` and ``NAME.safetensors`` are a baseline (:mod:`prolu_eval.baseline`) of the runs, and
 ``NAME-history.json``, where tables need it, is what their training histories hold at a few steps
-from first to last.
+from first to last, the last histogram of their encoder biases, and how many tokens they were
+trained on.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,11 @@ COLUMNS = ("n", "n_next", "l0", "l1", "sqrt_l1", "squared_error", "squared_devia
 METRICS = ("l0", "l1", "sqrt_l1", "mse", "explained_variance", "ce_clean", "ce_degradation",
            "relative_reconstruction_bias", "dead_fraction", "bias_negative_fraction")  # fmt: skip
 HISTORY = ("bias_negative_fraction", "gradient_norm_W_enc", "gradient_norm_b_enc",
-           "exact_gradient_norm_W_enc", "gradient_cosine_W_enc")  # fmt: skip
+           "exact_gradient_norm_W_enc", "gradient_cosine_W_enc", "l0", "explained_variance",
+           "dead_fraction")  # fmt: skip
+# The last histogram of encoder biases, over BIAS_EDGES.
+BIASES = "bias_histogram"
+BIAS_EDGES = np.linspace(-4, 4, 81)
 _HISTORY_POINTS = 11
 
 History = dict[str, list[float]]
@@ -66,6 +71,8 @@ def _logged(run: Path) -> History:
         if name in history:
             at = np.linspace(0, len(history[name]) - 1, _HISTORY_POINTS).round().astype(int)
             found[name] = [float(f"{value:.5g}") for value in history[name][at]]
+    if BIASES in history:
+        found[BIASES] = history[BIASES][-1].tolist()
     return found
 
 

@@ -11,6 +11,7 @@ from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 if TYPE_CHECKING:
+    from prolu_eval.learning_rates import FoundRate
     from prolu_eval.training import Cost, Settings, SweepFile, Trained
 
 File = Annotated[
@@ -53,6 +54,14 @@ WandbProject = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the grid and its cost, and train nothing.")
 ]
+FindLearningRates = Annotated[
+    bool,
+    typer.Option(
+        "--find-lr",
+        help="First try several learning rates for each variant in short trainings, into the "
+        "folder OUT-learning-rates, and train the grid with those that give the best frontiers.",
+    ),
+]
 ShowExample = Annotated[
     bool, typer.Option("--example", help="Print a commented sweep file with every setting.")
 ]
@@ -76,6 +85,7 @@ def sweep(
     checkpoint_minutes: Minutes = 5,
     tensorboard: TensorBoardFolder = None,
     wandb: WandbProject = None,
+    find_lr: FindLearningRates = False,
     dry_run: DryRun = False,
     example: ShowExample = False,
     as_json: options.Json = False,
@@ -114,8 +124,40 @@ def sweep(
     with ExitStack() as closing:
         for logger in loggers:
             closing.callback(logger.close)
+        if find_lr:
+            grid = _with_found_rates(grid, out, settings, quiet=quiet or as_json)
         code = train_and_print(grid, out, settings, as_json=as_json, quiet=quiet)
     raise typer.Exit(code)
+
+
+def _with_found_rates(
+    grid: "SweepFile", out: Path, settings: "Settings", *, quiet: bool
+) -> "SweepFile":
+    """The grid with the learning rates found in short trainings, which are shown."""
+    from prolu_eval.learning_rates import find_learning_rates, with_learning_rates
+
+    found = find_learning_rates(grid, out.with_name(f"{out.name}-learning-rates"), settings)
+    for variant in found:
+        if not quiet:
+            say(f"{variant.label}: learning rate {variant.best:g}{_against_others(variant)}")
+        if variant.is_at_the_edge:
+            remark(f"{variant.label}: the best learning rate is at the edge of those tried, so "
+                   "that a better one may lie beyond.")  # fmt: skip
+    return with_learning_rates(grid, found)
+
+
+def _against_others(found: "FoundRate") -> str:
+    """What the best learning rate saves against each of the others."""
+    from prolu_eval.analysis.statement import amount
+
+    others = []
+    for tried in found.tried[1:]:
+        if tried.saving is None or tried.saving.amount.value is None:
+            others.append(f"{tried.rate:g} cannot be compared with it")
+        else:
+            tie = " (not told apart)" if tried.is_tied else ""
+            others.append(f"{amount(tried.saving)} than at {tried.rate:g}{tie}")
+    return "".join(f"; {other}" for other in others)
 
 
 def train_and_print(

@@ -60,6 +60,9 @@ class Shared(_Table):
         "unit", description="rows of unit norm, or free ones whose norms weigh the penalty"
     )
     b_dec_init: Literal["mean", "geometric_median", "zero"] = "mean"
+    b_enc_init: Annotated[float, Field(allow_inf_nan=False)] | Literal["uniform"] = Field(
+        0.0, description="of encoder biases in training units; uniform: within 1/sqrt(d_in) of zero"
+    )
     normalisation: Literal["mean_norm", "none", "layer_norm", "constant_norm"] = Field(
         "mean_norm", description="mean_norm: one factor that gives a mean norm of sqrt(d_in)"
     )

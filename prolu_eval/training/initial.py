@@ -1,6 +1,6 @@
 """Where training starts: the units of the activations, their centre, and the first weights."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,11 +50,18 @@ def geometric_median(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(sae: SparseAutoencoder, seed: int, statistics: Statistics) -> None:
+def initialise(
+    sae: SparseAutoencoder,
+    seed: int,
+    statistics: Statistics,
+    b_enc_init: float | Literal["uniform"] = 0.0,
+) -> None:
     """Give an autoencoder its first weights.
 
-    Random unit decoder rows, their transpose as encoder, zero encoder biases; JumpReLU's thresholds
-    are one bandwidth, as otherwise its pseudo-derivative would begin below zero.
+    Random unit decoder rows, their transpose as encoder; JumpReLU's thresholds are one bandwidth,
+    as otherwise its pseudo-derivative would begin below zero. Encoder biases are ``b_enc_init``, in
+    training units, or if that is ``uniform`` drawn within 1/sqrt(d_in) of zero, as
+    ``torch.nn.Linear`` begins.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(sae.W_dec.shape, generator=generator)
@@ -63,5 +70,11 @@ def initialise(sae: SparseAutoencoder, seed: int, statistics: Statistics) -> Non
     if "W_enc" in dict(sae.named_parameters()):
         sae.W_enc.copy_(rows.T)
     sae.b_dec.copy_(statistics.centre.cpu())
+    if isinstance(b_enc := dict(sae.named_parameters()).get("b_enc"), torch.Tensor):
+        if b_enc_init == "uniform":
+            bound = sae.W_dec.shape[1] ** -0.5
+            b_enc.copy_(bound * (2 * torch.rand(b_enc.shape, generator=generator) - 1))
+        else:
+            b_enc.fill_(b_enc_init)
     if isinstance(sae, JumpRelu):
         sae.threshold.fill_(sae.options.bandwidth)

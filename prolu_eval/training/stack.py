@@ -28,8 +28,7 @@ _CHOICES = (0, 20, 100, 500)
 class Stack:
     """Autoencoders of one sweep and learning rate, and their optimiser.
 
-    Weights start as random unit decoder rows, their transpose as encoder, zero encoder biases, and
-    a centre of the activations as decoder bias.
+    Weights start as :func:`~prolu_eval.training.initial.initialise` has them.
 
     Args:
         plans: the runs; they share their sweep and learning rate.
@@ -61,7 +60,7 @@ class Stack:
         self.parameters: dict[str, Tensor] = {}
         for index, plan in enumerate(plans):
             sae = plan.sweep.autoencoder(d_in, self.d_sae, plan.k, shared.sae_normalisation)
-            initialise(sae, plan.seed, statistics)
+            initialise(sae, plan.seed, statistics, shared.b_enc_init)
             for name, parameter in sae.named_parameters():
                 own = _by_feature(name, parameter)
                 if name not in self.parameters:
@@ -80,6 +79,8 @@ class Stack:
             self.parameters["W_dec"].requires_grad_(False)
         elif self._chance == "soft_frozen_decoder":
             self._start = self._start.clone()
+        if shared.b_enc_init == "uniform" and "b_enc" in self._first:
+            self._first["b_enc"].zero_()  # the mean of what they began as
         self._forward = Forward(plans, self._saes, shared, layout, device)
         if self._forward.objective.learns_threshold:
             self.parameters["threshold"].requires_grad_(False)

@@ -283,7 +283,10 @@ def _present(folder: Path, shared: Shared) -> RunConfig | None:
     if not path.exists():
         return None
     config = read_config(path)
-    if config.training != shared.model_dump(mode="json"):
+    # A setting that the run's version did not know yet had its default.
+    fields = Shared.model_fields.items()
+    defaults = {name: field.default for name, field in fields if not field.is_required()}
+    if defaults | (config.training or {}) != shared.model_dump(mode="json"):
         raise ConfigError(
             folder, "holds a run of another configuration", "choose another --out, or remove it"
         )

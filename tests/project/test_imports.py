@@ -88,6 +88,7 @@ ALLOWED = {
         "tokens",
     },
     "analysis": _PLAIN,
+    "learning_rates": _PLAIN | {"analysis", "evaluation", "training"},
     "json_text": set(),
     "baseline": _PLAIN,
     "comparison": _PLAIN | {"analysis"},

@@ -1,0 +1,157 @@
+"""Learning rates chosen on the frontier: short trainings at several rates, for each variant.
+
+A variant's rate decides where its frontier lies, and the best one differs between variants, so that
+one rate for all compares rates as much as variants.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prolu_eval.analysis import Question, answer
+from prolu_eval.analysis.savings import Saving
+from prolu_eval.errors import ConfigError
+from prolu_eval.evaluation import EvaluationOptions, evaluate
+from prolu_eval.results import Result, in_folder
+from prolu_eval.training import Settings, SweepFile, Trained, train_sweep
+from prolu_eval.training.config import Sweep
+
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+_AXES = ("l0", "ce_degradation")
+
+
+@dataclass(frozen=True)
+class TriedRate:
+    """A learning rate that was tried.
+
+    Attributes:
+        rate: the learning rate.
+        saving: what the best rate saves against this one, of L0 at equal CE degradation (or of CE
+            degradation at equal L0 where only that is known); None for the best one itself.
+        n_runs: trainings that did not diverge.
+        is_tied: whether the best rate is not told from this one.
+    """
+
+    rate: float
+    saving: Saving | None
+    n_runs: int
+    is_tied: bool
+
+
+@dataclass(frozen=True)
+class FoundRate:
+    """The rates that were tried for a variant, the best one first."""
+
+    label: str
+    tried: tuple[TriedRate, ...]
+
+    @property
+    def best(self) -> float:
+        """The best rate."""
+        return self.tried[0].rate
+
+    @property
+    def is_at_the_edge(self) -> bool:
+        """Whether the best rate is the largest or the smallest that was tried."""
+        rates = [tried.rate for tried in self.tried]
+        return self.best in (min(rates), max(rates))
+
+
+def find_learning_rates(
+    file: SweepFile,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    rates: Sequence[float] = RATES,
+    share: float = 0.25,
+    n_values: int = 5,
+    n_tokens: int = 16_384,
+) -> list[FoundRate]:
+    """Try learning rates for every variant of a grid, and rank them on the frontier.
+
+    Each variant trains for a share of the tokens at every rate, with its first seed and a few of
+    its coefficients (or values of k), evenly chosen from first to last. The runs are measured on
+    held-out tokens, and rates are ranked as variants are: by what they save of L0 at equal CE
+    degradation. A call that was interrupted goes on when it is made again.
+
+    Args:
+        file: the grid; its own rates play no part.
+        out: the folder for the short runs.
+        settings: how they are trained.
+        rates: that are tried.
+        share: of the grid's tokens that each is trained on.
+        n_values: of a variant's coefficients or values of k, how many take part at most.
+        n_tokens: that they are measured on.
+
+    Returns:
+        One for each variant, in the grid's order.
+
+    Raises:
+        ConfigError: if no training of a variant comes to an end.
+    """
+    shared = file.shared.model_copy(
+        update={"n_tokens": max(1, round(share * file.shared.n_tokens))}
+    )
+    tried = file.model_copy(
+        update={"shared": shared, "sweep": [_short(s, file, rates, n_values) for s in file.sweep]}
+    )
+    trained = train_sweep(tried, out, settings)
+    folders = [t.folder for t in trained if t.status != "failed"]
+    device = settings.device if settings is not None else None
+    shown = settings is not None and settings.progress
+    options = EvaluationOptions(n_tokens=n_tokens, device=device)
+    outcomes = evaluate(folders, options, progress=shown) if folders else []
+    results = {o.path: o.result for o in outcomes if o.result is not None}
+    found: dict[str, list[tuple[Trained, Result]]] = {}
+    for t in trained:
+        found.setdefault(t.plan.label, [])
+        if t.folder in results:
+            found[t.plan.label].append((t, results[t.folder]))
+    return [_ranked(label, measured) for label, measured in found.items()]
+
+
+def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFile:
+    """The grid with the best rate that was found for each variant."""
+    best = {rate.label: [rate.best] for rate in found}
+    sweeps = [s.model_copy(update={"learning_rates": best[label_of(s, file)]}) for s in file.sweep]
+    return file.model_copy(update={"sweep": sweeps})
+
+
+def label_of(sweep: Sweep, file: SweepFile) -> str:
+    """What a sweep's variant is called in tables and figures."""
+    return next(file.model_copy(update={"sweep": [sweep]}).plans()).label
+
+
+def _short(sweep: Sweep, file: SweepFile, rates: Sequence[float], n_values: int) -> Sweep:
+    kind = "k" if sweep.k else "coefficients"
+    values = sorted(getattr(sweep, kind))
+    at = np.linspace(0, len(values) - 1, min(n_values, len(values))).round().astype(int)
+    seeds = (sweep.seeds or file.within.seeds)[:1]
+    chosen = {kind: [values[i] for i in at], "learning_rates": list(rates), "seeds": seeds}
+    return sweep.model_copy(update=chosen)
+
+
+def _ranked(label: str, measured: Sequence[tuple[Trained, Result]]) -> FoundRate:
+    if not measured:
+        raise ConfigError(
+            f"the sweep of {label}", "no training came to an end at any rate that was tried",
+            "try smaller rates",
+        )  # fmt: skip
+    rates = {f"{t.plan.learning_rate:g}": t.plan.learning_rate for t, _ in measured}
+    named = [in_folder(result, f"{t.plan.learning_rate:g}") for t, result in measured]
+    found = answer(named, Question.asked(*_AXES))[0]
+    by_label = {f"{name}: {result.run.label}": name for (_, result), name in
+                zip(measured, (r.folder for r in named), strict=True)}  # fmt: skip
+    best = found.variants[0]
+    tried = tuple(
+        TriedRate(
+            rates[by_label[variant.label]],
+            variant.saving,
+            sum(r.run.label == variant.label for r in named),
+            variant.label in best.tied_with,
+        )
+        for variant in found.variants
+    )
+    return FoundRate(label, tried)

@@ -1,0 +1,282 @@
+"""The write-up's experiment on SmolLM2-135M, one stage at a time.
+
+    python reports/prepare_smollm2.py FOLDER         # the model and 40 MB of text
+    python reports/smollm2.py FOLDER rates           # learning rates, and coefficients for given L0
+    python reports/smollm2.py FOLDER main lengths    # ... any of the stages below, in this order
+    python reports/smollm2.py FOLDER collect         # into reports/results
+    python reports/reproduction.py tables smollm2    # tables and figures
+
+Runs go to FOLDER/runs/STAGE. What is there already is not done again, so that every stage goes on
+where it was interrupted; ``--short`` does all of it with few tokens, values and one seed, into
+FOLDER/short.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from collected import collect
+
+from prolu_eval import EvaluationOptions, evaluate, load_results, train
+from prolu_eval.learning_rates import find_learning_rates, label_of
+from prolu_eval.results import write_json
+from prolu_eval.training import Settings, SweepFile, read_sweep_file
+from prolu_eval.training.config import Sweep
+
+HERE = Path(__file__).parent
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+MLP_OUT = "blocks.12.hook_mlp_out"
+_FOUR = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What short trainings found for a variant: its learning rate, and values for given L0.
+
+    ``table`` is of the short trainings: rate, value, L0 and CE degradation.
+    """
+
+    rate: float
+    values: list[float]
+    table: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The experiment in a folder.
+
+    Attributes:
+        folder: that has the model and the text.
+        settings: of trainings.
+        dtype: of evaluations.
+        n_evaluated: tokens that every run is measured on.
+        short: whether everything is done with few tokens and values.
+    """
+
+    folder: Path
+    settings: Settings
+    dtype: str
+    n_evaluated: int
+    short: bool
+
+    @property
+    def place(self) -> Path:
+        """Where runs lie."""
+        return self.folder / ("short" if self.short else "runs")
+
+    @property
+    def levels(self) -> list[float]:
+        """The L0 that coefficients are chosen for."""
+        return [float(level) for level in np.geomspace(8, 160, 3 if self.short else 8)]
+
+    def base(self, **shared: Any) -> SweepFile:
+        """The grid as its file has it, with the folder's model and text."""
+        few = {"n_tokens": 200_000, "batch_size": 512, "d_sae": 1152} if self.short else {}
+        return read_sweep_file(
+            HERE / "sweeps" / "smollm2.toml",
+            model=str(self.folder / "smollm2-135m"),
+            dataset=str(self.folder / "natural.txt"),
+            **few | shared,
+        )
+
+    def do(self, stage: str, grid: SweepFile) -> None:
+        """Train and measure a grid into a folder of the stage."""
+        out = self.place / stage
+        begun = time.monotonic()
+        n = len(train(grid, out, self.settings))
+        trained = time.monotonic()
+        options = EvaluationOptions(
+            n_tokens=self.n_evaluated, dtype=self.dtype, device=self.settings.device
+        )
+        failed = [o for o in evaluate(out, options, progress=True) if o.error is not None]
+        for outcome in failed:
+            print(f"{outcome.name}: {outcome.error}")
+        ended = time.monotonic()
+        print(f"{stage}: {n} runs trained in {trained - begun:.0f} s, measured in "
+              f"{ended - trained:.0f} s", flush=True)  # fmt: skip
+        results = load_results(out)
+        for label, rows in results.groupby("label"):
+            shown = ", ".join(f"{l0:.1f}/{ce:.4f}" for l0, ce in
+                              zip(rows["l0"], rows["ce_degradation"], strict=True))  # fmt: skip
+            print(f"  {label}: {shown}", flush=True)
+
+    @property
+    def chosen(self) -> dict[str, Chosen]:
+        """What the stage of rates found."""
+        path = self.place / "chosen.json"
+        if not path.exists():
+            raise SystemExit(f"{path} is missing: run the stage `rates` first")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {label: Chosen(**values) for label, values in found.items()}
+
+    def choose_rates(self) -> None:
+        """Try learning rates, and place coefficients."""
+        grid, out = self.base(), self.place / "rates"
+        rates = RATES[1::2] if self.short else RATES
+        found = find_learning_rates(grid, out, self.settings, rates=rates, n_tokens=16_384)
+        results = load_results(out)
+        chosen = {}
+        for variant in found:
+            rows = results[results["label"] == variant.label]
+            kind = "k" if rows["coefficient"].isna().all() else "coefficient"
+            value = rows["l0"] if kind == "k" else rows["coefficient"]
+            table = sorted(zip(rows["learning_rate"], value, rows["l0"], rows["ce_degradation"],
+                               strict=True))  # fmt: skip
+            best = rows["learning_rate"] == variant.best
+            values = self.levels
+            if kind == "coefficient":
+                values = at_levels(rows[best]["coefficient"], rows[best]["l0"], self.levels)
+            else:
+                values = [float(round(level)) for level in self.levels]
+            chosen[variant.label] = asdict(Chosen(variant.best, values, table))
+            ranked = ", ".join(f"{t.rate:g}{'=' if t.is_tied else ''}" for t in variant.tried)
+            print(f"{variant.label}: {ranked}; values {values}", flush=True)
+        write_json(self.place / "chosen.json", chosen)
+
+    def sweeps(self, labels: tuple[str, ...] | None = None, step: int = 1) -> list[Sweep]:
+        """The file's sweeps with what was chosen for them; every so many of the values."""
+        grid, chosen = self.base(), self.chosen
+        found = []
+        for sweep in grid.sweep:
+            label = label_of(sweep, grid)
+            if labels is not None and label not in labels:
+                continue
+            one = chosen[label]
+            kind = "k" if sweep.k else "coefficients"
+            update = {kind: one.values[::step], "learning_rates": [one.rate]}
+            found.append(sweep.model_copy(update=update))
+        return found
+
+    def grid(self, sweeps: list[Sweep], seeds: tuple[int, ...] = (0,), **shared: Any) -> SweepFile:
+        """A grid of sweeps."""
+        file = self.base(**shared)
+        within = file.within.model_copy(update={"seeds": list(seeds)})
+        return file.model_copy(update={"sweep": sweeps, "within": within})
+
+    def main(self) -> None:
+        """The write-up's four sweeps."""
+        self.do("main", self.grid(self.sweeps(_FOUR), (0,) if self.short else (0, 1, 2)))
+
+    def others(self) -> None:
+        """Other variants at like L0."""
+        rest = tuple(label for label in self.chosen if label not in _FOUR)
+        self.do("others", self.grid(self.sweeps(rest, step=1 if self.short else 2)))
+
+    def lengths(self) -> None:
+        """The four sweeps after a quarter and a half of the tokens, with rates that end there."""
+        whole = self.base().shared.n_tokens
+        for name, parts in (("quarter", 4), ("half", 2)):
+            self.do(name, self.grid(self.sweeps(_FOUR), n_tokens=whole // parts))
+
+    def ablations(self) -> None:
+        """ProLU_STE with other gradients, estimators and forms, at its own rate."""
+        (ste,) = self.sweeps(("prolu/ste+l1",), step=2)
+        made = [
+            ste.model_copy(update={"options": options})
+            for options in (
+                {"gradient": "ste_bias_only"},
+                {"gradient": "ste_input_only"},
+                {"estimator": "rectangle", "bandwidth": 1.0},
+                {"estimator": "triangle", "bandwidth": 1.0},
+            )
+        ]
+        made.append(
+            ste.model_copy(update={"variant": "prolu_relu_hybrid", "options": {"gradient": "ste"}})
+        )
+        made.append(ste.model_copy(update={"variant": "trec", "options": {"theta": 1.0}}))
+        (relu,) = self.sweeps(("relu+l1",), step=2)
+        made.append(relu.model_copy(update={"options": {"gradient": "ste"}}))
+        self.do("ablations", self.grid(made))
+
+    def starts(self) -> None:
+        """What may bring positive biases back: first biases, resampling, size, normalisation."""
+        settings: dict[str, dict[str, Any]] = {
+            "biases-uniform": {"b_enc_init": "uniform"},
+            "biases-plus-one": {"b_enc_init": 1.0},
+            "biases-minus-one": {"b_enc_init": -1.0},
+            "resampled": {"resample_every": 500, "dead_after": 500_000},
+            "expansion-32": {"expansion": 32, "d_sae": None},
+            "layer-norm": {"normalisation": "layer_norm"},
+        }
+        sweeps = self.sweeps(("prolu/relu+l1", "prolu/ste+l1"), step=3)
+        for name, shared in settings.items():
+            grid = self.grid(sweeps)
+            changed = grid.shared.model_copy(update=shared)
+            self.do(f"starts/{name}", grid.model_copy(update={"shared": changed}))
+
+    def mlp(self) -> None:
+        """The four sweeps on the output of the same block's MLP."""
+        self.do("mlp", self.grid(self.sweeps(_FOUR, step=2), hook=MLP_OUT))
+
+    def collect(self) -> None:
+        """Gather what there is into three files a stage."""
+        into = self.place / "collected" if self.short else HERE / "results"
+        into.mkdir(parents=True, exist_ok=True)
+        source = {"model": "SmolLM2-135M", "tokens": "natural text"}
+        (into / "smollm2-chosen.json").write_bytes((self.place / "chosen.json").read_bytes())
+        for folder in sorted({path.parents[1] for path in self.place.rglob("sae.safetensors")}):
+            stage = folder.relative_to(self.place).as_posix().replace("/", "-")
+            name = "smollm2" if stage == "main" else f"smollm2-{stage}"
+            collect(folder, into / name, source)
+
+
+def at_levels(
+    coefficients: Iterable[float], l0: Iterable[float], levels: Sequence[float]
+) -> list[float]:
+    """The coefficients that give some L0, by straight lines in logarithms through measured ones.
+
+    Beyond the measured ones the line through all of them goes on, to four times the outermost.
+    """
+    order = np.argsort([*coefficients])
+    x = np.log(np.asarray([*coefficients], float)[order])
+    # L0 falls with the coefficient; where it did not, training had not come far enough to say.
+    y = np.minimum.accumulate(np.log(np.maximum([*l0], 0.1))[order])
+    slope = min(np.polyfit(x, y, 1)[0], -0.2)
+    wanted = np.log(levels)
+    found = np.interp(wanted, y[::-1], x[::-1])
+    found += np.where(wanted > y[0], (wanted - y[0]) / slope, 0)
+    found += np.where(wanted < y[-1], (wanted - y[-1]) / slope, 0)
+    limits = x[0] - np.log(4), x[-1] + np.log(4)
+    return sorted(float(f"{value:.3g}") for value in np.exp(np.clip(found, *limits)))
+
+
+STAGES: dict[str, Callable[[Experiment], None]] = {
+    "rates": Experiment.choose_rates,
+    "main": Experiment.main,
+    "lengths": Experiment.lengths,
+    "others": Experiment.others,
+    "ablations": Experiment.ablations,
+    "starts": Experiment.starts,
+    "mlp": Experiment.mlp,
+    "collect": Experiment.collect,
+}
+
+
+def main() -> None:
+    """Do the stages that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("stages", nargs="+", choices=STAGES)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--device")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--n-tokens", type=int, default=65_536, help="that runs are measured on")
+    options = parser.parse_args()
+    experiment = Experiment(
+        options.folder.resolve(),
+        Settings(device=options.device, progress=True),
+        options.dtype,
+        min(options.n_tokens, 8192) if options.short else options.n_tokens,
+        options.short,
+    )
+    for stage in options.stages:
+        STAGES[stage](experiment)
+
+
+if __name__ == "__main__":
+    main()
