@@ -15,7 +15,7 @@ from prolu_eval.analysis.savings import Saving
 from prolu_eval.errors import ConfigError
 from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.results import Result, in_folder
-from prolu_eval.training import Settings, SweepFile, Trained, train_sweep
+from prolu_eval.training import Settings, SweepFile, train_sweep
 from prolu_eval.training.config import Sweep
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
@@ -98,18 +98,29 @@ def find_learning_rates(
         update={"shared": shared, "sweep": [_short(s, file, rates, n_values) for s in file.sweep]}
     )
     trained = train_sweep(tried, out, settings)
-    folders = [t.folder for t in trained if t.status != "failed"]
     device = settings.device if settings is not None else None
     shown = settings is not None and settings.progress
     options = EvaluationOptions(n_tokens=n_tokens, device=device)
-    outcomes = evaluate(folders, options, progress=shown) if folders else []
-    results = {o.path: o.result for o in outcomes if o.result is not None}
-    found: dict[str, list[tuple[Trained, Result]]] = {}
-    for t in trained:
-        found.setdefault(t.plan.label, [])
-        if t.folder in results:
-            found[t.plan.label].append((t, results[t.folder]))
-    return [_ranked(label, measured) for label, measured in found.items()]
+    some = any(t.status != "failed" for t in trained)
+    outcomes = evaluate(out, options, progress=shown) if some else []
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    found = {rate.label: rate for rate in rank_learning_rates(results)}
+    for plan in tried.plans():
+        if plan.label not in found:
+            raise ConfigError(
+                f"the sweep of {plan.label}",
+                "no training came to an end at any learning rate that was tried",
+                "try smaller ones",
+            )
+    return list(found.values())
+
+
+def rank_learning_rates(results: Sequence[Result]) -> list[FoundRate]:
+    """Rank the learning rates of each variant's runs on the frontier of L0 and CE degradation."""
+    by_label: dict[str, list[Result]] = {}
+    for result in results:
+        by_label.setdefault(result.run.label, []).append(result)
+    return [_ranked(label, runs) for label, runs in by_label.items()]
 
 
 def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFile:
@@ -133,25 +144,18 @@ def _short(sweep: Sweep, file: SweepFile, rates: Sequence[float], n_values: int)
     return sweep.model_copy(update=chosen)
 
 
-def _ranked(label: str, measured: Sequence[tuple[Trained, Result]]) -> FoundRate:
-    if not measured:
-        raise ConfigError(
-            f"the sweep of {label}", "no training came to an end at any rate that was tried",
-            "try smaller rates",
-        )  # fmt: skip
-    rates = {f"{t.plan.learning_rate:g}": t.plan.learning_rate for t, _ in measured}
-    named = [in_folder(result, f"{t.plan.learning_rate:g}") for t, result in measured]
+def _ranked(label: str, runs: Sequence[Result]) -> FoundRate:
+    named = [in_folder(run, f"{run.run.learning_rate:g}") for run in runs]
+    rates = {n.run.label: run.run.learning_rate or 0.0 for n, run in zip(named, runs, strict=True)}
     found = answer(named, Question.asked(*_AXES))[0]
-    by_label = {f"{name}: {result.run.label}": name for (_, result), name in
-                zip(measured, (r.folder for r in named), strict=True)}  # fmt: skip
     best = found.variants[0]
-    tried = tuple(
+    tried = (
         TriedRate(
-            rates[by_label[variant.label]],
+            rates[variant.label],
             variant.saving,
-            sum(r.run.label == variant.label for r in named),
+            sum(n.run.label == variant.label for n in named),
             variant.label in best.tied_with,
         )
         for variant in found.variants
     )
-    return FoundRate(label, tried)
+    return FoundRate(label, tuple(tried))

@@ -25,6 +25,8 @@ HISTORY = ("bias_negative_fraction", "gradient_norm_W_enc", "gradient_norm_b_enc
            "dead_fraction")  # fmt: skip
 # The last histogram of encoder biases, over BIAS_EDGES.
 BIASES = "bias_histogram"
+# How many tokens the run was trained on.
+TOKENS = "tokens_trained"
 BIAS_EDGES = np.linspace(-4, 4, 81)
 _HISTORY_POINTS = 11
 
@@ -73,6 +75,7 @@ def _logged(run: Path) -> History:
             found[name] = [float(f"{value:.5g}") for value in history[name][at]]
     if BIASES in history:
         found[BIASES] = history[BIASES][-1].tolist()
+    found[TOKENS] = [loads((run / "config.json").read_text(encoding="utf-8"))["tokens_seen"]]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Static figures: points and frontiers of variants on logarithmic axes, as SVG."""
+"""Static figures: points and lines of variants on logarithmic axes, as SVG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,25 @@ _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 760, 420, 60, 16, 210, 46
 
 
-def svg(series: Mapping[str, tuple[Points, Points]], x_title: str, y_title: str) -> str:
+def svg(
+    series: Mapping[str, tuple[Points, Points]],
+    x_title: str,
+    y_title: str,
+    *,
+    x_linear: bool = False,
+) -> str:
     """A figure of each variant's runs (dots) and a line through some of them.
 
     Args:
-        series: by variant, its points and the corners of its line; all positive.
+        series: by variant, its points and the corners of its line; positive on logarithmic axes.
         x_title: of the horizontal axis.
         y_title: of the vertical one.
+        x_linear: whether the horizontal axis is linear.
     """
     everything = [point for points, line in series.values() for point in (*points, *line)]
-    x_axis, y_axis = (_Axis([point[i] for point in everything]) for i in (0, 1))
+    horizontal = _LinearAxis if x_linear else _Axis
+    x_axis = horizontal([x for x, _ in everything])
+    y_axis = _Axis([y for _, y in everything])
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         x, y = x_axis.share(point[0]), 1 - y_axis.share(point[1])
@@ -75,3 +84,19 @@ class _Axis:
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         ticks = [float(f"{m}e{d}") for d in decades for m in (1, 2, 5)]
         return [tick for tick in ticks if self.low <= tick <= self.high]
+
+
+class _LinearAxis:
+    """A linear axis."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.low, self.high = min(values), max(values)
+
+    def share(self, value: float) -> float:
+        """Where a value lies, from 0 to 1."""
+        return (value - self.low) / (self.high - self.low)
+
+    @property
+    def ticks(self) -> list[float]:
+        """Whole numbers within the range."""
+        return [float(tick) for tick in range(math.ceil(self.low), math.floor(self.high) + 1)]

@@ -18,7 +18,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from collected import collect, read
+from collected import BIAS_EDGES, BIASES, TOKENS, collect, read
 from drawing import svg
 from numpy.typing import NDArray
 from scipy.stats import spearmanr, t
@@ -28,12 +28,18 @@ from prolu_eval.analysis.bootstrap import degrees_of_freedom, interval, over_see
 from prolu_eval.analysis.curves import Lines
 from prolu_eval.analysis.groups import Group, stretched
 from prolu_eval.analysis.pareto import signs
+from prolu_eval.analysis.statement import amount
+from prolu_eval.learning_rates import TriedRate, rank_learning_rates
 from prolu_eval.metrics import METRICS
+from prolu_eval.results import Result
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MAIN = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 LEVELS = (5.0, 10.0, 15.0, 25.0, 40.0, 60.0)
+# Of models whose runs reach further than this.
+LARGEST = 120.0
+LARGER_LEVELS = (10.0, 15.0, 25.0, 40.0, 60.0, 100.0, 150.0)
 SPLIT = 25.0
 PLOTS = (("l0", "ce_degradation"), ("l1", "mse"), ("l0", "l1"), ("sqrt_l1", "mse"),
          ("l0", "sqrt_l1"))  # fmt: skip
@@ -55,12 +61,23 @@ class Collected:
     @classmethod
     def read(cls, name: str) -> "Collected":
         """Read what was collected under a name."""
-        results, histories = read(RESULTS / name)
+        return cls.of(name, *read(RESULTS / name))
+
+    @classmethod
+    def of(
+        cls, name: str, results: Sequence[Result], histories: dict[str, dict[str, list[float]]]
+    ) -> "Collected":
+        """Some results, all of which are comparable."""
         (group,) = comparable(results)
         replicates = resample(group, KEYS)
         if replicates is None:
             raise SystemExit(f"{name}: holds no per-sequence sums")
         return cls(name, group, replicates, histories)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The L0 at which variants are compared."""
+        return LEVELS if float(self.group.table["l0"].max()) < LARGEST else LARGER_LEVELS
 
     def part(self, labels: Sequence[str]) -> tuple[Group, Replicates]:
         """Some of the variants."""
@@ -79,9 +96,7 @@ def frontiers(data: Collected, x: str, y: str, labels: Sequence[str]) -> Frontie
     return group_frontier(group, x, y, replicates=replicates)
 
 
-def at_levels(
-    data: Collected, label: str, y: str, levels: Sequence[float] = LEVELS
-) -> tuple[Array, Array]:
+def at_levels(data: Collected, label: str, y: str, levels: Sequence[float]) -> tuple[Array, Array]:
     """A metric of a variant at equal L0, along its line of configurations. [n_levels], replicates
 
     Straight lines in logarithms join the means over seeds of neighbouring configurations that are
@@ -125,7 +140,7 @@ def level_table(data: Collected, labels: Sequence[str], y: str) -> str:
     """A metric at equal L0 of several variants, with intervals."""
     rows = []
     for label in labels:
-        measured, replicated = at_levels(data, label, y)
+        measured, replicated = at_levels(data, label, y, data.levels)
         group, replicates = data.part([label])
         freedom = degrees_of_freedom(group, replicates.n_sequences)
         cells = [
@@ -133,7 +148,7 @@ def level_table(data: Collected, labels: Sequence[str], y: str) -> str:
             for value, column in zip(measured, replicated.T, strict=True)
         ]
         rows.append([label, *cells])
-    return table([f"{METRICS[y].title} at L0 =", *(f"{level:g}" for level in LEVELS)], rows)
+    return table([f"{METRICS[y].title} at L0 =", *(f"{level:g}" for level in data.levels)], rows)
 
 
 def savings_table(data: Collected, first: str, others: Sequence[str], labels: Sequence[str]) -> str:
@@ -332,6 +347,124 @@ def draw(data: Collected, labels: Sequence[str], folder: Path, suffix: str = "")
         (folder / f"{data.name}-{x}-{y}{suffix}.svg").write_text(figure)
 
 
+def draw_biases(data: Collected, labels: Sequence[str], folder: Path) -> None:
+    """Histograms of the encoder biases at the end of training, a line for each coefficient."""
+    middles = (BIAS_EDGES[:-1] + BIAS_EDGES[1:]) / 2
+    for label in labels:
+        by: dict[float, list[list[float]]] = defaultdict(list)
+        for row in data.rows(label):
+            if BIASES in (history := data.histories[row["name"]]):
+                by[row["coefficient"]].append(history[BIASES])
+        lines: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float]]]] = {}
+        for coefficient, counts in sorted(by.items()):
+            features = np.mean(counts, axis=0)
+            line = [(x, y) for x, y in zip(middles, features, strict=True) if y > 0]
+            lines[f"{coefficient:g}"] = ([], line)
+        if lines:
+            figure = svg(lines, "encoder bias (training units)", "features", x_linear=True)
+            name = label.replace("/", "-")
+            (folder / f"{data.name}-biases-{name}.svg").write_text(figure)
+
+
+def rates_table(name: str) -> str:
+    """What learning rates do, of every variant: what the best one saves against each other one."""
+    found = rank_learning_rates(read(RESULTS / f"{name}-rates")[0])
+    rates = sorted({tried.rate for variant in found for tried in variant.tried})
+    rows = []
+    for variant in found:
+        cells = {tried.rate: _against(tried) for tried in variant.tried}
+        rows.append([variant.label, *(cells.get(rate, "diverged") for rate in rates)])
+    return table(["variant, learning rate", *(f"{rate:g}" for rate in rates)], rows)
+
+
+def _against(tried: TriedRate) -> str:
+    if tried.saving is None:
+        return "best"
+    if tried.saving.amount.value is None:
+        return str(tried.saving.status)
+    return amount(tried.saving) + (", tied" if tried.is_tied else "")
+
+
+def at_best_rates(name: str) -> Collected:
+    """The short trainings of every variant at its best learning rate."""
+    results, histories = read(RESULTS / f"{name}-rates")
+    best = {variant.label: variant.best for variant in rank_learning_rates(results)}
+    chosen = [r for r in results if r.run.learning_rate == best[r.run.label]]
+    return Collected.of(f"{name}-rates", chosen, histories)
+
+
+def tokens_trained(data: Collected) -> str:
+    """How many tokens the runs were trained on."""
+    names = [result.run.name for result in data.group.results]
+    seen = {int(data.histories[name][TOKENS][0]) for name in names}
+    return " or ".join(f"{n:,}" for n in sorted(seen))
+
+
+def course_table(parts: Sequence[Collected], labels: Sequence[str]) -> str:
+    """CE degradation at equal L0 of trainings of other lengths."""
+    rows = []
+    for label in labels:
+        for data in parts:
+            measured, replicated = at_levels(data, label, "ce_degradation", parts[-1].levels)
+            group, replicates = data.part([label])
+            freedom = degrees_of_freedom(group, replicates.n_sequences)
+            cells = [
+                shown(value, interval(value, column, freedom).ci95)
+                for value, column in zip(measured, replicated.T, strict=True)
+            ]
+            rows.append([label, tokens_trained(data), *cells])
+    heads = [f"{level:g}" for level in parts[-1].levels]
+    return table(["CE degradation at L0 =", "tokens", *heads], rows)
+
+
+def starts_table(path: Path) -> str:
+    """The share of negative encoder biases under other settings of training."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        negative, dead = float(row["bias_negative_fraction"]), float(row["dead_fraction"])
+        text = f"{100 * negative:.2f} % (L0 {float(row['l0']):.3g}, {100 * dead:.0f} % dead)"
+        cells.setdefault((row["label"], row["setting"]), []).append(text)
+    most = max(len(found) for found in cells.values())
+    lines = [[*key, *found, *[""] * (most - len(found))] for key, found in cells.items()]
+    return table(["variant", "setting", *(f"coefficient {i + 1}" for i in range(most))], lines)
+
+
+def longer_sections(data: Collected) -> Iterator[tuple[str, str]]:
+    """What was trained beside the main runs: rates, lengths, another hook point, first biases."""
+    name = data.name
+    if (RESULTS / f"{name}-rates.json").exists():
+        yield "Learning rates", rates_table(name)
+        short = at_best_rates(name)
+        yield (
+            f"All variants after {tokens_trained(short)} tokens, each at its best rate",
+            level_table(short, short.group.labels, "ce_degradation"),
+        )
+        if (RESULTS / f"{name}-quarter.json").exists():
+            parts = [Collected.read(f"{name}-quarter"), short, data]
+            yield "Learning curves", course_table(parts, MAIN)
+    for part, title in (("others", "Other variants"), ("mlp", "The output of the MLP")):
+        if (RESULTS / f"{name}-{part}.json").exists():
+            found = Collected.read(f"{name}-{part}")
+            yield (
+                f"{title}, after {tokens_trained(found)} tokens",
+                level_table(found, found.group.labels, "ce_degradation"),
+            )
+            if part == "mlp":
+                for first, *others in (
+                    ("prolu/ste+l1", "relu+l1", "relu+sqrt_l1", "prolu/relu+l1"),
+                    ("prolu/relu+l1", "relu+l1", "relu+sqrt_l1"),
+                ):
+                    yield f"{title}: what {first} saves", savings_table(found, first, others, MAIN)
+                yield f"{title}: negative encoder biases", bias_table(found, MAIN)
+    if (RESULTS / f"starts-{name}.csv").exists():
+        yield (
+            "What decides how many biases are negative",
+            starts_table(RESULTS / f"starts-{name}.csv"),
+        )
+
+
 def sections(data: Collected) -> Iterator[tuple[str, str]]:
     """Every table with its title."""
     ablations = [label for label in data.group.labels if label not in MAIN]
@@ -364,6 +497,7 @@ def sections(data: Collected) -> Iterator[tuple[str, str]]:
     if path.exists():
         yield "Direction of the gradients", gradient_table(path)
         yield "Direction of the gradients, differences", gradient_difference_table(path)
+    yield from longer_sections(data)
 
 
 def write_tables(name: str, out: Path) -> None:
@@ -379,6 +513,7 @@ def write_tables(name: str, out: Path) -> None:
     body = "".join(f"\n## {title}\n\n{content}" for title, content in sections(data))
     draw(data, MAIN, out / "figures")
     draw(data, data.group.labels, out / "figures", "-all")
+    draw_biases(data, MAIN, out / "figures")
     (out / f"tables-{name}.md").write_text(head + body)
 
 

@@ -2,13 +2,13 @@
 
     python reports/prepare_smollm2.py FOLDER         # the model and 40 MB of text
     python reports/smollm2.py FOLDER rates           # learning rates, and coefficients for given L0
-    python reports/smollm2.py FOLDER main lengths    # ... any of the stages below, in this order
+    python reports/smollm2.py FOLDER main quarter    # ... any of the stages below, in this order
     python reports/smollm2.py FOLDER collect         # into reports/results
     python reports/reproduction.py tables smollm2    # tables and figures
 
 Runs go to FOLDER/runs/STAGE. What is there already is not done again, so that every stage goes on
-where it was interrupted; ``--short`` does all of it with few tokens, values and one seed, into
-FOLDER/short.
+where it was interrupted. ``--train-tokens`` trains longer or shorter, ``--short`` does all of it
+with few tokens, values and one seed, into FOLDER/short.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from collected import collect
+from starts import SETTINGS, under
 
 from prolu_eval import EvaluationOptions, evaluate, load_results, train
 from prolu_eval.learning_rates import find_learning_rates, label_of
@@ -55,6 +56,7 @@ class Experiment:
         settings: of trainings.
         dtype: of evaluations.
         n_evaluated: tokens that every run is measured on.
+        n_trained: tokens that the main runs are trained on; None for the file's.
         short: whether everything is done with few tokens and values.
     """
 
@@ -62,6 +64,7 @@ class Experiment:
     settings: Settings
     dtype: str
     n_evaluated: int
+    n_trained: int | None
     short: bool
 
     @property
@@ -76,13 +79,18 @@ class Experiment:
 
     def base(self, **shared: Any) -> SweepFile:
         """The grid as its file has it, with the folder's model and text."""
-        few = {"n_tokens": 200_000, "batch_size": 512, "d_sae": 1152} if self.short else {}
+        few = {"n_tokens": 200_000, "d_sae": 1152} if self.short else {"n_tokens": self.n_trained}
         return read_sweep_file(
             HERE / "sweeps" / "smollm2.toml",
             model=str(self.folder / "smollm2-135m"),
             dataset=str(self.folder / "natural.txt"),
             **few | shared,
         )
+
+    @property
+    def longer(self) -> int:
+        """The tokens of the stages that train longer than the main one."""
+        return self.base().shared.n_tokens * 8 // 5
 
     def do(self, stage: str, grid: SweepFile) -> None:
         """Train and measure a grid into a folder of the stage."""
@@ -118,7 +126,7 @@ class Experiment:
         """Try learning rates, and place coefficients."""
         grid, out = self.base(), self.place / "rates"
         rates = RATES[1::2] if self.short else RATES
-        found = find_learning_rates(grid, out, self.settings, rates=rates, n_tokens=16_384)
+        found = find_learning_rates(grid, out, self.settings, rates=rates, share=0.8)
         results = load_results(out)
         chosen = {}
         for variant in found:
@@ -162,20 +170,20 @@ class Experiment:
         """The write-up's four sweeps."""
         self.do("main", self.grid(self.sweeps(_FOUR), (0,) if self.short else (0, 1, 2)))
 
-    def others(self) -> None:
-        """Other variants at like L0."""
-        rest = tuple(label for label in self.chosen if label not in _FOUR)
-        self.do("others", self.grid(self.sweeps(rest, step=1 if self.short else 2)))
-
-    def lengths(self) -> None:
-        """The four sweeps after a quarter and a half of the tokens, with rates that end there."""
+    def quarter(self) -> None:
+        """The four sweeps on a quarter of the tokens, with a rate that falls at their end."""
         whole = self.base().shared.n_tokens
-        for name, parts in (("quarter", 4), ("half", 2)):
-            self.do(name, self.grid(self.sweeps(_FOUR), n_tokens=whole // parts))
+        self.do("quarter", self.grid(self.sweeps(_FOUR), n_tokens=whole // 4))
+
+    def others(self) -> None:
+        """Other variants at like L0, on 1.6 times the tokens."""
+        rest = tuple(label for label in self.chosen if label not in _FOUR)
+        step = 1 if self.short else 2
+        self.do("others", self.grid(self.sweeps(rest, step), n_tokens=self.longer))
 
     def ablations(self) -> None:
         """ProLU_STE with other gradients, estimators and forms, at its own rate."""
-        (ste,) = self.sweeps(("prolu/ste+l1",), step=2)
+        (ste,) = self.sweeps(("prolu/ste+l1",), step=3)
         made = [
             ste.model_copy(update={"options": options})
             for options in (
@@ -189,29 +197,20 @@ class Experiment:
             ste.model_copy(update={"variant": "prolu_relu_hybrid", "options": {"gradient": "ste"}})
         )
         made.append(ste.model_copy(update={"variant": "trec", "options": {"theta": 1.0}}))
-        (relu,) = self.sweeps(("relu+l1",), step=2)
+        (relu,) = self.sweeps(("relu+l1",), step=3)
         made.append(relu.model_copy(update={"options": {"gradient": "ste"}}))
-        self.do("ablations", self.grid(made))
+        self.do("main", self.grid(made))
 
     def starts(self) -> None:
-        """What may bring positive biases back: first biases, resampling, size, normalisation."""
-        settings: dict[str, dict[str, Any]] = {
-            "biases-uniform": {"b_enc_init": "uniform"},
-            "biases-plus-one": {"b_enc_init": 1.0},
-            "biases-minus-one": {"b_enc_init": -1.0},
-            "resampled": {"resample_every": 500, "dead_after": 500_000},
-            "expansion-32": {"expansion": 32, "d_sae": None},
-            "layer-norm": {"normalisation": "layer_norm"},
-        }
-        sweeps = self.sweeps(("prolu/relu+l1", "prolu/ste+l1"), step=3)
-        for name, shared in settings.items():
-            grid = self.grid(sweeps)
-            changed = grid.shared.model_copy(update=shared)
-            self.do(f"starts/{name}", grid.model_copy(update={"shared": changed}))
+        """What may bring positive biases back, as reports/starts.py has it."""
+        grid = self.grid(self.sweeps(("prolu/relu+l1", "prolu/ste+l1"), step=3))
+        for name in SETTINGS:
+            self.do(f"starts/{name}", under(grid, name))
 
     def mlp(self) -> None:
-        """The four sweeps on the output of the same block's MLP."""
-        self.do("mlp", self.grid(self.sweeps(_FOUR, step=2), hook=MLP_OUT))
+        """The four sweeps on the output of the same block's MLP, on 1.6 times the tokens."""
+        sweeps = self.sweeps(_FOUR, step=2)
+        self.do("mlp", self.grid(sweeps, hook=MLP_OUT, n_tokens=self.longer))
 
     def collect(self) -> None:
         """Gather what there is into three files a stage."""
@@ -219,7 +218,7 @@ class Experiment:
         into.mkdir(parents=True, exist_ok=True)
         source = {"model": "SmolLM2-135M", "tokens": "natural text"}
         (into / "smollm2-chosen.json").write_bytes((self.place / "chosen.json").read_bytes())
-        for folder in sorted({path.parents[1] for path in self.place.rglob("sae.safetensors")}):
+        for folder in sorted({path.parents[1] for path in self.place.rglob("history.safetensors")}):
             stage = folder.relative_to(self.place).as_posix().replace("/", "-")
             name = "smollm2" if stage == "main" else f"smollm2-{stage}"
             collect(folder, into / name, source)
@@ -248,7 +247,7 @@ def at_levels(
 STAGES: dict[str, Callable[[Experiment], None]] = {
     "rates": Experiment.choose_rates,
     "main": Experiment.main,
-    "lengths": Experiment.lengths,
+    "quarter": Experiment.quarter,
     "others": Experiment.others,
     "ablations": Experiment.ablations,
     "starts": Experiment.starts,
@@ -265,6 +264,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--device")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--train-tokens", type=int, help="that the main runs are trained on")
     parser.add_argument("--n-tokens", type=int, default=65_536, help="that runs are measured on")
     options = parser.parse_args()
     experiment = Experiment(
@@ -272,6 +272,7 @@ def main() -> None:
         Settings(device=options.device, progress=True),
         options.dtype,
         min(options.n_tokens, 8192) if options.short else options.n_tokens,
+        options.train_tokens,
         options.short,
     )
     for stage in options.stages:

@@ -153,7 +153,8 @@ def _against_others(found: "FoundRate") -> str:
     others = []
     for tried in found.tried[1:]:
         if tried.saving is None or tried.saving.amount.value is None:
-            others.append(f"{tried.rate:g} cannot be compared with it")
+            why = "" if tried.saving is None else f" ({tried.saving.status})"
+            others.append(f"{tried.rate:g} cannot be compared with it{why}")
         else:
             tie = " (not told apart)" if tried.is_tied else ""
             others.append(f"{amount(tried.saving)} than at {tried.rate:g}{tie}")

@@ -1,0 +1,79 @@
+"""What decides how many encoder biases of ProLU are negative: settings of training, one at a time.
+
+    python reports/starts.py reports/sweeps/embedded.toml NAME --out FOLDER
+
+trains the two ProLU sweeps of a file at a few coefficients under every setting, measures them, and
+writes ``reports/results/starts-NAME.csv``, of which `reproduction.py` makes a table.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prolu_eval import EvaluationOptions, evaluate, load_results, train
+from prolu_eval.training import SweepFile, read_sweep_file
+
+RESULTS = Path(__file__).parent / "results"
+# What each changes of the settings that all runs share.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as the sweeps": {},
+    "biases uniform": {"b_enc_init": "uniform"},
+    "biases +1": {"b_enc_init": 1.0},
+    "biases -1": {"b_enc_init": -1.0},
+    "dead resampled": {"resample_every": 200, "dead_after": 50_000},
+    "dictionary x4": {"d_sae": 4.0},
+    "tokens x4": {"n_tokens": 4.0},
+    "layer_norm": {"normalisation": "layer_norm"},
+}
+COLUMNS = ("setting", "label", "coefficient", "l0", "ce_degradation", "dead_fraction",
+           "bias_negative_fraction")  # fmt: skip
+
+
+def under(grid: SweepFile, name: str) -> SweepFile:
+    """A grid under a setting; its factors multiply what the grid has."""
+    shared = grid.shared
+    changes = {
+        key: round(value * getattr(shared, key)) if key in ("d_sae", "n_tokens") else value
+        for key, value in SETTINGS[name].items()
+        if key != "d_sae" or shared.d_sae is not None
+    }
+    if "d_sae" in SETTINGS[name] and shared.expansion is not None:
+        changes["expansion"] = SETTINGS[name]["d_sae"] * shared.expansion
+    return grid.model_copy(update={"shared": shared.model_copy(update=changes)})
+
+
+def prolu_sweeps(file: SweepFile, n_coefficients: int = 3) -> SweepFile:
+    """The two ProLU sweeps of a file, at a few coefficients and with its first seed."""
+    chosen = []
+    for sweep in file.sweep:
+        if sweep.variant == "prolu" and sweep.options.get("gradient") in ("relu", "ste"):
+            values = sorted(sweep.coefficients)
+            at = np.linspace(0, len(values) - 1, n_coefficients).round().astype(int)
+            update = {"coefficients": [values[i] for i in at], "seeds": file.within.seeds[:1]}
+            chosen.append(sweep.model_copy(update=update))
+    return file.model_copy(update={"sweep": chosen})
+
+
+def main() -> None:
+    """Train and measure what is not there yet, and write the table's numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
+    options = parser.parse_args()
+    grid = prolu_sweeps(read_sweep_file(options.sweep))
+    tables = []
+    for name in SETTINGS:
+        folder = options.out / name.replace(" ", "-")
+        train(under(grid, name), folder)
+        evaluate(folder, EvaluationOptions(n_tokens=32_768))
+        tables.append(load_results(folder).assign(setting=name))
+    rows = pd.concat(tables)[list(COLUMNS)]
+    rows.to_csv(RESULTS / f"starts-{options.name}.csv", index=False, float_format="%.5g")
+
+
+if __name__ == "__main__":
+    main()
