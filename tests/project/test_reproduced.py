@@ -14,7 +14,7 @@ REPORTS = Path(__file__).parent.parent.parent / "reports"
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-@pytest.mark.parametrize("name", ["embedded", "stories260k"])
+@pytest.mark.parametrize("name", ["embedded", "stories260k", "smollm2"])
 def test_tables_and_figures_are_what_the_script_makes(name: str, tmp_path: Path) -> None:
     script = REPORTS / "reproduction.py"
     subprocess.run([sys.executable, script, "tables", name, "--out", tmp_path], check=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -78,11 +79,10 @@ def test_a_variant_that_diverges_at_every_rate_is_refused(sweep_file: Path) -> N
 def test_encoder_biases_start_as_the_file_says(sweep_file: Path) -> None:
     file = read_sweep_file(sweep_file)
     mean = torch.zeros(32)
-    for asked, low, high in (
-        (-0.5, -0.5, -0.5),
-        (0.0, 0.0, 0.0),
-        ("uniform", -(32**-0.5), 32**-0.5),
-    ):
+    starts: list[tuple[float | Literal["uniform"], float, float]] = [
+        (-0.5, -0.5, -0.5), (0.0, 0.0, 0.0), ("uniform", -(32**-0.5), 32**-0.5),
+    ]  # fmt: skip
+    for asked, low, high in starts:
         sae = file.sweep[1].autoencoder(32, 48)
         initialise(sae, 0, Statistics(1.0, mean, mean), asked)
         assert sae.b_enc.min() >= low
