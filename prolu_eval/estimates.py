@@ -1,12 +1,21 @@
-"""A number with its uncertainty: what it is, how sure it is, and how it is written."""
+"""A number with its uncertainty: what it is, how sure it is, and how it is written.
+
+Every number that is shown is written by what stands here; the pages' scripts are told its digits.
+"""
 
 import math
 
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE = 0.95
-# Digits of a number that has no interval to say how many of them mean anything.
-_SIGNIFICANT = 4
+# Significant digits of a number that has no interval to say how many of them mean anything.
+SIGNIFICANT = 4
+# Of what only gives an idea of a size, such as a p-value.
+_ROUGH = 2
+# Of numbers that are drawn and not read.
+_DRAWN = 6
+# How a figure writes the numbers of a point, in Plotly's format.
+HOVER = f".{SIGNIFICANT}g"
 # Numbers that need more decimals are written with an exponent.
 _MOST_DECIMALS = 7
 
@@ -104,7 +113,7 @@ def number(value: float | None, uncertainty: float | None = None) -> str:
     if not math.isfinite(value):
         return f"{value:g}"
     if not uncertainty or not math.isfinite(uncertainty):
-        return f"{value:.{_SIGNIFICANT}g}"
+        return f"{value:.{SIGNIFICANT}g}"
     decimals = 1 - math.floor(math.log10(uncertainty))
     if decimals > _MOST_DECIMALS and value:
         return f"{value:.{max(1, decimals + 1 + math.floor(math.log10(abs(value))))}g}"
@@ -116,3 +125,21 @@ def signed(value: float | None, uncertainty: float | None = None) -> str:
     """As :func:`number`, with the sign of a value above zero too."""
     text = number(value, uncertainty)
     return f"+{text}" if value is not None and value > 0 else text
+
+
+def rough(value: float | None) -> str:
+    """A number of which only the size matters, such as a p-value, to two significant digits."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{_ROUGH}g}"
+
+
+def as_chosen(value: float | None) -> str:
+    """A number that somebody chose, such as a coefficient, as it is; no number is ``-``."""
+    return "-" if value is None or math.isnan(value) else f"{value:g}"
+
+
+def drawn(value: float, digits: int = _DRAWN) -> float | int | None:
+    """A number to the significant digits that a figure needs; None if it is not finite."""
+    if not math.isfinite(value):
+        return None
+    short = float(f"{value:.{digits}g}")
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short

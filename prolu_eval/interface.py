@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from prolu_eval.analysis import Answer, Question, answer
 from prolu_eval.baseline import about_baseline, load_baseline
@@ -157,7 +157,7 @@ def _results(
         items = list(runs)
         if results := [item for item in items if isinstance(item, Result)]:
             return results
-        folders = as_paths(cast(list[PathLike], items), "the runs")
+        folders = as_paths(items, "the runs")
     else:
         folders = as_paths(runs, "the runs")
     chosen = select(folders, tokens=tokens, titled=True)

@@ -23,7 +23,7 @@ def as_path(value: object, what: str) -> Path:
     return Path(found)
 
 
-def as_paths(value: "PathLike | Iterable[PathLike]", what: str) -> list[Path]:
+def as_paths(value: "PathLike | Iterable[object]", what: str) -> list[Path]:
     """Paths from one or several.
 
     Raises:

@@ -15,7 +15,7 @@ from prolu_eval.analysis.bootstrap import (
 )
 from prolu_eval.analysis.curves import mean_over
 from prolu_eval.analysis.groups import Group
-from prolu_eval.estimates import Estimate
+from prolu_eval.estimates import Estimate, number
 from prolu_eval.metrics import METRICS
 
 _LEVELS = 65
@@ -37,12 +37,11 @@ class Ratio:
     range: tuple[float, float]
 
     def __str__(self) -> str:
-        low, high = self.ratio.ci95
-        known = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+        low, high = self.range
         metric, at = METRICS[self.metric].title, METRICS[self.at].title
         return (
-            f"At equal {at}, {self.first} has {self.ratio.value:.3g}{known} times the {metric} of "
-            f"{self.second} (over [{self.range[0]:.3g}, {self.range[1]:.3g}])."
+            f"At equal {at}, {self.first} has {self.ratio} times the {metric} of "
+            f"{self.second} (over [{number(low, low / 2)}, {number(high, high / 2)}])."
         )
 
 

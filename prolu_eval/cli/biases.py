@@ -7,6 +7,7 @@ import typer
 
 from prolu_eval.cli import app, options, remark, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
+from prolu_eval.estimates import Estimate, as_chosen, number, rough
 
 if TYPE_CHECKING:
     from prolu_eval.runs import Broken, Run
@@ -68,7 +69,7 @@ def _row(document: dict[str, Any]) -> list[str]:
     head = [
         document["run"],
         document["variant"],
-        "-" if coefficient is None else f"{coefficient:g}",
+        as_chosen(coefficient),
     ]
     if document["biases"] is None:
         return [*head, "no bias", "", "", "", ""]
@@ -77,7 +78,7 @@ def _row(document: dict[str, Any]) -> list[str]:
     left, right = known.edges[0], known.edges[-1]
     return [
         *head,
-        f"{known.negative_fraction:.1%}",
-        *(f"{value:.3g}" for value in (low, median, high)),
-        f"{left:.2g} {known.sketch} {right:.2g}",
+        f"{Estimate(value=known.negative_fraction):%}",
+        *(number(value) for value in (low, median, high)),
+        f"{rough(left)} {known.sketch} {rough(right)}",
     ]

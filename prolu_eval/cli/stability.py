@@ -7,6 +7,7 @@ import typer
 
 from prolu_eval.cli import app, options, remark, say, say_document
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
+from prolu_eval.estimates import Estimate, as_chosen, number
 from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def stability(
         raise typer.Exit(code)
     if not found:
         raise typer.Exit(code)
-    head = ["variant", "coefficient", "seeds", "mean cosine", "chance", f"found at {threshold:g}",
-            "chance"]  # fmt: skip
+    head = ["variant", "coefficient", "seeds", "mean cosine", "chance",
+            f"found at {as_chosen(threshold)}", "chance"]  # fmt: skip
     if errors:
         head += ["nmse, all", "stable alone", "as many at random"]
     rows = [head, *(_row(s) for s in found)]
@@ -84,12 +85,12 @@ def stability(
 def _row(found: "Stability") -> list[str]:
     cells = [
         found.label,
-        "-" if found.coefficient is None else f"{found.coefficient:g}",
+        as_chosen(found.coefficient),
         str(len(found.runs)),
         f"{found.cosine}",
-        f"{found.chance.cosine:.3f}",
+        number(found.chance.cosine),
         f"{found.found:%}",
-        f"{found.chance.found:.1%}",
+        f"{Estimate(value=found.chance.found):%}",
     ]
     if found.kept:
         kept = found.kept[found.runs[0]]

@@ -9,6 +9,7 @@ from plotly import graph_objects as go
 
 from prolu_eval.analysis import pareto_frontier
 from prolu_eval.comparison.verdicts import VERDICTS, Comparison, DrawnRun, FrontierPoints
+from prolu_eval.estimates import HOVER
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.figures import axis_title
 from prolu_eval.render.looks import Look, looks
@@ -82,7 +83,7 @@ def _add(
         x=table[part.x].tolist(), y=table[part.y].tolist(), mode="markers",
         legendgroup=name, name=name,
         text=[f"{escape(run)}, {when}" for run in table["run"]],
-        hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
+        hovertemplate=f"%{{text}}<br>%{{x:{HOVER}}}, %{{y:{HOVER}}}<extra></extra>",
         marker={
             "color": look.colour, "symbol": look.symbol if now else f"{look.symbol}-open",
             "size": 7 if now else 11,

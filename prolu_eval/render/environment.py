@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prolu_eval import json_text
-from prolu_eval.estimates import number
+from prolu_eval.estimates import SIGNIFICANT, number
 
 
 def rendered(template: str, **values: Any) -> str:
@@ -16,6 +16,7 @@ def rendered(template: str, **values: Any) -> str:
         loader=PackageLoader("prolu_eval.render"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["digits"] = SIGNIFICANT
     environment.filters |= {"number": number, "embedded": embedded}
     return environment.get_template(template).render(**values)
 

@@ -1,7 +1,6 @@
 """Views of single features: histograms of every run, and whole tables of as many as fit a page."""
 
 import base64
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from prolu_eval.analysis import Group
+from prolu_eval.estimates import SIGNIFICANT, drawn
 from prolu_eval.results import Examples, Result
 
 Array = NDArray[Any]
@@ -180,17 +180,15 @@ def _training(result: Result) -> tuple[int, Any]:
     if "step" not in logged or not names:
         return 0, None
     chosen = _spread(len(logged["step"]), _TRAINING_STEPS)
-    curves = {name: [_short(v) for v in logged[name][chosen].tolist()] for name in names}
+    curves = {
+        name: [drawn(v, SIGNIFICANT) for v in logged[name][chosen].tolist()] for name in names
+    }
     steps = logged["step"][chosen].astype(int).tolist()
     return len(steps) * (len(names) + 1), {"step": steps, **curves}
 
 
 def _spread(length: int, most: int) -> Array:
     return np.unique(np.linspace(0, length - 1, most).round().astype(int))
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def _history(result: Result) -> tuple[int, Any]:
@@ -223,7 +221,7 @@ def _examples(result: Result) -> tuple[int, Any]:
     each = max(_FEWEST, min(found.most, _OF_ONE_RUN // (width * max(1, len(alive)))))
     texts = {
         feature: [
-            [_short(e.activation), "".join(e.before), e.token, "".join(e.after)]
+            [drawn(e.activation, SIGNIFICANT), "".join(e.before), e.token, "".join(e.after)]
             for e in found.strongest(feature)[:each]
         ]
         for feature in alive[: _OF_ONE_RUN // (width * each)]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prolu_eval.analysis import Group, Surface, is_nondominated
+from prolu_eval.estimates import HOVER, as_chosen, drawn
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.looks import Look, looks
 
@@ -160,7 +161,7 @@ def figure_document(
             "mode": "markers", "customdata": [int(row) for row in rows],
             "text": [escape(str(name)) for name in table["name"][rows]],
             "hovertemplate": f"<b>%{{text}}</b><br>{escape(label)}<br>{axis_title(view.x)} "
-            f"%{{x:.4g}}<br>{axis_title(view.y)} %{{y:.4g}}<extra></extra>",
+            f"%{{x:{HOVER}}}<br>{axis_title(view.y)} %{{y:{HOVER}}}<extra></extra>",
             "marker": {"color": look.colour, "symbol": look.symbol, "size": 9},
             **_errors(table, rows, "x", view.x, look.colour),
             **_errors(table, rows, "y", view.y, look.colour), **common,
@@ -206,8 +207,8 @@ def _line(group: Group, view: View, label: str) -> pd.DataFrame:
 
 
 def _numbers(values: Any) -> list[float | None]:
-    """Numbers to six digits, as JSON has them."""
-    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+    """Numbers as JSON has them."""
+    return [drawn(value) for value in values]
 
 
 def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) -> dict[str, Any]:
@@ -251,7 +252,7 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
     if high < 5 * low:
         steps = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     values = [float(f"{step}e{power}") for power in powers for step in steps]
-    return {"tickvals": values, "ticktext": [f"{value:g}" for value in values]}
+    return {"tickvals": values, "ticktext": [as_chosen(value) for value in values]}
 
 
 def _surface(

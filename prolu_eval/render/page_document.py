@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
+from prolu_eval.estimates import as_chosen, drawn
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.explorer import DIMENSIONS, of_runs
 from prolu_eval.render.features import features_document
@@ -122,7 +123,7 @@ def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
         "settings": own,
         "configuration": configuration.tolist(),
         "on_frontier": table["name"].isin(answer.frontier).tolist(),
-        "membership": [rounded(answer.membership.get(name, math.nan)) for name in table["name"]],
+        "membership": [drawn(answer.membership.get(name, math.nan)) for name in table["name"]],
         "metrics": {
             key: {
                 part: _plain(table[key + suffix])
@@ -161,22 +162,14 @@ def _words(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return as_chosen(value) if isinstance(value, float) else str(value)
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:
     """A column as JSON has it: numbers to six digits, None for what is undefined."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         return [None if pd.isna(value) else value for value in column]
-    return [rounded(value) for value in column.to_numpy(float)]
-
-
-def rounded(value: float) -> float | int | None:
-    """A number to six significant digits; None if it is not finite."""
-    if not math.isfinite(value):
-        return None
-    short = float(f"{value:.6g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return [drawn(value) for value in column.to_numpy(float)]
 
 
 def view_document(
@@ -219,7 +212,7 @@ def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str
     return {
         label: {
             name: {
-                part: [[rounded(x), rounded(y)] for x, y in points]
+                part: [[drawn(x), drawn(y)] for x, y in points]
                 for part, points in vars(surface).items()
             }
             for name, surface in named.items()

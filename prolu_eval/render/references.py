@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from prolu_eval.estimates import HOVER
+
 _SOFT = "#7d7d85"
 
 
@@ -48,7 +50,7 @@ def _with_points(view: dict[str, Any], points: Sequence[ReferencePoint]) -> dict
         "x": [p.values[x] for p in shown], "y": [p.values[y] for p in shown],
         "text": [escape(p.name) for p in shown],
         "marker": {"symbol": "diamond-open", "size": 9, "color": _SOFT},
-        "hovertemplate": f"<b>%{{text}}</b><br>{escape(measured)}<br>%{{x:.4g}}, %{{y:.4g}}"
+        "hovertemplate": f"<b>%{{text}}</b><br>{escape(measured)}<br>%{{x:{HOVER}}}, %{{y:{HOVER}}}"
         "<extra></extra>",
     }  # fmt: skip
     figure = view["figure"]

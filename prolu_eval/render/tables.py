@@ -10,7 +10,7 @@ from prolu_eval.analysis import Answer, AtBudget, Frontier, Group, Saving
 from prolu_eval.analysis.frontiers import Interval
 from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.verdicts import Judgement
-from prolu_eval.estimates import Estimate, number
+from prolu_eval.estimates import Estimate, as_chosen, number, rough
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import frame
 
@@ -42,7 +42,7 @@ def run_table(group: Group, answer: Frontier) -> Table:
             + ("" if pd.isna(row["beaten_by"]) else "x"),
             str(row["name"]),
             str(row["label"]),
-            "-" if pd.isna(row["coefficient"]) else f"{row['coefficient']:g}",
+            as_chosen(row["coefficient"]),
         ]
         if answer.membership:
             cells.append(f"{answer.membership[row['name']]:.2f}")
@@ -174,7 +174,7 @@ def cells(row: Judgement) -> tuple[str, ...]:
         "" if row.difference is None else f"{row.difference:+i}",
         row.tolerance or "",
         "" if row.detectable is None else number(row.detectable),
-        "" if row.p_value is None else f"{row.p_value:.2g}",
+        "" if row.p_value is None else rough(row.p_value),
     )
 
 

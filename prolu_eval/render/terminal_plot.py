@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolu_eval.analysis import Frontier, Group
+from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 
 _WIDTH, _HEIGHT = 64, 18
@@ -28,7 +29,7 @@ def plot(group: Group, answer: Frontier) -> str:
         letter = letters[table["label"].iloc[row]]
         canvas[_HEIGHT - 1 - rows[row]][columns[row]] = letter.upper() if on.iloc[row] else letter
     x, y = (
-        f"{METRICS[key].title} {table[key].min():.3g} to {table[key].max():.3g}{scale}"
+        f"{METRICS[key].title} {number(table[key].min())} to {number(table[key].max())}{scale}"
         for key, (_, scale) in zip(answer.keys, places, strict=True)
     )
     key = ", ".join(f"{letter} {label}" for label, letter in letters.items())

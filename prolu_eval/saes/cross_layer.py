@@ -4,7 +4,7 @@ As in Anthropic's circuit tracing (transformer-circuits.pub/2025/attribution-gra
 read is also what is written, the same is a weakly causal crosscoder, as Gemma Scope 2 has them.
 """
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -42,12 +42,14 @@ class CrossLayerTranscoder(SparseAutoencoder):
     feature_tensors = ()
     Options: ClassVar[type[VariantOptions]] = CrossLayerOptions
 
+    options: CrossLayerOptions
+
     @property
     def n_sites(self) -> int:
-        return cast(CrossLayerOptions, self.options).n_layers
+        return self.options.n_layers
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        options = cast(CrossLayerOptions, self.options)
+        options = self.options
         if self.apply_b_dec_to_input or self.normalisation != "none":
             raise ValueError("a cross-layer transcoder takes its input as it comes")
         if self.skip and not self.transcodes:
@@ -67,7 +69,7 @@ class CrossLayerTranscoder(SparseAutoencoder):
     def encode_layer(self, layer: int, x: Tensor) -> Tensor:
         """Codes of the features that one layer reads. [..., d_in] -> [..., n]"""
         z = x @ self._of("W_enc", layer) + self._of("b_enc", layer)
-        if cast(CrossLayerOptions, self.options).activation == "relu":
+        if self.options.activation == "relu":
             return torch.relu(z)
         return gate(z, z - self._of("threshold", layer))
 
@@ -123,13 +125,13 @@ class CrossLayerTranscoder(SparseAutoencoder):
     def effective_threshold(self) -> Tensor:
         """Of the pre-activation without its bias, layer after layer. [d_sae]"""
         bias = self.encoder_bias()
-        if cast(CrossLayerOptions, self.options).activation == "relu":
+        if self.options.activation == "relu":
             return -bias
         return torch.cat([self._of("threshold", i) for i in range(self.n_sites)]) - bias
 
     @property
     def label(self) -> str:
-        activation = cast(CrossLayerOptions, self.options).activation
+        activation = self.options.activation
         if not self.transcodes:
             return f"{activation}-causal-crosscoder"
         return f"{activation}-cross-layer{'-skip' if self.skip else ''}-transcoder"

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from prolu_eval.estimates import number
+
 # How much L0 and loss may fall from one fifth of the steps to the next.
 _MOST_L0, _MOST_LOSS = 0.2, 0.05
 _MOST_DEAD = 0.5
@@ -39,7 +41,8 @@ def not_converged(
         before, last = (values[end - k * n : end - (k - 1) * n].median().item() for k in (2, 1))
         if last < (1 - most) * before:
             when = "fifth" if decay == 0 else "fifth before the rate fell"
-            return f"{title} was still falling, from {before:.4g} to {last:.4g} in the last {when}"
+            fell = f"from {number(before)} to {number(last)} in the last {when}"
+            return f"{title} was still falling, {fell}"
     dead = (silent >= tokens / 5).float().mean().item()
     if dead > _MOST_DEAD:
         return f"{100 * dead:.0f} % of the features did not fire in the last fifth of the tokens"

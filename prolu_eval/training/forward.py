@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -154,7 +154,7 @@ class Forward:
         x: Tensor,
         leaves: dict[str, Tensor],
         options: VariantOptions | None = None,
-    ) -> Encoded:
+    ) -> Encoded[Any]:
         """A pass of some of the autoencoders over a batch.
 
         Args:
@@ -182,7 +182,7 @@ class Forward:
         return Encoded(x, m, whole, active, sae, active_m, codes)
 
     def losses(
-        self, chunk: Chunk, encoded: Encoded, dead: Tensor, n_done: int, *, sizes: bool
+        self, chunk: Chunk, encoded: Encoded[Any], dead: Tensor, n_done: int, *, sizes: bool
     ) -> Losses:
         """What a pass of some of the autoencoders costs.
 
@@ -216,18 +216,18 @@ class Forward:
             measured = self._sizes(encoded, size) if sizes else loss.new_empty(len(loss), 0)
         return Losses(loss, errors[-1] / batch, penalty, auxiliary, fired, share, measured)
 
-    def _sizes(self, encoded: Encoded, size: Tensor) -> Tensor:
+    def _sizes(self, encoded: Encoded[Any], size: Tensor) -> Tensor:
         # The root of zero itself takes a CPU twenty times as long.
         root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()
         totals = [encoded.active.total(values) for values in (size.sign(), size, root)]
         return torch.stack(totals, dim=1) / len(encoded.x)
 
-    def _norms(self, encoded: Encoded) -> Tensor | None:
+    def _norms(self, encoded: Encoded[Any]) -> Tensor | None:
         if self._shared.decoder_norm == "unit":
             return None
         return encoded.active.per_feature(encoded.whole.W_dec.norm(dim=-1))
 
-    def _auxk(self, encoded: Encoded, x_hat: Tensor, dead: Tensor) -> Tensor:
+    def _auxk(self, encoded: Encoded[Any], x_hat: Tensor, dead: Tensor) -> Tensor:
         k_aux = self._shared.k_aux or max(1, encoded.x.shape[1] // 2)
         error = reconstruct_dead(encoded, encoded.x - x_hat, dead, k_aux)
         return self._shared.auxk / len(encoded.x) * error

@@ -6,20 +6,22 @@ a variant's paper does otherwise is one small class here, named in :data:`OBJECT
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prolu_eval.saes import Gated, JumpRelu, SparseAutoencoder
-from prolu_eval.saes.batchtopk import MatryoshkaOptions
+from prolu_eval.saes import Gated, JumpRelu, Matryoshka, SparseAutoencoder
 from prolu_eval.training.active import Active
 from prolu_eval.training.penalties import PENALTIES
 
+# The variant that an objective is of.
+_V = TypeVar("_V", bound=SparseAutoencoder)
+
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Generic[_V]):
     """One pass of n autoencoders over a batch, as far as the codes.
 
     Attributes:
@@ -34,9 +36,9 @@ class Encoded:
 
     x: Tensor
     m: Tensor
-    whole: SparseAutoencoder
+    whole: _V
     active: Active
-    sae: SparseAutoencoder
+    sae: _V
     active_m: Tensor
     codes: Tensor
 
@@ -51,7 +53,7 @@ class Encoded:
         return self.active.decode(values, W_dec, b_dec)
 
 
-class Objective:
+class Objective(Generic[_V]):
     """Reconstruction error plus a penalty on the codes: the standard loss."""
 
     penalties: ClassVar[tuple[str, ...]] = ("l1", "sqrt_l1")
@@ -59,9 +61,7 @@ class Objective:
     has_auxk: ClassVar[bool] = False
     learns_threshold: ClassVar[bool] = False
 
-    def select(
-        self, alone: Sequence[SparseAutoencoder], whole: SparseAutoencoder, m: Tensor
-    ) -> Tensor:
+    def select(self, alone: Sequence[_V], whole: _V, m: Tensor) -> Tensor:
         """Which entries have a code or a gradient. [n, batch, d_sae] -> bool of that shape
 
         ``alone`` are the autoencoders one by one, whose options may differ in ``k``.
@@ -71,7 +71,7 @@ class Objective:
             return torch.gt(m, threshold)
         return torch.from_numpy(np.greater(m.numpy(), threshold.numpy()))  # three times as fast
 
-    def codes(self, sae: SparseAutoencoder, m: Tensor, active: Active) -> Tensor:
+    def codes(self, sae: _V, m: Tensor, active: Active) -> Tensor:
         """Codes of the selected entries, from their pre-activations. values -> values"""
         return sae.activate(m)
 
@@ -79,35 +79,35 @@ class Objective:
         """|a_i|, whose derivative at zero is one where codes cannot be negative."""
         return codes
 
-    def reconstructions(self, encoded: Encoded) -> list[Tensor]:
+    def reconstructions(self, encoded: Encoded[_V]) -> list[Tensor]:
         """Those whose mean error is the loss, the autoencoder's own last. [n, batch, d_in] each"""
         return [encoded.decode(encoded.codes)]
 
-    def penalty(self, name: str, encoded: Encoded, norms: Tensor | None) -> Tensor:
+    def penalty(self, name: str, encoded: Encoded[_V], norms: Tensor | None) -> Tensor:
         """The penalty of each entry; ``norms`` of decoder rows weigh it. values -> values"""
         return PENALTIES[name](_weighed(self.magnitudes(encoded.codes), norms))
 
-    def auxiliary(self, encoded: Encoded) -> Tensor | None:
+    def auxiliary(self, encoded: Encoded[_V]) -> Tensor | None:
         """A further squared error, summed over the batch; None for none. [n]"""
         return None
 
 
-class GatedObjective(Objective):
+class GatedObjective(Objective[Gated]):
     """arXiv 2404.16014, equation 8: the penalty and a second reconstruction act on the gate."""
 
     penalties = ("l1",)
 
-    def penalty(self, name: str, encoded: Encoded, norms: Tensor | None) -> Tensor:
+    def penalty(self, name: str, encoded: Encoded[Gated], norms: Tensor | None) -> Tensor:
         return PENALTIES[name](_weighed(self._gate(encoded), norms))
 
-    def auxiliary(self, encoded: Encoded) -> Tensor:
+    def auxiliary(self, encoded: Encoded[Gated]) -> Tensor:
         return squared_error(encoded.x, encoded.decode(self._gate(encoded), frozen=True))
 
-    def _gate(self, encoded: Encoded) -> Tensor:
-        return cast(Gated, encoded.sae).gate_activation(encoded.active_m)
+    def _gate(self, encoded: Encoded[Gated]) -> Tensor:
+        return encoded.sae.gate_activation(encoded.active_m)
 
 
-class JumpReluObjective(Objective):
+class JumpReluObjective(Objective[JumpRelu]):
     """arXiv 2407.14435: the penalty is L0, whose gradient reaches the thresholds alone.
 
     ``tanh`` is the smooth count that Anthropic trains with, whose gradient reaches all parameters.
@@ -115,13 +115,13 @@ class JumpReluObjective(Objective):
 
     penalties = ("l0", "tanh")
 
-    def penalty(self, name: str, encoded: Encoded, norms: Tensor | None) -> Tensor:
+    def penalty(self, name: str, encoded: Encoded[JumpRelu], norms: Tensor | None) -> Tensor:
         if name == "l0":
-            return cast(JumpRelu, encoded.sae).fires(encoded.active_m)
+            return encoded.sae.fires(encoded.active_m)
         return super().penalty(name, encoded, norms)
 
 
-class SelectingObjective(Objective):
+class SelectingObjective(Objective[_V]):
     """Variants that keep the largest codes (arXiv 2406.04093): no penalty, AuxK for dead features.
 
     The variant's own activation selects; what it keeps is ``m + b_enc``.
@@ -131,9 +131,7 @@ class SelectingObjective(Objective):
     takes_k = True
     has_auxk = True
 
-    def select(
-        self, alone: Sequence[SparseAutoencoder], whole: SparseAutoencoder, m: Tensor
-    ) -> Tensor:
+    def select(self, alone: Sequence[_V], whole: _V, m: Tensor) -> Tensor:
         return torch.stack(
             [
                 one.with_tensors({"b_enc": bias}).activate(own) != 0
@@ -141,31 +139,31 @@ class SelectingObjective(Objective):
             ]
         )
 
-    def codes(self, sae: SparseAutoencoder, m: Tensor, active: Active) -> Tensor:
+    def codes(self, sae: _V, m: Tensor, active: Active) -> Tensor:
         return active.chosen(m + sae.b_enc)
 
     def magnitudes(self, codes: Tensor) -> Tensor:
         return codes.abs()
 
 
-class BatchTopKObjective(SelectingObjective):
+class BatchTopKObjective(SelectingObjective[_V]):
     """arXiv 2412.06410: the threshold used at inference follows the smallest code kept."""
 
     learns_threshold = True
 
 
-class MatryoshkaObjective(BatchTopKObjective):
+class MatryoshkaObjective(BatchTopKObjective[Matryoshka]):
     """arXiv 2503.17547: the mean over prefixes of groups of their own reconstruction error."""
 
-    def reconstructions(self, encoded: Encoded) -> list[Tensor]:
+    def reconstructions(self, encoded: Encoded[Matryoshka]) -> list[Tensor]:
         d_sae = encoded.whole.W_dec.shape[1]
-        ends = np.cumsum(cast(MatryoshkaOptions, encoded.sae.options).group_sizes or (d_sae,))
+        ends = np.cumsum(encoded.sae.options.group_sizes or (d_sae,))
         index = torch.arange(d_sae, device=encoded.m.device).expand(len(encoded.m), d_sae)
         within = encoded.active.per_feature(index)
         return [encoded.decode(torch.where(within < int(end), encoded.codes, 0)) for end in ends]
 
 
-class SignedObjective(Objective):
+class SignedObjective(Objective[SparseAutoencoder]):
     """TLin, whose features are active on both sides of zero."""
 
     def select(
@@ -177,7 +175,7 @@ class SignedObjective(Objective):
         return codes.abs()
 
 
-OBJECTIVES: dict[str, Objective] = {
+OBJECTIVES: dict[str, Objective[Any]] = {
     "relu": Objective(),
     "prolu": Objective(),
     "prolu_relu_hybrid": Objective(),
@@ -198,7 +196,7 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
     return (x - x_hat).square().sum((1, 2))
 
 
-def reconstruct_dead(encoded: Encoded, error: Tensor, dead: Tensor, k_aux: int) -> Tensor:
+def reconstruct_dead(encoded: Encoded[Any], error: Tensor, dead: Tensor, k_aux: int) -> Tensor:
     """AuxK of arXiv 2406.04093: the squared error of dead features at what the others leave.
 
     Of each token the ``k_aux`` largest dead features reconstruct ``error``, the residual.

@@ -6,7 +6,7 @@ of losses is each one's own gradient, and training them together equals training
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -196,7 +196,7 @@ class Stack:
         options: VariantOptions | None = None,
         *,
         sizes: bool = False,
-    ) -> tuple[dict[str, Tensor], Losses, Encoded]:
+    ) -> tuple[dict[str, Tensor], Losses, Encoded[Any]]:
         leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
         wanted = {name: leaves[name].requires_grad_() for name in self.trained}
         encoded = self._forward.run(chunk, x, leaves, options)
@@ -224,7 +224,7 @@ class Stack:
         return losses
 
     @torch.no_grad()
-    def _follow_threshold(self, chunk: Chunk, encoded: Encoded) -> None:
+    def _follow_threshold(self, chunk: Chunk, encoded: Encoded[Any]) -> None:
         """Move an exponential average, corrected for its start, to the smallest code kept."""
         keep = self.shared.threshold_ema
         weight = (1 - keep) / (1 - keep ** (self.n_done + 1))

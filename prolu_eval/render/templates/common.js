@@ -6,6 +6,11 @@ const Report = (() => {
   const narrow = () => window.innerWidth < 640;
   // Plotly reads a little HTML in texts; names are to appear as they are.
   const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  // How numbers are written, to the digits that the package writes them with: as text, and in Plotly's hover texts.
+  const digits = Number(document.documentElement.dataset.digits);
+  const rounded = (value) => Number(value.toPrecision(digits));
+  const short = (value) => (value === null || value === undefined ? "–" : rounded(value).toString());
+  const hover = `.${digits}g`;
 
   function themed(layout) {
     const axis = {
@@ -139,5 +144,5 @@ const Report = (() => {
     });
   }
 
-  return { escaped, token, narrow, plot, figure, redraw, drawAll, saveCsv, plotCsv };
+  return { escaped, rounded, short, hover, token, narrow, plot, figure, redraw, drawAll, saveCsv, plotCsv };
 })();

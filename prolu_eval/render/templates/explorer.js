@@ -1,7 +1,7 @@
 "use strict";
 // The figure of any two metrics of all runs, as the reader's choices in the form beside it ask for.
 const Explorer = (() => {
-  const { escaped, narrow, token, plot, redraw, saveCsv } = Report;
+  const { escaped, hover, narrow, token, plot, redraw, saveCsv } = Report;
   const { rings, columnOf, logarithmic } = Figures;
   const { strength } = Choice;
   const ID = "explorer-plot";
@@ -74,7 +74,7 @@ const Explorer = (() => {
       ...common, mode: "markers", customdata: series.map((run) => run.index),
       x: series.map((run) => valueOf(run, x)), y: series.map((run) => valueOf(run, y)),
       text: series.map((run) => `<b>${escaped(textOf(run, "name"))}</b><br>${escaped(textOf(run, "label"))}`),
-      hovertemplate: `%{text}<br>${about.axes[x].title} %{x:.4g}<br>${about.axes[y].title} %{y:.4g}<extra></extra>`,
+      hovertemplate: `%{text}<br>${about.axes[x].title} %{x:${hover}}<br>${about.axes[y].title} %{y:${hover}}<extra></extra>`,
       marker: {
         symbol, size: 9, opacity: strengths,
         ...(measured ? { color: series.map((run) => valueOf(run, colour)), coloraxis: "coloraxis" } : { color: own }),

@@ -1,11 +1,11 @@
 "use strict";
 // What a page shows of all runs of a group beside metrics: distributions over features, curves of training.
 const Features = (() => {
-  const { escaped, plot, redraw, saveCsv } = Report;
-  const { short, logarithmic } = Figures;
+  const { escaped, rounded, short, hover, plot, redraw, saveCsv } = Report;
+  const { logarithmic } = Figures;
 
   const controlsOf = (kind, group) => document.querySelector(`.controls[data-${kind}="${group.id}"]`);
-  const middles = (edges) => edges.slice(1).map((edge, i) => Number(((edge + edges[i]) / 2).toPrecision(6)));
+  const middles = (edges) => edges.slice(1).map((edge, i) => (edge + edges[i]) / 2);
   const called = (group, row) => {
     const coefficient = group.runs.coefficient[row];
     return coefficient === null ? group.runs.name[row] : `coefficient ${short(coefficient)}`;
@@ -30,7 +30,7 @@ const Features = (() => {
       const rows = rowsOf();
       const chosen = rows[Number(slider.value)];
       const [colour] = group.styles[variant.value];
-      const x = middles(shown.edges).map((m) => (shown.logarithmic ? Number((10 ** m).toPrecision(4)) : m));
+      const x = middles(shown.edges).map((m) => (shown.logarithmic ? rounded(10 ** m) : m));
       const trace = (row) => {
         const counts = shown.counts[row];
         const total = counts.reduce((a, b) => a + b, shown.left_out[row]);
@@ -38,7 +38,7 @@ const Features = (() => {
           type: "scatter", mode: "lines", x, y: counts.map((count) => count / total), showlegend: false,
           opacity: row === chosen ? 1 : 0.25, name: escaped(group.runs.name[row]),
           line: { color: colour, shape: shown.logarithmic ? "linear" : "hvh", width: row === chosen ? 2.5 : 1 },
-          hovertemplate: `${escaped(group.runs.name[row])}<br>%{x:.3g}: %{y:.2%}<extra></extra>`,
+          hovertemplate: `${escaped(group.runs.name[row])}<br>%{x:${hover}}: %{y:.2%}<extra></extra>`,
         };
       };
       const others = rows.filter((row) => row !== chosen);
@@ -120,7 +120,7 @@ const Features = (() => {
           return {
             type: "scatter", mode: "lines", x: step, y, name: escaped(label), legendgroup: label, customdata: step.map(() => row),
             showlegend: Boolean(first), line: { color, dash, width: ringed ? 4 : 1.5 }, opacity: Choice.strength(label),
-            hovertemplate: `${escaped(group.runs.name[row])}<br>step %{x}: %{y:.4g}<extra></extra>`,
+            hovertemplate: `${escaped(group.runs.name[row])}<br>step %{x}: %{y:${hover}}<extra></extra>`,
           };
         }),
         layout: {

@@ -5,7 +5,6 @@ const Figures = (() => {
   const { strength } = Choice;
 
   const columnOf = (group, key) => group.runs.metrics[key]?.value ?? group.runs[key];
-  const short = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString());
 
   // Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, or at powers alone where those are many, or more
   // where they are few.
@@ -84,5 +83,5 @@ const Figures = (() => {
     ])];
   }
 
-  return { rings, columnOf, logarithmic, scatter, scatterCsv, surfacesCsv, short };
+  return { rings, columnOf, logarithmic, scatter, scatterCsv, surfacesCsv };
 })();

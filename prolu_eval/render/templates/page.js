@@ -1,8 +1,7 @@
 "use strict";
 // The page: its data, its parts, and the address that keeps what is chosen.
 const Page = (() => {
-  const { plot, redraw, saveCsv } = Report;
-  const { short } = Figures;
+  const { short, plot, redraw, saveCsv } = Report;
   const page = JSON.parse(document.getElementById("data").textContent);
   const { groups, metrics, table: TABLE } = page;
   const MANY = 200; // of more runs, intervals hide each other and take long to draw: off at first

@@ -1,8 +1,7 @@
 "use strict";
 // Everything of the runs that are chosen, side by side: metrics, settings, training, features, examples.
 const Run = (() => {
-  const { escaped, token, narrow, plot, redraw, saveCsv, plotCsv } = Report;
-  const { short } = Figures;
+  const { escaped, rounded, short, hover, token, narrow, plot, redraw, saveCsv, plotCsv } = Report;
   const { axisOf, middles, fill } = Features;
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const element = (name) => document.getElementById(`run-${name}`);
@@ -65,7 +64,7 @@ const Run = (() => {
           const now = Math.min(element("step").value, steps.length - 1);
           const own = (at, name, style) => ({
             ...line(run, i), x: middles(edges), y: shares(counts[at]), name: `${name}${runs.length > 1 ? `, ${escaped(nameOf(run))}` : ""}`,
-            showlegend: runs.length === 1 || name.startsWith("step"), hovertemplate: `step ${steps[at]}<br>%{x:.3g}: %{y:.2%}<extra></extra>`,
+            showlegend: runs.length === 1 || name.startsWith("step"), hovertemplate: `step ${steps[at]}<br>%{x:${hover}}: %{y:.2%}<extra></extra>`,
             line: { ...line(run, i).line, shape: "hvh", ...style },
           });
           return [own(steps.length - 1, `last step, ${steps.at(-1)}`, { dash: "dot", width: 1 }), own(now, `step ${steps[now]}`, {})];
@@ -81,8 +80,8 @@ const Run = (() => {
         const [, { title, unit, logarithmic } = {}] = all[0] ?? [];
         return {
           data: all.map(([run, { edges, counts, left_out: left }], i) => ({
-            ...line(run, i), x: middles(edges).map((m) => (logarithmic ? Number((10 ** m).toPrecision(4)) : m)),
-            y: shares(counts[run.row], left[run.row]), hovertemplate: "%{x:.3g}: %{y:.2%}<extra></extra>",
+            ...line(run, i), x: middles(edges).map((m) => (logarithmic ? rounded(10 ** m) : m)),
+            y: shares(counts[run.row], left[run.row]), hovertemplate: `%{x:${hover}}: %{y:.2%}<extra></extra>`,
           })),
           layout: {
             xaxis: { title: { text: all.length ? `${title} (${unit})` : "" }, type: logarithmic ? "log" : "linear" },
@@ -101,7 +100,7 @@ const Run = (() => {
               line: { color: token("--soft"), dash: "dash", width: 1 } },
             ...runs.flatMap((run, i) => detail(run, "curves").features.map((feature, j) => ({
               ...line(run, i), x: detail(run, "curves").scales, y: detail(run, "curves").responses[j], opacity: 1 - 0.09 * j,
-              ...(j ? { showlegend: false } : {}), hovertemplate: `feature ${feature}<br>scale %{x}: %{y:.3g}<extra></extra>`,
+              ...(j ? { showlegend: false } : {}), hovertemplate: `feature ${feature}<br>scale %{x}: %{y:${hover}}<extra></extra>`,
             }))),
           ],
           layout: { xaxis: { title: { text: "scale of the input" } }, yaxis: { title: { text: "activation, relative" }, rangemode: "tozero" } },
