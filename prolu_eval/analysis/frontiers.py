@@ -29,9 +29,9 @@ from prolu_eval.analysis.pareto import (
 from prolu_eval.analysis.ranking import Rank, ranking
 from prolu_eval.analysis.savings import Curves, Lead, Runs, Saving
 from prolu_eval.errors import UsageError
+from prolu_eval.estimates import Estimate
 
 Array = NDArray[np.float64]
-Interval = tuple[float | None, float | None]
 
 # How many times its bias an interval of a maximum is widened by.
 _BIASES = 3.0
@@ -44,20 +44,17 @@ class VariantFrontier:
     ``on_frontier`` counts its runs on the frontier of all. ``hypervolume_share`` is its hypervolume
     over that of all runs together; ``exclusive_share`` the part of the latter that is lost without
     it. The three are of configurations: trainings that differ in the seed alone count once, by
-    their mean. Shares are None where nothing is dominated, intervals where no sequences could be
-    resampled.
+    their mean. Shares have no value where nothing is dominated, and none of the three an interval
+    where no sequences could be resampled.
     """
 
     label: str
     runs: int
     frontier: list[str]
-    hypervolume: float
-    hypervolume_share: float | None
+    hypervolume: Estimate
+    hypervolume_share: Estimate
     on_frontier: int
-    exclusive_share: float | None
-    hypervolume_ci95: Interval
-    hypervolume_share_ci95: Interval
-    exclusive_share_ci95: Interval
+    exclusive_share: Estimate
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,7 @@ class Frontier:
 
     keys: tuple[str, ...]
     reference: tuple[float, ...]
-    hypervolume: float
-    hypervolume_ci95: Interval
+    hypervolume: Estimate
     frontier: list[str]
     variants: list[VariantFrontier]
     membership: dict[str, float] = field(default_factory=dict)
@@ -148,9 +144,7 @@ def _membership(group: Group, replicated: Array) -> dict[str, float]:
     return dict(zip(group.table["name"], share.tolist(), strict=True))
 
 
-def _around(
-    value: float, replicates: Array | None, freedom: int, most: float = np.inf
-) -> tuple[float | None, Interval]:
+def _around(value: float, replicates: Array | None, freedom: int, most: float = np.inf) -> Estimate:
     """A value that rests on the best of several points, with its interval from zero to the most.
 
     The best of points that are about as good is measured as better than it is, and its replicates
@@ -162,10 +156,11 @@ def _around(
     found = interval(value, replicates, freedom)
     low, high = found.ci95
     if low is None or high is None or replicates is None:
-        return found.value, (low, high)
+        return Estimate(value=found.value)
     bias = float(replicates.mean()) - value
     low, high = low - _BIASES * max(0.0, bias), high + _BIASES * max(0.0, -bias)
-    return found.value, (float(np.clip(low, 0, most)), float(np.clip(high, 0, most)))
+    ends = (float(np.clip(low, 0, most)), float(np.clip(high, 0, most)))
+    return Estimate(value=found.value, ci95=ends)
 
 
 class Computation:
@@ -223,15 +218,14 @@ class Computation:
         variants = [
             self._variant(label, on, total, total_replicated) for label in self.group.labels
         ]
-        variants.sort(key=lambda variant: (-variant.hypervolume, variant.label))
+        variants.sort(key=lambda variant: (-(variant.hypervolume.value or 0), variant.label))
         two = len(self.keys) == 2
         by_label = self._by_label([variant.label for variant in variants])
         curves = self.curves
         return Frontier(
             keys=self.keys,
             reference=tuple(float(v) for v in self.reference * self.signs),
-            hypervolume=total,
-            hypervolume_ci95=_around(total, total_replicated, self.freedom)[1],
+            hypervolume=_around(total, total_replicated, self.freedom),
             frontier=[str(names[i]) for i in order if on[i]],
             variants=variants,
             membership={}
@@ -305,8 +299,6 @@ class Computation:
             with np.errstate(divide="ignore", invalid="ignore"):
                 shares, exclusives = replicates / totals, 1 - without_replicates / totals
         parts = (value / total, 1 - without / total) if total > 0 else (np.nan, np.nan)
-        share, share_ci95 = _around(parts[0], shares, self.freedom, 1.0)
-        exclusive, exclusive_ci95 = _around(parts[1], exclusives, self.freedom, 1.0)
         rows = np.flatnonzero(self.group.table["label"] == label)
         names = self.group.table["name"].to_numpy()
         front = rows[nondominated(self.runs[rows])]
@@ -315,13 +307,10 @@ class Computation:
             label=label,
             runs=len(rows),
             frontier=[str(names[i]) for i in front],
-            hypervolume=value,
-            hypervolume_share=share,
+            hypervolume=_around(value, replicates, self.freedom),
+            hypervolume_share=_around(parts[0], shares, self.freedom, 1.0),
             on_frontier=int(on[rows].sum()),
-            exclusive_share=exclusive,
-            hypervolume_ci95=_around(value, replicates, self.freedom)[1],
-            hypervolume_share_ci95=share_ci95,
-            exclusive_share_ci95=exclusive_ci95,
+            exclusive_share=_around(parts[1], exclusives, self.freedom, 1.0),
         )
 
     def _by_label(self, labels: Sequence[str]) -> dict[str, Array]:

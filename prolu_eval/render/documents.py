@@ -107,12 +107,27 @@ def frontier_document(
     return {key: _plain(part) for key, part in document.items()}
 
 
+# Values whose interval stands beside them in the document, since version 0.1.0.
+_BESIDE = ("hypervolume", "hypervolume_share", "exclusive_share")
+
+
+def _entries(key: str, value: Any) -> dict[str, Any]:
+    """What stands in the document for one entry."""
+    if key in _BESIDE and isinstance(value, Estimate):
+        return {key: value.value, f"{key}_ci95": value.ci95}
+    return {key: value}
+
+
 def _plain(part: Any) -> Any:
     """A part of a document as JSON has it, with null for what is undefined."""
     if isinstance(part, float):
         return part if math.isfinite(part) else None
     if isinstance(part, dict):
-        return {key: _plain(value) for key, value in part.items()}
+        return {
+            name: _plain(inner)
+            for key, value in part.items()
+            for name, inner in _entries(key, value).items()
+        }
     if isinstance(part, list | tuple):
         return [_plain(value) for value in part]
     return part.model_dump() if isinstance(part, Estimate) else part

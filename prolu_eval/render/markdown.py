@@ -8,19 +8,14 @@ from prolu_eval.analysis import Answer
 from prolu_eval.comparison.verdicts import Comparison, Judgement
 from prolu_eval.render.better import TITLE, about_better, better_of, better_table
 from prolu_eval.render.chance import about_chance_runs, chance_tables
+from prolu_eval.render.contents import Heading, Part, answer_contents, split_contents
 from prolu_eval.render.tables import (
     HEADER,
     Table,
-    about_marks,
-    budget_tables,
     cells,
     folder_tables,
     remarks,
-    run_table,
-    saving_table,
-    variant_table,
 )
-from prolu_eval.render.terminal import about_hypervolumes
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@:^$-])")
 _MARK = {
@@ -47,31 +42,23 @@ def table(content: Table) -> list[str]:
 
 def frontier_markdown(answer: Answer) -> str:
     """A group's answer."""
-    found = answer.details
-    asked = [*budget_tables(answer), *folder_tables(answer)]
-    parts = [
-        f"## {escape(answer.title)}",
-        escape(answer.sentence),
-        *([f"({escape('; '.join(answer.notes))})"] if answer.notes else []),
-        *("\n".join(table(content)) for content in asked),
-        "\n".join(table(run_table(answer.group, found))),
-        escape(about_marks(answer.group)),
-        "\n".join(table(variant_table(found))),
-        escape(about_hypervolumes(found)),
-    ]
-    savings = saving_table(found)
-    if savings[1] and not answer.folders:
-        parts.append("\n".join(table(savings)))
+    parts = answer_contents(answer)
     if (whole := better_of(answer)) is not None:
-        parts += [f"### {TITLE}", escape(whole.sentence), "\n".join(table(better_table(whole)))]
-        parts.append(escape(about_better(whole)))
+        parts += [Heading(TITLE, 2), whole.sentence, better_table(whole), about_better(whole)]
     if answer.group.chance:
-        parts += ["### Chance baselines", escape(about_chance_runs(answer.group))]
-        parts += ["\n".join(table(content)) for content in chance_tables(answer)]
-    for title, part in answer.splits.items():
-        parts += [f"### {escape(title)}: {escape(part.sentence)}",
-                  "\n".join(table(variant_table(part.details)))]  # fmt: skip
-    return "\n\n".join(parts)
+        parts += [Heading("Chance baselines", 2), about_chance_runs(answer.group)]
+        parts += chance_tables(answer)
+    return "\n\n".join(map(_shown, [*parts, *split_contents(answer)]))
+
+
+def _shown(part: Part) -> str:
+    match part:
+        case Heading(text, level):
+            return f"{'#' * (level + 1)} {escape(text)}"
+        case str(text):
+            return escape(text)
+        case content:
+            return "\n".join(table(content))
 
 
 def comparison_markdown(comparison: Comparison) -> str:

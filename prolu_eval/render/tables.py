@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from prolu_eval.analysis import Answer, AtBudget, Frontier, Group, Saving
-from prolu_eval.analysis.frontiers import Interval
 from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.verdicts import Judgement
 from prolu_eval.estimates import Estimate, as_chosen, number, rough
@@ -79,15 +78,9 @@ def variant_table(answer: Frontier) -> Table:
     head = ["variant", "runs", "on frontier", "hypervolume", "share", "exclusive"]
     return head, [
         [v.label, str(v.runs), str(v.on_frontier),
-         f"{_with(v.hypervolume, v.hypervolume_ci95):v}",
-         f"{_with(v.hypervolume_share, v.hypervolume_share_ci95):%}",
-         f"{_with(v.exclusive_share, v.exclusive_share_ci95):%}"]
+         f"{v.hypervolume:v}", f"{v.hypervolume_share:%}", f"{v.exclusive_share:%}"]
         for v in answer.variants
     ]  # fmt: skip
-
-
-def _with(value: float | None, interval: Interval) -> Estimate:
-    return Estimate(value=value, ci95=interval)
 
 
 def saving_table(answer: Frontier) -> Table:

@@ -1,22 +1,17 @@
 """Answers and comparisons for the terminal: sentences, and rows in columns."""
 
-from prolu_eval.analysis import Answer, Frontier
+from prolu_eval.analysis import Answer
 from prolu_eval.analysis.overlap import l0_diagnostic
 from prolu_eval.comparison.verdicts import WEAK, Comparison
-from prolu_eval.estimates import number
 from prolu_eval.plain_text import aligned
 from prolu_eval.render.chance import about_chance_runs, chance_tables
+from prolu_eval.render.contents import Heading, Part, answer_contents, split_contents
 from prolu_eval.render.tables import (
     HEADER,
     Table,
-    about_marks,
-    budget_tables,
     cells,
     folder_tables,
     remarks,
-    run_table,
-    saving_table,
-    variant_table,
 )
 from prolu_eval.render.terminal_plot import plot
 
@@ -28,48 +23,28 @@ _MANY = 40
 def frontier_text(answer: Answer) -> str:
     """A group's answer."""
     group, found = answer.group, answer.details
-    asked = [*budget_tables(answer), *folder_tables(answer)]
-    parts = [
-        answer.title,
-        answer.sentence,
-        *([f"({'; '.join(answer.notes)})"] if answer.notes else []),
-        *map(plain, asked),
-        plain(run_table(group, found)),
-        about_marks(group),
-        plain(variant_table(found)),
-        about_hypervolumes(found),
-    ]
-    savings = saving_table(found)
-    if savings[1] and not answer.folders:
-        parts.append(plain(savings))
-    parts += [about_chance_runs(group), *map(plain, chance_tables(answer))] if group.chance else []
+    parts = [_shown(part) for part in answer_contents(answer)]
+    if group.chance:
+        parts += [about_chance_runs(group), *map(plain, chance_tables(answer))]
     if len(found.keys) == 2:
         parts.append(plot(group, found))
     if "l0" in found.keys and (told := l0_diagnostic(group)):
         parts.append("\n".join(told))
-    for title, part in answer.splits.items():
-        parts += [f"{title}: {part.sentence}", plain(variant_table(part.details))]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *map(_shown, split_contents(answer))])
+
+
+def _shown(part: Part) -> str:
+    match part:
+        case Heading(text, _) | str(text):
+            return text
+        case table:
+            return plain(table)
 
 
 def plain(table: Table) -> str:
     """Rows as aligned columns."""
     head, rows = table
     return "\n".join(aligned([head, *rows]))
-
-
-def about_hypervolumes(answer: Frontier) -> str:
-    """What hypervolumes are up to, and what intervals rest on."""
-    reference = ", ".join(number(value) for value in answer.reference)
-    keys = ", ".join(answer.keys)
-    return f"Hypervolumes of ({keys}) are up to ({reference}). {_about_intervals(answer)}"
-
-
-def _about_intervals(answer: Frontier) -> str:
-    if not answer.n_replicates:
-        return "There are no intervals: no sums over sequences to resample."
-    over = "sequences and training seeds" if answer.seeds_resampled else "sequences"
-    return f"Intervals are 95 %, from {answer.n_replicates} paired resamplings of {over}."
 
 
 def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:

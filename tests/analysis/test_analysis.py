@@ -113,18 +113,18 @@ def test_variants_of_a_group() -> None:
     found = group_frontier(group, *KEYS, reference={"l0": 5, "ce_degradation": 4})
     assert found.reference == (5, 4)
     assert found.frontier == ["a1", "b1", "b2"]
-    assert found.hypervolume == 6
+    assert found.hypervolume.value == 6
     by_label = {v.label: v for v in found.variants}
     assert [v.label for v in found.variants][:2] == ["prolu/ste+l1", "relu+l1"]
     relu = by_label["relu+l1"]
-    assert (relu.frontier, relu.on_frontier, relu.hypervolume) == (["a1", "a2"], 1, 2)
-    assert relu.hypervolume_share == pytest.approx(1 / 3)
-    assert (by_label["alone"].hypervolume, by_label["alone"].frontier) == (0, ["c"])
-    assert (by_label["unmeasured"].hypervolume, by_label["unmeasured"].frontier) == (0, [])
+    assert (relu.frontier, relu.on_frontier, relu.hypervolume.value) == (["a1", "a2"], 1, 2)
+    assert relu.hypervolume_share.value == pytest.approx(1 / 3)
+    assert (by_label["alone"].hypervolume.value, by_label["alone"].frontier) == (0, ["c"])
+    assert (by_label["unmeasured"].hypervolume.value, by_label["unmeasured"].frontier) == (0, [])
     # Without prolu/ste the others dominate 2 of 6, without relu still 6: b1 is at (2, 2).
-    assert by_label["prolu/ste+l1"].exclusive_share == pytest.approx(2 / 3)
-    assert relu.exclusive_share == 0
-    assert found.hypervolume_ci95 == (None, None)
+    assert by_label["prolu/ste+l1"].exclusive_share.value == pytest.approx(2 / 3)
+    assert relu.exclusive_share.value == 0
+    assert found.hypervolume.ci95 == (None, None)
 
 
 def test_different_settings_are_never_on_one_frontier() -> None:

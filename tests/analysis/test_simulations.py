@@ -262,15 +262,15 @@ def missed(found: Frontier, truth: dict[str, np.ndarray], ratio: float) -> dict[
     reference = np.array(found.reference)
     volumes = {label: volume(points, reference) for label, points in truth.items()}
     total = volume(np.concatenate(list(truth.values())), reference)
-    wrong = {"hypervolume of all": misses(found.hypervolume_ci95, total)}
+    wrong = {"hypervolume of all": misses(found.hypervolume.ci95, total)}
     for variant in found.variants:
         label, own = variant.label, volumes[variant.label]
         (other,) = volumes.keys() - {label}
         wrong |= {
-            f"hypervolume of {label}": misses(variant.hypervolume_ci95, own),
-            f"share of {label}": misses_share(variant.hypervolume_share_ci95, own / total),
+            f"hypervolume of {label}": misses(variant.hypervolume.ci95, own),
+            f"share of {label}": misses_share(variant.hypervolume_share.ci95, own / total),
             f"exclusive share of {label}": misses_share(
-                variant.exclusive_share_ci95, 1 - volumes[other] / total
+                variant.exclusive_share.ci95, 1 - volumes[other] / total
             ),
         }
     true = {(e.first, e.second): e for e in epsilons({k: v[None] for k, v in truth.items()}, 0)}
