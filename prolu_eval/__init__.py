@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prolu_eval.activations import prolu
     from prolu_eval.analysis import pareto_frontier
-    from prolu_eval.baseline import load_baseline, save_baseline
+    from prolu_eval.baseline import load_baseline
     from prolu_eval.checkpoints import discover, load_sae
     from prolu_eval.comparison import Comparison
     from prolu_eval.errors import ProluEvalError
     from prolu_eval.estimates import Estimate
     from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
-    from prolu_eval.interface import FrontierAnswer, compare, convert, frontier, train
+    from prolu_eval.interface import (
+        FrontierAnswer,
+        compare,
+        convert,
+        frontier,
+        save_baseline,
+        train,
+    )
     from prolu_eval.metrics import METRICS
     from prolu_eval.results import Result, load_results
     from prolu_eval.saes import SparseAutoencoder
@@ -53,7 +60,7 @@ _MODULES = {
     "load_sae": "checkpoints",
     "pareto_frontier": "analysis",
     "prolu": "activations",
-    "save_baseline": "baseline",
+    "save_baseline": "interface",
     "train": "interface",
 }
 

@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from prolu_eval.errors import UsageError
+
 Gradient = Literal["relu", "ste", "ste_bias_only", "ste_input_only"]
 Estimator = Literal["thresh", "rectangle", "triangle", "sigmoid", "gaussian"]
 
@@ -139,14 +141,27 @@ def prolu(
         The activation, in the promoted dtype of ``m`` and ``b``. Shape of ``m + b``.
 
     Raises:
-        ValueError: for an unknown gradient or estimator, or a bandwidth that is not positive.
+        UsageError: for what is no tensor, an unknown gradient or estimator, or a bandwidth that is
+            not positive.
     """
-    if gradient not in _STRAIGHT_THROUGH:
-        raise ValueError(f"gradient {gradient!r} is none of {', '.join(get_args(Gradient))}")
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator {estimator!r} is none of {', '.join(get_args(Estimator))}")
-    if not bandwidth > 0:
-        raise ValueError(f"bandwidth {bandwidth} is not positive")
+    for name, tensor in (("m", m), ("b", b)):
+        if not isinstance(tensor, Tensor):
+            reason = f"is of type {type(tensor).__name__}"
+            raise UsageError(name, reason, "give a tensor, as torch.as_tensor makes one")
+    try:
+        torch.broadcast_shapes(m.shape, b.shape)
+    except RuntimeError:
+        reason = f"is of shape {list(b.shape)}, and m of {list(m.shape)}"
+        raise UsageError("b", reason, "give one number for each feature") from None
+    if not isinstance(gradient, str) or gradient not in _STRAIGHT_THROUGH:
+        raise UsageError(
+            "gradient", f"{gradient!r} is none", f"choose {', '.join(get_args(Gradient))}"
+        )
+    if not isinstance(estimator, str) or estimator not in ESTIMATORS:
+        known = ", ".join(get_args(Estimator))
+        raise UsageError("estimator", f"{estimator!r} is none", f"choose {known}")
+    if not isinstance(bandwidth, int | float) or not bandwidth > 0:
+        raise UsageError("bandwidth", f"{bandwidth!r} is no positive number", "give a width")
     result: Tensor = _ProLU.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
     return result
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from prolu_eval import __version__
+from prolu_eval.arguments import as_path
 from prolu_eval.errors import BaselineError, UsageError
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import value_and_influence
@@ -82,13 +83,16 @@ def save_baseline(results: Iterable[Result], path: str | Path) -> None:
     """Write results as a baseline: ``path`` and, beside it, the sums.
 
     Raises:
-        BaselineError: if two results have the same name, or the file's own does not end in .json.
+        BaselineError: if there is no result, two have the same name, or the file's own does not
+            end in .json.
         ResultsError: if a file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".json" or path.is_dir():
         raise BaselineError(path, "is no name of a JSON file", "end it in .json")
     ordered = sorted(results, key=lambda result: result.run.name)
+    if not ordered:
+        raise BaselineError(path, "would hold no result", "evaluate runs first")
     for first, second in pairwise(ordered):
         if first.run.name == second.run.name:
             raise BaselineError(path, f"would name {first.run.name} twice", "rename one of them")
@@ -185,7 +189,7 @@ def load_baseline(path: str | Path) -> list[Result]:
             in the middle of a merge, edited by hand so that it contradicts its sums, or of a newer
             schema.
     """
-    path = Path(path)
+    path = as_path(path, "the baseline")
     text = _read(path).decode("utf-8", errors="replace")
     document = _parse(path, text)
     sums = _read_sums(path, text, document.sums)

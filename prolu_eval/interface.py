@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prolu_eval.analysis import Answer, Question, answer
+from prolu_eval.arguments import PathLike, as_path, as_paths, as_texts, of_type
 from prolu_eval.baseline import about_baseline, load_baseline
+from prolu_eval.baseline import save_baseline as write_baseline
 from prolu_eval.comparison import (
     DEFAULT,
     Comparison,
@@ -21,7 +23,6 @@ from prolu_eval.comparison.obtain import obtain_results
 from prolu_eval.comparison.pairs import is_selected
 from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
-from prolu_eval.paths import PathLike, as_path, as_paths
 from prolu_eval.results import (
     Result,
     folder_titles,
@@ -72,7 +73,11 @@ class FrontierAnswer:
         """The runs of a group over its first two metrics, as the page draws them."""
         from prolu_eval.render.figures import View, view_figure
 
-        of = self.groups[group]
+        n = of_type(group, int, "group", "give its number, from 0")
+        if not 0 <= n < len(self.groups):
+            known = f"0 to {len(self.groups) - 1}"
+            raise UsageError("group", f"{n} is none of {known}", "give its number, from 0")
+        of = self.groups[n]
         x, y, *_ = of.question.keys
         drawn = view_figure(of.group, View(x, y, "frontiers", "", frontier=True))
         return drawn.update_layout(title=of.title, margin={"t": 64})
@@ -82,10 +87,11 @@ class FrontierAnswer:
 
         Raises:
             ResultsError: if it cannot be written.
+            UsageError: if the path is none.
         """
         from prolu_eval.render.page import write_report
 
-        return write_report(self.groups, Path(path))
+        return write_report(self.groups, as_path(path, "the page"))
 
     def _repr_html_(self) -> str:
         drawn = "".join(  # the first brings plotly's script along: nothing is loaded from a network
@@ -101,7 +107,7 @@ def frontier(
     y: str = "ce_degradation",
     z: str | None = None,
     *,
-    tokens: str | None = None,
+    tokens: PathLike | None = None,
     splits: Mapping[str, Sequence[float]] | None = None,
     reference: Mapping[str, float] | None = None,
     at: Mapping[str, float] | None = None,
@@ -147,7 +153,7 @@ def _pairs(name: str, given: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
 
 
 def _results(
-    runs: "Paths | pd.DataFrame | Iterable[Result]", tokens: str | None
+    runs: "Paths | pd.DataFrame | Iterable[Result]", tokens: PathLike | None
 ) -> Sequence[Result]:
     import pandas as pd
 
@@ -155,7 +161,8 @@ def _results(
         return _of_table(runs)
     if isinstance(runs, Iterable) and not isinstance(runs, str | bytes | os.PathLike):
         items = list(runs)
-        if results := [item for item in items if isinstance(item, Result)]:
+        results = [item for item in items if isinstance(item, Result)]
+        if results and len(results) == len(items):
             return results
         folders = as_paths(items, "the runs")
     else:
@@ -209,9 +216,11 @@ def compare(
         ResultsError: if there are no results.
         UsageError: if options make no sense or runs cannot be told apart.
     """
-    texts = [tolerance or DEFAULT] if isinstance(tolerance, str | None) else tolerance
+    texts = as_texts(
+        DEFAULT if tolerance is None else tolerance, "--tolerance", f"write for example {DEFAULT}"
+    )
     options = ComparisonOptions(
-        tolerances=parse_tolerances(texts or (DEFAULT,)),
+        tolerances=parse_tolerances(texts if any(texts) else [DEFAULT]),
         frontier=frontier,
         match=match,
         only=only,
@@ -262,6 +271,28 @@ def _baseline(baseline: Paths, warn: Warn) -> list[Result]:
     return load_baseline(folders[0])
 
 
+def save_baseline(
+    runs: "Paths | pd.DataFrame | Iterable[Result]",
+    path: PathLike,
+    *,
+    tokens: PathLike | None = None,
+) -> None:
+    """Write stored results as a baseline: ``path`` and, beside it, their sums over sequences.
+
+    Args:
+        runs: a folder of runs with results, or several; or a table of
+            :func:`prolu_eval.load_results`; or results.
+        path: the JSON file to write.
+        tokens: of several evaluations of the runs, the one on this text.
+
+    Raises:
+        BaselineError: if two results have the same name, or the file's own does not end in .json.
+        ResultsError: if there are no results, or a file cannot be written.
+        UsageError: if what is given is none of these.
+    """
+    write_baseline(_results(runs, tokens), as_path(path, "the baseline"))
+
+
 @dataclass(frozen=True)
 class Converted:
     """A checkpoint that was written in another format: where, or why it was not."""
@@ -292,7 +323,7 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
     from prolu_eval.runs import Broken
 
     writers = {"native": write_native, "saelens": write_saelens}
-    if to not in writers:
+    if of_type(to, str, "--to", f"choose {', '.join(writers)}") not in writers:
         raise UsageError("--to", f"{to!r} is no format to write", f"choose {', '.join(writers)}")
     folder = as_path(destination, "the destination")
     found = discover(as_path(source, "the source"))

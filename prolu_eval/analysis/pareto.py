@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from prolu_eval.arguments import of_type
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS, metric_key
 
@@ -37,7 +38,7 @@ def maximised(*keys: str) -> list[bool]:
         UsageError: if a metric is unknown, or neither more nor less of it is better.
     """
     for key in keys:
-        if metric_key(key) != key:
+        if metric_key(of_type(key, str, "a metric", "give its name")) != key:
             raise UsageError(key, f"is another name of {metric_key(key)}", "write that")
         if METRICS[key].direction == "none":
             raise UsageError(key, "has no better direction", "choose another objective")
@@ -125,6 +126,7 @@ def pareto_frontier(
     Raises:
         UsageError: as :func:`costs`, or if the rows are not comparable.
     """
+    of_type(frame, pd.DataFrame, "the table of results", "give one of load_results")
     if "comparison_key" in frame and frame["comparison_key"].nunique(dropna=False) > 1:
         raise UsageError(
             "the table of results",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prolu_eval import hub
+from prolu_eval.arguments import as_path
 from prolu_eval.checkpoints import (
     atoms,
     circuit_tracer,
@@ -88,8 +89,9 @@ def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]
 
     Raises:
         CheckpointError: if ``path`` does not exist or no checkpoint lies there.
-        UsageError: if it is a name of SAELens's table, which is not installed.
+        UsageError: if it is a name of SAELens's table, which is not installed, or no path.
     """
+    path = as_path(path, "the checkpoint") if not isinstance(path, str) else path
     if encoder is not None and not hub.is_hub_name(path):
         return atoms.discover(Path(path), atoms.Encoder.parse(encoder))
     places = hub.places(path)

@@ -7,6 +7,7 @@ be compared is said to be so, and fails too.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from prolu_eval.arguments import as_texts, of_type
 from prolu_eval.comparison.frontier_tests import (
     comparable_pairs,
     frontier_axes,
@@ -15,7 +16,7 @@ from prolu_eval.comparison.frontier_tests import (
     with_movement,
 )
 from prolu_eval.comparison.judging import Finding, judge, weigh_metric
-from prolu_eval.comparison.pairs import MatchedRuns, configurations, match_runs, obstacle
+from prolu_eval.comparison.pairs import MATCHES, MatchedRuns, configurations, match_runs, obstacle
 from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.comparison.verdicts import Comparison, Judgement
 from prolu_eval.errors import UsageError
@@ -24,6 +25,7 @@ from prolu_eval.results import Result
 __all__ = ["DEFAULT", "Comparison", "ComparisonOptions", "compare_results", "parse_tolerances"]
 
 MOST_ALPHA = 0.5
+_ALPHA = ("--alpha", "give a number")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,14 @@ class ComparisonOptions:
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse an error rate that is none."""
-        if not 0 < self.alpha <= MOST_ALPHA:
+        """Refuse what is of no use, such as an error rate that is none."""
+        if self.frontier is not None:
+            of_type(self.frontier, str, "--frontier", "write x,y or none")
+        of_type(self.match, str, "--match", f"write {', '.join(MATCHES)} or a pattern")
+        as_texts(self.only, "--only", "name runs, or patterns of their names")
+        of_type(self.unpaired, bool, "--unpaired", "give True or False")
+        alpha = self.alpha if isinstance(self.alpha, int) else of_type(self.alpha, float, *_ALPHA)
+        if not 0 < alpha <= MOST_ALPHA:
             remedy = f"choose one above 0, of at most {MOST_ALPHA}"
             raise UsageError("--alpha", f"{self.alpha:g} is no error rate", remedy)
 

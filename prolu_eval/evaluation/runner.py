@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from prolu_eval.arguments import as_paths
 from prolu_eval.checkpoints import discover
 from prolu_eval.checkpoints.modules import from_plugin, runs_of
 from prolu_eval.cluster.address import SLURM, engine_of
@@ -36,7 +37,6 @@ from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.evaluation.slurm import outcomes_of_jobs
 from prolu_eval.hub import is_hub_name, origin
-from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
@@ -188,7 +188,9 @@ def _found(
 
 
 def _roots(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(path) for path in as_paths(paths, "the runs")] if paths else []
+    if paths is None or (isinstance(paths, Sequence) and not paths):
+        return []
+    return [str(path) for path in as_paths(paths, "the runs")]
 
 
 def _discover(roots: list[Path], encoder: str | None) -> list[Run | Broken]:

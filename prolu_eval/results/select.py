@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from prolu_eval.arguments import PathLike, as_path
 from prolu_eval.errors import ResultsError, UsageError
 from prolu_eval.hub import is_hub_name, origin, results_folder
 from prolu_eval.plain_text import printable
@@ -67,7 +68,7 @@ class Selection:
 def select(
     paths: Sequence[Path],
     *,
-    tokens: str | None = None,
+    tokens: PathLike | None = None,
     every: bool = False,
     prefer: Collection[str] = (),
     titled: bool = False,
@@ -104,7 +105,7 @@ def select(
             where, f"holds no results{reasons}", "run `prolu-eval evaluate` on it first"
         )
     if tokens is not None:
-        found = _on_tokens(found, tokens, paths)
+        found = _on_tokens(found, str(as_path(tokens, "tokens")), paths)
     chosen = found if every else _chosen(found, set(prefer))
     results = [result for by_key in chosen.values() for result in by_key.values()]
     taken = {id(result) for result in results}

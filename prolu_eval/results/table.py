@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from prolu_eval.arguments import PathLike, as_paths, of_type
 from prolu_eval.json_text import canonical
-from prolu_eval.paths import as_paths
 from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result
 from prolu_eval.results.select import select
@@ -55,7 +55,7 @@ def _configuration_key(result: Result) -> str:
 
 def load_results(
     path: str | Path | Sequence[str | Path],
-    tokens: str | None = None,
+    tokens: PathLike | None = None,
     all: bool = False,  # noqa: A002
 ) -> pd.DataFrame:
     """The results stored in or below folders, one row a run, as :func:`frame` lays them out.
@@ -75,6 +75,7 @@ def load_results(
         UsageError: if a folder does not exist, or ``path`` is no path.
         ResultsError: if no result is found, or none on the tokens asked for.
     """
+    of_type(all, bool, "all", "give True or False")
     chosen = select(as_paths(path, "the folders"), tokens=tokens, every=all)
     for remark in chosen.remarks:
         warnings.warn(remark, stacklevel=2)

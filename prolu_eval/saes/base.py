@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from prolu_eval.activations import Thresholding
+from prolu_eval.errors import UsageError
 
 Normalisation = Literal["none", "layer_norm", "constant_norm"]
 
@@ -223,7 +224,19 @@ class SparseAutoencoder(nn.Module):
         return self.b_enc
 
     def normalise(self, x: Tensor) -> Normalised:
-        """X [..., d_in] in the units the weights expect, with what leads back."""
+        """X [..., d_in] in the units the weights expect, with what leads back.
+
+        Raises:
+            UsageError: if x is no tensor of activations of this width.
+        """
+        if not isinstance(x, Tensor):
+            reason = f"are of type {type(x).__name__}"
+            raise UsageError("activations", reason, "give a tensor, as torch.as_tensor makes one")
+        if x.shape[-1:] != (self.d_in,):
+            reason = f"are of shape {list(x.shape)}, and {self.d_in} wide ones are encoded"
+            raise UsageError("activations", reason, "give those of the hook point of the SAE")
+        if not x.is_floating_point():
+            raise UsageError("activations", f"are of {x.dtype}", "give floating-point numbers")
         if self.normalisation == "layer_norm":
             shift = x.mean(-1, keepdim=True)
             scale = (x - shift).std(-1, keepdim=True)
@@ -238,7 +251,12 @@ class SparseAutoencoder(nn.Module):
         return (z - self.b_dec if self.apply_b_dec_to_input else z) @ self.W_enc
 
     def encode(self, x: Tensor) -> Tensor:
-        """Feature activations, in the units of the weights. [..., d_in] -> [..., d_sae]"""
+        """Feature activations, in the units of the weights. [..., d_in] -> [..., d_sae]
+
+        Raises:
+            UsageError: if x is no tensor of activations of this width and precision.
+        """
+        self._check_precision(x)
         return self.activate(self.pre_activation(self.normalise(x).z))
 
     def decode_normalised(self, codes: Tensor) -> Tensor:
@@ -268,7 +286,12 @@ class SparseAutoencoder(nn.Module):
             ValueError: if the autoencoder normalises each activation by its own statistics and
                 ``x``, whose statistics lead back to the model's units, is not given; or it is a
                 transcoder with a skip connection, and ``x``, which it adds a function of, is not.
+            UsageError: if the codes are no tensor of one code for each feature.
         """
+        if not isinstance(codes, Tensor) or codes.shape[-1:] != (self.d_sae,):
+            given = list(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+            reason = f"are {given}, and no tensor [..., {self.d_sae}]"
+            raise UsageError("codes", reason, "give what encode gives")
         decoded = self.decode_normalised(codes)
         if self.skip if self.transcodes else self.normalisation != "none":
             if x is None:
@@ -291,5 +314,17 @@ class SparseAutoencoder(nn.Module):
         return None if self.transcodes else normalised.scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """x_hat of x, both in the model's units. [..., d_in] -> [..., d_out]"""
+        """x_hat of x, both in the model's units. [..., d_in] -> [..., d_out]
+
+        Raises:
+            UsageError: if x is no tensor of activations of this width and precision.
+        """
+        self._check_precision(x)
         return self.reconstruct(x).x_hat
+
+    def _check_precision(self, x: Tensor) -> None:
+        """Refuse activations of another precision than the weights', but where torch converts."""
+        mixed = isinstance(x, Tensor) and x.dtype != self.W_dec.dtype
+        if mixed and not torch.is_autocast_enabled():
+            reason = f"are of {x.dtype}, and the autoencoder is of {self.W_dec.dtype}"
+            raise UsageError("activations", reason, "convert one of the two with .to(dtype)")

@@ -4,13 +4,18 @@ import importlib.metadata
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbclient
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 import prolu_eval
 from prolu_eval.results import write_result
+from prolu_eval.saes import Relu
 from tests.helpers.synthetic import sweep
 from tests.project.test_imports import loaded_after
 
@@ -127,6 +132,10 @@ def test_names_of_the_first_version_still_work() -> None:
         (lambda runs: prolu_eval.convert(None, "out"), "None is no path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.train(None, 5), "out: 5 is no path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.train(5, "out"), "the sweep: 5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: Relu(4, 8)(np.zeros((2, 4))), "give a tensor"),
+        (lambda runs: Relu(4, 8)(torch.zeros(2, 5)), "4 wide ones are encoded"),
+        (lambda runs: Relu(4, 8).encode(torch.zeros(2, 4).double()), r"convert one of the two"),
+        (lambda runs: prolu_eval.save_baseline([], "b.json"), "are none"),
         (
             lambda runs: prolu_eval.train(None, "out", {"device": "cpu"}),  # type: ignore[arg-type]
             "settings: are of type dict",
@@ -140,3 +149,52 @@ def test_values_of_other_types_are_the_projects_own_errors(
         write_result(found, tmp_path)
     with pytest.raises(prolu_eval.ProluEvalError, match=told):
         call(tmp_path)
+
+
+# Public functions, with one value that may be wrong.
+CALLS: list[Callable[[Path, Any], object]] = [
+    lambda runs, value: prolu_eval.discover(value),
+    lambda runs, value: prolu_eval.load_sae(value),
+    lambda runs, value: prolu_eval.load_results(value),
+    lambda runs, value: prolu_eval.load_results(runs, tokens=value),
+    lambda runs, value: prolu_eval.load_baseline(value),
+    lambda runs, value: prolu_eval.save_baseline(value, "b.json"),
+    lambda runs, value: prolu_eval.save_baseline(runs, value),
+    lambda runs, value: prolu_eval.frontier(runs, x=value),
+    lambda runs, value: prolu_eval.frontier(runs, tokens=value),
+    lambda runs, value: prolu_eval.frontier(runs).report(value),
+    lambda runs, value: prolu_eval.frontier(runs).figure(value),
+    lambda runs, value: prolu_eval.pareto_frontier(value),
+    lambda runs, value: prolu_eval.pareto_frontier(pd.DataFrame({"l0": [1.0]}), value),
+    lambda runs, value: prolu_eval.convert(runs, "out", to=value),
+    lambda runs, value: prolu_eval.compare(runs, runs, tolerance=value),
+    lambda runs, value: prolu_eval.compare(runs, runs, frontier=value),
+    lambda runs, value: prolu_eval.compare(runs, runs, match=value),
+    lambda runs, value: prolu_eval.compare(runs, runs, only=value),
+    lambda runs, value: prolu_eval.compare(runs, runs, alpha=value),
+    lambda runs, value: prolu_eval.compare(runs, runs, unpaired=value),
+    lambda runs, value: prolu_eval.evaluate({"a": value}, hook="blocks.1.hook_resid_post"),
+    lambda runs, value: prolu_eval.prolu(value, torch.zeros(3)),
+    lambda runs, value: prolu_eval.prolu(torch.zeros(3), torch.zeros(3), value),
+    lambda runs, value: Relu(4, 8)(value),
+    lambda runs, value: Relu(4, 8).encode(value),
+    lambda runs, value: Relu(4, 8).decode(value),
+]
+WRONG = (7, b"runs", [None], {"a": 1}, float("nan"), np.zeros(2), torch.zeros(2), object())
+
+
+def test_no_wrong_value_ends_in_a_raw_error(tmp_path: Path) -> None:
+    for made in sweep()[:3]:
+        write_result(made, tmp_path / "runs" / made.run.name / "evaluation")
+    for i, call in enumerate(CALLS):
+        for value in WRONG:
+            try:
+                call(tmp_path / "runs", value)
+            except prolu_eval.ProluEvalError:
+                continue
+            pytest.fail(f"call {i} takes {value!r}")
+
+
+def test_a_baseline_is_saved_of_a_folder(runs: Path, tmp_path: Path) -> None:
+    prolu_eval.save_baseline(runs, tmp_path / "b.json")
+    assert prolu_eval.compare(runs, tmp_path / "b.json").verdict == "pass"

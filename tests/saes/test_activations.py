@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prolu_eval.activations import ESTIMATORS, Estimator, Gradient, prolu, relu
+from prolu_eval.errors import UsageError
 
 GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 NUMBERS = st.floats(-4, 4, width=32)
@@ -167,11 +168,11 @@ def test_cuda_equals_cpu(gradient: Gradient) -> None:
 
 def test_unknown_names_are_refused() -> None:
     m = torch.zeros(1)
-    with pytest.raises(ValueError, match="'st' is none of relu, ste"):
+    with pytest.raises(UsageError, match="'st' is none; choose relu, ste"):
         prolu(m, m, "st")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'box' is none of thresh"):
+    with pytest.raises(UsageError, match="'box' is none; choose thresh"):
         prolu(m, m, estimator="box")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="not positive"):
+    with pytest.raises(UsageError, match="no positive number"):
         prolu(m, m, bandwidth=0)
 
 

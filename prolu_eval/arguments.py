@@ -1,12 +1,35 @@
-"""Folders and files as the public functions are given them."""
+"""What the public functions are given, before anything is done with it."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from prolu_eval.errors import UsageError
 
 PathLike = str | os.PathLike[str]
+_T = TypeVar("_T")
+
+
+def of_type(value: object, kind: type[_T], what: str, remedy: str) -> _T:
+    """A value that is of some type; a truth value is no number.
+
+    Raises:
+        UsageError: if it is not; ``what`` says of what, ``remedy`` what to give.
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(what, f"is of type {type(value).__name__}", remedy)
+    return value
+
+
+def as_texts(value: object, what: str, remedy: str) -> list[str]:
+    """Texts from one or several.
+
+    Raises:
+        UsageError: if one is no text.
+    """
+    items = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    return [of_type(item, str, what, remedy) for item in items]
 
 
 def as_path(value: object, what: str) -> Path:
