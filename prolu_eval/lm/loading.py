@@ -6,7 +6,8 @@ Nothing that a model brings is executed, and nothing is installed for it.
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -142,10 +143,28 @@ def _network(
             f"holds no weights for {missing[0]} ({len(missing)} tensors are missing)",
             "download or save the model again",
         )
+    if left := _left_over(network, report["unexpected_keys"]):
+        raise ModelError(
+            name,
+            f"holds weights of blocks that its config.json leaves out ({left[0]} and "
+            f"{len(left) - 1} more tensors)",
+            "correct the number of layers in config.json, or save the smaller model again",
+        )
     if dtype == torch.float64:
         # Torch has no grouped product in float64, by which experts run otherwise.
         network.set_experts_implementation("eager")
     return network if config.get_text_config() is config else _text_part(name, network)
+
+
+def _left_over(network: nn.Module, keys: Iterable[str]) -> list[str]:
+    """Of the tensors in a model's files that it has no place for: those of further blocks.
+
+    Such a tensor has a like one in the first block; other tensors of no use are buffers that older
+    versions saved.
+    """
+    known = {name for name, _ in network.named_parameters()}
+    ends = {".".join(parts[i:]) for parts in (n.split(".") for n in known) for i in range(2)}
+    return sorted(key for key in keys if re.sub(r"\.\d+\.", ".0.", key, count=1) in ends)
 
 
 def _text_part(name: str, whole: Any) -> Any:

@@ -33,7 +33,8 @@ Record = dict[str, Any]
 Open = Callable[[list[str] | None], Iterator[Record]]
 Value = str | tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 
-MASK = "attention_mask"
+# What a mask of padding is called, the first of them that there is.
+MASKS = ("attention_mask", "mask")
 # Columns that an error lists, and letters of each.
 _SHOWN = 24
 _FIELD_LIMIT = (1 << 31) - 1
@@ -57,10 +58,10 @@ def values(
         raise TokensError(source, "has no rows", "give some")
     column = _column(source, first, column)
     whole = column if column in first else column.partition(".")[0]
-    are_masked = MASK in first and column != MASK
+    mask = next((name for name in MASKS if name in first and name != column), None)
     for part, records in parts:
-        for row, record in enumerate(records([whole, MASK])):
-            yield _value(part, row, column, record, are_masked=are_masked)
+        for row, record in enumerate(records([whole, *MASKS])):
+            yield _value(part, row, column, record, mask)
 
 
 def _column(source: str | Path, first: Record, named: str | None) -> str:
@@ -107,7 +108,9 @@ def _are_ids(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.ndim == 1
 
 
-def _value(source: str | Path, row: int, column: str, record: Record, *, are_masked: bool) -> Value:
+def _value(
+    source: str | Path, row: int, column: str, record: Record, masked_by: str | None
+) -> Value:
     if not _has(record, column):
         raise TokensError(
             source, f"row {row} (from 0) has no column {column!r}", "remove or mend such rows"
@@ -130,12 +133,14 @@ def _value(source: str | Path, row: int, column: str, record: Record, *, are_mas
             f"{where} holds {_described(value, ids)}, neither text nor a list of token ids",
             "name another column with --text-column, or write the rows again",
         )
-    mask = None if column == MASK else record.get(MASK)
-    if (mask is not None) != are_masked:
-        has, have = ("no", "have one") if are_masked else ("an", "have none")
-        reason = f"row {row} (from 0) has {has} {MASK}, where the rows before it {have}"
+    there = [name for name in MASKS if name != column and record.get(name) is not None]
+    if masked_by not in there and (masked_by or there):
+        name = masked_by or there[0]
+        has, have = ("no", "have one") if masked_by else ("an", "have none")
+        reason = f"row {row} (from 0) has {has} {name}, where the rows before it {have}"
         raise TokensError(source, reason, "write the rows again")
-    return ids.astype(np.int64), None if mask is None else _mask(source, row, ids, mask)
+    mask = None if masked_by is None else _mask(source, row, ids, masked_by, record[masked_by])
+    return ids.astype(np.int64), mask
 
 
 def _characters(text: str) -> str:
@@ -167,12 +172,14 @@ def _described(value: Any, array: NDArray[Any] | None) -> str:
     return kinds.get(array.dtype.kind, "a list with values that are no numbers")
 
 
-def _mask(source: str | Path, row: int, ids: NDArray[Any], mask: Any) -> NDArray[np.bool_]:
+def _mask(
+    source: str | Path, row: int, ids: NDArray[Any], name: str, mask: Any
+) -> NDArray[np.bool_]:
     found = np.asarray(mask) if isinstance(mask, list | np.ndarray) else np.empty(0)
     if found.shape != ids.shape or not np.isin(found, (0, 1)).all():
         raise TokensError(
             source,
-            f"row {row} (from 0), column {MASK!r} has not one 0 or 1 for each of the "
+            f"row {row} (from 0), column {name!r} has not one 0 or 1 for each of the "
             f"{len(ids)} token ids",
             "write the rows again",
         )

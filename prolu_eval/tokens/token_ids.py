@@ -20,9 +20,11 @@ from safetensors import SafetensorError, safe_open
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.pieces import Piece
-from prolu_eval.tokens.records import MASK
+from prolu_eval.tokens.records import MASKS
 
 _NAMES = ("input_ids", "tokens", "ids")
+# Masks that tell nothing of padding; which tokens are special, the ids themselves say.
+_NO_PADDING = ("special_tokens_mask",)
 # So many ids of zeros and ones alone are a mask.
 _MANY = 64
 
@@ -51,7 +53,7 @@ def read_ids(path: Path, kind: str) -> tuple[NDArray[np.integer], NDArray[np.boo
         raise TokensError(path, "holds zeros and ones alone, as an attention mask does", "give ids")
     if mask is not None and (mask.shape != ids.shape or not np.isin(mask, (0, 1)).all()):
         raise TokensError(
-            path, f"has no {MASK} of one 0 or 1 for each token id", "write the file again"
+            path, f"has no {MASKS[0]} of one 0 or 1 for each token id", "write the file again"
         )
     return ids, None if mask is None else mask.astype(bool)
 
@@ -70,6 +72,13 @@ def _safetensors(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
             names = list(file.keys())
             ids = [name for name in _NAMES if name in names]
             others = [name for name in names if "mask" not in name]
+            masks = [name for name in names if "mask" in name and name not in _NO_PADDING]
+            if unknown := sorted({*masks} - {*MASKS}):
+                raise TokensError(
+                    path,
+                    f"has a tensor {unknown[0]}, of which nothing says what it leaves out",
+                    f"call it {MASKS[0]} if that is padding, or leave it out",
+                )
             if not ids and len(others) != 1:
                 raise TokensError(
                     path,
@@ -77,7 +86,8 @@ def _safetensors(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
                     "name the tensor of the token ids so",
                 )
             found = file.get_tensor((ids or others)[0])
-            return found, file.get_tensor(MASK) if MASK in names else None
+            mask = next((name for name in MASKS if name in names), None)
+            return found, None if mask is None else file.get_tensor(mask)
     except (OSError, TypeError, SafetensorError) as error:
         raise TokensError(path, f"cannot be read ({error})", "write the file again") from None
 

@@ -1,5 +1,6 @@
 """Models as people have them: multimodal, without tokenizer or BOS, of odd blocks, moved."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -109,4 +110,15 @@ def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
     state = {n: t for n, t in network.state_dict().items() if "layers.1.mlp" not in n}
     network.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(ModelError, match=r"holds no weights for model\.layers\.1\.mlp"):
+        LanguageModel.load(str(tmp_path), device="cpu")
+
+
+def test_weights_of_more_blocks_than_the_config_names_are_refused(tmp_path: Path) -> None:
+    save_tiny("LlamaForCausalLM", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    n = config["num_hidden_layers"]
+    config["num_hidden_layers"] = n - 1
+    config.pop("layer_types", None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"model.layers.{n - 1}.*correct the number of layers"):
         LanguageModel.load(str(tmp_path), device="cpu")

@@ -3,11 +3,19 @@
 That the tables follow from the stored results is shown in ``reproduced.py``.
 """
 
+import importlib.util
 import re
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
+from prolu_eval.baseline import load_baseline
+from prolu_eval.evaluation.assembly import environment
+from prolu_eval.results import write_result
+from tests.helpers.synthetic import Sae, result
 
 REPORTS = Path(__file__).parent.parent.parent / "reports"
 MODELS = ("stories260k", "embedded", "smollm2")  # in the order of README's columns
@@ -71,3 +79,20 @@ def test_an_edited_number_is_seen(old: str, new: str) -> None:
     readme = (REPORTS / "README.md").read_text()
     assert old in readme
     assert len(missing(readme.replace(old, new))) == 1
+
+
+def test_what_is_collected_says_what_it_was_measured_with(tmp_path: Path) -> None:
+    at = importlib.util.spec_from_file_location("collected", REPORTS / "collected.py")
+    assert at is not None
+    assert at.loader is not None
+    collected = importlib.util.module_from_spec(at)
+    at.loader.exec_module(collected)
+    made = result(Sae(), name="a")
+    metrics = {key: made.metrics.get(key, made.metrics["l0"]) for key in collected.METRICS}
+    update = {"environment": environment(), "metrics": metrics}
+    write_result(made.model_copy(update=update), tmp_path / "runs" / "a" / "evaluation")
+    save_file({"step": np.arange(2.0)}, str(tmp_path / "runs" / "a" / "history.safetensors"))
+    collected.collect(tmp_path / "runs", tmp_path / "out", {"tokens": "embedded"})
+    (kept,) = load_baseline(tmp_path / "out.json")
+    assert kept.environment == environment()
+    assert {"prolu-eval", "python", "torch", "transformer-lens", "gpu"} <= kept.environment.keys()

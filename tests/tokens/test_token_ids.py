@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
+from prolu_eval.errors import TokensError
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens import TokenRows, load_tokens
@@ -143,3 +145,29 @@ def test_special_tokens_are_no_targets() -> None:
     assert batch.next_position.tolist() == [1, 6, 7, 8]
     assert batch.targets.tolist() == [2, 7, 8, 9]
     assert batch.next_starts.tolist() == [0, 1, 4]
+
+
+@pytest.mark.parametrize("name", ["attention_mask", "mask"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
+def test_a_mask_of_either_name_is_gone_by(
+    model: LanguageModel, tmp_path: Path, name: str, suffix: str
+) -> None:
+    rows = ragged([9, 12, 12, 7])
+    ids = padded(rows, 12, 5, "right")  # 5 is an ordinary token: the mask alone says it is padding
+    mask = np.arange(12) < np.array([[len(row)] for row in rows])
+    file = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pd.DataFrame({"input_ids": list(ids), name: list(mask.astype(int))}).to_parquet(file)
+    else:
+        save_file({"input_ids": ids, name: mask.astype(np.int64)}, str(file))
+    counted = load(file, model, context_length=12).counted.sum()
+    assert counted == sum(len(row) - 1 for row in rows), "all but BOS and padding"
+
+
+def test_a_mask_of_unknown_meaning_is_refused(model: LanguageModel, tmp_path: Path) -> None:
+    ids = padded(ragged([9, 12]), 12, 5, "right")
+    save_file({"input_ids": ids, "loss_mask": np.ones_like(ids)}, str(tmp_path / "a.safetensors"))
+    with pytest.raises(TokensError, match="a tensor loss_mask, of which nothing says"):
+        load(tmp_path / "a.safetensors", model)
+    save_file({"ids": ids, "special_tokens_mask": ids * 0}, str(tmp_path / "b.safetensors"))
+    assert len(load(tmp_path / "b.safetensors", model)) == 2
