@@ -4,7 +4,7 @@ As in Anthropic's crosscoders (transformer-circuits.pub/2024/crosscoders); those
 reads one site alone are :class:`~prolu_eval.saes.cross_layer.CrossLayerTranscoder`.
 """
 
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -35,15 +35,17 @@ class Crosscoder(SparseAutoencoder):
     feature_tensors = ()
     Options: ClassVar[type[VariantOptions]] = CrosscoderOptions
 
+    options: CrosscoderOptions
+
     threshold: Tensor
 
     @property
     def n_sites(self) -> int:
-        return cast(CrosscoderOptions, self.options).n_layers
+        return self.options.n_layers
 
     @property
     def _jumps(self) -> bool:
-        return cast(CrosscoderOptions, self.options).activation == "jumprelu"
+        return self.options.activation == "jumprelu"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         if self.transcodes or self.apply_b_dec_to_input or self.normalisation != "none":
@@ -95,4 +97,4 @@ class Crosscoder(SparseAutoencoder):
 
     @property
     def label(self) -> str:
-        return f"{cast(CrosscoderOptions, self.options).activation}-crosscoder"
+        return f"{self.options.activation}-crosscoder"
