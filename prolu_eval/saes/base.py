@@ -324,7 +324,8 @@ class SparseAutoencoder(nn.Module):
 
     def _check_precision(self, x: Tensor) -> None:
         """Refuse activations of another precision than the weights', but where torch converts."""
-        mixed = isinstance(x, Tensor) and x.dtype != self.W_dec.dtype
+        dtype = next(self.parameters()).dtype
+        mixed = isinstance(x, Tensor) and x.dtype != dtype
         if mixed and not torch.is_autocast_enabled():
-            reason = f"are of {x.dtype}, and the autoencoder is of {self.W_dec.dtype}"
+            reason = f"are of {x.dtype}, and the autoencoder is of {dtype}"
             raise UsageError("activations", reason, "convert one of the two with .to(dtype)")
