@@ -470,6 +470,8 @@ def metric_key(name: str, subject: str = "") -> str:
     Raises:
         UsageError: if it is no metric's; it says which may be meant.
     """
+    if not isinstance(name, str):
+        raise UsageError(subject or "a metric", f"{name!r} is no name", "see `prolu-eval metrics`")
     if name in METRICS:
         return name
     known = {

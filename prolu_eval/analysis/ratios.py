@@ -41,7 +41,7 @@ class Ratio:
         metric, at = METRICS[self.metric].title, METRICS[self.at].title
         return (
             f"At equal {at}, {self.first} has {self.ratio} times the {metric} of "
-            f"{self.second} (over [{number(low, low / 2)}, {number(high, high / 2)}])."
+            f"{self.second} (over [{number(low)}, {number(high)}])."
         )
 
 

@@ -92,6 +92,7 @@ def test_what_is_collected_says_what_it_was_measured_with(tmp_path: Path) -> Non
     update = {"environment": environment(), "metrics": metrics}
     write_result(made.model_copy(update=update), tmp_path / "runs" / "a" / "evaluation")
     save_file({"step": np.arange(2.0)}, str(tmp_path / "runs" / "a" / "history.safetensors"))
+    (tmp_path / "runs" / "a" / "config.json").write_text('{"tokens_seen": 4096}')
     collected.collect(tmp_path / "runs", tmp_path / "out", {"tokens": "embedded"})
     (kept,) = load_baseline(tmp_path / "out.json")
     assert kept.environment == environment()
