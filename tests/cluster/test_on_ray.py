@@ -51,12 +51,7 @@ class Node:
         quiet = {"RAY_DISABLE_IMPORT_WARNING": "1", "PROLU_EVAL_CACHE": str(cache)}
         command = ["sh", "-c", 'exec "$@"', "sh", *ray]
         if hidden is not None:
-            # A file where the first run's weights are elsewhere is not mistaken for them.
-            decoy = hidden / "decoy" / "runs" / "00-native" / "sae.safetensors"
-            script = (
-                f"mount -t tmpfs none {hidden} && mkdir -p {decoy.parent} && "
-                f'echo other > {decoy} && exec "$@"'
-            )
+            script = f'mount -t tmpfs none {hidden} && exec "$@"'
             command = ["unshare", "-m", "sh", "-c", script, "sh", *ray]
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
         self.process = subprocess.Popen(
@@ -135,16 +130,16 @@ class Cluster:
     def _wait_for(self, n: int) -> None:
         import ray._raylet
 
-        end = time.monotonic() + PATIENCE
+        end, last = time.monotonic() + PATIENCE, "no node answered"
         while time.monotonic() < end:
             try:
                 found = ray._raylet.GcsClient(address=self.address).get_all_node_info()
                 if sum(node.state == 0 for node in found.values()) >= n:
                     return
-            except Exception:  # noqa: BLE001 (it is not there yet)
-                pass
+            except Exception as error:  # noqa: BLE001 (it is not there yet)
+                last = str(error)
             time.sleep(0.3)
-        raise AssertionError("the nodes do not start")
+        raise AssertionError(f"the nodes do not start: {last}")
 
 
 def _free_port() -> int:
