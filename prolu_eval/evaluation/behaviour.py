@@ -7,7 +7,6 @@ luck, which no reconstruction can lose.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from prolu_eval.evaluation.clean_passes import CleanPasses
 from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.probing import TasksDone
 from prolu_eval.evaluation.prompts import PromptRows, tokenised
+from prolu_eval.json_text import canonical
 from prolu_eval.lm import LanguageModel
 from prolu_eval.results import Setting, TaskSet
 from prolu_eval.runs import Run
@@ -85,7 +85,7 @@ class Behaviour:
             task for task in tasks
             if (tried[task.name] - task.chance) / (1 - task.chance) >= DONE
         ]  # fmt: skip
-        content = json.dumps(
+        content = canonical(
             [VERSION, [[t.name, [[p.ids, p.right, p.wrong] for p in t.prompts]]
                        for t in self._tasks]]
         )  # fmt: skip

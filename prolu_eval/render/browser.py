@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from prolu_eval.errors import UsageError
+from prolu_eval.json_text import dumps_compact
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
 # For one answer.
@@ -119,7 +120,9 @@ class Browser:
 
     def printed(self, content: str) -> str:
         """A document of HTML as PDF, whose pages have the size that its style asks for. base64"""
-        self.value_of(f"document.open(); document.write({json.dumps(content)}); document.close();")
+        self.value_of(
+            f"document.open(); document.write({dumps_compact(content)}); document.close();"
+        )
         found = self._ask("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
         return str(found["data"])
 
@@ -128,7 +131,7 @@ class Browser:
         self._last += 1
         session = {"sessionId": self._session} if self._session else {}
         message = {"id": self._last, "method": method, "params": parameters, **session}
-        content = json.dumps(message).encode() + b"\0"
+        content = dumps_compact(message).encode() + b"\0"
         try:
             while content:
                 content = content[os.write(self._to, content) :]

@@ -7,7 +7,6 @@ without unpacking or importing it, or files of one's own.
 import hashlib
 import importlib.metadata
 import io
-import json
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prolu_eval.errors import TokensError, UsageError
+from prolu_eval.json_text import canonical
 
 PACKAGE = "sae-probes"
 # Examples of a task at most, as many of either class; and of a class at least.
@@ -152,7 +152,7 @@ def _task(where: str, name: str, read: Callable[[], bytes]) -> LabelledTask | No
     )
     prompts = tuple(table["prompt"].iloc[rows])
     chosen = labels[rows]
-    content = json.dumps([prompts, chosen.tolist()]).encode()
+    content = canonical([prompts, chosen.tolist()]).encode()
     return LabelledTask(name, prompts, chosen, hashlib.sha256(content).hexdigest()[:32])
 
 

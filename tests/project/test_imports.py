@@ -45,7 +45,7 @@ ALLOWED = {
     "tokens": {"choices", "errors", "plain_text", "runs", "results", "embedded", "lm", "cache"},
     "synthetic": {"choices", "devices", "errors", "results", "tokens"},
     "dictionaries": set(),
-    "tasks": {"errors"},
+    "tasks": {"errors", "json_text"},
     "cache": set(),
     "choices": set(),
     "devices": {"errors"},
