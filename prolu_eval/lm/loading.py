@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -100,6 +101,11 @@ def official_name(name: str) -> str:
     return aliases.get(name.lower(), name)
 
 
+# Transformers replaces methods of its classes while it loads and restores what it found, so that two
+# threads that load at once would leave them replaced: weights are no longer tied from then on.
+_LOADING = threading.Lock()
+
+
 def _is_local(name: str, place: str) -> bool:
     """Whether a model is a folder here rather than a name on the hub."""
     from huggingface_hub.errors import HFValidationError
@@ -134,9 +140,10 @@ def _network(
         raise ModelError(
             name, f"{what}, and no causal language model", "name a causal language model"
         )
-    network, report = kind.from_pretrained(
-        place, dtype=dtype, device_map=device_map, output_loading_info=True, **settings
-    )
+    with _LOADING:
+        network, report = kind.from_pretrained(
+            place, dtype=dtype, device_map=device_map, output_loading_info=True, **settings
+        )
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             name,

@@ -132,7 +132,9 @@ LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Within(_Table):
     """What varies within every sweep, beside its coefficients."""
 
-    learning_rates: list[LearningRate] = Field(min_length=1)
+    learning_rates: list[LearningRate] | None = Field(
+        None, min_length=1, description="each variant's own if none are given"
+    )
     seeds: list[Seed] = Field(default=[0], min_length=1)
 
 
@@ -247,7 +249,7 @@ class SweepFile(_Table):
     """A whole sweep file."""
 
     shared: Shared
-    within: Within
+    within: Within = Within()
     sweep: list[Sweep] = Field(min_length=1)
     baselines: bool = Field(
         False, description="whether chance baselines are trained and computed beside the sweeps"
@@ -268,11 +270,16 @@ class SweepFile(_Table):
         likely = [sweep for sweep in self.sweep if sweep.chance is None and sweep.has_encoder]
         for kind in TRAINED if likely else ():
             first = likely[0]
-            rates = first.learning_rates or self.within.learning_rates
+            rates = self.rates_of(first)
             if kind not in named:
                 found.append(first.as_baseline(kind, rates[0], (first.seeds or seeds)[0]))
         computed = ({"chance": kind, "seeds": seeds[:1]} for kind in FITTED if kind not in named)
         return found + [Sweep.model_validate(sweep) for sweep in computed]
+
+    def rates_of(self, sweep: Sweep) -> list[float]:
+        """The learning rates of a sweep: its own, those of all, or else the variant's default."""
+        default = OBJECTIVES[sweep.variant].learning_rate if sweep.variant in OBJECTIVES else 0.0
+        return sweep.learning_rates or self.within.learning_rates or [default]
 
     def check(self, d_in: int) -> None:
         """See that every sweep suits the width of the activations.
@@ -286,7 +293,7 @@ class SweepFile(_Table):
     def plans(self) -> Iterator["Plan"]:
         """Every run of the grid, sweep by sweep."""
         for sweep in self.sweeps:
-            rates = sweep.learning_rates or self.within.learning_rates
+            rates = self.rates_of(sweep)
             seeds = sweep.seeds or self.within.seeds
             values = sweep.k or sweep.coefficients
             if sweep.chance in FITTED:

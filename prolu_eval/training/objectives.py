@@ -54,8 +54,13 @@ class Encoded(Generic[_V]):
 
 
 class Objective(Generic[_V]):
-    """Reconstruction error plus a penalty on the codes: the standard loss."""
+    """Reconstruction error plus a penalty on the codes: the standard loss.
 
+    ``learning_rate`` is what sweeps take that name none: the best of five on SmolLM2-135M
+    (reports/tables-smollm2.md, "Learning rates"), at batches of 2,048.
+    """
+
+    learning_rate: ClassVar[float] = 4e-3
     penalties: ClassVar[tuple[str, ...]] = ("l1", "sqrt_l1")
     takes_k: ClassVar[bool] = False
     has_auxk: ClassVar[bool] = False
@@ -127,6 +132,7 @@ class SelectingObjective(Objective[_V]):
     The variant's own activation selects; what it keeps is ``m + b_enc``.
     """
 
+    learning_rate = 1e-3
     penalties = ()
     takes_k = True
     has_auxk = True

@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from prolu_eval import ProluEvalError
-from prolu_eval.learning_rates import find_learning_rates, rank_learning_rates
+from prolu_eval.learning_rates import (
+    find_learning_rates,
+    rank_learning_rates,
+    with_learning_rates,
+)
 from prolu_eval.results import Result
 from prolu_eval.training import Settings, read_sweep_file
 from prolu_eval.training.initial import Statistics, initialise
@@ -105,3 +109,20 @@ def test_a_run_of_before_a_setting_existed_is_present_with_the_default(
         sweep_file.read_text().replace("d_sae = 48", "d_sae = 48\nb_enc_init = 1")
     )
     assert "another configuration" in run(capfd, *arguments).err
+
+
+def test_without_any_a_variant_has_its_own_learning_rate(sweep_file: Path) -> None:
+    text = sweep_file.read_text().replace("learning_rates = [2e-3]\n", "")
+    sweep_file.write_text(f'{text}\n[[sweep]]\nvariant = "topk"\nk = [4]\n')
+    rates = {plan.label: plan.learning_rate for plan in read_sweep_file(sweep_file).plans()}
+    assert rates == {"relu+l1": 4e-3, "prolu/ste+l1": 4e-3, "topk": 1e-3}
+
+
+def test_chance_baselines_are_not_searched_for_a_rate(sweep_file: Path) -> None:
+    sweep_file.write_text(f"baselines = true\n{sweep_file.read_text()}")
+    file = read_sweep_file(sweep_file)
+    out = sweep_file.parent / "tried"
+    found = find_learning_rates(file, out, Settings(device="cpu"), rates=[1e-3, 4e-3])
+    assert {rate.label for rate in found} == {"relu+l1", "prolu/ste+l1"}
+    plans = list(with_learning_rates(file, found).plans())
+    assert len(plans) == len(list(file.plans()))
