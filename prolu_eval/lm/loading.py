@@ -101,8 +101,8 @@ def official_name(name: str) -> str:
     return aliases.get(name.lower(), name)
 
 
-# Transformers replaces methods of its classes while it loads, and restores what it found. Two threads
-# that load at once would leave them replaced: weights would no longer be tied.
+# Transformers replaces methods of its classes while it loads, and restores what it found. Two
+# threads that load at once would leave them replaced: weights would no longer be tied.
 _LOADING = threading.Lock()
 
 
