@@ -135,6 +135,8 @@ def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callabl
     new, old, value = current.influence, baseline.influence, abs(current.value)
     if new is None or old is None:
         return lambda worse: 0.0
+    if min(len(new), len(old)) < 2:
+        return lambda worse: 0.0
     unbiased = [len(influence) / (len(influence) - 1) for influence in (new, old)]
     own = unbiased[0] * float(new @ new)
     if paired:

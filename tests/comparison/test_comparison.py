@@ -12,10 +12,17 @@ from hypothesis.extra.numpy import arrays
 
 from prolu_eval.analysis import hypervolume as moocore_hypervolume
 from prolu_eval.analysis.pareto import beyond_worst
-from prolu_eval.comparison import Comparison, ComparisonOptions, compare_results, parse_tolerances
+from prolu_eval.comparison import (
+    Comparison,
+    ComparisonOptions,
+    compare_results,
+    judging,
+    parse_tolerances,
+)
 from prolu_eval.comparison.frontier_tests import hypervolume_and_gradient
 from prolu_eval.comparison.verdicts import WEAK, Judgement
 from prolu_eval.errors import UsageError
+from prolu_eval.intervals import contrast
 from prolu_eval.metrics import METRIC_VERSION
 from prolu_eval.results import Result
 from tests.helpers.synthetic import Sae, result, sweep
@@ -392,3 +399,17 @@ def test_the_gradient_of_a_hypervolume_is_that_of_small_moves() -> None:
         moved[i, k] += 1e-6
         change = hypervolume_and_gradient(moved, reference)[0] - area
         assert change == pytest.approx(1e-6 * gradient[i, k], abs=1e-11)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_error_of_a_worse_run_is_that_of_its_grown_influences(paired: bool) -> None:
+    rng = np.random.default_rng(0)
+    old, new = rng.normal(0, 0.01, 40), rng.normal(0, 0.012, 40 if paired else 25)
+    new[:25] += 0.7 * old[:25]
+    current, baseline = judging.Quantity(-2.0, new), judging.Quantity(1.9, old)
+    error_at = judging._error_at(current, baseline, paired=paired)
+    for worse in (0.0, 0.1, 2.0):
+        grown, _ = contrast(0.0, new * (1 + worse / 2), old, paired=paired)
+        assert error_at(worse) == pytest.approx(grown.standard_error)
+    alone = judging.Quantity(1.0, np.zeros(1))
+    assert judging._error_at(alone, alone, paired=paired)(0.1) == 0
