@@ -45,6 +45,17 @@ def engine_of(on: str) -> str:
     return engine
 
 
+def check_device(device: str | None) -> None:
+    """See that every node of a cluster may have a device.
+
+    Raises:
+        UsageError: if it is one of a machine alone, as ``cuda:1`` is.
+    """
+    if device not in (None, "cpu", "cuda"):
+        reason = f"{device!r} is none that every node of a cluster has"
+        raise UsageError("--device", reason, "give cpu or cuda, or leave it to each node")
+
+
 def settings_of(option: str, text: str | None) -> dict[str, str]:
     """The values of an option that is written NAME=VALUE,NAME=VALUE.
 

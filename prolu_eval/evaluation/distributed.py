@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from pydantic import TypeAdapter
 
-from prolu_eval.cluster.address import shares_of
+from prolu_eval.cluster.address import check_device, shares_of
 from prolu_eval.cluster.parcels import Parcel, Shipping
 from prolu_eval.cluster.pool import (
     ERROR,
@@ -70,9 +70,7 @@ def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
     Raises:
         UsageError: if the cluster cannot be reached, or cannot do what other options ask for.
     """
-    if options.device not in (None, "cpu", "cuda"):
-        reason = f"{options.device!r} is none that every node of a cluster has"
-        raise UsageError("--device", reason, "give cpu or cuda, or leave it to each node")
+    check_device(options.device)
     if options.race:
         raise UsageError("--race", "is run on one machine", "leave out --on")
     if options.measure:

@@ -6,7 +6,6 @@ from them too.
 """
 
 import logging
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,34 +13,23 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from prolu_eval.cluster.address import shares_of
+from prolu_eval.cluster.address import check_device, shares_of
 from prolu_eval.cluster.parcels import Shipping
 from prolu_eval.cluster.pool import ERROR, Answered, Gone, Joined, Message, Pool, Worker, error_of
 from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, described, parcel_of
-from prolu_eval.errors import EvaluationError, UsageError
+from prolu_eval.errors import EvaluationError
 from prolu_eval.progress import Progress
 from prolu_eval.results import write_atomically
 from prolu_eval.training.checkpoint import checkpoint_file, stored_runs
 from prolu_eval.training.config import Plan, SweepFile
 from prolu_eval.training.loop import Settings
-from prolu_eval.training.portions import Portion, Trained, portions_of
+from prolu_eval.training.portions import Portion, Trained, config_of, portions_of
 from prolu_eval.training.steps import Steps
 
 SERVICE = "prolu_eval.training.worker:TrainingWorker"
 _PATIENCE = 1.0
 # Workers that may end, or refuse, one after another, without a step's being stored between.
 _TRIES = 3
-
-
-def config_of(file: SweepFile, settings: Settings) -> dict[str, Any]:
-    """What workers of a sweep are made from."""
-    return {
-        "file": file.model_dump(mode="json"),
-        "device": settings.device,
-        "cache": settings.cache and os.path.abspath(settings.cache),  # noqa: PTH100
-        "minutes": settings.checkpoint_minutes,
-        "logs": bool(settings.loggers),
-    }
 
 
 def train_elsewhere(
@@ -59,9 +47,7 @@ def train_elsewhere(
         ResultsError: if ``out`` cannot be written to.
         UsageError: if the cluster cannot be reached.
     """
-    if settings.device not in (None, "cpu", "cuda"):
-        reason = f"{settings.device!r} is none that every node of a cluster has"
-        raise UsageError("--device", reason, "give cpu or cuda, or leave it to each node")
+    check_device(settings.device)
     from prolu_eval.cluster.on_ray import RayPool
 
     shares = shares_of(settings.ray)

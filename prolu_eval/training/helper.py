@@ -1,7 +1,10 @@
 """A process that trains a portion of another's sweep, on a device of its own."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from prolu_eval.devices import working_on
 from prolu_eval.processes import Message, Tell, serve
@@ -26,21 +29,34 @@ class Telling:
         pass
 
 
-def _work(task: Message, tell: Tell) -> None:
-    file = SweepFile.model_validate(task["file"])
-    cache = task["cache"] and Path(task["cache"])
-    loggers = [Telling(tell)] if task["logs"] else []
-    settings = Settings(task["device"], cache, task["minutes"], loggers=loggers)
+def train_and_tell(
+    file: SweepFile,
+    portions: Sequence[Portion],
+    out: Path,
+    told: Mapping[str, Any],
+    tell: Tell,
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Train portions of a grid with the settings that a message has, and tell what comes of them.
+
+    ``places`` are those of :func:`~prolu_eval.training.sweep.train_portions`.
+    """
+    cache = told["cache"] and Path(told["cache"])
+    loggers = [Telling(tell)] if told["logs"] else []
+    settings = Settings(told["device"], cache, told["minutes"], loggers=loggers)
 
     def settle(trained: Trained) -> None:
-        told = asdict(trained)
-        del told["plan"], told["folder"]
-        tell({"trained": trained.plan.name, **told})
+        tell(trained.message())
 
-    portions = [Portion.of(message, file) for message in task["portions"]]
-    out = Path(task["out"])
     with working_on(settings.device), Progress("training", "step", shown=False) as shown:
-        train_portions(file, portions, out, settings, settle, Steps(shown, tell=tell))
+        steps = Steps(shown, tell=tell)
+        train_portions(file, portions, out, settings, settle, steps, places)
+
+
+def _work(task: Message, tell: Tell) -> None:
+    file = SweepFile.model_validate(task["file"])
+    portions = [Portion.of(message, file) for message in task["portions"]]
+    train_and_tell(file, portions, Path(task["out"]), task, tell)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Runs of a grid in portions, one for each process that trains, and what comes of a run."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -9,6 +10,7 @@ from typing import Literal
 from prolu_eval.processes import Message
 from prolu_eval.training.checkpoint import checkpoint_file, stored_runs
 from prolu_eval.training.config import Plan, SweepFile
+from prolu_eval.training.loop import Settings
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Trained:
     status: Literal["trained", "present", "failed"]
     error: str | None = None
     not_converged: str | None = None
+
+    def message(self) -> Message:
+        """What came of the run as plain data, for who knows its plan and its folder."""
+        return {
+            "trained": self.plan.name,
+            "status": self.status,
+            "error": self.error,
+            "not_converged": self.not_converged,
+        }
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,17 @@ class Portion:
         by_name = {plan.name: plan for plan in file.plans()}
         plans = [by_name[name] for name in message["plans"]]
         return cls(plans, message["checkpoint"], message["begun"])
+
+
+def config_of(file: SweepFile, settings: Settings) -> Message:
+    """What a process that trains portions of a grid is told of it, and of how it is trained."""
+    return {
+        "file": file.model_dump(mode="json"),
+        "device": settings.device,
+        "cache": settings.cache and os.path.abspath(settings.cache),  # noqa: PTH100
+        "minutes": settings.checkpoint_minutes,
+        "logs": bool(settings.loggers),
+    }
 
 
 def portions_of(file: SweepFile, missing: Sequence[Plan], out: Path, n: int) -> list[Portion]:

@@ -30,7 +30,7 @@ from prolu_eval.training.config import Plan, Shared, SweepFile
 from prolu_eval.training.cost import rounds
 from prolu_eval.training.distributed import train_elsewhere
 from prolu_eval.training.loop import Settings, Training, TrainingOutcome, fitted
-from prolu_eval.training.portions import Portion, Trained, portions_of
+from prolu_eval.training.portions import Portion, Trained, config_of, portions_of
 from prolu_eval.training.source import load_source, training_rows
 from prolu_eval.training.steps import Steps
 
@@ -158,9 +158,7 @@ def _train_on(
             plan = by_name[message.pop("trained")]
             done(Trained(plan, out / plan.name, **message))
 
-    given = {"out": str(out), "cache": settings.cache and str(settings.cache),
-             "minutes": settings.checkpoint_minutes, "file": file.model_dump(mode="json"),
-             "logs": bool(settings.loggers)}  # fmt: skip
+    given = {**config_of(file, settings), "out": str(out)}
     tasks = [
         (str(device), {**given, "device": device, "portions": [p.message() for p in own]})
         for i, device in enumerate(devices[1:], 1)

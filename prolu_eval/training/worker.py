@@ -8,23 +8,18 @@ import queue
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prolu_eval.cluster.parcels import Arrivals
 from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault
 from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, see
-from prolu_eval.devices import working_on
 from prolu_eval.errors import ProluEvalError
-from prolu_eval.progress import Progress
 from prolu_eval.runs import CONFIG_FILE
 from prolu_eval.training.config import SweepFile
-from prolu_eval.training.helper import Telling
-from prolu_eval.training.loop import Settings
-from prolu_eval.training.portions import Portion, Trained
-from prolu_eval.training.steps import Steps
-from prolu_eval.training.sweep import train_portions
+from prolu_eval.training.helper import train_and_tell
+from prolu_eval.training.portions import Portion
 
 # Seconds that an answer waits for something to tell.
 _PATIENCE = 1.0
@@ -93,21 +88,10 @@ class TrainingWorker:
         return {}
 
     def _train(self, work: _Work, places: dict[str, str]) -> None:
-        def settle(trained: Trained) -> None:
-            told = asdict(trained)
-            del told["plan"], told["folder"]
-            work.told.put({"trained": trained.plan.name, **told})
-
-        config = self._config
-        cache = config["cache"] and Path(config["cache"])
-        loggers = [Telling(work.told.put)] if config["logs"] else []
-        settings = Settings(config["device"], cache, config["minutes"], loggers=loggers)
         try:
-            with working_on(settings.device), Progress("training", "step", shown=False) as shown:
-                steps = Steps(shown, tell=work.told.put)
-                train_portions(
-                    self._file, [work.portion], work.out, settings, settle, steps, places
-                )
+            train_and_tell(
+                self._file, [work.portion], work.out, self._config, work.told.put, places
+            )
         except BaseException as error:  # noqa: BLE001 (told when it is asked for)
             work.error = error
 

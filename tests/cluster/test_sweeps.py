@@ -8,7 +8,8 @@ import pytest
 from prolu_eval.cluster.pool import Event, Gone, Joined, LocalPool, Worker, service_of
 from prolu_eval.errors import ModelError, UsageError
 from prolu_eval.training import Settings, Trained, read_sweep_file, sweep, train_sweep
-from prolu_eval.training.distributed import SERVICE, config_of, train_over
+from prolu_eval.training.distributed import SERVICE, train_over
+from prolu_eval.training.portions import config_of
 from tests.training.test_devices import Noting, assert_same
 
 
