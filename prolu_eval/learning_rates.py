@@ -139,12 +139,21 @@ def label_of(sweep: Sweep, file: SweepFile) -> str:
     return next(file.model_copy(update={"sweep": [sweep]}).plans()).label
 
 
+def spread(values: Sequence[float], n: int) -> list[float]:
+    """At most n of some values, evenly chosen from the least to the largest."""
+    ordered = sorted(values)
+    at = np.linspace(0, len(ordered) - 1, min(n, len(ordered))).round().astype(int)
+    return [ordered[i] for i in at]
+
+
 def _short(sweep: Sweep, file: SweepFile, rates: Sequence[float], n_values: int) -> Sweep:
     kind = "k" if sweep.k else "coefficients"
-    values = sorted(getattr(sweep, kind))
-    at = np.linspace(0, len(values) - 1, min(n_values, len(values))).round().astype(int)
     seeds = (sweep.seeds or file.within.seeds)[:1]
-    chosen = {kind: [values[i] for i in at], "learning_rates": list(rates), "seeds": seeds}
+    chosen = {
+        kind: spread(getattr(sweep, kind), n_values),
+        "learning_rates": list(rates),
+        "seeds": seeds,
+    }
     return sweep.model_copy(update=chosen)
 
 

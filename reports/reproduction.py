@@ -136,18 +136,20 @@ def shown(value: float | None, ci: tuple[float | None, float | None], scale: flo
     return f"{scale * value:.3g}{around}"
 
 
+def level_cells(data: Collected, label: str, y: str, levels: Sequence[float]) -> list[str]:
+    """A metric of a variant at equal L0, with intervals."""
+    measured, replicated = at_levels(data, label, y, levels)
+    group, replicates = data.part([label])
+    freedom = degrees_of_freedom(group, replicates.n_sequences)
+    return [
+        shown(value, interval(value, column, freedom).ci95)
+        for value, column in zip(measured, replicated.T, strict=True)
+    ]
+
+
 def level_table(data: Collected, labels: Sequence[str], y: str) -> str:
     """A metric at equal L0 of several variants, with intervals."""
-    rows = []
-    for label in labels:
-        measured, replicated = at_levels(data, label, y, data.levels)
-        group, replicates = data.part([label])
-        freedom = degrees_of_freedom(group, replicates.n_sequences)
-        cells = [
-            shown(value, interval(value, column, freedom).ci95)
-            for value, column in zip(measured, replicated.T, strict=True)
-        ]
-        rows.append([label, *cells])
+    rows = [[label, *level_cells(data, label, y, data.levels)] for label in labels]
     return table([f"{METRICS[y].title} at L0 =", *(f"{level:g}" for level in data.levels)], rows)
 
 
@@ -402,18 +404,13 @@ def tokens_trained(data: Collected) -> str:
 
 def course_table(parts: Sequence[Collected], labels: Sequence[str]) -> str:
     """CE degradation at equal L0 of trainings of other lengths."""
-    rows = []
-    for label in labels:
-        for data in parts:
-            measured, replicated = at_levels(data, label, "ce_degradation", parts[-1].levels)
-            group, replicates = data.part([label])
-            freedom = degrees_of_freedom(group, replicates.n_sequences)
-            cells = [
-                shown(value, interval(value, column, freedom).ci95)
-                for value, column in zip(measured, replicated.T, strict=True)
-            ]
-            rows.append([label, tokens_trained(data), *cells])
-    heads = [f"{level:g}" for level in parts[-1].levels]
+    levels = parts[-1].levels
+    rows = [
+        [label, tokens_trained(data), *level_cells(data, label, "ce_degradation", levels)]
+        for label in labels
+        for data in parts
+    ]
+    heads = [f"{level:g}" for level in levels]
     return table(["CE degradation at L0 =", "tokens", *heads], rows)
 
 

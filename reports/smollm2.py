@@ -12,7 +12,6 @@ with few tokens, values and one seed, into FOLDER/short.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from collected import collect
 from starts import SETTINGS, under
 
 from prolu_eval import EvaluationOptions, evaluate, load_results, train
+from prolu_eval.json_text import loads
 from prolu_eval.learning_rates import find_learning_rates, label_of
 from prolu_eval.results import write_json
 from prolu_eval.training import Settings, SweepFile, read_sweep_file
@@ -119,7 +119,7 @@ class Experiment:
         path = self.place / "chosen.json"
         if not path.exists():  # what was found before
             path = HERE / "results" / "smollm2-chosen.json"
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = loads(path.read_text(encoding="utf-8"))
         return {label: Chosen(**values) for label, values in found.items()}
 
     def choose_rates(self) -> None:
@@ -138,7 +138,7 @@ class Experiment:
             best = rows["learning_rate"] == variant.best
             values = self.levels
             if kind == "coefficient":
-                values = at_levels(rows[best]["coefficient"], rows[best]["l0"], self.levels)
+                values = placed_at(rows[best]["coefficient"], rows[best]["l0"], self.levels)
             else:
                 values = [float(round(level)) for level in self.levels]
             chosen[variant.label] = asdict(Chosen(variant.best, values, table))
@@ -225,7 +225,7 @@ class Experiment:
             collect(folder, into / name, source)
 
 
-def at_levels(
+def placed_at(
     coefficients: Iterable[float], l0: Iterable[float], levels: Sequence[float]
 ) -> list[float]:
     """The coefficients that give some L0, by straight lines in logarithms through measured ones.

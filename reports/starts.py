@@ -7,42 +7,40 @@ writes ``reports/results/starts-NAME.csv``, of which `reproduction.py` makes a t
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from prolu_eval import EvaluationOptions, evaluate, load_results, train
+from prolu_eval.learning_rates import spread
 from prolu_eval.training import SweepFile, read_sweep_file
+from prolu_eval.training.config import Shared
 
 RESULTS = Path(__file__).parent / "results"
 # What each changes of the settings that all runs share.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "as the sweeps": {},
-    "biases uniform": {"b_enc_init": "uniform"},
-    "biases +1": {"b_enc_init": 1.0},
-    "biases -1": {"b_enc_init": -1.0},
-    "dead resampled": {"resample_every": 200, "dead_after": 50_000},
-    "dictionary x4": {"d_sae": 4.0},
-    "tokens x4": {"n_tokens": 4.0},
-    "layer_norm": {"normalisation": "layer_norm"},
+SETTINGS: dict[str, Callable[[Shared], dict[str, Any]]] = {
+    "as the sweeps": lambda shared: {},
+    "biases uniform": lambda shared: {"b_enc_init": "uniform"},
+    "biases +1": lambda shared: {"b_enc_init": 1.0},
+    "biases -1": lambda shared: {"b_enc_init": -1.0},
+    "dead resampled": lambda shared: {"resample_every": 200, "dead_after": 50_000},
+    "dictionary x4": lambda shared: {
+        "d_sae": shared.d_sae and 4 * shared.d_sae,
+        "expansion": shared.expansion and 4 * shared.expansion,
+    },
+    "tokens x4": lambda shared: {"n_tokens": 4 * shared.n_tokens},
+    "layer_norm": lambda shared: {"normalisation": "layer_norm"},
 }
 COLUMNS = ("setting", "label", "coefficient", "l0", "ce_degradation", "dead_fraction",
            "bias_negative_fraction")  # fmt: skip
 
 
 def under(grid: SweepFile, name: str) -> SweepFile:
-    """A grid under a setting; its factors multiply what the grid has."""
-    shared = grid.shared
-    changes = {
-        key: round(value * getattr(shared, key)) if key in ("d_sae", "n_tokens") else value
-        for key, value in SETTINGS[name].items()
-        if key != "d_sae" or shared.d_sae is not None
-    }
-    if "d_sae" in SETTINGS[name] and shared.expansion is not None:
-        changes["expansion"] = SETTINGS[name]["d_sae"] * shared.expansion
-    return grid.model_copy(update={"shared": shared.model_copy(update=changes)})
+    """A grid under a setting."""
+    changed = grid.shared.model_copy(update=SETTINGS[name](grid.shared))
+    return grid.model_copy(update={"shared": changed})
 
 
 def prolu_sweeps(file: SweepFile, n_coefficients: int = 3) -> SweepFile:
@@ -50,9 +48,8 @@ def prolu_sweeps(file: SweepFile, n_coefficients: int = 3) -> SweepFile:
     chosen = []
     for sweep in file.sweep:
         if sweep.variant == "prolu" and sweep.options.get("gradient") in ("relu", "ste"):
-            values = sorted(sweep.coefficients)
-            at = np.linspace(0, len(values) - 1, n_coefficients).round().astype(int)
-            update = {"coefficients": [values[i] for i in at], "seeds": file.within.seeds[:1]}
+            values = spread(sweep.coefficients, n_coefficients)
+            update = {"coefficients": values, "seeds": file.within.seeds[:1]}
             chosen.append(sweep.model_copy(update=update))
     return file.model_copy(update={"sweep": chosen})
 

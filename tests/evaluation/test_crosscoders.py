@@ -110,17 +110,13 @@ def test_agrees_with_a_plain_hooked_reference(
     error = (x - x_hat).square().sum(-1)
     deviation = (x - means).square().sum(-1)
     expected = {
-        "l0": float((codes != 0).double().sum(1).mean()),
+        **hooked.of_several_sites(codes, x, x_hat),
         "l1_raw": float(codes.sum(1).mean()),
-        "mse": float(error.sum(1).mean()),
-        "nmse": float(error.sum() / deviation.sum()),
-        "cosine_similarity": float(torch.cosine_similarity(x, x_hat, dim=-1).mean()),
         "ce_clean": ce,
         "ce_spliced": spliced["ce"],
         "ce_zero": hooked.losses(zero, clean, ids, counted)["ce"],
         "ce_mean": hooked.losses(mean, clean, ids, counted)["ce"],
         "kl": spliced["kl"],
-        "dead_fraction": float((codes == 0).all(0).double().mean()),
     }
     assert 0 < expected["l0"] < 0.9 * codes.shape[1]
     assert expected["kl"] > 1e-3

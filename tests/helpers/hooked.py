@@ -77,3 +77,16 @@ def fit(y: Tensor, y_hat: Tensor) -> dict[str, float]:
         "l2_ratio": float((y_hat.norm(dim=1) / y.norm(dim=1)).mean()),
         "relative_reconstruction_bias": float(y_hat.square().sum() / (y * y_hat).sum()),
     }
+
+
+def of_several_sites(codes: Tensor, y: Tensor, y_hat: Tensor) -> dict[str, float]:
+    """What is said of codes [N, d_sae] and reconstructions [N, sites, d] of activations y."""
+    error, deviation = (y - y_hat).square().sum(-1), (y - y.mean(0)).square().sum(-1)
+    return {
+        "l0": float((codes != 0).double().sum(1).mean()),
+        "mse": float(error.sum(1).mean()),
+        "nmse": float(error.sum() / deviation.sum()),
+        "explained_variance": float(1 - error.sum() / deviation.sum()),
+        "cosine_similarity": float(torch.cosine_similarity(y, y_hat, dim=-1).mean()),
+        "dead_fraction": float((codes == 0).all(0).double().mean()),
+    }
