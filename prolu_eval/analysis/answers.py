@@ -13,7 +13,7 @@ from prolu_eval.analysis.chance import AgainstChance, about_chance, against_chan
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier, membership
 from prolu_eval.analysis.groups import Group, comparable, stretched
-from prolu_eval.analysis.pareto import costs, nondominated
+from prolu_eval.analysis.pareto import costs, front
 from prolu_eval.analysis.questions import Question
 from prolu_eval.analysis.savings import Curves, Range, Saving, Status
 from prolu_eval.analysis.splines import Reading
@@ -284,10 +284,8 @@ def _after_the_race(
     n = len(replicates.values[question.x]) if replicates is not None else 1
     again = replicates and resample(whole, question.keys, n, replicates.seed)
     on = membership(whole, question.keys, again)
-    points = costs(whole.table, question.keys)
     names = whole.table["name"].to_numpy()
-    order = np.lexsort(points.T[::-1])
-    frontier = [str(names[i]) for i in order if nondominated(points)[i]]
+    frontier = [str(names[i]) for i in front(costs(whole.table, question.keys))]
     share = dict.fromkeys(found.membership, 0.0) | on
     variants = [
         replace(v, on_frontier=sum(own in frontier for own in _named(group, v.label)))

@@ -21,6 +21,7 @@ from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import (
     beyond_worst,
     costs,
+    front,
     nondominated,
     signs,
     volume,
@@ -213,7 +214,6 @@ class Computation:
     def frontier(self) -> Frontier:
         names = self.group.table["name"].to_numpy()
         on = nondominated(self.runs)
-        order = np.lexsort(self.runs.T[::-1])
         total, total_replicated = self._volume(np.ones(len(self.points), bool))
         variants = [
             self._variant(label, on, total, total_replicated) for label in self.group.labels
@@ -226,7 +226,7 @@ class Computation:
             keys=self.keys,
             reference=tuple(float(v) for v in self.reference * self.signs),
             hypervolume=_around(total, total_replicated, self.freedom),
-            frontier=[str(names[i]) for i in order if on[i]],
+            frontier=[str(names[i]) for i in front(self.runs)],
             variants=variants,
             membership={}
             if self.replicated_runs is None
@@ -301,12 +301,10 @@ class Computation:
         parts = (value / total, 1 - without / total) if total > 0 else (np.nan, np.nan)
         rows = np.flatnonzero(self.group.table["label"] == label)
         names = self.group.table["name"].to_numpy()
-        front = rows[nondominated(self.runs[rows])]
-        front = front[np.lexsort(self.runs[front].T[::-1])]
         return VariantFrontier(
             label=label,
             runs=len(rows),
-            frontier=[str(names[i]) for i in front],
+            frontier=[str(names[i]) for i in rows[front(self.runs[rows])]],
             hypervolume=_around(value, replicates, self.freedom),
             hypervolume_share=_around(parts[0], shares, self.freedom, 1.0),
             on_frontier=int(on[rows].sum()),

@@ -75,6 +75,12 @@ def nondominated(points: Costs) -> NDArray[np.bool_]:
     return on
 
 
+def front(points: Costs) -> NDArray[np.int64]:
+    """Rows of the nondominated points, in order of the first column, then of the next ones."""
+    rows = np.flatnonzero(nondominated(points))
+    return rows[np.lexsort(points[rows].T[::-1])]
+
+
 def volume(points: Costs, reference: NDArray[np.float64]) -> float:
     """Hypervolume: the measure of what points dominate, up to a reference point in costs."""
     return float(volumes(points[None], reference)[0])
