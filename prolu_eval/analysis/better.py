@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from prolu_eval.analysis.bootstrap import averaged, resample
 from prolu_eval.analysis.groups import Group
-from prolu_eval.analysis.questions import Question
+from prolu_eval.analysis.questions import QUALITY, WITHOUT_A_MODEL, Question
 from prolu_eval.analysis.splines import Observations, Reading, Splines
 from prolu_eval.estimates import CONFIDENCE, Estimate, number
 from prolu_eval.intervals import holm
@@ -30,7 +30,6 @@ _LEFT_OUT = frozenset({
     "l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw", "mse", "explained_variance", "ce_spliced",
     "bits_lost", "ce_recovered_zero", "ce_recovered_mean",
 })  # fmt: skip
-_FIDELITY = ("ce_degradation", "nmse")
 _REPLICATES = 200
 # Of more configurations of a variant, those whose L0 is nearest.
 _MOST = 40
@@ -112,7 +111,7 @@ def better(group: Group, question: Question) -> Better | None:
     The L0 is the one that the question asks about, or the middle of what most variants cover. None
     where no two variants have configurations on both sides of it, or there is nothing but fidelity.
     """
-    fidelity = next((key for key in _FIDELITY if _is_known(group, key)), None)
+    fidelity = next((key for key in (QUALITY, WITHOUT_A_MODEL) if _is_known(group, key)), None)
     covered = {label: span for label in group.labels if (span := _span(group, label)) is not None}
     keys = [key for key in METRICS if _is_measure(group, key)]
     if fidelity is None or len(covered) < 2 or len(keys) < 2:

@@ -13,7 +13,7 @@ from prolu_eval.metrics import METRICS, metric_key
 
 Grouping = Literal["variant", "folder"]
 # What is asked of results that no language model was spliced into, where y is left as it is.
-_QUALITY, _WITHOUT_A_MODEL = "ce_degradation", "nmse"
+QUALITY, WITHOUT_A_MODEL = "ce_degradation", "nmse"
 Values = Collection[tuple[str, float]]
 
 
@@ -31,7 +31,7 @@ class Question:
     """
 
     x: str = "l0"
-    y: str = _QUALITY
+    y: str = QUALITY
     z: str | None = None
     splits: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reference: Mapping[str, float] = field(default_factory=dict)
@@ -94,19 +94,19 @@ class Question:
         for in its stead there.
         """
         unknown = self.y not in group.table or group.table[self.y].isna().all()
-        if self.y != _QUALITY or not unknown or _WITHOUT_A_MODEL in self.keys:
+        if self.y != QUALITY or not unknown or WITHOUT_A_MODEL in self.keys:
             return self
         reference, at = (
-            {key: value for key, value in part.items() if key != _QUALITY}
+            {key: value for key, value in part.items() if key != QUALITY}
             for part in (self.reference, self.at)
         )
         return replace(
             self,
-            y=_WITHOUT_A_MODEL,
+            y=WITHOUT_A_MODEL,
             reference=reference,
             at=at,
-            instead=f"{METRICS[_QUALITY].title} is undefined without a language model; "
-            f"{METRICS[_WITHOUT_A_MODEL].title} stands in its place",
+            instead=f"{METRICS[QUALITY].title} is undefined without a language model; "
+            f"{METRICS[WITHOUT_A_MODEL].title} stands in its place",
         )
 
     @property

@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from pydantic import TypeAdapter
-
 from prolu_eval.devices import threads_each
-from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.options import EvaluationOptions, as_document
 from prolu_eval.processes import Helpers, Tell
 from prolu_eval.progress import Progress
 
@@ -111,12 +109,11 @@ def company_on(
 
     A helper that ended early is warned of: what it had begun was done without it.
     """
-    whole = TypeAdapter(EvaluationOptions)
     tasks = []
     for index, device in enumerate(devices[1:], 1):
         # Tasks are measured by the one that was called.
         own = replace(options, device=device, measure=())
-        document = whole.dump_python(own, mode="json")
+        document = as_document(own)
         place = {"index": index, "count": len(devices)}
         tasks.append((str(device), {"paths": list(paths), "options": document, **place}))
     with Helpers("prolu_eval.evaluation.helper", tasks, threads_each(devices)) as helpers:

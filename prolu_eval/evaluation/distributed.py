@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from pydantic import TypeAdapter
 
 from prolu_eval.cluster.address import check_device, shares_of
 from prolu_eval.cluster.parcels import Parcel, Shipping
@@ -41,7 +40,7 @@ from prolu_eval.errors import EvaluationError, ProluEvalError, UsageError
 from prolu_eval.evaluation.conditions import Conditions
 from prolu_eval.evaluation.locks import room_for_locks
 from prolu_eval.evaluation.measuring import claimed
-from prolu_eval.evaluation.options import EvaluationOptions
+from prolu_eval.evaluation.options import EvaluationOptions, as_document
 from prolu_eval.evaluation.outcomes import Outcome, failed, settled
 from prolu_eval.evaluation.parts import name_of
 from prolu_eval.evaluation.preparation import Precision
@@ -89,8 +88,7 @@ def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
 
 def config_of(options: EvaluationOptions) -> dict[str, Any]:
     """What workers of an evaluation are made from."""
-    plain = replace(options, on=None, ray=None, slurm=None, device=None)
-    document = TypeAdapter(EvaluationOptions).dump_python(plain, mode="json")
+    document = as_document(replace(options, on=None, ray=None, slurm=None, device=None))
     return {"options": document, "device": options.device, "folder": os.getcwd()}  # noqa: PTH109
 
 

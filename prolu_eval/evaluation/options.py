@@ -10,7 +10,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
@@ -431,6 +438,12 @@ class EvaluationOptions:
             other = "--target-se" if options.target_se else "--shard"
             raise UsageError("--race", f"chooses the tokens, as {other} does", "give one of them")
         return options
+
+
+def as_document(options: EvaluationOptions) -> dict[str, Any]:
+    """Options as plain data, of which ``EvaluationOptions(**document)`` makes the same."""
+    document: dict[str, Any] = TypeAdapter(EvaluationOptions).dump_python(options, mode="json")
+    return document
 
 
 def _refusal(error: ValidationError) -> UsageError:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prolu_eval.analysis.questions import QUALITY, WITHOUT_A_MODEL
 from prolu_eval.analysis.racing import beaten
 from prolu_eval.estimates import CONFIDENCE
 from prolu_eval.evaluation.parts import looks
@@ -11,9 +12,6 @@ from prolu_eval.evaluation.records import Record
 from prolu_eval.evaluation.reference import reference
 from prolu_eval.evaluation.sums import Sums
 from prolu_eval.results import Dropped, Result
-
-# What is asked of runs that no language model is spliced into, in the place of the second.
-_QUALITY, _WITHOUT_A_MODEL = "ce_degradation", "nmse"
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,6 @@ class Race:
 
     def _keys(self, sums: Sums) -> tuple[str, ...]:
         """The objectives; a benchmark with known features has no next tokens, and so no CE."""
-        if sums["n_next"].any() or _WITHOUT_A_MODEL in self.keys:
+        if sums["n_next"].any() or WITHOUT_A_MODEL in self.keys:
             return self.keys
-        return tuple(_WITHOUT_A_MODEL if key == _QUALITY else key for key in self.keys)
+        return tuple(WITHOUT_A_MODEL if key == QUALITY else key for key in self.keys)

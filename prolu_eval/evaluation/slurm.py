@@ -15,13 +15,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from prolu_eval.cluster.address import settings_of
 from prolu_eval.devices import working_on
 from prolu_eval.errors import Interrupted, UsageError
 from prolu_eval.evaluation.company import Company
-from prolu_eval.evaluation.options import EvaluationOptions, option_name
+from prolu_eval.evaluation.options import EvaluationOptions, as_document, option_name
 from prolu_eval.evaluation.outcomes import Outcome
 from prolu_eval.progress import Progress
 from prolu_eval.results import read_result
@@ -201,8 +199,7 @@ def outcomes_of_jobs(
         if getattr(options, name):
             reason = "needs every share of the work to be known at once"
             raise UsageError(option_name(name), reason, "leave out --on slurm")
-    plain = replace(options, on=None, ray=None, slurm=None)
-    document = TypeAdapter(EvaluationOptions).dump_python(plain, mode="json")
+    document = as_document(replace(options, on=None, ray=None, slurm=None))
     members = [Member(roots, document, index, jobs.array) for index in range(jobs.array)]
     try:
         executor = submitit.AutoExecutor(folder=jobs.logs, cluster=jobs.cluster)
