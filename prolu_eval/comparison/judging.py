@@ -133,9 +133,7 @@ def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callabl
     Its sequences' influences then grow by a factor of 1 + g, and the variance is quadratic in g.
     """
     new, old, value = current.influence, baseline.influence, abs(current.value)
-    if new is None or old is None:
-        return lambda worse: 0.0
-    if min(len(new), len(old)) < 2:
+    if new is None or old is None or min(len(new), len(old)) < 2:
         return lambda worse: 0.0
     unbiased = [len(influence) / (len(influence) - 1) for influence in (new, old)]
     own = unbiased[0] * float(new @ new)

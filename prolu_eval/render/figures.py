@@ -300,8 +300,8 @@ def _chance(group: Group, view: View) -> list[dict[str, Any]]:
             "mode": "lines+markers+text", "name": escape(name), "meta": "all", "opacity": 0.7,
             "text": [escape(name.removeprefix("chance: "))] + [""] * (len(points) - 1),
             "textposition": "top right", "textfont": {"color": _SOFT, "size": 11},
-            "hovertemplate": f"{escape(name)}<br>{axis_title(view.x)} %{{x:.4g}}<br>"
-            f"{axis_title(view.y)} %{{y:.4g}}<extra></extra>",
+            "hovertemplate": f"{escape(name)}<br>{axis_title(view.x)} %{{x:{HOVER}}}<br>"
+            f"{axis_title(view.y)} %{{y:{HOVER}}}<extra></extra>",
             "line": {"width": 1, "color": _SOFT}, "showlegend": False,
             "marker": {"color": _SOFT, "symbol": "circle-open", "size": 6},
         })  # fmt: skip
