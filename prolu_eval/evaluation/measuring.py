@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,7 @@ def measure(
                 yield Failed(by_name[run.name], error)
         started = time.monotonic()
         outstanding = list(shards)
+        own: dict[range, set[str]] = {rows: set() for rows in shards}
         while outstanding and loaded:
             incomplete = []
             for rows in outstanding:
@@ -79,10 +80,11 @@ def measure(
                 for name, reason in shard.failed.items():
                     del loaded[name]
                     yield Failed(by_name[name], reason)
+                own[rows] |= shard.measured
                 if not shard.complete:
                     incomplete.append(rows)
                 else:
-                    skipped(len(rows) * shard.n_skipped)
+                    skipped(len(rows) * len(loaded.keys() - own[rows]))
             outstanding = incomplete
             if outstanding and not waits:
                 break
@@ -95,13 +97,13 @@ def measure(
 
 @dataclass(frozen=True)
 class _Shard:
-    """What became of a shard: runs that failed on it, and how many others needed no measuring.
+    """What became of a shard: the runs that were measured on it here, and those that failed.
 
     ``complete`` says whether all of the others' parts are there now.
     """
 
+    measured: Set[str]
     failed: Mapping[str, EvaluationError]
-    n_skipped: int
     complete: bool
 
 
@@ -141,7 +143,7 @@ def _measure_shard(
                 failed[name] = measured
             else:
                 records[name].parts.write(part, measured.stored())
-    return _Shard(failed, len(loaded) - len(mine), complete)
+    return _Shard(mine.keys() - failed.keys(), failed, complete)
 
 
 def claimed(record: Record, part: str) -> FileLock | bool:
