@@ -22,7 +22,7 @@ from tests.helpers.cluster_runs import assert_same, options_of, statuses, undist
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
-    """Runs of three formats at three hooks of two models."""
+    """Runs of four formats at three hooks of two models."""
     folder = tmp_path_factory.mktemp("work")
     return write_runs(folder, [tiny_model("llama"), tiny_model("gpt2")], 12)
 
@@ -205,7 +205,7 @@ def test_failures_are_those_of_one_process(work: Path, tmp_path: Path, over: Any
 def test_a_run_that_ends_its_workers_fails_alone(
     work: Path, expected: dict[str, Result], tmp_path: Path, over: Any
 ) -> None:
-    poison = "03-native"
+    poison = "04-native"
 
     class Poisoned(Dying):
         def events(self, timeout: float) -> list[Event]:

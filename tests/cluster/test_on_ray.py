@@ -21,6 +21,7 @@ import pytest
 
 from prolu_eval.evaluation import evaluate
 from prolu_eval.results import Result
+from prolu_eval.training import Settings, read_sweep_file, train_sweep
 from tests.conftest import ROOT
 from tests.helpers.cluster_runs import (
     SHARD_TOKENS,
@@ -30,6 +31,7 @@ from tests.helpers.cluster_runs import (
     undisturbed,
     write_runs,
 )
+from tests.training.test_devices import assert_same as assert_same_runs
 
 pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = pytest.mark.cluster
@@ -153,7 +155,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
-    """Runs of three formats at three hooks of two models."""
+    """Runs of four formats at three hooks of two models."""
     folder = tmp_path_factory.mktemp("work")
     return write_runs(folder, [tiny_model("llama"), tiny_model("gpt2")], N_RUNS)
 
@@ -191,6 +193,17 @@ def test_nodes_that_share_nothing_give_what_one_process_gives(
     assert statuses(evaluate(work / "runs", options)) == {"ok"}
     assert_same(tmp_path / "results", expected)
     assert not list(tmp_path.rglob("arrived")), "nothing arrives where everything is"
+
+
+def test_a_sweep_is_trained_on_nodes_that_share_nothing(
+    cluster: Cluster, sweep_file: Path, tmp_path: Path
+) -> None:
+    grid = read_sweep_file(sweep_file)
+    train_sweep(grid, tmp_path / "alone", Settings("cpu"))
+    settings = Settings("cpu", checkpoint_minutes=0, on="ray", ray="cpus=1")
+    trained = train_sweep(grid, tmp_path / "far", settings)
+    assert {t.status for t in trained} == {"trained"}
+    assert_same_runs(tmp_path / "far", tmp_path / "alone")
 
 
 def start(work: Path, results: Path, log: Path, on: str) -> subprocess.Popen[bytes]:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> Path:
-    """Runs of three formats at two hooks of one model."""
+    """Runs of four formats at two hooks of one model."""
     return write_runs(tmp_path_factory.mktemp("work"), [tiny_model("llama")], 6)
 
 

@@ -12,11 +12,12 @@ from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
 from prolu_eval.results import Result, read_result
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import Relu
-from tests.helpers.foreign_files import dictionary, linear, matrices, saelens
+from tests.helpers.foreign_files import dictionary, linear, matrices, saelens, sparsify, write_json
 
 D_IN, D_SAE = 32, 40
 HOOKS = ("blocks.0.hook_mlp_out", "blocks.1.hook_resid_post", "blocks.2.hook_resid_pre")
 DL_HOOKS = {"resid_post_layer_1": HOOKS[1], "mlp_out_layer_0": HOOKS[0]}
+SPARSIFY_HOOKS = {"layers.1": HOOKS[1], "layers.0.mlp": HOOKS[0]}
 N_ROWS, SHARD_TOKENS = 40, 320
 
 
@@ -43,10 +44,17 @@ def _dictionary(folder: Path, tensors: Mapping[str, torch.Tensor], model: str, h
     )  # fmt: skip
 
 
+def _sparsify(folder: Path, tensors: Mapping[str, torch.Tensor], model: str, hook: str) -> None:
+    site = next((name for name, found in SPARSIFY_HOOKS.items() if found == hook), "layers.1")
+    write_json(folder / "config.json", {"model": model, "ctx_len": 32})
+    sparsify(folder / site, dict(tensors), d_in=D_IN)
+
+
 FORMATS: Mapping[str, Callable[..., None]] = {
     "native": _native,
     "saelens": _saelens,
     "dictionary": _dictionary,
+    "sparsify": _sparsify,
 }
 
 
@@ -57,7 +65,7 @@ def write_runs(folder: Path, models: Sequence[Path], n: int) -> Path:
     for i in range(n):
         name = list(FORMATS)[i % len(FORMATS)]
         hook = HOOKS[i // len(FORMATS) % len(HOOKS)]
-        model = models[i % len(models)]
+        model = models[(i + i // len(FORMATS)) % len(models)]
         tensors = matrices(i, D_IN, D_SAE)
         tensors["b_enc"] -= 2.0
         tensors["W_enc"] *= 0.3
