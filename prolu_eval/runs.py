@@ -33,6 +33,7 @@ CHANCE_TITLES: dict[ChanceKind, str] = {
     "untrained": "untrained",
 }
 _OF_NO_VARIANT: tuple[ChanceKind, ...] = ("pca", "kmeans", "untrained")
+BETWEEN_MODELS = "+"
 _SEVERAL = re.compile(r"blocks\.(\d{1,4}(?:[-,]\d{1,4})+)\.(.+)")
 MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
@@ -55,6 +56,11 @@ def hooks_in(name: str) -> list[str]:
     ends = [part.split("-") for part in match[1].split(",")]
     blocks = [i for part in ends for i in range(int(part[0]), int(part[-1]) + 1)]
     return [f"blocks.{i}.{match[2]}" for i in blocks]
+
+
+def of_two_models(first: str, second: str) -> str:
+    """The name of two models that are compared, as ``--model`` takes it."""
+    return f"{first}{BETWEEN_MODELS}{second}"
 
 
 def is_of_two_models(hook: str) -> bool:
@@ -148,11 +154,11 @@ class Run:
     numbers its autoencoder holds, where that is known before it is loaded.
 
     ``needs_scale`` says that it was trained on activations times a factor that its files lost;
-    ``activation_scale`` is that factor, from elsewhere. ``normalisation`` is what is done to each
-    activation where something else than the files says so. ``besides`` says in words all that
-    decides the measurement beside the files. ``chance`` names the chance baseline that it is, if it
-    is one. ``loader`` gives the autoencoder of a run that no
-    format has.
+    ``activation_scale`` is that factor, from elsewhere, one for each site that has its own.
+    ``normalisation`` is what is done to each activation where something else than the files says
+    so. ``besides`` says in words all that decides the measurement beside the files. ``chance``
+    names the chance baseline that it is, if it is one. ``loader`` gives the autoencoder of a run
+    that no format has.
     """
 
     name: str
@@ -181,7 +187,7 @@ class Run:
     part: str | None = None
     results: Path | None = None
     needs_scale: bool = False
-    activation_scale: float | None = None
+    activation_scale: tuple[float, ...] | None = None
     normalisation: Literal["none", "layer_norm", "constant_norm"] | None = None
     besides: str = ""
     chance: ChanceKind | None = None

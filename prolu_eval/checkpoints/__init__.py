@@ -19,6 +19,7 @@ from prolu_eval.checkpoints import (
     goodfire,
     kissane,
     llama_scope,
+    model_diffs,
     native,
     openai,
     qwen_scope,
@@ -57,6 +58,7 @@ FORMATS: dict[str, Format] = {
         cross_layer.FORMAT,
         gemma_scope_layers.FORMAT,
         crosscoders.FORMAT,
+        model_diffs.FORMAT,
     )
 }
 
@@ -66,9 +68,10 @@ _CONFIG_OF = {
     "ae.pt": "config.json",
     "sae_weights.safetensors": "cfg.json",
     "sae.safetensors": "config.json or cfg.json",
+    "cc_weights.pt": "cfg.json",
 }
 _WEIGHTS_OF = {
-    "cfg.json": "sae_weights.safetensors or sae.safetensors",
+    "cfg.json": "sae_weights.safetensors, sae.safetensors or cc_weights.pt",
     "final_config.yaml": "samples_N.pt",
 }
 _NAMED = 3  # files of which a sentence names each

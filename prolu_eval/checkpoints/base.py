@@ -55,8 +55,8 @@ class Content:
         normalisation: what is done to each activation at run time.
         problems: sentences about what is doubtful.
         about: fields of :class:`~prolu_eval.runs.Run` that the files tell.
-        rescaled: gives the content for activations that training multiplied by a factor, where the
-            files lost the factor; None where nothing is lost.
+        rescaled: gives the content for activations that training multiplied by a factor (of a
+            crosscoder, by one for each site), where the files lost it; None where nothing is lost.
     """
 
     variant: str
@@ -69,7 +69,7 @@ class Content:
     normalisation: Normalisation = "none"
     problems: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
-    rescaled: "Callable[[float], Content] | None" = None
+    rescaled: "Callable[..., Content] | None" = None
     d_out: int | None = None
     skip: bool = False
 
@@ -173,7 +173,7 @@ def _in_units_of(run: Run, content: Content, path: Path) -> Content:
         return content
     if run.activation_scale is None:
         raise CheckpointError(path, LOST_SCALE, f"{GIVE_SCALE}, or {ESTIMATE_SCALE}")
-    return content.rescaled(run.activation_scale)
+    return content.rescaled(*run.activation_scale)
 
 
 def _run(

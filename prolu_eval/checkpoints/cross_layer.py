@@ -15,6 +15,7 @@ from prolu_eval.checkpoints.reading import (
     safetensors_shapes,
     validate,
 )
+from prolu_eval.checkpoints.several_sites import of_several_sites
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import hooks_of
 
@@ -62,21 +63,17 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     n, d_in = encoder
     # W_enc_i [n, d_in]; biases are told by their layer's file
     width = shapes.get("b_dec_0", (d_in,))
-    content = Content(
+    content = of_several_sites(
         "cross_layer",
+        n_layers,
         d_in,
         n * n_layers,
         partial(_tensors, weights),
-        options={
-            "n_layers": n_layers,
-            "activation": "jumprelu" if "threshold_0" in shapes else "relu",
-        },
-        apply_b_dec_to_input=False,
+        jumps="threshold_0" in shapes,
         about={
             "hook": hooks_of(range(n_layers), config.feature_input_hook),
             "hook_out": hooks_of(range(n_layers), config.feature_output_hook),
             "model": config.model_name,
-            "weight_processing": "none",
             "provenance": {"config": document},
         },
         d_out=width[0] if len(width) == 1 and width[0] else d_in,

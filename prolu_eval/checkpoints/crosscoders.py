@@ -18,6 +18,7 @@ from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign
 from prolu_eval.checkpoints.reading import read_json, read_safetensors, validate
+from prolu_eval.checkpoints.several_sites import of_several_sites
 from prolu_eval.checkpoints.torch_files import read_torch
 from prolu_eval.errors import CheckpointError
 
@@ -104,14 +105,14 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
     if thresholds is not None and not jumps:
         problems += ("its threshold was never set (training ended too early): it runs as ReLU",)
     trainer = config.trainer
-    return Content(
+    return of_several_sites(
         "crosscoder",
+        n_sites,
         d_in,
         d_sae,
         partial(_tensors, compiled, path),
-        partial(_folded, _normaliser(compiled, path), int(kind) if jumps else None),
-        options={"n_layers": n_sites, "activation": "jumprelu" if jumps else "relu"},
-        apply_b_dec_to_input=False,
+        fold=partial(_folded, _normaliser(compiled, path), int(kind) if jumps else None),
+        jumps=jumps,
         problems=problems,
         about={
             "hook": None,
@@ -119,7 +120,6 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
             "coefficient": trainer.l1_penalty,
             "learning_rate": trainer.lr,
             "seed": trainer.seed,
-            "weight_processing": "none",
             "provenance": {"config": document},
         },
     )

@@ -71,12 +71,6 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
             "W_dec": weights["W_dec"] * d_in**0.5,
         }
 
-    about = {
-        **_path_hooks(repository, parts),
-        "model": _path_model(repository),
-        "context_length": 1024,
-        "weight_processing": "none",
-    }
     content = Content(
         "jumprelu",
         d_in,
@@ -84,7 +78,7 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
         lambda: {_NAMES.get(name, name): array for name, array in read_npz(path).items()},
         scaled if "embedding" in parts else dict,
         apply_b_dec_to_input=False,
-        about=about,
+        about=about(_path_hooks(repository, parts), _path_model(repository)),
         d_out=d_out,
     )
     return {None: content}
@@ -172,17 +166,16 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
     hooks = {"hook": _configured_hook(config.hf_hook_point_in) or _second_path_hook(folder)}
     if transcodes:
         hooks = _second_transcoder_hooks(config, folder)
-    about: dict[str, Any] = {
-        **hooks,
-        "model": model_of(config.model_name) or model_of_path(folder),
-        "context_length": 1024,
-        "weight_processing": "none",
-        "provenance": {"config": document},
-    }
     content = Content(
-        "jumprelu", d_in, d_sae, lambda: arrays, apply_b_dec_to_input=False, about=about,
-        d_out=d_out, skip=skip,
-    )  # fmt: skip
+        "jumprelu",
+        d_in,
+        d_sae,
+        lambda: arrays,
+        apply_b_dec_to_input=False,
+        about=about(hooks, model_of(config.model_name) or model_of_path(folder), document),
+        d_out=d_out,
+        skip=skip,
+    )
     return {None: content}
 
 
@@ -210,6 +203,22 @@ def _second_path_hook(folder: Path) -> str | None:
     site = re.fullmatch(r"(resid_post|attn_out|mlp_out)(_all)?", folder.absolute().parent.name)
     layer = re.match(r"layer_(\d+)_", folder.absolute().name)
     return f"blocks.{layer[1]}.{_PATH_HOOKS[site[1]]}" if site and layer else None
+
+
+def about(
+    hooks: Mapping[str, str | None], model: str | None, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What is known of every dictionary of Gemma Scope, as :attr:`Content.about` has it.
+
+    Args:
+        hooks: where it reads, and what a transcoder stands for.
+        model: the hub name.
+        config: the configuration beside it, empty if there is none; None where a release has none.
+    """
+    told = {} if config is None else {"provenance": {"config": config}}
+    return {
+        **hooks, "model": model, "context_length": 1024, "weight_processing": "none", **told,
+    }  # fmt: skip
 
 
 def model_of(name: str | None) -> str | None:

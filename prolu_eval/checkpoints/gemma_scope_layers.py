@@ -15,13 +15,14 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from prolu_eval.checkpoints.base import Content, foreign
-from prolu_eval.checkpoints.gemma_scope import model_of, model_of_path
+from prolu_eval.checkpoints.gemma_scope import about, model_of, model_of_path
 from prolu_eval.checkpoints.reading import (
     read_json,
     read_safetensors,
     safetensors_shapes,
     validate,
 )
+from prolu_eval.checkpoints.several_sites import of_several_sites
 from prolu_eval.errors import CheckpointError
 from prolu_eval.runs import hooks_of
 
@@ -66,23 +67,14 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
         raise CheckpointError(weights[0], reason, _REMEDY)
     (d_in, n), n_layers = encoder, len(weights)
     hooks, transcodes = _hooks(folder, n_layers)
-    content = Content(
+    content = of_several_sites(
         "cross_layer",
+        n_layers,
         d_in,
         n * n_layers,
         partial(_tensors, weights),
-        options={
-            "n_layers": n_layers,
-            "activation": "jumprelu" if "threshold" in shapes else "relu",
-        },
-        apply_b_dec_to_input=False,
-        about={
-            **hooks,
-            "model": model_of(config.model_name) or model_of_path(folder),
-            "context_length": 1024,
-            "weight_processing": "none",
-            "provenance": {"config": document},
-        },
+        jumps="threshold" in shapes,
+        about=about(hooks, model_of(config.model_name) or model_of_path(folder), document),
         d_out=decoder[2] if transcodes else None,
         skip=transcodes and "affine_skip_connection" in shapes,
     )

@@ -3,14 +3,15 @@
 Both were trained on activations divided by their mean norm over a data set, times sqrt(d_in). The
 first knows the norm, and has one threshold for all features, in the model's own units. The sequel
 (``config.json`` and ``sae_weights.safetensors``) has the logarithm of one for each feature, in the
-units of training; its norm may stand beside the weights or in its configuration.
+units of training; its norm may stand beside the weights or in its configuration. What is written
+elsewhere than it is read is a transcoder (LXTC), and has a norm of each site.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field
@@ -50,6 +51,14 @@ class _Config(BaseModel):
     dataset_average_activation_norm: _Norms | None = None
 
 
+class _Sizes(NamedTuple):
+    """Widths of what is read and written, and number of features; ``d_out`` of a transcoder."""
+
+    d_in: int
+    d_sae: int
+    d_out: int | None
+
+
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
     if _FINAL in names and (folder.parent / _CONFIG).is_file():
         yield folder / _FINAL
@@ -67,17 +76,18 @@ def _interpret(weights_path: Path) -> Mapping[str | None, Content]:
         lacking = "jump_relu_threshold" if norms else _NORM
         raise CheckpointError(path, f"lacks {lacking}", "download it again")
     weights = _renamed(read_safetensors(weights_path))
-    d_sae, d_in = size(weights, "W_dec", weights_path)
-    scale = d_in**0.5 / norms.into
+    sizes = _sizes(config, weights, weights_path)
+    scale = sizes.d_in**0.5 / norms.into
+    if sizes.d_out is not None and norms.out is None:
+        raise CheckpointError(path, f"lacks {_NORM}.out of a transcoder", "download it again")
     # In float64, so that what float32 cannot hold is refused as a weight that is infinite.
-    thresholds = torch.full((d_sae,), threshold * scale, dtype=torch.float64)
+    thresholds = torch.full((sizes.d_sae,), threshold * scale, dtype=torch.float64)
     content = _content(
         config,
         document,
-        d_in,
-        d_sae,
+        sizes,
         lambda: weights | {"threshold": thresholds},
-        partial(_fold, scale, d_in**0.5 / (norms.out or norms.into)),
+        partial(_fold, scale, (sizes.d_out or sizes.d_in) ** 0.5 / (norms.out or norms.into)),
         model="meta-llama/Llama-3.1-8B",
     )
     return {None: content}
@@ -97,31 +107,38 @@ def _interpret_sequel(folder: Path) -> Mapping[str | None, Content]:
     document, config = _read(path)
     stored = read_safetensors(weights_path)
     weights = _renamed({n: t for n, t in stored.items() if not n.startswith(_NORM)})
-    d_sae, d_in = size(weights, "W_dec", weights_path)
+    sizes = _sizes(config, weights, weights_path)
 
-    def scaled_by(scale: float) -> Content:
+    def scaled_by(into: float, out: float | None = None) -> Content:
+        factors = into, into if out is None else out
         return _content(
             config,
             document,
-            d_in,
-            d_sae,
+            sizes,
             lambda: weights,
-            lambda given: _fold(scale, scale, given | {"threshold": given["threshold"].exp()}),
+            lambda given: _fold(*factors, given | {"threshold": given["threshold"].exp()}),
             model="deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
         )
 
-    norm = _norm(config, stored, weights_path)
-    if norm is None:
-        return {None: replace(scaled_by(1.0), rescaled=scaled_by)}
-    return {None: scaled_by(d_in**0.5 / norm)}
+    norms = config.dataset_average_activation_norm
+    into = _beside(stored, config.hook_point_in, weights_path) or (norms and norms.into)
+    if sizes.d_out is None:
+        if into is None:
+            return {None: replace(scaled_by(1.0), rescaled=scaled_by)}
+        return {None: scaled_by(sizes.d_in**0.5 / into)}
+    out = _beside(stored, str(config.hook_point_out), weights_path) or (norms and norms.out)
+    if into is None or out is None:
+        raise CheckpointError(
+            path, f"lacks {_NORM} of a transcoder's two sites", "download it again"
+        )
+    return {None: scaled_by(sizes.d_in**0.5 / into, sizes.d_out**0.5 / out)}
 
 
-def _norm(config: _Config, stored: Mapping[str, Tensor], path: Path) -> float | None:
-    """The mean norm of the activations, from beside the weights or the configuration."""
-    beside = stored.get(f"{_NORM}.{config.hook_point_in}")
+def _beside(stored: Mapping[str, Tensor], hook: str, path: Path) -> float | None:
+    """The mean norm of the activations at a hook point, where it stands beside the weights."""
+    beside = stored.get(f"{_NORM}.{hook}")
     if beside is None:
-        norms = config.dataset_average_activation_norm
-        return None if norms is None else norms.into
+        return None
     if beside.numel() != 1 or not 0 < beside.item() < float("inf"):
         raise CheckpointError(path, f"{_NORM} is no positive number", "download it again")
     return float(beside.item())
@@ -134,34 +151,38 @@ def _read(path: Path) -> tuple[dict[str, Any], _Config]:
         raise CheckpointError(
             path, f"its activation function is {config.act_fn!r}", "known is jumprelu"
         )
-    if config.hook_point_out not in (None, config.hook_point_in):
-        raise CheckpointError(
-            path,
-            f"is a transcoder: it reads {config.hook_point_in}, writes {config.hook_point_out}",
-            "evaluate autoencoders of one hook",
-        )
     return document, config
+
+
+def _sizes(config: _Config, weights: Mapping[str, Tensor], path: Path) -> _Sizes:
+    """By the matrices; what one writes is told apart only of a transcoder."""
+    d_sae, d_out = size(weights, "W_dec", path)
+    if config.hook_point_out in (None, config.hook_point_in):
+        return _Sizes(d_out, d_sae, None)
+    return _Sizes(size(weights, "W_enc", path)[0], d_sae, d_out)
 
 
 def _content(
     config: _Config,
     document: dict[str, Any],
-    d_in: int,
-    d_sae: int,
-    tensors: Any,
+    sizes: _Sizes,
+    tensors: Callable[[], Mapping[str, Tensor]],
     fold: Fold,
     *,
     model: str,
 ) -> Content:
+    written = {} if sizes.d_out is None else {"hook_out": hook_of(config.hook_point_out)}
     return Content(
         "jumprelu",
-        d_in,
-        d_sae,
+        sizes.d_in,
+        sizes.d_sae,
         tensors,
         fold,
+        d_out=sizes.d_out,
         apply_b_dec_to_input=config.apply_decoder_bias_to_pre_encoder,
         about={
             "hook": hook_of(config.hook_point_in),
+            **written,
             "model": model,
             "context_length": 1024,
             "weight_processing": "none",

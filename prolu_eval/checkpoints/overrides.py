@@ -83,7 +83,7 @@ def _changes(run: Run, entry: Entry) -> dict[str, Any]:
     if kind is not None and (named := RUN_TIME.get(normalisation(kind))) is not None:
         changes |= {"normalisation": named, "needs_scale": False, "besides": f"normalised {named}"}
     elif run.needs_scale and entry.scale is not None:
-        changes |= {"activation_scale": entry.scale, "besides": f"scale {entry.scale!r}"}
+        changes |= {"activation_scale": (entry.scale,), "besides": f"scale {entry.scale!r}"}
     return changes
 
 

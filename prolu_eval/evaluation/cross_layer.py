@@ -214,6 +214,9 @@ class CrossLayerEngine(Engine):
         sources = () if shared else read
         return self.model.answered(batch.ids, sources, self.hooks, reading, writing)
 
+    def _activations_at_sites(self, batch: Batch) -> list[Tensor]:
+        return [found.activation for found in self.model.clean_at(batch.ids, self.hooks, ())]
+
     @torch.inference_mode()
     def _sum_of_activations(self, rows: range) -> tuple[NDArray[np.float64], int]:
         total = torch.zeros(sum(map(self.model.width, self.hooks)), dtype=torch.float64)

@@ -121,18 +121,19 @@ class Engine:
             )
         return total, n
 
-    def mean_norm(self, rows: range) -> float:
-        """The mean L2 norm of the activations over the counted positions of rows.
+    def mean_norms(self, rows: range) -> tuple[float, ...]:
+        """The mean L2 norm of the activations at each hook point, over rows' counted positions.
 
         Raises:
             EvaluationError: if it is zero or not finite, or the device's memory does not do.
         """
-        total, n = self.within_memory(lambda: self._sum_of_norms(rows))
-        if not 0 < total < float("inf"):
-            raise EvaluationError(
-                self.hook, f"has activations of norm {total}", "check the model's weights"
-            )
-        return total / n
+        totals, n = self.within_memory(lambda: self._sums_of_norms(rows))
+        for total in totals:
+            if not 0 < total < float("inf"):
+                raise EvaluationError(
+                    self.hook, f"has activations of norm {total}", "check the model's weights"
+                )
+        return tuple(total / n for total in totals)
 
     def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:
         """Sums of the clean and ablated passes (:data:`REFERENCE_COLUMNS`). [n_rows] each
@@ -228,14 +229,19 @@ class Engine:
         return total.cpu().numpy(), n
 
     @torch.inference_mode()
-    def _sum_of_norms(self, rows: range) -> tuple[float, int]:
-        total, n = 0.0, 0
+    def _sums_of_norms(self, rows: range) -> tuple[list[float], int]:
+        """Sums of norms at each hook point, and the number of positions that they are over."""
+        totals, n = torch.zeros(0, dtype=torch.float64), 0
         for batch in self._batches(rows):
-            x = self.model.activations(batch.ids, self.hook)
-            x = x.flatten(0, 1).index_select(0, batch.position)
-            total += float(x.float().norm(dim=1).double().sum())
-            n += len(x)
-        return total, n
+            sites = [batch.counted(x) for x in self._activations_at_sites(batch)]
+            sums = torch.stack([x.float().norm(dim=1).double().sum() for x in sites]).cpu()
+            totals = sums if not n else totals + sums
+            n += len(batch.position)
+        return totals.tolist(), n
+
+    def _activations_at_sites(self, batch: Batch) -> list[Tensor]:
+        """What the clean pass has at each hook point. [rows, context, d] each"""
+        return [self.model.activations(batch.ids, self.hook)]
 
     @torch.inference_mode()
     def _reference(self, mean: NDArray[np.float64], rows: range) -> Sums:

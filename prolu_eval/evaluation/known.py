@@ -101,10 +101,10 @@ class KnownFeatures:
         return total.cpu().numpy(), n
 
     @torch.inference_mode()
-    def mean_norm(self, rows: range) -> float:
-        """The mean L2 norm of the samples of rows."""
+    def mean_norms(self, rows: range) -> tuple[float, ...]:
+        """The mean L2 norm of the samples of rows, at the one hook point."""
         norms = [batch.x.double().norm(dim=1) for _, batch in self._activations(rows)]
-        return float(torch.cat(norms).mean())
+        return (float(torch.cat(norms).mean()),)
 
     @torch.inference_mode()
     def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:

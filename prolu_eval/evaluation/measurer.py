@@ -60,8 +60,8 @@ class Measurer(Protocol):
         """The sum of the activations over the counted positions of rows, and their number."""
         ...
 
-    def mean_norm(self, rows: range) -> float:
-        """The mean L2 norm of the activations over the counted positions of rows."""
+    def mean_norms(self, rows: range) -> tuple[float, ...]:
+        """The mean L2 norm of the activations at each hook point, over rows' counted positions."""
         ...
 
     def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:

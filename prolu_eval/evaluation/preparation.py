@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -190,15 +191,17 @@ class Preparation:
         key = conditions.model, conditions.revision, conditions.weight_processing, dtype
         if self._model is None or self._model[0] != key:
             self._model = None  # the last one's memory
-            kind = ModelPair if is_of_two_models(conditions.hook) else LanguageModel
-            model = kind.load(
-                self._place(conditions.model),
+            load = partial(
+                LanguageModel.load,
                 device=self._options.device,
                 device_map=self._options.device_map,
                 dtype=getattr(torch, dtype),
                 revision=conditions.revision or None,
                 processed=conditions.weight_processing == "processed",
             )
+            name = self._place(conditions.model)
+            pair = is_of_two_models(conditions.hook)
+            model = ModelPair.of(name, load) if pair else load(name)
             model.name = conditions.model
             self._model = key, model
         return self._model[1]

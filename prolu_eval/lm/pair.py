@@ -1,20 +1,18 @@
 """Two language models that a crosscoder compares: one text, a site in each."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-import torch
 from torch import Tensor
 
 from prolu_eval.errors import ModelError
 from prolu_eval.lm.model import LanguageModel
 from prolu_eval.lm.passes import Pass
-
-SEPARATOR = "+"
+from prolu_eval.runs import BETWEEN_MODELS, of_two_models
 
 
 class ModelPair(LanguageModel):
-    """Two models with one vocabulary. Build one with :meth:`load`, of names ``FIRST+SECOND``.
+    """Two models with one vocabulary. Build one with :meth:`of`, of names ``FIRST+SECOND``.
 
     What is asked of one model is answered by the first, but for hook points, which have to be there
     in both, with the same width.
@@ -26,36 +24,25 @@ class ModelPair(LanguageModel):
     models: tuple[LanguageModel, LanguageModel]
 
     @classmethod
-    def load(
-        cls,
-        name: str,
-        *,
-        device: str | None = None,
-        device_map: str | None = None,
-        dtype: torch.dtype = torch.float32,
-        revision: str | None = None,
-        processed: bool = False,
-    ) -> "ModelPair":
-        """Load two models by their names, as :meth:`LanguageModel.load`.
+    def of(cls, name: str, load: Callable[[str], LanguageModel]) -> "ModelPair":
+        """Two models by their names.
+
+        Args:
+            name: both names, with a plus between them.
+            load: gives the model of each, as :meth:`LanguageModel.load`.
 
         Raises:
-            ModelError: as there, or if it is not two names, or their tokenizers differ.
+            ModelError: if it is not two names, or their tokenizers differ.
         """
-        names = name.split(SEPARATOR)
+        names = name.split(BETWEEN_MODELS)
         if len(names) != 2:
-            raise ModelError(name, "is not two models", f"write FIRST{SEPARATOR}SECOND")
-        first, second = (
-            LanguageModel.load(
-                one, device=device, device_map=device_map, dtype=dtype, revision=revision,
-                processed=processed,
-            )
-            for one in names
-        )  # fmt: skip
+            raise ModelError(name, "is not two models", f"write {of_two_models('FIRST', 'SECOND')}")
+        first, second = map(load, names)
         if _vocabulary(first) != _vocabulary(second):
             raise ModelError(name, "have tokenizers that differ", "name a model and its tuned form")
         pair = cls.__new__(cls)
         vars(pair).update(vars(first))
-        pair.models, pair.name = (first, second), f"{first.name}{SEPARATOR}{second.name}"
+        pair.models, pair.name = (first, second), of_two_models(first.name, second.name)
         both = f"{first.fingerprint} {second.fingerprint}"
         pair.fingerprint = hashlib.sha256(both.encode()).hexdigest()
         return pair

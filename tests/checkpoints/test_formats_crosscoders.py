@@ -1,6 +1,8 @@
-"""Gemma Scope 2's layered dictionaries and dictionary_learning's crosscoders, by their formulas."""
+"""Gemma Scope 2's layered dictionaries and other crosscoders, by their formulas."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ from tests.helpers.foreign_files import (
     crosscoder,
     crosscoder_state,
     gemma_scope_2_layers,
+    model_diff,
+    model_diff_state,
+    write_json,
 )
 from tests.helpers.format_checks import refusal, run_at
 
@@ -182,3 +187,64 @@ def test_a_language_model_is_no_crosscoder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
     with pytest.raises(CheckpointError, match="it is a language model's"):
         discover(tmp_path)
+
+
+SCALES = (0.28, 0.24)
+Y = torch.randn(40, 2, D_IN, generator=torch.Generator().manual_seed(2)) * 6
+
+
+def of_two_models(state: Tensors) -> tuple[Tensor, Tensor]:
+    """Codes and reconstructions of Y as the author's notebook has them, of scaled activations."""
+    scales = torch.tensor(SCALES)[:, None]
+    z = torch.einsum("nmd,mdf->nf", Y * scales, state["W_enc"]) + state["b_enc"]
+    codes = torch.relu(z)
+    x_hat = torch.einsum("nf,fmd->nmd", codes, state["W_dec"]) + state["b_dec"]
+    return codes, x_hat / scales
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_crosscoder_of_two_models(tmp_path: Path, kept: bool) -> None:
+    state = model_diff_state()
+    folder = model_diff(tmp_path / "blocks.14.hook_resid_pre", state, SCALES if kept else None)
+    run = run_at(folder)
+    sae = load_run(run if kept else replace(run, activation_scale=SCALES))
+    codes, x_hat = of_two_models(state)
+    assert 0.05 < (codes != 0).float().mean() < 0.9
+    torch.testing.assert_close(sae.encode(Y), codes, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae(Y), x_hat, rtol=1e-5, atol=1e-5)
+    assert run.needs_scale != kept
+    assert (run.hook, run.label) == ("blocks.14,14.hook_resid_pre", "relu-crosscoder")
+    assert run.model == "google/gemma-2-2b+google/gemma-2-2b-it"
+    assert (run.coefficient, run.learning_rate, run.seed) == (2, 5e-5, 49)
+    if not kept:
+        assert "activation_scaler.json" in run.problems[0]
+        assert "--estimate-scale" in refusal(folder)
+
+
+def test_of_other_models_the_second_is_asked_for(tmp_path: Path) -> None:
+    state = model_diff_state()
+    run = run_at(model_diff(tmp_path, state, SCALES, model_name="pythia-70m", hook_point="x"))
+    assert (run.model, run.hook) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"W_enc": torch.zeros(3, D_IN, D_SAE)}, "lacks W_enc [2 models, d, features]"),
+        ({"W_dec": torch.zeros(2, D_SAE, D_IN)}, "lacks W_dec of 2 models"),
+        ({"b_dec": torch.zeros(D_IN)}, "lacks b_dec of 2 models"),
+        ({"b_enc": torch.zeros(D_SAE + 1)}, "b_enc has shape [11], not [10]"),
+        ({"other": torch.zeros(2)}, "has an unexpected tensor other"),
+    ],
+)
+def test_a_crosscoder_of_two_models_that_is_damaged(
+    tmp_path: Path, change: Tensors, words: str
+) -> None:
+    assert words in refusal(model_diff(tmp_path, model_diff_state() | change, SCALES))
+
+
+@pytest.mark.parametrize("scales", [[0.3], [0.3, 0.0], [0.3, -1], [0.3, None], 0.3])
+def test_factors_that_are_none_are_refused(tmp_path: Path, scales: Any) -> None:
+    folder = model_diff(tmp_path, model_diff_state(), SCALES)
+    write_json(folder / "activation_scaler.json", {"scaling_factor": scales})
+    assert "activation_scaler.json: scaling_factor" in refusal(folder)

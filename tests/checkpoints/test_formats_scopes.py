@@ -17,6 +17,7 @@ from tests.helpers.foreign_files import (
     kissane,
     llama_scope,
     llama_scope_r1,
+    llama_scope_transcoder,
     matrices,
     qwen_scope,
     saelens,
@@ -31,6 +32,7 @@ from tests.helpers.format_checks import check, kept, refusal, run_at
 W, T, X = matrices(), thresholds(), inputs()
 UNSUBTRACTED = X @ W["W_enc"] + W["b_enc"]
 QWEN = "SAE-Res-Qwen3-1.7B-Base-W32K-L0_3"
+NORM = "dataset_average_activation_norm"
 
 
 def decoded(codes: Tensor) -> Tensor:
@@ -83,7 +85,10 @@ def test_llama_scope_folds_its_scale_and_scales_its_threshold(
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"hook_point_out": "blocks.1.hook_mlp_out"}, "is a transcoder"),
+        (
+            {"hook_point_out": "blocks.1.hook_mlp_out", NORM: {"in": 3.5}},
+            "lacks dataset_average_activation_norm.out of a transcoder",
+        ),
         ({"act_fn": "topk"}, "activation function is 'topk'"),
         ({"jump_relu_threshold": None}, "lacks jump_relu_threshold"),
         ({"dataset_average_activation_norm": None}, "lacks dataset_average_activation_norm"),
@@ -93,9 +98,6 @@ def test_llama_scope_folds_its_scale_and_scales_its_threshold(
 )
 def test_llama_scope_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
     assert words in refusal(llama_scope(tmp_path, W, **config))
-
-
-NORM = "dataset_average_activation_norm"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,50 @@ def test_llama_scope_r1_distill(
     run = run_at(folder)
     assert (run.format, run.needs_scale) == ("llama_scope_r1_distill", False)
     assert run.model == "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
+
+
+def wider(d_out: int) -> dict[str, Tensor]:
+    """Weights of a transcoder, whose output has a width of its own."""
+    generator = torch.Generator().manual_seed(3)
+    d_sae = len(W["b_enc"])
+    return W | {
+        "W_dec": torch.randn(d_sae, d_out, generator=generator),
+        "b_dec": torch.randn(d_out, generator=generator),
+    }
+
+
+@pytest.mark.parametrize("d_out", [D_IN, 4])
+def test_transcoders_of_llama_scope(tmp_path: Path, d_out: int) -> None:
+    tensors = wider(d_out)
+    folder = llama_scope_transcoder(tmp_path, tensors)
+    into, out = D_IN**0.5 / 3.5, d_out**0.5 / 0.7
+    h = X * into @ tensors["W_enc"] + tensors["b_enc"]
+    codes = torch.relu(h) * (h > 0.35 * into)
+    check(folder, codes, (codes @ tensors["W_dec"] + tensors["b_dec"]) / out)
+    run = run_at(folder)
+    assert (run.hook, run.hook_out) == ("blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out")
+    assert (run.d_in, run.d_out, run.label) == (D_IN, d_out, "jumprelu-transcoder")
+    assert run.model == "meta-llama/Llama-3.1-8B"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_transcoders_of_the_sequel(tmp_path: Path, beside: bool) -> None:
+    tensors, written = wider(4) | T, "blocks.1.hook_mlp_out"
+    norms = {
+        f"{NORM}.blocks.1.hook_resid_post": torch.tensor(3.5),
+        f"{NORM}.{written}": torch.tensor(0.7),
+    }
+    configured = {} if beside else {NORM: {"in": 3.5, "out": 0.7}}
+    folder = llama_scope_r1(
+        tmp_path, tensors, norms if beside else {}, hook_point_out=written, **configured
+    )
+    h = X * D_IN**0.5 / 3.5 @ tensors["W_enc"] + tensors["b_enc"]
+    codes = torch.relu(h) * (h > T["threshold"])
+    y_hat = (codes @ tensors["W_dec"] + tensors["b_dec"]) * 0.7 / 4**0.5
+    check(folder, codes, y_hat)
+    assert (run_at(folder).hook_out, run_at(folder).d_out) == (written, 4)
+    lacking = llama_scope_r1(tmp_path / "lacking", tensors, hook_point_out=written)
+    assert "lacks dataset_average_activation_norm of a transcoder" in refusal(lacking)
 
 
 def test_llama_scope_r1_distill_without_its_norm_is_asked_for_it(tmp_path: Path) -> None:
@@ -191,8 +237,8 @@ def test_a_lost_factor_can_be_given(tmp_path: Path, architecture: str) -> None:
     assert isinstance(run, Run)
     assert run.needs_scale
     assert any("--estimate-scale" in problem for problem in run.problems)
-    found, expected = load_run(replace(run, activation_scale=0.35)), load_sae(kept)
+    found, expected = load_run(replace(run, activation_scale=(0.35,))), load_sae(kept)
     assert torch.equal(found(X), expected(X))
     assert torch.equal(found.encode(X), expected.encode(X))
-    other = load_run(replace(run, activation_scale=0.7))
+    other = load_run(replace(run, activation_scale=(0.7,)))
     assert not torch.allclose(other(X), expected(X))

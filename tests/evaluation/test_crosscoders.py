@@ -30,6 +30,8 @@ from tests.helpers.foreign_files import (
     crosscoder,
     crosscoder_state,
     gemma_scope_2_layers,
+    model_diff,
+    model_diff_state,
 )
 
 __all__ = ["text"]  # a fixture
@@ -313,6 +315,37 @@ def test_of_two_models_agrees_with_a_plain_hooked_reference(
         np.testing.assert_allclose(
             result.per_layer()[name], values, rtol=1e-4, atol=1e-4, err_msg=name
         )
+
+
+def test_the_factors_of_two_models_are_estimated_each_from_its_own(
+    tuned: tuple[Path, Path], text: str, tmp_path: Path
+) -> None:
+    both, hook = "+".join(map(str, tuned)), "blocks.1,1.hook_resid_post"
+    options = replace(OPTIONS, tokens=text, model=both, hook=hook)
+    tokens = load_tokens(
+        text, LanguageModel.load(str(tuned[0]), device="cpu"), split="all", n_tokens=512,
+        context_length=32,
+    )  # fmt: skip
+    scales = []
+    for folder in tuned:
+        model = hooked.load(folder)
+        seen: list[Tensor] = []
+        with torch.no_grad(), hooked.on_output(block_of(model, 1), seen.append):
+            model(tokens.ids, use_cache=False)
+        scales.append(D**0.5 / float(seen[0][tokens.counted].norm(dim=-1).mean()))
+    first, second = scales
+    assert abs(first / second - 1) > 0.01, "the models differ"
+    state = model_diff_state(D, N)
+    kept = model_diff(tmp_path / "kept", state, (first, second))
+    lost = model_diff(tmp_path / "lost", state)
+    expected = only(evaluate(kept, options))
+    found = only(evaluate(lost, replace(options, estimate_scale=True)))
+    assert found.run.provenance["activation_scale"] == pytest.approx(scales, rel=1e-5)
+    for key in ("l0", "mse", "ce_degradation", "kl"):
+        value = expected.metrics[key].value
+        assert found.metrics[key].value == pytest.approx(value, rel=1e-4, abs=1e-5), key
+    (refused,) = evaluate(model_diff(tmp_path / "without", state), options)
+    assert "--estimate-scale" in (refused.error or "")
 
 
 def test_two_models_are_two_and_speak_alike(

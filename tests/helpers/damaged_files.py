@@ -32,7 +32,7 @@ KEYS = [
     "matryoshka_widths", "scaling_factor", "has_whitening", "hf_hook_point_in", "max_iterations",
     "residual_threshold", "schema_version", "training_architecture", "jump_relu_threshold",
     "dataset_average_activation_norm", "hook_point_in", "hook_point_out", "act_fn", "act_size",
-    "dict_size", "act_name", "in", "out",
+    "dict_size", "act_name", "in", "out", "hook_point", "l1_coeff",
 ]  # fmt: skip
 NAMES = [
     "W_enc", "W_dec", "b_enc", "b_dec", "threshold", "topk_threshold", "log_threshold", "k",
@@ -189,6 +189,7 @@ def e2e_seeds(root: Path) -> Iterator[Path]:
 
 def scope_seeds(root: Path) -> Iterator[Path]:
     yield files.llama_scope(root / "scope", W)
+    yield files.llama_scope_transcoder(root / "transcoder", W)
 
 
 def sequel_seeds(root: Path) -> Iterator[Path]:
@@ -197,6 +198,10 @@ def sequel_seeds(root: Path) -> Iterator[Path]:
     yield files.llama_scope_r1(
         root / "configured", W | T, dataset_average_activation_norm={"in": 3.5, "out": 3.5}
     )
+    yield files.llama_scope_r1(
+        root / "transcoder", W | T, hook_point_out="blocks.1.hook_mlp_out",
+        dataset_average_activation_norm={"in": 3.5, "out": 0.7},
+    )  # fmt: skip
 
 
 def qwen_seeds(root: Path) -> Iterator[Path]:
@@ -256,6 +261,13 @@ def crosscoder_seeds(root: Path) -> Iterator[Path]:
             yield files.crosscoder(root / f"{name}-{file[-2:]}", state | more, file)
 
 
+def model_diff_seeds(root: Path) -> Iterator[Path]:
+    scales = (0.28, 0.24)
+    yield files.model_diff(root / "scaled", files.model_diff_state(), scales)
+    half = {name: tensor.bfloat16() for name, tensor in files.model_diff_state().items()}
+    yield files.model_diff(root / "half", half, scales, enc_dtype="bf16")
+
+
 def clt_seeds(root: Path) -> Iterator[Path]:
     for name, jump in (("relu", False), ("jump", True)):
         layers = files.clt_layers(2, jump=jump)
@@ -282,6 +294,7 @@ SEEDS: dict[str, Callable[[Path], Iterator[Path]]] = {
     "circuit_tracer_clt": clt_seeds,
     "gemma_scope_2_layers": layered_seeds,
     "dictionary_learning_crosscoder": crosscoder_seeds,
+    "crosscoder_model_diff": model_diff_seeds,
 }
 
 _NUMBERS = st.integers(0, 2**20)

@@ -399,6 +399,50 @@ def crosscoder_state(n_sites: int, d: int = D_IN, n: int = D_SAE) -> Tensors:
     }
 
 
+def model_diff(
+    folder: Path, state: Tensors, scales: tuple[float, float] | None = None, **config: Any
+) -> Path:
+    """Kissane's crosscoder of two models; ``scales`` go beside it, as he does not keep them."""
+    document = {
+        "seed": 49,
+        "lr": 5e-5,
+        "l1_coeff": 2,
+        "d_in": D_IN,
+        "dict_size": D_SAE,
+        "seq_len": 1024,
+        "enc_dtype": "fp32",
+        "model_name": "gemma-2-2b",
+        "site": "resid_pre",
+        "dec_init_norm": 0.08,
+        "hook_point": "blocks.14.hook_resid_pre",
+        **config,
+    }
+    write_json(folder / "cfg.json", document)
+    if scales is not None:
+        write_json(folder / "activation_scaler.json", {"scaling_factor": list(scales)})
+    write_pt(folder / "cc_weights.pt", state)
+    return folder
+
+
+def model_diff_state(d: int = D_IN, n: int = D_SAE) -> Tensors:
+    """The tensors of Kissane's crosscoder: decoders are stacked behind the features."""
+    state = crosscoder_state(2, d, n)
+    return {
+        "W_enc": state["encoder.weight"],
+        "b_enc": state["encoder.bias"],
+        "W_dec": state["decoder.weight"].transpose(0, 1).contiguous(),
+        "b_dec": state["decoder.bias"],
+    }
+
+
+def llama_scope_transcoder(folder: Path, tensors: Tensors, **config: Any) -> Path:
+    """A Llama Scope checkpoint of LXTC, from what the MLP reads to what it gives."""
+    sites = {"hook_point_in": "blocks.1.ln2.hook_normalized",
+             "hook_point_out": "blocks.1.hook_mlp_out"}  # fmt: skip
+    norms = {"dataset_average_activation_norm": {"in": 3.5, "out": 0.7}}
+    return llama_scope(folder, tensors, **{**sites, **norms, **config})
+
+
 def crosscoder(folder: Path, state: Tensors, name: str = "ae.pt", **trainer: Any) -> Path:
     """A crosscoder of dictionary_learning's forks, or as the hub keeps modules."""
     if name.endswith(".safetensors"):

@@ -114,6 +114,15 @@ SEVERAL: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] 
         lambda root: files.crosscoder(root, files.crosscoder_state(2), "model.safetensors"),
         _CROSSCODER,
     ),
+    "Kissane's of two models: `cfg.json`, `cc_weights.pt`, `activation_scaler.json`": (
+        lambda root: files.model_diff(root, files.model_diff_state(), (0.3, 0.2)),
+        [
+            ("W_enc[i]", "[d, m]", "W_enc_i"),
+            ("b_enc", "[m]", "b_enc"),
+            ("W_dec[:, i]", "[m, d]", "W_dec_i"),
+            ("b_dec[i]", "[d]", "b_dec_i"),
+        ],
+    ),
 }
 
 
@@ -187,8 +196,9 @@ def document() -> str:
         "|---|---|---|---|",
         *releases(),
         "",
-        "Of gemma_3, transcoders are loaded too, with their affine skip connection. The entries of",
-        "mntss_clt_layer_transcoder name single layers of cross-layer transcoders, none of which",
+        "Of gemma_3, transcoders are loaded too, with their affine skip connection; so are Llama",
+        "Scope's (LXTC), which SAELens's table does not have, with a norm of each site. The entries",
+        "of mntss_clt_layer_transcoder name single layers of cross-layer transcoders, none of which",
         "is measured without the others: `saelens:RELEASE` is the whole.",
         "",
         "## Of several sites",
