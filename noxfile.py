@@ -109,6 +109,15 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """The README's pictures, light and dark, from the demo's report; needs Chromium."""
+    install(session, ".", "playwright>=1.45")
+    demo = Path(session.create_tmp()) / "demo"
+    session.run("prolu-eval", "demo", "--out", f"{demo}", "--quiet")
+    session.run("python", "docs/pictures/screens.py", f"{demo}/report.html")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's checks and format."""
     session.install("ruff==0.17.6")
