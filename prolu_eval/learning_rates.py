@@ -31,7 +31,7 @@ class TriedRate:
         saving: what the best rate saves against this one, of L0 at equal CE degradation (or of CE
             degradation at equal L0 where only that is known); None for the best one itself.
         n_runs: trainings that did not diverge.
-        is_tied: whether the best rate is not told from this one.
+        is_tied: whether this rate cannot be told from the best one.
     """
 
     rate: float

@@ -106,10 +106,10 @@ def _reading(slope: Estimate, intercept: Estimate) -> str:
     through = not intercept.excludes_zero
     whole = slope.low <= 1 <= slope.high
     if through and whole:
-        return "the line is not told from that of the whole ray"
+        return "the line cannot be told from that of the whole ray"
     if through:
         shrunk = "shrinks" if slope.value < 1 else "stretches"
-        return f"the line is not told from one through zero, which {shrunk} the whole ray alike"
+        return f"the line cannot be told from one through zero, which {shrunk} the whole ray alike"
     if whole:
         return "what is recovered differs from the truth by a constant"
     meeting = intercept.value / (1 - slope.value)

@@ -1,4 +1,4 @@
-"""From stored results to answers: comparable groups and Pareto frontiers; no torch, no model."""
+"""Turns stored results into comparable groups, Pareto frontiers and answers, without torch."""
 
 from prolu_eval.analysis.advice import Gap
 from prolu_eval.analysis.answers import (
@@ -78,5 +78,5 @@ __all__ = [
     "statement",
 ]
 
-# Its name in version 0.1.0.
+# The name of group_frontier in version 0.1.0.
 frontier = group_frontier

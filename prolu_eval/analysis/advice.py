@@ -1,4 +1,4 @@
-"""Where two frontiers are known least, and what to train or measure to know more."""
+"""Advice on what to train or measure to make the comparison of two variants surer."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,19 @@ from prolu_eval.analysis.savings import Curves, Saving
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 
-# The share of a likely saving's variance that must come from interpolation for it to be worth
-# training for.
+# A likely saving is worth training more runs for if interpolation contributes at least this share
+# of its variance.
 _WORTH = 0.15
 _MOST_RUNS = 3
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The widest stretch without runs of two variants' frontiers in the range that both cover.
+    """The widest gap between neighbouring runs of two variants, within the range that both cover.
 
-    ``coefficients`` would put runs of ``label`` into it: between those at the gap's ends, in equal
-    steps of logarithms. Empty if the ends have none, or the same.
+    Runs of ``label`` trained with ``coefficients`` would fall into it. These lie between the
+    coefficients of the runs at the gap's two ends, spaced evenly on a logarithmic scale. There are
+    none if those two runs have no coefficients, or equal ones.
     """
 
     label: str
@@ -31,7 +32,7 @@ class Gap:
 
     @property
     def advice(self) -> str:
-        """What to train, in words."""
+        """The advice on what to train, in words."""
         where = f"{METRICS[self.metric].title} {number(self.low, abs(self.low) / 2)} and " + number(
             self.high, abs(self.high) / 2
         )
@@ -42,9 +43,10 @@ class Gap:
 
 
 def advised(curves: Curves, table: pd.DataFrame, saving: Saving) -> tuple[Gap | None, str]:
-    """What would make a saving surer: the gap to fill if that is it, and the advice in words.
+    """What would make a saving surer: the gap to fill, if there is one, and the advice in words.
 
-    Nothing where it is certain, or sure enough.
+    Both are empty where the saving is certain, where it is likely and interpolation adds little to
+    its variance, and where the two variants share no range.
     """
     if saving.status in ("certain", "no shared range"):
         return None, ""
@@ -62,7 +64,7 @@ def advised(curves: Curves, table: pd.DataFrame, saving: Saving) -> tuple[Gap | 
 
 
 def widest(curves: Curves, table: pd.DataFrame, first: str, second: str) -> Gap | None:
-    """The widest gap between neighbouring runs of either variant, in units of the x axis."""
+    """The widest gap between neighbouring runs of either variant, measured along the x axis."""
     shared = curves.over[0].shared(first, second)
     if shared is None:
         return None
@@ -82,7 +84,7 @@ def widest(curves: Curves, table: pd.DataFrame, first: str, second: str) -> Gap 
 
 
 def _between(table: pd.DataFrame, rows: list[int], n: int) -> tuple[float, ...]:
-    """Coefficients between those of two runs, in equal steps of logarithms."""
+    """``n`` coefficients between those of two runs, evenly spaced on a logarithmic scale."""
     one, two = (float(c) if pd.notna(c) else 0.0 for c in table["coefficient"].iloc[rows])
     if min(one, two) <= 0 or one == two:
         return ()

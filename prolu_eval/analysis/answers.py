@@ -1,4 +1,4 @@
-"""The whole answer to a question about results, which sentence, tables and figures show."""
+"""The complete answer to a question about results; sentences, tables and figures show parts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,10 +26,10 @@ from prolu_eval.results import Result
 
 @dataclass(frozen=True)
 class RunPlace:
-    """A run among the objectives.
+    """A run's values of the objectives, and the frontiers that it is on.
 
-    ``membership`` is the share of replicates in which it is on the frontier of all runs, None
-    without any. ``values`` are of the objectives.
+    ``membership`` is the share of replicates in which the run is on the frontier of all runs; it is
+    None where there are no replicates. ``values`` has one value for each objective.
     """
 
     name: str
@@ -52,7 +52,7 @@ class RunPlace:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A variant's frontier at one value of x: y, with the interval of what lies between runs."""
+    """A variant's frontier at one value of x: y, with an interval that counts interpolation."""
 
     x: float
     y: Estimate
@@ -62,8 +62,9 @@ class CurvePoint:
 class VariantAnswer:
     """A variant, its place in the ranking by savings, and its frontier.
 
-    ``saving`` is the best variant's saving of x at equal y (at equal x of y, if only that is known)
-    against this one; None for the best itself. ``details`` has hypervolume and shares.
+    ``saving`` is how much x the best variant saves at equal y compared with this one, or how much y
+    at equal x if only that is known. It is None for the best variant. ``details`` has the
+    hypervolume and the shares.
     """
 
     label: str
@@ -77,7 +78,7 @@ class VariantAnswer:
 
 @dataclass(frozen=True)
 class AdvisedSaving(Saving):
-    """A saving with what would make it surer: the gap to be filled, if there is one, and advice."""
+    """A saving, and what would make it surer: the gap to fill, if there is one, and advice."""
 
     gap: Gap | None = None
     advice: str = ""
@@ -85,9 +86,10 @@ class AdvisedSaving(Saving):
 
 @dataclass(frozen=True)
 class Stretch:
-    """Where one variant is better than another.
+    """A range of ``metric`` over which one variant is better than another.
 
-    ``certain`` if it follows from runs that dominate others, else ``likely``: read between runs.
+    ``status`` is ``certain`` if this follows from runs that dominate others, and ``likely`` if it
+    relies on interpolation between runs.
     """
 
     better: str
@@ -99,16 +101,19 @@ class Stretch:
 
 @dataclass(frozen=True)
 class AtBudget:
-    """A variant at a given value of one objective.
+    """A variant at a budget: a fixed value of one of the two objectives.
 
     Attributes:
         label: the variant.
-        metric: whose value is given; ``budget`` is the value.
-        other: the objective that is read there.
-        value: of it, along the variant's frontier; None outside of its range.
+        metric: the objective whose value is fixed.
+        budget: the value that it is fixed at.
+        other: the other objective, which is read off at the budget.
+        value: the value of ``other`` on the variant's frontier; None outside the frontier's range.
         nearest: the run whose value of ``metric`` is nearest to the budget.
-        within: the run that is best in ``other`` among those that keep the budget, if any does.
-        rank: 1 for the best value and those not told from it; None where there is no value.
+        within: the run that is best in ``other`` among those within the budget; None if there is
+            none.
+        rank: 1 for the best value and for those that cannot be told from it; None where there is no
+            value.
     """
 
     label: str
@@ -123,9 +128,10 @@ class AtBudget:
 
 @dataclass(frozen=True)
 class FolderSaving:
-    """What the first folder saves against the second, for a variant, or in all if it is None.
+    """What the first folder saves compared with the second, for one variant or for all.
 
-    In all is the mean of the gaps of all variants that both folders hold and that share a range.
+    Where ``variant`` is None, the saving is the mean over all variants that both folders hold and
+    whose frontiers in the two share a range; ``n_variants`` is their number.
     """
 
     first: str
@@ -135,7 +141,7 @@ class FolderSaving:
     saving: Saving
 
     def to_json(self) -> dict[str, Any]:
-        """The saving as JSON documents have it."""
+        """The saving in the form that JSON documents use."""
         saving = self.saving
         return {
             "first": self.first, "second": self.second, "variant": self.variant,
@@ -149,23 +155,24 @@ class Answer:
     """The answer for one group of comparable results.
 
     Attributes:
-        question: that was asked.
+        question: the question.
         group: the runs.
-        title: what the group is.
-        n_replicates: resampled sets of sequences that intervals rest on; 0 without any.
-        seeds_resampled: whether trainings were repeated, so that what is said holds beyond them.
-        runs: in order of x.
-        variants: in order of rank.
-        dominations: between runs, certain for all pairs at once.
-        savings: of every variant against every other, in both metrics.
-        stretches: where one variant is better than another.
-        at: variants at budgets.
-        folders: folders against each other, where the question asks for them.
-        details: hypervolumes, shares, epsilon indicators, attainment surfaces.
-        splits: the answer for parts of the group, by what they hold.
-        chance: variants against chance baselines.
-        sentence: the answer in a few sentences, of budgets too.
-        notes: badges, such as ``1 seed``, and what is missing.
+        title: the group's hook point, model, and whatever else tells it from other groups.
+        n_replicates: how many resampled sets of sequences the intervals rest on; 0 if none.
+        seeds_resampled: whether configurations were trained with several seeds, so that the answer
+            holds for new training runs too.
+        runs: the runs, in order of x.
+        variants: the variants, in order of rank.
+        dominations: the dominations between runs that are certain for all pairs at once.
+        savings: the savings of every variant compared with every other, in both metrics.
+        stretches: the ranges over which one variant is better than another.
+        at: the variants at the question's budgets.
+        folders: the folders compared with each other, if the question asks for that.
+        details: hypervolumes, shares, epsilon indicators and attainment surfaces.
+        splits: the answers for parts of the group, by the condition that defines each part.
+        chance: the variants compared with chance baselines.
+        sentence: the answer in a few sentences, including the budgets.
+        notes: short remarks, such as ``1 seed``, and what is missing.
     """
 
     question: Question
@@ -187,7 +194,7 @@ class Answer:
     notes: tuple[str, ...]
 
     def saving(self, first: str, second: str, metric: str) -> AdvisedSaving:
-        """What the first variant saves of a metric against the second."""
+        """How much of a metric the first variant saves compared with the second."""
         return next(s for s in self.savings if (s.first, s.second, s.metric)
                     == (first, second, metric))  # fmt: skip
 
@@ -198,10 +205,11 @@ def answer(
     """Answer a question for every group of comparable results, the largest group first.
 
     Args:
-        results: of runs.
-        question: what is asked.
-        replicates: how often sequences are resampled; less often for many runs if None.
-        seed: of the random numbers.
+        results: the results of runs.
+        question: the question.
+        replicates: how often sequences are resampled; None for a number that decreases with the
+            number of runs (:func:`~prolu_eval.analysis.bootstrap.n_replicates`).
+        seed: the seed of the resampling.
 
     Raises:
         UsageError: if an objective is unknown, has no better direction, or was not measured.
@@ -219,9 +227,9 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
 
     Args:
         group: the runs.
-        question: what is asked.
-        replicates: the group's objectives over resampled sequences, for intervals; of its chance
-            baselines too.
+        question: the question.
+        replicates: the objectives of the group's runs and of its chance baselines over resampled
+            sequences, for intervals.
     """
     chance = against_chance(group, question.keys, replicates)
     replicates = replicates and replicates.subset(np.arange(len(group.results)))
@@ -271,10 +279,12 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
 def _after_the_race(
     found: Frontier, group: Group, question: Question, replicates: Replicates | None
 ) -> Frontier:
-    """A frontier on shared tokens, but for which runs are on it: those that stayed, on all tokens.
+    """After a race: a frontier whose members are found among the runs that stayed to the end.
 
-    A run that left is beaten by another in the objectives of the race; if others are asked for, all
-    is on the tokens that runs share.
+    Everything else in ``found`` is computed on the tokens that all runs share. The members are
+    found again on all tokens, among the runs that stayed, because a run that left the race was
+    beaten by another one in the race's objectives. If the question has other objectives than the
+    race, ``found`` is returned as it is.
     """
     stayed = [result for result in group.raced if result.dropped is None]
     lost = [result.dropped for result in group.raced if result.dropped is not None]
@@ -362,7 +372,7 @@ def _curve(curves: Curves | None, label: str) -> tuple[CurvePoint, ...]:
 
 
 def _stretches(found: Frontier) -> tuple[Stretch, ...]:
-    """Where bands show one variant ahead; certain where dominations do too."""
+    """The ranges where a band shows one variant ahead; certain where dominations show it too."""
     stretches = []
     for lead in found.leads:
         sides = (
@@ -386,7 +396,7 @@ def _budgets(curves: Curves, question: Question, runs: Sequence[RunPlace]) -> tu
 
 
 def _budget(curves: Curves, over: int, budget: float, runs: Sequence[RunPlace]) -> list[AtBudget]:
-    """All variants at one budget, the best first."""
+    """All variants at one budget, the best one first."""
     splines, scale = curves.over[over], curves.scales[over]
     place = float(scale.place(scale.cost(budget)))
     covering = [
@@ -433,10 +443,10 @@ def _value(run: RunPlace, axis: int) -> float:
 
 
 def _folders(curves: Curves | None, group: Group) -> tuple[FolderSaving, ...]:
-    """Folders against each other: in all, and of each variant that both hold.
+    """Folders compared with each other: for all variants together, and for each that both hold.
 
-    One of two is better as one of two variants is: where both savings exclude zero with the same
-    sign, of the variants of a pair of folders together (Holm).
+    One folder is better than another by the rule that holds for variants: both savings exclude zero
+    with the same sign. The p-values of the variants of two folders are adjusted together (Holm).
     """
     if curves is None:
         return ()
@@ -444,7 +454,7 @@ def _folders(curves: Curves | None, group: Group) -> tuple[FolderSaving, ...]:
     found = []
     for first, second in combinations(by_folder, 2):
         one, two = by_folder[first], by_folder[second]
-        readings: list[tuple[int, str | None, int, Reading]] = []  # over, variant, of how many, gap
+        readings: list[tuple[int, str | None, int, Reading]] = []  # over, variant, n_variants, gap
         for over in (1, 0):
             splines = curves.over[over]
             pairs = {v: (one[v], two[v]) for v in one
@@ -467,7 +477,10 @@ def _folders(curves: Curves | None, group: Group) -> tuple[FolderSaving, ...]:
 
 
 def _by_folder(group: Group) -> dict[str, dict[str, str]]:
-    """By folder, in the order given, the labels in the group of its variants by their own names."""
+    """By folder, and then by a variant's name in its folder, the variant's label in the group.
+
+    Folders are in the order in which they were named.
+    """
     by_folder: dict[str, dict[str, str]] = {folder: {} for folder in group.folders}
     for result in group.results:
         label = result.run.label
@@ -476,7 +489,7 @@ def _by_folder(group: Group) -> dict[str, dict[str, str]]:
 
 
 def _told(readings: Sequence[tuple[int, str | None, int, Reading]]) -> set[str | None]:
-    """For which variants, or None for all of them, one of two folders is better."""
+    """The variants for which one of two folders is better; None stands for all together."""
     by_variant: dict[str | None, list[Reading]] = {}
     for _, variant, _, gap in readings:
         by_variant.setdefault(variant, []).append(gap)
@@ -493,7 +506,7 @@ def _told(readings: Sequence[tuple[int, str | None, int, Reading]]) -> set[str |
 
 
 def _folder_sentence(folders: Sequence[FolderSaving], group: Group, found: Frontier) -> str:
-    """Which folder is better, in all and for which variants."""
+    """Which folder is better, for all variants together and for each one."""
     by_folder = _by_folder(group)
     sentences = []
     for first, second in combinations(by_folder, 2):
@@ -529,9 +542,10 @@ def _folder_pair(
     folders: Sequence[FolderSaving],
     shown: Mapping[str | None, Sequence[FolderSaving]],
 ) -> str:
-    """What is known of two folders, in a sentence for all variants and one for each.
+    """Two folders compared: one sentence for all variants together, and one for each variant.
 
-    Of the first metric at equal values of the second, if that is known.
+    Each sentence states the saving of the first metric at equal values of the second, or the other
+    way round if only that is known.
     """
     sentences = []
     for variant, parts in shown.items():

@@ -1,4 +1,4 @@
-"""Attainment surfaces: what frontiers of repeated trainings reach, at best, in median, at worst."""
+"""Attainment surfaces: what the frontiers of several seeds reach at best, in median, at worst."""
 
 from dataclasses import dataclass, field
 
@@ -12,20 +12,21 @@ from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import Costs, costs, reach, signs
 
 Point = tuple[float, float]
-# Lines of slope 1, in units of the points' ranges, along which a band is computed.
+# Number of lines along which a band is computed. Their slope is 1 in units of the points' ranges.
 _DIAGONALS = 65
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The border of what frontiers of some share of seeds dominate.
+    """The border of the region that the frontiers of a certain share of seeds dominate.
 
     Attributes:
-        corners: in order of the first metric.
-        better, worse: borders of its 95 % band, where there are replicates. The band is pointwise,
-            of the place where a line crosses the surface that goes up at equal rates in both
-            metrics, each as :class:`~prolu_eval.analysis.curves.Scale` places it, in units of its
-            range. It is of what as many seeds attain in expectation.
+        corners: its corners, in order of the first metric.
+        better, worse: the two borders of its 95 % band, where there are replicates. The band is
+            pointwise: it is computed along parallel lines of slope 1, for the point where each line
+            crosses the surface. Both metrics are placed by
+            :class:`~prolu_eval.analysis.curves.Scale` and divided by their ranges. The band is for
+            the surface that this number of seeds attains in expectation.
     """
 
     corners: list[Point]
@@ -39,18 +40,18 @@ def surfaces(
     replicated: Array | None = None,
     degrees_of_freedom: int = 0,
 ) -> dict[str, dict[str, Surface]]:
-    """By variant with several seeds, the surfaces that ``best``, ``median`` and ``worst`` name.
+    """The ``best``, ``median`` and ``worst`` surface of every variant with several seeds.
 
-    A surface is the border of what the frontiers of at least one seed, of half of them, or of all
-    dominate (Fonseca and Fleming, 1996). Only configurations that were trained with several seeds
-    count.
+    They are the borders of the regions that the frontiers of at least one seed, of half of the
+    seeds and of all seeds dominate (Fonseca and Fleming, 1996). Only configurations that were
+    trained with several seeds count.
 
     Args:
         group: the runs.
         keys: two metrics.
-        replicated: the runs' costs as other sequences and seeds could have given them, for bands.
+        replicated: the runs' costs over resampled sequences and seeds, for the bands.
             [n_replicates, n_runs, 2]
-        degrees_of_freedom: of bands.
+        degrees_of_freedom: the degrees of freedom of the bands.
     """
     points, seeds = costs(group.table, keys), group.table["seed"].to_numpy(float)
     labels = group.table["label"].to_numpy()
@@ -76,16 +77,17 @@ def surfaces(
 
 
 def _corners(points: Costs, sets: NDArray[np.int64], level: float) -> Costs:
-    """Corners of the surface that a percentage of sets attains, in order of the first column."""
-    grouped = np.argsort(sets, kind="stable")  # moocore takes sets to follow one another
+    """The corners of the surface that ``level`` percent of sets attain, by the first column."""
+    grouped = np.argsort(sets, kind="stable")  # moocore expects each set's points to be adjacent
     corners = moocore.eaf(points[grouped], sets[grouped], percentiles=[level])[:, :-1]
     return np.asarray(corners[np.lexsort(corners.T[::-1])])
 
 
 def attained(points: Array, sets: NDArray[np.int64], marks: Array) -> Array:
-    """How far every seed's points are from dominating marks, nearest first.
+    """How far each seed's points are from dominating each mark, the nearest seed first.
 
-    The surface that k seeds attain crosses the line of slope 1 through a mark so far from it.
+    Row k - 1 is the distance from each mark, along the line of slope 1 through it, to the surface
+    that k seeds attain.
     [n_replicates, n, 2], [n], [n_marks, 2] -> [n_seeds, n_replicates, n_marks]
     """
     gaps = [reach(points[:, sets == s], marks[None]) for s in range(int(sets.max()) + 1)]
@@ -93,7 +95,7 @@ def attained(points: Array, sets: NDArray[np.int64], marks: Array) -> Array:
 
 
 class _Bands:
-    """Where surfaces of a variant cross diagonals, measured and replicated."""
+    """Where a variant's surfaces cross the diagonals, as measured and in each replicate."""
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class _Bands:
         return np.stack([s.place(points[..., i]) for i, s in enumerate(self.scales)], -1)
 
     def around(self, level: float, freedom: int) -> tuple[list[Point], list[Point]]:
-        """Borders of the band of the surface that a percentage of seeds attains."""
+        """Both borders of the band around the surface that ``level`` percent of seeds attain."""
         if self.gaps is None:
             return [], []
         gaps = self.gaps[int(np.ceil(round(level * len(self.gaps) / 100, 9))) - 1]

@@ -1,8 +1,9 @@
 """Is the better frontier the better dictionary? Every measure of variants at one L0, side by side.
 
 Each variant's value of a measure at an L0 is read off a smoothing spline through its
-configurations, as values along a frontier are (:mod:`prolu_eval.analysis.splines`); all of them
-count here, since a measure may get better with L0 as well as worse.
+configurations, as values along a frontier are (:mod:`prolu_eval.analysis.splines`). The spline
+goes through all configurations, not only those on a frontier, since a measure may improve or worsen
+as L0 grows.
 """
 
 from collections.abc import Sequence
@@ -25,19 +26,20 @@ from prolu_eval.metrics import METRICS
 
 Array = NDArray[np.float64]
 
-# Sizes of codes, which say nothing of quality, and what repeats another measure in another unit.
+# Metrics left out: the sizes of codes, which say nothing about quality, and metrics that repeat
+# another one in another unit.
 _LEFT_OUT = frozenset({
     "l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw", "mse", "explained_variance", "ce_spliced",
     "bits_lost", "ce_recovered_zero", "ce_recovered_mean",
 })  # fmt: skip
 _REPLICATES = 200
-# Of more configurations of a variant, those whose L0 is nearest.
+# Of a variant with more configurations than this, those whose L0 is nearest are used.
 _MOST = 40
-# Configurations that a rank correlation is given for.
+# The fewest configurations for which a rank correlation is given.
 _LEAST = 6
-# Values that differ by more than this factor are read on logarithms.
+# A measure whose values differ by more than this factor is interpolated on a logarithmic scale.
 _WIDE = 3.0
-# Fractions below this are what rounding leaves of zero.
+# A fraction below this is a zero with rounding error.
 _ROUNDING = 1e-6
 _QUANTILE = (1 + CONFIDENCE) / 2
 
@@ -45,8 +47,9 @@ _QUANTILE = (1 + CONFIDENCE) / 2
 class VariantAt(NamedTuple):
     """A variant under one measure: its value at the L0, and the ranks that it may have.
 
-    ``ranks`` go from one more than the variants that are better for sure to as many as there are
-    less those that are worse for sure; None where the variant has no value there, or no other has.
+    ``ranks`` is the range of possible ranks. The first is one more than the number of variants that
+    are surely better; the last is the number of variants less those that are surely worse. It is
+    None where this variant has no value at the L0, or no other variant has one.
     """
 
     variant: str
@@ -56,11 +59,11 @@ class VariantAt(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasureAt:
-    """A measure of all variants, and how its order of configurations agrees with fidelity's.
+    """A measure of all variants, and whether it orders configurations as fidelity does.
 
-    ``agreement`` is Spearman's rank correlation over configurations, 1 where the measure and
-    fidelity put them in the same order from worse to better; ``at_equal_l0`` is the same with the
-    ranks of L0 held equal (partial). Both are without a value for fidelity itself.
+    ``agreement`` is Spearman's rank correlation over configurations: 1 where the measure and
+    fidelity put them in the same order from worse to better. ``at_equal_l0`` is the partial rank
+    correlation, with the ranks of L0 held equal. Both have no value for fidelity itself.
     """
 
     metric: str
@@ -70,7 +73,7 @@ class MeasureAt:
 
     @property
     def first(self) -> str | None:
-        """The variant that is best for sure; None if there is none."""
+        """The variant that is surely best; None if no variant is."""
         return next((v.variant for v in self.variants if v.ranks == (1, 1)), None)
 
 
@@ -85,7 +88,7 @@ class Better:
     sentence: str
 
     def to_json(self) -> dict[str, Any]:
-        """The section as JSON documents have it."""
+        """The section in the form that JSON documents use."""
         return {
             "l0": self.l0,
             "fidelity": self.fidelity,
@@ -106,10 +109,11 @@ class Better:
 
 
 def better(group: Group, question: Question) -> Better | None:
-    """Every measure that the results hold, of the variants of a group at one L0.
+    """Every measure that the results hold, for the variants of a group at one L0.
 
-    The L0 is the one that the question asks about, or the middle of what most variants cover. None
-    where no two variants have configurations on both sides of it, or there is nothing but fidelity.
+    The L0 is the one that the question asks about, or else the middle of the range that most
+    variants cover. The answer is None where fewer than two variants have configurations on both
+    sides of that L0, or where fidelity is the only measure.
     """
     fidelity = next((key for key in (QUALITY, WITHOUT_A_MODEL) if _is_known(group, key)), None)
     covered = {label: span for label in group.labels if (span := _span(group, label)) is not None}
@@ -131,14 +135,14 @@ def _is_known(group: Group, key: str) -> bool:
 
 
 def _is_measure(group: Group, key: str) -> bool:
-    """Whether a metric says of these runs that some are better than others."""
+    """Whether a metric tells some of these runs to be better than others."""
     if METRICS[key].direction == "none" or key in _LEFT_OUT or not _is_known(group, key):
         return False
     return bool(group.table[key].nunique() > 1)
 
 
 def _column(group: Group, key: str) -> Array:
-    """A metric of all runs; fractions that rounding leaves of nothing are zero. [n_runs]"""
+    """A metric of all runs, where fractions within rounding error of zero are zero. [n_runs]"""
     column = group.table[key].to_numpy(float)
     if METRICS[key].unit != "fraction":
         return column
@@ -146,13 +150,13 @@ def _column(group: Group, key: str) -> Array:
 
 
 def _means(group: Group, key: str) -> Array:
-    """A metric's means over the seeds of configurations. [n_configurations]"""
+    """A metric's mean over the seeds of each configuration. [n_configurations]"""
     column = _column(group, key)
     return np.array([column[rows].mean() for rows in group.configurations])
 
 
 def _span(group: Group, label: str) -> tuple[float, float] | None:
-    """The range of a variant's L0; None with fewer than two configurations above zero."""
+    """The range of a variant's L0; None if fewer than two configurations have L0 above zero."""
     labels = group.table["label"].to_numpy()
     own = np.array([labels[rows[0]] == label for rows in group.configurations])
     values = _means(group, "l0")[own]
@@ -161,7 +165,7 @@ def _span(group: Group, label: str) -> tuple[float, float] | None:
 
 
 def _matched(spans: Sequence[tuple[float, float]]) -> float:
-    """The middle, on logarithms, of the widest of the stretches that most spans cover."""
+    """The middle, on a logarithmic scale, of the widest range that the most spans cover."""
     ends = np.unique(np.log(np.array(spans)))
     middles = (ends[1:] + ends[:-1]) / 2
     lows, highs = np.log(np.array(spans)).T
@@ -224,7 +228,7 @@ def _covers(splines: Splines, label: str, place: float) -> bool:
 
 
 def _observed(group: Group, key: str, *, logarithmic: bool) -> dict[str, Observations]:
-    """What is known of each variant's configurations: places of L0 and of the measure."""
+    """Each variant's configurations as spline observations: places of L0 and of the measure."""
     values = np.stack([_column(group, name) for name in ("l0", key)], -1)
     drawn = _replicated(group, key, values)
     labels = group.table["label"].to_numpy()
@@ -254,8 +258,8 @@ def _observed(group: Group, key: str, *, logarithmic: bool) -> dict[str, Observa
 def _replicated(group: Group, key: str, values: Array) -> Array:
     """L0 and the measure over resampled sequences. [n_replicates, n_runs, 2]
 
-    What is no ratio of sums over sequences varies by its own standard error, in each run for
-    itself.
+    A measure that is not a ratio of sums over sequences gets normal noise with its own standard
+    error, drawn for each run separately.
     """
     drawn = np.tile(values, (_REPLICATES, 1, 1))
     for axis, name in enumerate(("l0", key)):
@@ -270,14 +274,14 @@ def _replicated(group: Group, key: str, values: Array) -> Array:
 
 
 def _placed(points: Array, *, logarithmic: bool) -> Array:
-    """Logarithms of L0, and of the measure if asked for. [..., 2]"""
+    """The logarithm of L0, and the measure or its logarithm. [..., 2]"""
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(points[..., 1]) if logarithmic else points[..., 1]
         return np.stack([np.log(points[..., 0]), y], -1)
 
 
 def _value(reading: Reading, *, logarithmic: bool) -> Estimate:
-    """A place on a curve as the measure's value."""
+    """A reading of a curve as a value of the measure."""
     found = reading.estimate()
     if not logarithmic or found.value is None:
         return found
@@ -287,10 +291,11 @@ def _value(reading: Reading, *, logarithmic: bool) -> Estimate:
 
 
 def _within(value: Estimate, key: str, known: Array) -> Estimate:
-    """A value whose interval ends where fractions do: at zero and at one, if none is beyond.
+    """A value whose interval, for a fraction, is cut off at zero and at one.
 
-    A normalised MSE may be above one and an explained variance below zero. An end never passes the
-    value itself, which is read off a curve.
+    It is cut off only where no known value lies beyond: a normalised MSE may be above one, an
+    explained variance below zero. The interval always includes the value, which is read off a curve
+    and may itself lie beyond.
     """
     low, high = value.ci95
     if METRICS[key].unit != "fraction" or value.value is None or low is None or high is None:
@@ -303,11 +308,12 @@ def _within(value: Estimate, key: str, known: Array) -> Estimate:
 
 
 def agreements(first: Array, second: Array, l0: Array) -> tuple[Estimate, Estimate]:
-    """Spearman's rank correlation of two columns, and that with the ranks of L0 held equal.
+    """Spearman's rank correlation of two columns, without and with the ranks of L0 held equal.
 
-    With intervals by Fisher's z, whose variance is (1 + r^2 / 2) / (n - 3) for ranks (Bonett and
-    Wright, Psychometrika 65, 2000), and one degree of freedom less where L0 is held. Undefined of
-    fewer than six rows, or where a column does not vary beside L0. [n] each
+    Intervals use Fisher's z, whose variance for ranks is (1 + r^2 / 2) / (n - 3) (Bonett and
+    Wright, Psychometrika 65, 2000); holding L0 equal costs one more degree of freedom. Both are
+    undefined for fewer than six rows or a constant column, and the second also where L0 does not
+    vary or determines a column's ranks. All three arguments are [n].
     """
     known = np.isfinite(first) & np.isfinite(second) & np.isfinite(l0)
     columns = [column[known] for column in (first, second, l0)]
@@ -327,7 +333,11 @@ def agreements(first: Array, second: Array, l0: Array) -> tuple[Estimate, Estima
 
 
 def _correlation(value: float, n: int, lost: int) -> Estimate:
-    """A rank correlation with its interval; one of exactly one counts as half a step less."""
+    """A rank correlation of n rows with its interval, where ``lost`` is taken off n.
+
+    For the interval, a correlation of exactly 1 or -1 is moved inwards by half the smallest step
+    that a rank correlation can make.
+    """
     most = 1 - 6 / (n**3 - n)
     inside = float(np.clip(value, -most, most))
     half = float(ndtri(_QUANTILE)) * np.sqrt((1 + inside**2 / 2) / (n - lost))
@@ -338,7 +348,7 @@ def _correlation(value: float, n: int, lost: int) -> Estimate:
 
 
 def _sentence(measures: Sequence[MeasureAt], l0: float) -> str:
-    """What all measures together say of who is best."""
+    """How many measures have a surely best variant, and which variant that is."""
     fidelity, *others = measures
     best, title = fidelity.first, METRICS[fidelity.metric].title
     firsts = {m.metric: m.first for m in others if m.first is not None}

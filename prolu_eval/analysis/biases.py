@@ -11,10 +11,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class BiasDistribution:
-    """Summary of encoder biases.
+    """A summary of encoder biases.
 
-    ``quantiles`` are those of :data:`QUANTILES`; ``counts`` [n_bins] lie between ``edges``
-    [n_bins + 1].
+    ``quantiles`` has the biases' quantiles at :data:`QUANTILES`. ``counts`` [n_bins] is the number
+    of biases between neighbouring ``edges`` [n_bins + 1].
     """
 
     negative_fraction: float

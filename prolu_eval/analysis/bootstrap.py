@@ -1,11 +1,11 @@
 """Paired bootstrap: metrics of all runs of a group over the same resampled sequences, and seeds.
 
-Every metric is a ratio of sums over sequences, so a replicate of all runs at once is a matrix
-product of the sequences' multiplicities with their sums; what varies from sequence to sequence
-alike in all runs then cancels in any contrast of them. Metrics over tasks are resampled by task, by
-themselves. One sequence fewer is drawn than there are,
-so that the replicates' variance is that of the estimate (McCarthy and Snowden, The bootstrap and
-finite population sampling, 1985).
+Every metric is a ratio of sums over sequences, so one matrix product of the sequences'
+multiplicities with their sums gives a replicate of all runs at once. All runs get the same
+multiplicities, so that variation between sequences which all runs share cancels in any contrast
+between runs. Metrics over tasks are resampled by task, independently of the sequences. Each
+replicate draws one sequence fewer than were measured, which makes the replicates' variance that of
+the estimate (McCarthy and Snowden, The bootstrap and finite population sampling, 1985).
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from prolu_eval.results import Result
 Array = NDArray[np.float64]
 
 N_REPLICATES = 1000
-# Groups of more runs are resampled less often, in proportion.
+# Groups of more runs than this are resampled less often, in proportion.
 _RUNS_RESAMPLED_IN_FULL = 200
-# Multiplicities held at a time: 32 MiB, whatever the number of sequences.
+# Multiplicities held in memory at a time: 32 MiB, whatever the number of sequences.
 _AT_ONCE = 1 << 22
 
 
@@ -35,9 +35,10 @@ class Replicates:
     """A group's metrics over resampled sequences.
 
     Attributes:
-        values: by metric, one row a replicate and one column a run. [n_replicates, n_runs]
-        n_sequences: how many were resampled; or tasks, where a metric is over fewer of them.
-        seed: of the random numbers.
+        values: by metric, the values in every replicate of every run. [n_replicates, n_runs]
+        n_sequences: how many sequences were resampled; the number of tasks, where a metric is over
+            tasks and these are fewer.
+        seed: the seed of the resampling.
     """
 
     values: dict[str, Array]
@@ -45,11 +46,11 @@ class Replicates:
     seed: int
 
     def costs(self, keys: Sequence[str], signs: Array) -> Array:
-        """Metrics as costs. [n_replicates, n_runs, n_keys]"""
+        """The metrics as costs. [n_replicates, n_runs, n_keys]"""
         return np.stack([self.values[key] for key in keys], -1) * signs
 
     def subset(self, rows: NDArray[np.int64]) -> "Replicates":
-        """Those of some runs."""
+        """The replicates of the runs at ``rows``."""
         chosen = {key: value[:, rows] for key, value in self.values.items()}
         return Replicates(chosen, self.n_sequences, self.seed)
 
@@ -59,8 +60,8 @@ def resample(
 ) -> Replicates | None:
     """Resample a group's sequences; None if its results hold no per-sequence sums for the metrics.
 
-    A metric that is computed from features instead, or a run for which it is undefined, varies in
-    no replicate.
+    A metric that is computed from features rather than sequences has the same value in every
+    replicate; a run for which a metric is undefined is NaN in every one.
     """
     ratios = [key for key in dict.fromkeys(keys) if METRICS[key].denominator]
     rng = np.random.default_rng(seed)
@@ -82,13 +83,13 @@ def resample(
 def _drawn(
     sums: dict[str, tuple[Array, Array]], n_units: int, n_replicates: int, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """Metrics over resampled sequences, or tasks. [n_replicates, n_runs] each
+    """Metrics over resampled sequences or tasks. [n_replicates, n_runs] each
 
     Args:
         sums: numerators and denominators by metric. [n_units, n_runs] each
-        n_units: how many sequences, or tasks.
+        n_units: the number of sequences or tasks.
         n_replicates: how often they are resampled.
-        rng: for their multiplicities.
+        rng: the generator that draws multiplicities.
     """
     parts: dict[str, list[Array]] = {key: [] for key in sums}
     for start in range(0, n_replicates, size := max(1, _AT_ONCE // n_units)):
@@ -105,9 +106,9 @@ def _drawn(
 def _ratios(
     results: Sequence[Result], keys: Sequence[str], over: Over
 ) -> dict[str, tuple[Array, Array]] | None:
-    """Numerators and denominators of metrics, [n_units, n_runs] each; None if some lack.
+    """Numerators and denominators of metrics, [n_units, n_runs] each; None if any is missing.
 
-    Results with the metrics must be of the same sequences, or tasks.
+    All results for which the metrics are defined must have the same number of sequences or tasks.
     """
     columns = {c for key in keys for c in (*METRICS[key].numerator, *METRICS[key].denominator)}
     found = [result.sums(over) if any(_is_defined(result, key) for key in keys) else None
@@ -133,12 +134,12 @@ def _is_defined(result: Result, key: str) -> bool:
 
 
 def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> Array:
-    """Runs' values as their configurations' means over seeds, which ``rng`` resamples.
+    """The mean of each configuration over its seeds, which are resampled if ``rng`` is given.
 
     Args:
         group: the runs.
-        values: [n_replicates, n_runs, n_keys]
-        rng: for :func:`retrained`; None for the seeds as they are.
+        values: the runs' values. [n_replicates, n_runs, n_keys]
+        rng: the generator for :func:`retrained`; None to keep the seeds as they are.
 
     Returns:
         [n_replicates, n_configurations, n_keys]
@@ -148,7 +149,7 @@ def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> 
 
 
 def averaged(values: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
-    """Means of runs' values [n_replicates, n_runs, n_keys] over each of some sets of rows.
+    """The means of runs' values [n_replicates, n_runs, n_keys] over each set of rows.
 
     Returns:
         [n_replicates, n_sets, n_keys]
@@ -160,16 +161,17 @@ def averaged(values: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
 
 
 def retrained(group: Group, values: Array, rng: np.random.Generator) -> Array:
-    """Runs' values as other seeds could have given them, where a training was repeated.
+    """Runs' values as other seeds could have given them, for configurations with several seeds.
 
-    Seeds are few, so what training varies is pooled: residuals from the configurations' means, in
-    proportion to them where all are positive, of all configurations of a variant. A run of a
-    repeated configuration becomes the configuration's mean and a residual drawn for it.
+    Seeds are few, so the variation between seeds is pooled over all configurations of a variant:
+    as deviations from the configurations' means, divided by those means where all are positive.
+    Each run of a configuration with several seeds gets the configuration's mean plus a deviation
+    drawn from the pool.
 
     Args:
         group: the runs.
-        values: [n_replicates, n_runs, n_keys]
-        rng: for the residuals.
+        values: the runs' values. [n_replicates, n_runs, n_keys]
+        rng: the generator that draws deviations.
 
     Returns:
         [n_replicates, n_runs, n_keys]
@@ -193,14 +195,15 @@ def retrained(group: Group, values: Array, rng: np.random.Generator) -> Array:
 
 
 def training_variances(group: Group, values: Array) -> Array:
-    """Variances of configurations' means over trainings, pooled over all that were repeated.
+    """The variance between seeds of each configuration's mean, pooled over all configurations.
 
-    In proportion to the means where all are positive. Zero for every configuration if no training
-    was repeated: then what is said is of these runs alone.
+    Deviations are pooled in proportion to the means where all means are positive. The variance is
+    zero for every configuration if none was trained with several seeds; conclusions then hold for
+    these runs only.
 
     Args:
         group: the runs.
-        values: [n_runs, n_keys]
+        values: the runs' values. [n_runs, n_keys]
 
     Returns:
         [n_configurations, n_keys]
@@ -225,30 +228,34 @@ def training_variances(group: Group, values: Array) -> Array:
 
 
 def _residuals(values: Array) -> Array:
-    """Deviations from the mean over seeds, of the size that single seeds vary. [n_seeds, n_keys]"""
+    """Deviations from the mean over seeds, scaled to a single seed's variance. [n_seeds, n_keys]"""
     return np.asarray((values - values.mean(0)) * np.sqrt(len(values) / (len(values) - 1)))
 
 
 def degrees_of_freedom(group: Group, n_sequences: int) -> int:
-    """Of intervals: one less than sequences; with seeds, no more than repeated trainings."""
+    """Degrees of freedom of intervals.
+
+    One less than the number of sequences; where configurations have several seeds, no more than the
+    number of runs that repeat another one with another seed.
+    """
     repeats = sum(len(runs) - 1 for runs in group.configurations)
     return min(n_sequences - 1, repeats) if repeats else n_sequences - 1
 
 
 def interval(value: float, replicates: Array | None, freedom: int) -> Estimate:
-    """A value with the standard error and t interval that its replicates [n] imply, if any."""
+    """A value with the standard error and t interval from its replicates [n], if there are any."""
     known = replicates is not None and len(replicates) > 1 and np.isfinite(replicates).all()
     spread = float(replicates.std(ddof=1)) if known and replicates is not None else np.nan
     return with_interval(value, spread, freedom)
 
 
 def widened(quantile: float, freedom: int) -> float:
-    """What a normal deviate's quantile is to be multiplied by where spreads are estimated."""
+    """The factor from a normal quantile to that of a t distribution; NaN without freedom."""
     return float(stdtrit(freedom, quantile) / ndtri(quantile)) if freedom > 0 else np.nan
 
 
 def exponential(gap: Estimate) -> Estimate:
-    """A gap of logarithms as a ratio."""
+    """A difference of logarithms as a ratio."""
     if gap.value is None:
         return gap
     low, high = (None if end is None else float(np.exp(end)) for end in gap.ci95)
@@ -258,6 +265,6 @@ def exponential(gap: Estimate) -> Estimate:
 
 
 def n_replicates(group: Group) -> int:
-    """How often a group's sequences are resampled: less often where there are many runs."""
+    """How often a group's sequences are resampled, which is less often if there are many runs."""
     runs = max(len(group.results), _RUNS_RESAMPLED_IN_FULL)
     return N_REPLICATES * _RUNS_RESAMPLED_IN_FULL // runs

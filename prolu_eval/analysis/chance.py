@@ -1,4 +1,7 @@
-"""Do variants beat chance? Each against each chance baseline, paired on the same sequences."""
+"""Do variants beat chance? Each variant is compared with each chance baseline.
+
+The comparisons are paired: both sides are measured on the same sequences.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +22,12 @@ Standing = Literal["beats", "not told apart", "is behind", "not comparable"]
 
 @dataclass(frozen=True)
 class AgainstChance:
-    """How a variant stands to a chance baseline.
+    """A variant compared with a chance baseline.
 
-    ``saving`` is what it takes less of the first objective at equal values of the second, or the
-    other way round where only that is known. ``beats`` and ``is behind`` hold for all pairs of a
-    variant and a baseline at once (Holm); where the two share no range they follow from runs that
-    dominate all of the other's frontier.
+    ``saving`` is how much less of the first objective the variant needs at equal values of the
+    second, or the other way round where only that is known. The standings ``beats`` and ``is
+    behind`` hold for all pairs of a variant and a baseline at once (Holm). Where the two share no
+    range, they follow from runs that dominate every run on the other's frontier.
     """
 
     variant: str
@@ -33,7 +36,7 @@ class AgainstChance:
     saving: Saving
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as JSON documents have it."""
+        """The comparison in the form that JSON documents use."""
         saving = self.saving
         return {
             "variant": self.variant, "baseline": self.baseline, "standing": self.standing,
@@ -45,15 +48,15 @@ class AgainstChance:
 def against_chance(
     group: Group, keys: tuple[str, ...], replicates: Replicates | None
 ) -> tuple[AgainstChance, ...]:
-    """Every variant of a group against every one of its chance baselines.
+    """Compare every variant of a group with every one of its chance baselines.
 
-    Nothing without baselines, over three metrics, along which no curves go, or where no sequences
-    could be resampled.
+    There are no comparisons if the group has no baselines, if there are three objectives (over
+    which no curves are fitted), or if no sequences could be resampled.
 
     Args:
         group: the runs.
         keys: the objectives.
-        replicates: of all of the group's results, its chance baselines last.
+        replicates: the replicates of all of the group's results, its chance baselines last.
     """
     if group.chance is None or replicates is None or len(keys) != 2:
         return ()
@@ -79,7 +82,10 @@ def against_chance(
 
 
 def about_chance(parts: Sequence[AgainstChance]) -> list[str]:
-    """Which variants do not beat chance, a sentence each; else one that all do. None for none."""
+    """One sentence for each variant that does not beat chance, or one saying that all do.
+
+    Without comparisons there are no sentences.
+    """
     if not parts:
         return []
     sentences = []
@@ -88,7 +94,7 @@ def about_chance(parts: Sequence[AgainstChance]) -> list[str]:
         tied = [_against(part) for part in own if part.standing == "not told apart"]
         behind = [_name(part) for part in own if part.standing == "is behind"]
         said = [f"is behind {', '.join(behind)}"] if behind else []
-        said += [f"is not told from {', '.join(tied)}"] if tied else []
+        said += [f"cannot be told from {', '.join(tied)}"] if tied else []
         if said:
             sentences.append(f"{variant} does not beat chance: it {', and '.join(said)}.")
     if sentences:
@@ -106,7 +112,7 @@ def _name(part: AgainstChance) -> str:
 
 
 def _against(part: AgainstChance) -> str:
-    """A baseline, and what the variant has against it."""
+    """A baseline's name, with the variant's saving compared with it where that has a value."""
     saving = part.saving
     if saving.amount.value is None:
         return _name(part)

@@ -1,4 +1,4 @@
-"""Frontiers of many replicates at once, as lines that can be compared."""
+"""The axes that metrics are interpolated on, and frontiers of many replicates at once as lines."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ Array = NDArray[np.float64]
 class Scale:
     """The axis that a metric's costs are interpolated on.
 
-    Logarithms for metrics of which less is better (values that are not positive have no place);
-    the others as they are.
+    It is logarithmic for metrics of which less is better, where values that are not positive have
+    no place, and linear for the others.
     """
 
     key: str
@@ -41,23 +41,23 @@ class Scale:
         return np.asarray(value if self.logarithmic else -value, float)
 
     def values(self, low: float, high: float) -> tuple[float, float]:
-        """A range of places as a range of the metric, ascending."""
+        """A range of places as a range of the metric, the lower end first."""
         first, last = sorted((self.value(low), self.value(high)))
         return first, last
 
     def saved(self, gap: float) -> float:
-        """What a gap of places saves: a fraction, or a maximised metric's gain."""
+        """What a gap between places saves: a fraction, or the gain in a maximised metric."""
         return -float(np.expm1(gap)) if self.logarithmic else -float(gap)
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Frontiers of one variant, the measured one first, then its replicates.
+    """The frontiers of one variant, the measured one first, then its replicates.
 
     Attributes:
-        corners: nondominated points in order of the first column, ascending, while the second
-            descends; NaN beyond their number. [n_lines, n, 2]
-        counts: their number. [n_lines]
+        corners: the nondominated points, with the first column ascending and the second descending;
+            the rows after a line's last corner are NaN. [n_lines, n, 2]
+        counts: the number of corners of each line. [n_lines]
     """
 
     corners: Array
@@ -65,7 +65,7 @@ class Lines:
 
     @classmethod
     def through(cls, places: Array) -> "Lines":
-        """The frontiers of points [n_lines, n, 2], both columns to be minimised."""
+        """The frontiers of points [n_lines, n, 2], where less is better in both columns."""
         x, y = np.where(np.isfinite(places).all(-1), places.T.swapaxes(1, 2), np.nan)
         order = np.lexsort((y, x), axis=-1)
         x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
@@ -78,7 +78,7 @@ class Lines:
 
     @property
     def turned(self) -> "Lines":
-        """The same lines as the first column over the second."""
+        """The same lines with the columns exchanged: the first as a function of the second."""
         rows = np.arange(self.corners.shape[1])
         order = np.where(rows < self.counts[:, None], self.counts[:, None] - 1 - rows, rows)
         turned = np.take_along_axis(self.corners, order[..., None], 1)[..., ::-1]
@@ -92,8 +92,8 @@ class Lines:
     def at(self, levels: Array) -> Array:
         """The second column at levels of the first; NaN for lines of fewer than two corners.
 
-        Beyond a line's ends its last segments go on, which happens in replicates only.
-        [n_lines, n_levels]
+        Beyond its ends a line is extrapolated along its last segment, which happens in replicates
+        only. [n_lines, n_levels]
         """
         if self.corners.shape[1] < 2:
             return np.full((len(self.corners), len(levels)), np.nan)
@@ -107,5 +107,5 @@ class Lines:
 
 
 def mean_over(levels: Array, values: Array) -> Array:
-    """The mean over a range of what is linear between levels. [..., n_levels] -> [...]"""
+    """The mean of a function that is linear between levels. [..., n_levels] -> [...]"""
     return np.asarray(np.trapezoid(values, levels, axis=-1) / (levels[-1] - levels[0]))

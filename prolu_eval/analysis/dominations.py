@@ -1,4 +1,4 @@
-"""Runs that are better than others in every objective, with confidence for all pairs at once."""
+"""Which runs are better than others in every objective, at 95 % for all pairs at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Domination:
-    """One configuration dominates another of another variant: it is better in every objective.
+    """A configuration that dominates one of another variant: it is better in every objective.
 
-    ``better`` and ``worse`` are names of runs; of a configuration with several seeds, which counts
-    by its mean, that of the first. ``first`` and ``second`` are their variants, ``rows`` the
-    positions of the two among configurations.
+    ``better`` and ``worse`` are the names of the two runs. A configuration with several seeds
+    counts by its mean and is named after its first run. ``first`` and ``second`` are the variants
+    of the two, ``rows`` their positions among the configurations.
     """
 
     better: str
@@ -33,8 +33,8 @@ def on_own_frontiers(points: Array, labels: NDArray[np.str_]) -> NDArray[np.int6
     """Rows of configurations on their own variant's frontier, variant by variant.
 
     Args:
-        points: costs. [n, n_keys]
-        labels: their variants. [n]
+        points: the configurations' costs. [n, n_keys]
+        labels: the configurations' variants. [n]
     """
     parts = (np.flatnonzero(labels == label) for label in np.unique(labels))
     return np.concatenate([own[nondominated(points[own])] for own in parts])
@@ -48,19 +48,20 @@ def dominations(
     labels: NDArray[np.str_],
     names: Sequence[str],
 ) -> list[Domination]:
-    """The dominations between variants that are certain at 95 %, all of them together.
+    """The dominations between variants that are certain at 95 %, for all pairs together.
 
-    The runs of a variant that count are those on its own frontier. One dominates another where it
-    is better in each objective by a one-sided t test (intersection-union: Berger, Technometrics 24,
-    1982), at a level shared out among all pairs (Bonferroni).
+    Only configurations on their own variant's frontier are compared. One dominates another if it is
+    better in every objective by a one-sided t test (an intersection-union test: Berger,
+    Technometrics 24, 1982), at a level that is divided by the number of pairs (Bonferroni).
 
     Args:
-        kept: rows of those that count (:func:`on_own_frontiers`). [n_kept]
-        points: costs of all configurations. [n, n_keys]
-        covariance: of the errors of those that count, in each objective. [n_keys, n_kept, n_kept]
+        kept: the rows of the configurations to compare (:func:`on_own_frontiers`). [n_kept]
+        points: the costs of all configurations. [n, n_keys]
+        covariance: the covariance of the errors of the configurations to compare, in each
+            objective. [n_keys, n_kept, n_kept]
         freedom: degrees of freedom.
-        labels: their variants. [n]
-        names: of their first runs. [n]
+        labels: the variants of all configurations. [n]
+        names: the names of the first runs of all configurations. [n]
     """
     across = labels[kept][:, None] != labels[kept]
     n_pairs = int(across.sum())
@@ -71,7 +72,8 @@ def dominations(
     for values, errors in zip(points[kept].T, covariance, strict=True):
         own = np.diag(errors)
         error = np.sqrt(np.maximum(own[:, None] + own - 2 * errors, 0))
-        # What varies in no sequence and no seed is exact up to rounding, which decides nothing.
+        # A value that varies over neither sequences nor seeds is exact up to rounding; a difference
+        # within rounding error must not count as a domination.
         margin = factor * error + 1e-9 * np.maximum(np.abs(values)[:, None], np.abs(values))
         certain = certain & (values[:, None] + margin < values)
     return [

@@ -16,12 +16,13 @@ _QUANTILE = (1 + CONFIDENCE) / 2
 
 @dataclass(frozen=True)
 class Epsilon:
-    """How much the second variant has to give up for the first to weakly dominate it.
+    """How much worse the second variant would have to be for the first to weakly dominate it.
 
-    ``multiplicative`` is the least factor on all its costs (None unless all costs are positive),
-    ``additive`` the least amount added to them, each metric in units of both variants' measured
-    range. At most 1, and 0, if the first dominates already. Zitzler et al., IEEE Transactions on
-    Evolutionary Computation 7 (2003).
+    ``multiplicative`` is the least factor by which all costs of the second variant would have to
+    grow; it is None unless all costs are positive. ``additive`` is the least amount that would have
+    to be added to each of them, in units of the range that both variants' measured runs span. If
+    the first variant dominates already, they are at most 1 and at most 0. Zitzler et al., IEEE
+    Transactions on Evolutionary Computation 7 (2003).
     """
 
     first: str
@@ -34,8 +35,9 @@ def epsilons(points: Mapping[str, Array], degrees_of_freedom: int) -> list[Epsil
     """The indicators of all ordered pairs of variants.
 
     Args:
-        points: costs by variant, the measured ones first, then replicates. [n_sets, n, n_keys] each
-        degrees_of_freedom: of intervals.
+        points: the costs by variant, those measured first, then the replicates.
+            [n_sets, n, n_keys] each
+        degrees_of_freedom: the degrees of freedom of the intervals.
     """
     kept = {label: _deciding(part) for label, part in points.items()}
     ends = {label: _ends(part[0]) for label, part in points.items()}
@@ -49,19 +51,19 @@ def epsilons(points: Mapping[str, Array], degrees_of_freedom: int) -> list[Epsil
 
 
 def _ends(points: Array) -> Array:
-    """The least and the largest cost in every column; infinite where there is none. [2, n_keys]"""
+    """The least and largest cost in every column; infinite if no point is finite. [2, n_keys]"""
     finite = points[np.isfinite(points).all(1)]
     return np.stack([finite.min(0, initial=np.inf), finite.max(0, initial=-np.inf)])
 
 
 def _deciding(points: Array) -> Array:
-    """The points that are nondominated in some set; no others decide what dominates."""
+    """The points that are nondominated in at least one set; no others affect the indicators."""
     on = np.any([nondominated(part) for part in points], axis=0)
     return np.asarray(points[:, on & np.isfinite(points[0]).all(-1)])
 
 
 def _both(first: Array, second: Array, span: Array, freedom: int) -> tuple[Estimate, Estimate]:
-    """The multiplicative and the additive indicator, the latter in units of a range."""
+    """The multiplicative indicator, and the additive one in units of ``span``."""
     if not first.shape[1] or not second.shape[1]:
         return Estimate(value=None), Estimate(value=None)
     span = np.where(span > 0, span, 1)
@@ -74,17 +76,20 @@ def _both(first: Array, second: Array, span: Array, freedom: int) -> tuple[Estim
 
 
 def _indicator(first: Array, second: Array, freedom: int) -> Estimate:
-    """The least amount to be added to the second's places, with an interval.
+    """The least amount to add to the second variant's places, with an interval.
 
-    It is the greatest of gaps, over points of the second and metrics, to the nearest point of the
-    first. The greatest of estimates that are about as large is too large, and its replicates are so
-    by as much again: an interval around it would miss. The lower end here is what all gaps that may
-    be the greatest exceed at once, the upper end the highest that any reaches by itself
-    (Chernozhukov, Lee and Rosen, Intersection bounds, Econometrica 81, 2013).
+    Every point of the second variant has a gap to the nearest point of the first: the largest
+    difference over the metrics. The indicator is the greatest of these gaps. The greatest of
+    several estimates of similar size is biased upwards, and its replicates are biased upwards once
+    more, so that an ordinary interval around it would miss the truth. Instead, the lower end is a
+    bound that holds at once for all gaps that may be the greatest, and the upper end is the highest
+    upper bound of any single gap (Chernozhukov, Lee and Rosen, Intersection bounds, Econometrica
+    81, 2013).
 
     Args:
-        first: places, the measured ones first, then replicates. [n_sets, n, n_keys]
-        second: as many sets. [n_sets, m, n_keys]
+        first: the first variant's places, those measured first, then the replicates.
+            [n_sets, n, n_keys]
+        second: the second variant's places in the same sets. [n_sets, m, n_keys]
         freedom: degrees of freedom.
     """
     gaps = first[0] - second[0][:, None]
@@ -110,12 +115,12 @@ def _indicator(first: Array, second: Array, freedom: int) -> Estimate:
 
 
 def _minmax(gaps: Array) -> float:
-    """The indicator of gaps [n_second, n_first, n_keys]."""
+    """The indicator that gaps [n_second, n_first, n_keys] give."""
     return float(gaps.max(-1).min(1).max())
 
 
 def _spread(first: Array, second: Array) -> Array:
-    """Standard deviations of the differences of points. [n_second, n_first, n_keys]"""
+    """Standard deviations of the differences between points. [n_second, n_first, n_keys]"""
     first, second = (part - part.mean(0) for part in (first, second))
     n = len(first) - 1
     both = np.moveaxis(second.T @ first.transpose(2, 0, 1), 0, -1) / n

@@ -1,4 +1,4 @@
-"""The frontier of a group of runs: who is on it, what it covers, and how sure that is."""
+"""The frontier of a group of runs: its members, its hypervolume, and how certain both are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,19 +34,20 @@ from prolu_eval.estimates import Estimate
 
 Array = NDArray[np.float64]
 
-# How many times its bias an interval of a maximum is widened by.
+# An interval around a maximum is widened by this many times the estimated bias.
 _BIASES = 3.0
 
 
 @dataclass(frozen=True)
 class VariantFrontier:
-    """One variant's own frontier, and how it stands among all.
+    """One variant's own frontier, and its part in the frontier of all runs.
 
-    ``on_frontier`` counts its runs on the frontier of all. ``hypervolume_share`` is its hypervolume
-    over that of all runs together; ``exclusive_share`` the part of the latter that is lost without
-    it. The three are of configurations: trainings that differ in the seed alone count once, by
-    their mean. Shares have no value where nothing is dominated, and none of the three an interval
-    where no sequences could be resampled.
+    ``on_frontier`` counts the variant's runs on the frontier of all runs. ``hypervolume_share`` is
+    its hypervolume divided by that of all runs together, and ``exclusive_share`` the part of the
+    latter that would be lost without the variant. The hypervolume and both shares are those of
+    configurations: runs that differ in nothing but the seed count once, by their mean. The shares
+    have no value where nothing is dominated, and none of the three has an interval where no
+    sequences could be resampled.
     """
 
     label: str
@@ -60,26 +61,27 @@ class VariantFrontier:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The Pareto frontier of a group over two or three metrics: of all runs, of each variant.
+    """The Pareto frontiers of a group over two or three metrics: that of all runs, and variants'.
 
     Attributes:
         keys: the metrics.
-        reference: the point that hypervolumes reach up to, the same for all.
-        hypervolume: of all configurations.
-        frontier: names of the nondominated runs, in order of the first metric.
-        variants: largest hypervolume first.
+        reference: the reference point of all hypervolumes.
+        hypervolume: the hypervolume of all configurations together.
+        frontier: the names of the nondominated runs, in order of the first metric.
+        variants: the frontiers of the variants, the largest hypervolume first.
         membership: by name, the share of replicates in which a run is nondominated.
-        dominations: between runs of different variants, certain for all pairs at once; where
-            trainings were repeated of variants, else of these runs.
-        savings, leads: of pairs of variants; empty for three metrics.
-        ranking: variants by savings at equal quality, the best first; by hypervolume where nothing
-            is known of savings.
-        vague: names of runs through which no curve goes, their place being too uncertain.
-        epsilons: of ordered pairs of variants.
+        dominations: the dominations between runs of different variants that are certain for all
+            pairs at once. They hold for new training runs of the same configurations where
+            configurations have several seeds, and for these runs only where they have not.
+        savings, leads: the savings and leads of pairs of variants; empty for three metrics.
+        ranking: the variants by savings at equal quality, the best first; by hypervolume where no
+            savings are known.
+        vague: the names of runs that curves leave out because their place is too uncertain.
+        epsilons: the epsilon indicators of ordered pairs of variants.
         surfaces: by variant with several seeds, its best, median and worst attainment surface over
             seeds; empty for three metrics.
-        n_replicates: resampled sets of sequences that intervals rest on; 0 without any.
-        seeds_resampled: whether they also rest on several seeds.
+        n_replicates: how many resampled sets of sequences the intervals rest on; 0 if none.
+        seeds_resampled: whether the intervals also rest on several seeds.
     """
 
     keys: tuple[str, ...]
@@ -121,8 +123,8 @@ def group_frontier(
         group: the runs.
         keys: two or three metrics.
         replicates: the group's metrics over resampled sequences, for intervals.
-        reference: the reference point by metric; a tenth of the range
-            beyond the worst run where it names none.
+        reference: the reference point by metric; for a metric that it does not name, a tenth of the
+            range beyond the worst run.
 
     Raises:
         UsageError: if there are not two or three metrics, or one is unknown, named twice or without
@@ -136,7 +138,7 @@ def group_frontier(
 def membership(
     group: Group, keys: Sequence[str], replicates: Replicates | None
 ) -> dict[str, float]:
-    """By name, the share of replicates in which a run is nondominated; nothing without any."""
+    """By name, the share of replicates in which a run is nondominated; empty without replicates."""
     return {} if replicates is None else _membership(group, replicates.costs(keys, signs(keys)))
 
 
@@ -146,13 +148,14 @@ def _membership(group: Group, replicated: Array) -> dict[str, float]:
 
 
 def _around(value: float, replicates: Array | None, freedom: int, most: float = np.inf) -> Estimate:
-    """A value that rests on the best of several points, with its interval from zero to the most.
+    """A value that rests on the best of several points, with an interval within 0 to ``most``.
 
-    The best of points that are about as good is measured as better than it is, and its replicates
-    are so by as much again: their mean's distance from the value is that bias (Efron and
-    Tibshirani, An introduction to the bootstrap, 1993, chapter 10). It is near it where points are
-    equal, and too large where they are not quite, so that it widens the interval on its side, three
-    times over, rather than moves it.
+    The best of several points of similar quality is measured as better than it is, and its
+    replicates exaggerate it once more. The distance from the value to the replicates' mean
+    estimates this bias (Efron and Tibshirani, An introduction to the bootstrap, 1993, chapter 10).
+    The estimate is about right where the points are equally good, and too large where they are
+    nearly so. Therefore it does not shift the interval. Instead, the end of the interval on the
+    other side of the value is moved outwards by three times the bias.
     """
     found = interval(value, replicates, freedom)
     low, high = found.ci95
@@ -165,18 +168,18 @@ def _around(value: float, replicates: Array | None, freedom: int, most: float = 
 
 
 class Computation:
-    """One frontier in the making: points of configurations, measured and replicated.
+    """What a frontier is computed from: the points of configurations, measured and replicated.
 
     Args:
         group: the runs.
         keys: two or three metrics.
-        replicates: as :func:`frontier` takes them.
-        reference: likewise.
-        at: by metric, values at which curves are to be read.
+        replicates: as :func:`group_frontier` takes them.
+        reference: as :func:`group_frontier` takes it.
+        at: by metric, the value at which curves are to be read.
 
     Attributes:
-        known: certain dominations.
-        curves: what lies between runs; None for three metrics.
+        known: the certain dominations.
+        curves: the curves through the runs; None for three metrics.
     """
 
     def __init__(
@@ -245,7 +248,7 @@ class Computation:
         )
 
     def _curves(self, at: Mapping[str, float]) -> Curves:
-        """What lies between the runs of each variant."""
+        """The curves through the runs of each variant."""
         freedom = np.inf if self.sequences is None else self.sequences - 1.0
         runs = Runs(
             self.labels, self.group.configurations, self.runs, self.replicated_runs, freedom
@@ -268,7 +271,7 @@ class Computation:
         return ranking([v.label for v in variants], better, gaps, self.known, front)
 
     def _dominations(self) -> list[Domination]:
-        """Certain ones between configurations; none where no sequences could be resampled."""
+        """The certain dominations between configurations; none if sequences were not resampled."""
         if self.replicated_runs is None:
             return []
         kept = on_own_frontiers(self.points, self.labels)
@@ -282,7 +285,7 @@ class Computation:
         return dominations(kept, self.points, covariance, self.freedom, self.labels, first)
 
     def _volume(self, chosen: NDArray[np.bool_]) -> tuple[float, Array | None]:
-        """Hypervolume of some configurations, and of their replicates."""
+        """The hypervolume of the chosen configurations, and of their replicates."""
         value = volume(self.points[chosen], self.reference)
         if self.replicated is None:
             return value, None
@@ -312,7 +315,7 @@ class Computation:
         )
 
     def _by_label(self, labels: Sequence[str]) -> dict[str, Array]:
-        """Configurations' costs by variant, the measured ones first, then replicates."""
+        """The configurations' costs by variant, those measured first, then the replicates."""
         points = self.points[None]
         if self.replicated is not None:
             points = np.concatenate([points, self.replicated])

@@ -18,13 +18,13 @@ from prolu_eval.results import Result, frame, titles
 
 @dataclass(frozen=True)
 class Group:
-    """Comparable results, in order of label, coefficient and name, and the table of them.
+    """Results that can be compared, in order of label, coefficient and name, and their table.
 
-    ``title`` names the hook point, the model, and what else tells the group from others beside it;
-    ``folders`` are those that results belong to, in the order given. After a race, results and
-    table are on the tokens that all runs share, and ``raced`` has each run's own result, on all of
-    the tokens that it was measured on. ``chance`` are the results of chance baselines, which are
-    none of the group's own; None without any.
+    ``title`` names the hook point, the model, and whatever else tells the group from the other
+    groups; ``folders`` are the folders that the results belong to, in the order in which they were
+    named. After a race, results and table are for the tokens that all runs share, and ``raced`` has
+    each run's own result, for all tokens that it was measured on. ``chance`` is the group of the
+    results of chance baselines, which ``results`` does not include; None if there are none.
     """
 
     results: tuple[Result, ...]
@@ -35,7 +35,7 @@ class Group:
     chance: "Group | None" = None
 
     def with_chance(self) -> "Group":
-        """The group with its chance baselines as results like others, after its own."""
+        """The group with the results of its chance baselines appended to its own results."""
         if self.chance is None:
             return self
         table = pd.concat([self.table, self.chance.table], ignore_index=True)
@@ -49,10 +49,10 @@ class Group:
 
     @cached_property
     def configurations(self) -> tuple[NDArray[np.int64], ...]:
-        """Rows of the table that repeat one training with other seeds, in order of the first.
+        """Sets of rows that differ in nothing but the seed, in order of their first rows.
 
-        A row stands alone unless its seed and what sets its sparsity are known
-        (:attr:`~prolu_eval.results.RunSummary.is_repeatable`) and no other row of the same
+        A row is a set by itself if its seed or what sets its sparsity is unknown
+        (:attr:`~prolu_eval.results.RunSummary.is_repeatable`), or if another row of the same
         configuration has the same seed.
         """
         cells: dict[object, list[int]] = defaultdict(list)
@@ -67,26 +67,27 @@ class Group:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether any training was repeated with another seed."""
+        """Whether any configuration was trained with several seeds."""
         return len(self.configurations) < len(self.table)
 
     def subset(self, rows: NDArray[np.int64]) -> "Group":
-        """Some of the group's results, in the order given; after a race, on the shared tokens."""
+        """The results at ``rows``, in that order; after a race, those on the shared tokens."""
         table = self.table.iloc[rows].reset_index(drop=True)
         return Group(tuple(self.results[i] for i in rows), table, self.title, self.folders)
 
     @property
     def measured(self) -> tuple[Result, ...]:
-        """Each run's own result, on all of the tokens that it was measured on."""
+        """Each run's own result, for all tokens that it was measured on."""
         return self.raced or self.results
 
 
 def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Group]:
     """Split results into groups within which they can be compared, the largest first.
 
-    Results on different tasks are apart if one of the metrics ``keys`` is over tasks. Runs that
-    raced against each other are compared on the tokens that all of them have. Those of chance
-    baselines stand apart in each (:attr:`Group.chance`), if it has others.
+    Results on different tasks are in different groups if one of the metrics ``keys`` is over tasks.
+    Runs that raced against each other are compared on the tokens that all of them have. Results of
+    chance baselines are kept apart within their group (:attr:`Group.chance`), unless it has no
+    others.
     """
     if not results:
         return []
@@ -95,7 +96,7 @@ def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Grou
     table["apart"] = table["comparison_key"]
     for over in sorted({METRICS[key].over for key in keys} - {"sequences"}):
         of_tasks = [r.tasks[over].fingerprint if over in r.tasks else "" for r in results]
-        if len(set(of_tasks) - {""}) > 1:  # what is not measured yet may join those that are
+        if len(set(of_tasks) - {""}) > 1:  # results without tasks stay with those that have some
             table["apart"] += pd.Series(of_tasks)
     table["position"] = range(len(table))
     parts = [
@@ -110,7 +111,11 @@ def comparable(results: Sequence[Result], keys: Sequence[str] = ()) -> list[Grou
 def _group(
     own: Sequence[Result], results: Sequence[Result], rows: pd.DataFrame, title: str
 ) -> Group:
-    """The group of some rows of the table of all results, which are as they are compared."""
+    """The group of the results in ``rows``, a part of the table of all results.
+
+    ``own`` are the runs' own results; ``results`` are the same after a race's tokens are made
+    equal.
+    """
 
     def of(part: pd.DataFrame, chance: Group | None = None) -> Group:
         measured = tuple(own[i] for i in part["position"])
@@ -130,10 +135,10 @@ def _group(
 
 
 def _shared(results: Sequence[Result]) -> list[Result]:
-    """Results in the same order, those of a race on the tokens that all of its runs share.
+    """The results in the same order, with those of a race cut to the tokens that its runs share.
 
-    These are the first ones; a run that left first has no more. Where no run stayed to the end,
-    results are as they are.
+    Those are the first tokens, as many as the run that left first was measured on. If no run stayed
+    to the end, the results are returned unchanged.
     """
     races: dict[str, list[Result]] = defaultdict(list)
     for result in results:
@@ -148,10 +153,10 @@ def _shared(results: Sequence[Result]) -> list[Result]:
 
 
 def _titles(firsts: Sequence[Result]) -> list[str]:
-    """Titles of groups, from the first result of each: hook, model, and what differs beside them.
+    """The titles of groups, from the first result of each: hook point, model, and what differs.
 
-    That is the name of the text, or what else tells the evaluations apart. A text that bears the
-    name of its model is the model's own.
+    What differs is the name of the text, or whatever else tells the evaluations apart. A text that
+    has the name of the model is called the model's own text.
     """
     named = [f"{first.run.site} of {first.setting.model}" for first in firsts]
     if len(set(named)) == len(named):
@@ -167,7 +172,7 @@ def _titles(firsts: Sequence[Result]) -> list[str]:
 
 
 def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:
-    """Rows of a group by stretch: below the first value of a metric, from there to the next, ...
+    """The rows of a group by stretch of a metric: below the first value, from it to the next, ...
 
     Raises:
         UsageError: if a metric was not measured.

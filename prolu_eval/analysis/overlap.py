@@ -1,4 +1,4 @@
-"""What the overlap of decoder rows says of L0: too low, too high, or about right."""
+"""What the overlap of decoder rows says about L0: too low, too high, or about right."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ from prolu_eval.analysis.groups import Group
 from prolu_eval.estimates import number
 
 _KEY = "decoder_cosine"
-# Configurations of a variant that a least overlap can be told among.
+# The fewest configurations of a variant among which a least overlap is looked for.
 _LEAST = 4
 
 
 def l0_diagnostic(group: Group) -> list[str]:
-    """A sentence for each variant with four configurations or more, by arXiv 2508.16560.
+    """A sentence for each variant with four configurations or more, after arXiv 2508.16560.
 
-    Decoder rows overlap least at the L0 that suits the data; with less of it latents mix
-    correlated features, with more of it too. Trainings with other seeds count by their mean.
+    Decoder rows overlap least at the L0 that suits the data; both below and above it, latents mix
+    correlated features. Runs that differ in nothing but the seed count by their mean.
     """
     table = group.table
     if _KEY not in table:
@@ -32,10 +32,10 @@ def l0_diagnostic(group: Group) -> list[str]:
         place = int(points[:, 1].argmin())
         at = number(points[place, 0])
         if place == 0:
-            said = f"least at their lowest L0, {at}: all of these may be too high"
+            said = f"least at their lowest L0, {at}: every L0 of these runs may be too high"
         elif place == len(points) - 1:
-            said = f"least at their highest L0, {at}: all of these may be too low"
+            said = f"least at their highest L0, {at}: every L0 of these runs may be too low"
         else:
-            said = f"least at L0 {at}: lower ones are likely too low, higher ones too high"
+            said = f"least at L0 {at}: a lower L0 is likely too low, a higher one too high"
         sentences.append(f"{label}: decoder rows overlap {said}.")
     return sentences

@@ -1,7 +1,7 @@
-"""Pareto frontiers of runs over two or three metrics. moocore does the geometry.
+"""Pareto frontiers of runs over two or three metrics; the geometry is computed by moocore.
 
-Geometry works on *costs*: the metrics as columns, those of which more is better negated, so that
-less is better in every column.
+The geometry works on *costs*: an array whose columns are the metrics, with metrics of which more is
+better negated, so that less is better in every column.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ from prolu_eval.metrics import METRICS, metric_key
 
 Costs = NDArray[np.float64]
 
-# Where hypervolumes reach to: so much of the points' range beyond the worst of them.
+# The reference point of hypervolumes lies this share of the points' range beyond the worst point.
 _MARGIN = 0.1
 
-# The write-up's plots, and those that it could not draw: bits lost, and the square-root penalty's.
+# The plots of the write-up, and those that it could not draw: the ones with bits lost and with the
+# square-root penalty.
 PRESETS: tuple[tuple[str, str], ...] = (
     ("l0", "ce_degradation"),
     ("l0", "bits_lost"),
@@ -64,9 +65,11 @@ def costs(frame: pd.DataFrame, keys: Sequence[str]) -> Costs:
 
 
 def nondominated(points: Costs) -> NDArray[np.bool_]:
-    """Which points no other dominates: at least as good in every column, better in one. [n]
+    """Which points no other point dominates. [n]
 
-    Points that tie in every column are all kept; one that is not finite in any never is.
+    A point dominates another if it is at least as good in every column and better in one. Points
+    that are equal in every column are all kept; a point that is not finite in some column is never
+    kept.
     """
     finite = np.isfinite(points).all(1)
     on = np.zeros(len(points), bool)
@@ -76,13 +79,13 @@ def nondominated(points: Costs) -> NDArray[np.bool_]:
 
 
 def front(points: Costs) -> NDArray[np.int64]:
-    """Rows of the nondominated points, in order of the first column, then of the next ones."""
+    """The rows of the nondominated points, in order of the first column, then of the next ones."""
     rows = np.flatnonzero(nondominated(points))
     return rows[np.lexsort(points[rows].T[::-1])]
 
 
 def volume(points: Costs, reference: NDArray[np.float64]) -> float:
-    """Hypervolume: the measure of what points dominate, up to a reference point in costs."""
+    """The hypervolume of points: the size of the region between them and a reference point."""
     return float(volumes(points[None], reference)[0])
 
 
@@ -95,10 +98,11 @@ def volumes(sets: Costs, reference: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def beyond_worst(points: Costs) -> NDArray[np.float64]:
-    """A little beyond the largest cost in every column, over the points finite in all. [n_keys]
+    """The default reference point, a little beyond the largest cost in every column. [n_keys]
 
-    A tenth of the column's range beyond it, so that the worst points dominate something too
-    (Ishibuchi et al., Evolutionary Computation 26, 2018: how to specify a reference point).
+    It lies a tenth of the column's range beyond the largest cost of the points that are finite in
+    every column, so that the worst points contribute to the hypervolume too (Ishibuchi et al.,
+    Evolutionary Computation 26, 2018: how to specify a reference point).
     """
     finite = points[np.isfinite(points).all(1)]
     if not len(finite):
@@ -112,7 +116,7 @@ def is_nondominated(frame: pd.DataFrame, *keys: str) -> NDArray[np.bool_]:
     """Which rows of a table are on the frontier over two or three metrics. [n_rows]
 
     Raises:
-        UsageError: as :func:`costs`.
+        UsageError: in the cases in which :func:`costs` raises it.
     """
     return nondominated(costs(frame, keys))
 
@@ -123,14 +127,15 @@ def pareto_frontier(
     """The nondominated rows of a table of results, in order of ``x``.
 
     Args:
-        frame: as :func:`prolu_eval.load_results` gives. Its rows must be comparable: of one
-            ``comparison_key`` where it has that column.
-        x: a metric; which direction is better is its own (``prolu-eval metrics``).
-        y: another.
-        z: a third, or None.
+        frame: a table as :func:`prolu_eval.load_results` returns it. Its rows must be comparable:
+            if it has a column ``comparison_key``, all rows must have the same value there.
+        x: a metric; ``prolu-eval metrics`` says whether less or more of it is better.
+        y: another metric.
+        z: a third metric, or None.
 
     Raises:
-        UsageError: as :func:`costs`, or if the rows are not comparable.
+        UsageError: in the cases in which :func:`costs` raises it, or if the rows are not
+            comparable.
     """
     of_type(frame, pd.DataFrame, "the table of results", "give one of load_results")
     if "comparison_key" in frame and frame["comparison_key"].nunique(dropna=False) > 1:
@@ -145,28 +150,31 @@ def pareto_frontier(
 
 
 def reference_point(frame: pd.DataFrame, *keys: str) -> tuple[float, ...]:
-    """A tenth of the rows' range beyond their worst value of each metric (:func:`beyond_worst`).
+    """The reference point of hypervolumes of these rows, in the metrics' units.
 
-    The one point that every hypervolume of the rows reaches up to, whichever command reports it.
+    It lies a tenth of the rows' range beyond their worst value of each metric
+    (:func:`beyond_worst`). Every command that reports a hypervolume of the rows uses this point.
     """
     return tuple(float(value) for value in beyond_worst(costs(frame, keys)) * signs(keys))
 
 
 def hypervolume(frame: pd.DataFrame, *keys: str, reference: Sequence[float]) -> float:
-    """What the rows dominate up to a reference point, in the product of the metrics' units."""
+    """The rows' hypervolume up to a reference point, in the product of the metrics' units."""
     return volume(costs(frame, keys), np.asarray(reference, float) * signs(keys))
 
 
 def reach(sets: Costs, marks: Costs) -> NDArray[np.float64]:
     """How far each of several sets of points is from weakly dominating marks.
 
-    The least amount that must be added to all costs of a mark for a point of the set to dominate
-    it, an achievement scalarizing function (Wierzbicki, 1980); negative if one does with room to
-    spare. A point that is not finite reaches nothing.
+    The distance is the least amount that must be added to all costs of a mark for a point of the
+    set to dominate it, which is an achievement scalarising function (Wierzbicki, 1980). It is
+    negative if a point dominates the mark with room to spare. Points that are not finite are
+    ignored.
 
     Args:
-        sets: [n_sets, n, n_keys]
-        marks: of each set, or the same of all. [n_sets or 1, n_marks, n_keys]
+        sets: the sets of points. [n_sets, n, n_keys]
+        marks: marks for each set, or one array of marks for all sets.
+            [n_sets or 1, n_marks, n_keys]
 
     Returns:
         [n_sets, n_marks]

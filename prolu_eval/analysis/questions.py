@@ -1,4 +1,4 @@
-"""What is asked of results."""
+"""The questions that can be asked about results."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -12,22 +12,24 @@ from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS, metric_key
 
 Grouping = Literal["variant", "folder"]
-# What is asked of results that no language model was spliced into, where y is left as it is.
+# The default y, and the metric that replaces it for results measured without a language model.
 QUALITY, WITHOUT_A_MODEL = "ce_degradation", "nmse"
 Values = Collection[tuple[str, float]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Objectives, and what else is asked about them.
+    """The objectives, and what else is asked about them.
 
     Attributes:
-        x, y, z: two or three metrics.
-        splits: by metric, values that part the runs into stretches, each of which is answered too.
-        reference: by objective, where hypervolumes reach to.
+        x, y, z: two or three metrics, the objectives.
+        splits: by metric, values that divide the runs into parts, which are answered separately as
+            well.
+        reference: by objective, the reference point of hypervolumes.
         at: by objective, the budget at which variants are compared.
-        grouping: whether variants are compared with one another, or folders, variant by variant.
-        instead: what an objective stands in the place of, in a sentence; empty where it is asked.
+        grouping: ``variant`` to compare variants with one another, ``folder`` to compare folders,
+            variant by variant.
+        instead: a sentence that says which objective was replaced and why; empty if none was.
     """
 
     x: str = "l0"
@@ -51,13 +53,14 @@ class Question:
         at: Values = (),
         grouping: Grouping = "variant",
     ) -> "Question":
-        """The question that options ask, whose METRIC=VALUE are read already.
+        """The question that command-line options ask, with METRIC=VALUE already parsed into pairs.
 
-        Metrics go by any of their names (:func:`~prolu_eval.metrics.metric_key`).
+        Metrics can have any of their names (:func:`~prolu_eval.metrics.metric_key`).
 
         Raises:
-            UsageError: if an objective is none, a value is no finite number, or a reference or a
-                budget is of no objective or given twice.
+            UsageError: if an objective is not a metric with a better direction, if a value is not a
+                finite number, or if a reference or a budget names a metric that is not an objective
+                or names one twice.
         """
         x, y, z = metric_key(x), metric_key(y), None if z is None else metric_key(z)
         keys = (x, y) if z is None else (x, y, z)
@@ -72,14 +75,16 @@ class Question:
         for option, values in (("--split", splits), ("--reference", reference), ("--at", at)):
             for metric, value in values:
                 if not (isinstance(value, Real) and math.isfinite(value)):
-                    raise UsageError(option, f"{value!r} is no number", f"give one for {metric}")
+                    reason = f"{value!r} is not a finite number"
+                    raise UsageError(option, reason, f"give a number for {metric}")
         for metric, value in splits:
             parts.setdefault(metric, []).append(value)
         points: dict[str, dict[str, float]] = {"--reference": {}, "--at": {}}
         for option, values in (("--reference", reference), ("--at", at)):
             for metric, value in values:
                 if metric not in keys:
-                    raise UsageError(option, f"{metric} is no objective here", "name one that is")
+                    remedy = f"name one of {', '.join(keys)}"
+                    raise UsageError(option, f"{metric} is not an objective here", remedy)
                 if metric in points[option]:
                     raise UsageError(option, f"names {metric} twice", "give one value for it")
                 points[option][metric] = value
@@ -88,10 +93,10 @@ class Question:
         return cls(x, y, z, parts, points["--reference"], points["--at"], grouping)
 
     def about(self, group: Group) -> "Question":
-        """The question as it is asked of a group.
+        """The question for a particular group.
 
-        CE degradation is undefined of all results on a benchmark with known features; nmse is asked
-        for in its stead there.
+        Results on a benchmark with known features have no CE degradation; for such a group the
+        question asks for the normalised MSE in its place.
         """
         unknown = self.y not in group.table or group.table[self.y].isna().all()
         if self.y != QUALITY or not unknown or WITHOUT_A_MODEL in self.keys:
@@ -106,7 +111,7 @@ class Question:
             reference=reference,
             at=at,
             instead=f"{METRICS[QUALITY].title} is undefined without a language model; "
-            f"{METRICS[WITHOUT_A_MODEL].title} stands in its place",
+            f"{METRICS[WITHOUT_A_MODEL].title} replaces it",
         )
 
     @property
@@ -115,7 +120,7 @@ class Question:
         return (self.x, self.y) if self.z is None else (self.x, self.y, self.z)
 
     def arguments(self) -> list[str]:
-        """The options of the command line that ask it again."""
+        """The command-line options that ask the same question."""
         letters = [part for letter, key in zip("xyz", self.keys, strict=False)
                    for part in (f"-{letter}", key)]  # fmt: skip
         splits = [f"--split={k}={v:g}" for k, values in self.splits.items() for v in values]

@@ -1,8 +1,8 @@
-"""Runs that need no more tokens: another is surely better in every objective already.
+"""Which runs of a race need no more tokens, because another is surely better in every objective.
 
-One run beats another where it is better in each objective by a one-sided t test over the same
-sequences (intersection-union: Berger, Technometrics 24, 1982), at a level that is shared out among
-all pairs of runs and all looks (Bonferroni).
+One run beats another if it is better in every objective by a one-sided t test over the same
+sequences (an intersection-union test: Berger, Technometrics 24, 1982), at a level that is divided
+by the number of pairs of runs and of looks (Bonferroni).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,16 +21,16 @@ Sums = Mapping[str, NDArray[np.float64]]
 
 
 def beaten(keys: Sequence[str], sums: Sequence[Sums], n_runs: int, n_looks: int) -> dict[int, int]:
-    """Runs that another surely beats, each with one that does.
+    """The runs that another run surely beats, each with the run that beats it most surely.
 
     Args:
         keys: the objectives.
-        sums: of each run, per sequence, all over the same sequences. [n_sequences] by column
+        sums: each run's sums per sequence, all over the same sequences. [n_sequences] by column
         n_runs: how many runs the race began with.
-        n_looks: how often runs may be dropped in all.
+        n_looks: how often in total runs may be dropped.
 
     Returns:
-        By position of a run that is beaten, the position of the one whose lead is the surest.
+        By position of a run that is beaten, the position of the run whose lead is the surest.
     """
     found = [[value_and_influence(METRICS[key], own) for key in keys] for own in sums]
     costs = np.array([[value for value, _ in own] for own in found]) * signs(keys)
@@ -46,7 +46,8 @@ def beaten(keys: Sequence[str], sums: Sequence[Sums], n_runs: int, n_looks: int)
         variance = np.square(best).sum(0)[:, None] + np.square(own).sum(0) - 2 * best.T @ own
         error = np.sqrt(n / (n - 1) * np.maximum(variance, 0))
         gap = values - values[front][:, None]
-        # What varies in no sequence is exact up to rounding, which decides nothing.
+        # A value that does not vary over sequences is exact up to rounding; a difference within
+        # rounding error must not count as a lead.
         least = 1e-9 * np.maximum(np.abs(values), np.abs(values[front])[:, None])
         surest = np.minimum(surest, gap - least - factor * error)
     winners = surest.argmax(0)
@@ -54,17 +55,18 @@ def beaten(keys: Sequence[str], sums: Sequence[Sums], n_runs: int, n_looks: int)
     return {int(i): int(front[winners[i]]) for i in lost}
 
 
-# Sums that depend on the mean of all activations measured, so on how many these are.
+# Sums that depend on the mean of all activations measured, and so on the number of sequences.
 _OF_THE_MEAN = ("squared_deviation", "ce_mean")
 
 
 class _FirstRows(Mapping[str, Array]):
-    """Arrays of a result, those per sequence of the first sequences alone.
+    """The arrays of a result, with those per sequence cut to the first sequences.
 
     Args:
-        arrays: of the result.
-        fewest: of a result on so many sequences; what depends on their mean is taken from it.
-        n: how many they are.
+        arrays: the arrays of the result.
+        fewest: the arrays of a result measured on ``n`` sequences, from which the sums that depend
+            on the sequences' mean are taken.
+        n: how many sequences to keep.
     """
 
     def __init__(self, arrays: Mapping[str, Array], fewest: Mapping[str, Array], n: int) -> None:
@@ -84,9 +86,10 @@ class _FirstRows(Mapping[str, Array]):
 
 
 def first_sequences(result: Result, fewest: Result) -> Result:
-    """A result as if no more had been measured than what another of the same race is on.
+    """A result as if it had been measured on as few sequences as another one of the same race.
 
-    Metrics that sums over tokens give are of those tokens; others stay what they are.
+    Metrics that are computed from sums over tokens are computed again for those sequences; others
+    are unchanged.
     """
     n = fewest.setting.n_sequences
     if result.setting.n_sequences == n:

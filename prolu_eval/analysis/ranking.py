@@ -1,4 +1,4 @@
-"""Variants in order of savings at equal quality, with ties as ties."""
+"""The ranking of variants by savings at equal quality, in which ties stay ties."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from prolu_eval.analysis.dominations import Domination
 
 @dataclass(frozen=True)
 class Rank:
-    """Where a variant stands.
+    """A variant's rank.
 
-    ``rank`` is one more than the number of variants that are better; ``tied_with`` are those that
-    are neither better nor worse, or that nothing is known against.
+    ``rank`` is one more than the number of variants that are better. ``tied_with`` are the variants
+    that are neither known to be better nor known to be worse.
     """
 
     label: str
@@ -28,22 +28,21 @@ def ranking(
     known: Sequence[Domination],
     runs: Mapping[str, int],
 ) -> list[Rank]:
-    """Rank variants by how many are better than each, then by mean gaps to all others.
+    """Rank variants by how many others are better than each, then by mean gaps to all others.
 
-    Gaps of pairs become scores by least squares (Jiang et al., Statistical ranking and
-    combinatorial Hodge theory, Mathematical Programming 127, 2011), which order variants that the
-    number of better ones does not. Where two share no range, one is better if its runs dominate
-    every one of the other's frontier and none is dominated by that.
+    Variants with the same number of better ones are ordered by scores, which least squares computes
+    from the gaps of pairs (Jiang et al., Statistical ranking and combinatorial Hodge theory,
+    Mathematical Programming 127, 2011). Where two variants share no range, one is better if its
+    runs dominate every run on the other's frontier.
 
     Args:
-        labels: of variants.
-        better: of pairs, -1 if the first is better, 1 if the second is, 0 if neither is known to
-            be.
-        gaps: of pairs that share a range, the mean gap, negative where the first is better.
-        known: dominations between runs.
+        labels: the variants.
+        better: by pair, -1 if the first is better, 1 if the second is, 0 if neither is known to be.
+        gaps: by pair that shares a range, the mean gap; negative where the first is better.
+        known: the certain dominations between runs.
         runs: by variant, how many configurations are on its frontier.
     """
-    ahead = {label: set[str]() for label in labels}  # who is better than each
+    ahead = {label: set[str]() for label in labels}  # the variants that are better than each
     for (first, second), sign in better.items():
         if not sign and (first, second) not in gaps:
             sign = by_runs(first, second, known, runs)
@@ -67,7 +66,7 @@ def ranking(
 
 
 def by_runs(first: str, second: str, known: Sequence[Domination], runs: Mapping[str, int]) -> int:
-    """-1 if the first's runs dominate all of the second's frontier, 1 the other way, else 0."""
+    """-1 if the first's runs dominate all of the second's frontier, 1 if vice versa, else 0."""
     for sign, (one, other) in ((-1, (first, second)), (1, (second, first))):
         beaten = {d.worse for d in known if (d.first, d.second) == (one, other)}
         if beaten and len(beaten) == runs.get(other, 0):
@@ -76,7 +75,7 @@ def by_runs(first: str, second: str, known: Sequence[Domination], runs: Mapping[
 
 
 def _scores(labels: Sequence[str], gaps: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """Least squares scores whose differences are the gaps; 0 for variants without any."""
+    """Scores whose differences fit the gaps by least squares; 0 for variants without gaps."""
     rows = np.zeros((len(gaps), len(labels)))
     for row, (first, second) in zip(rows, gaps, strict=True):
         row[labels.index(first)], row[labels.index(second)] = 1, -1

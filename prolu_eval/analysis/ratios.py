@@ -1,4 +1,4 @@
-"""How much of one metric variants have at equal values of another: L1 at equal L0, and the like."""
+"""Ratios of one metric between variants at equal values of another, such as L1 at equal L0."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _LEVELS = 65
 
 @dataclass(frozen=True)
 class Ratio:
-    """The first variant's ``metric`` over the second's at equal ``at``, over a ``range`` of it.
+    """The first variant's ``metric`` divided by the second's at equal values of ``at``.
 
-    The geometric mean along the variants' sweeps, joined by straight lines between neighbouring
-    configurations in logarithms.
+    It is the geometric mean over ``range``, a range of ``at``, with neighbouring configurations of
+    a variant joined by straight lines on logarithmic axes.
     """
 
     first: str
@@ -52,9 +52,9 @@ def ratios(
     labels: Sequence[str],
     replicates: Replicates | None = None,
 ) -> list[Ratio]:
-    """The first of some variants against each of the others that it shares a range with.
+    """The ratios of the first of ``labels`` to each of the others that it shares a range with.
 
-    Configurations where a metric is not positive, in any replicate, are left out.
+    Configurations in which a metric is not positive in some replicate are left out.
     """
     points = over_seeds(group, group.table[[at, metric]].to_numpy(float)[None], None)
     freedom = 0
@@ -78,7 +78,7 @@ def ratios(
 
 
 def _gaps(first: Array, second: Array) -> tuple[tuple[float, float], Array] | None:
-    """The shared range of the first column, and the mean gap of the second, by replicate."""
+    """The shared range of the first column, and the second's mean gap in each replicate."""
     if min(first.shape[1], second.shape[1]) < 2:
         return None
     low = max(first[0, :, 0].min(), second[0, :, 0].min())

@@ -1,8 +1,8 @@
-"""Two variants compared along their frontiers: what is saved at equal quality, and who is ahead.
+"""Two variants compared along their frontiers: what one saves at equal quality, and who is ahead.
 
-Savings are averages of the gap between two frontiers over the range that both cover, as in
+A saving is the average gap between two frontiers over the range that both cover, as in
 Bjontegaard's delta of rate-distortion curves (ITU-T VCEG-M33, 2001), on the axes of
-:class:`~prolu_eval.analysis.curves.Scale`. What lies between runs is read off splines, whose
+:class:`~prolu_eval.analysis.curves.Scale`. Values between runs are read off splines, whose
 uncertainty is part of every interval (:mod:`prolu_eval.analysis.splines`).
 """
 
@@ -27,17 +27,18 @@ Range = tuple[float, float]
 Status = Literal["certain", "likely", "tied", "undetermined", "no shared range"]
 
 _ALPHA = 1 - CONFIDENCE
-# The share of errors for leads of variants whose savings do not tell them apart.
+# The share of the error rate that leads get where savings do not tell two variants apart.
 _CROSSING = 0.2
 # An interval of a ratio whose ends differ by more than this factor says too little to be given.
 _WIDEST = 10.0
-# A configuration stays that another of its variant beats by less than this on one of the axes, in
-# units of their range: without those that training put a little behind, the rest would look better,
-# and closer to one another, than they are.
+# Curves also use configurations that another one of their variant dominates, if it does so by less
+# than this share of the range on one of the axes. Without the configurations that training noise
+# put a little behind the frontier, the others would look better, and closer to one another, than
+# they are.
 _KEPT = 0.05
-# Configurations that a curve goes through; of more, neighbours are gathered.
+# The most configurations that a curve is fitted to; if there are more, neighbours are merged.
 _MOST = 100
-# A place whose standard error is more than this, in logarithms, has no normal error.
+# A place with a larger standard error than this, in logarithms, does not have a normal error.
 _VAGUE = 0.4
 
 
@@ -47,19 +48,19 @@ class Saving:
 
     Attributes:
         first, second: the variants.
-        metric: what is saved.
-        at_equal: the other metric.
-        amount: a fraction of the second variant's (0.3: 30 % less), from the mean gap of logarithms
-            over ``range`` of ``at_equal``; for a metric of which more is better the mean gain in
-            the metric's own unit. Without a value where the status is ``undetermined`` or ``no
-            shared range``.
-        range: that both frontiers cover.
-        status: whether one of the two is better. ``certain`` if runs alone show it over all of the
-            range, ``likely`` if that is read between runs; ``tied`` if the two savings of the pair
-            do not both exclude zero, with all pairs considered; ``undetermined`` if the interval is
-            so wide that it says nothing.
-        shares: of the variance, that from interpolation between runs, from training and from
-            sequences.
+        metric: the metric that is saved.
+        at_equal: the metric at whose equal values it is saved.
+        amount: the saving as a fraction of the second variant's value (0.3 means 30 % less). It is
+            the mean difference of logarithms over ``range``. For a metric of which more is better,
+            the mean gain in the metric's own unit. It has no value if the status is
+            ``undetermined`` or ``no shared range``.
+        range: the range of ``at_equal`` that both frontiers cover.
+        status: whether one of the two variants is better. ``certain`` if dominations between runs
+            show it over the whole range; ``likely`` if it relies on interpolation between runs;
+            ``tied`` if the two savings of the pair do not both exclude zero with all pairs
+            considered; ``undetermined`` if the interval is so wide that it says nothing.
+        shares: the shares of the variance that come from interpolation between runs, from training
+            and from sequences.
     """
 
     first: str
@@ -74,12 +75,13 @@ class Saving:
 
 @dataclass(frozen=True)
 class Lead:
-    """Where one frontier lies ahead of another, with confidence for all pairs and places at once.
+    """Where one frontier lies ahead of another, at 95 % for all pairs and all places at once.
 
-    ``first_ahead`` and ``second_ahead`` are stretches of ``x``; ``range`` is where both frontiers
-    are defined, None where they share no range. ``first_certain`` and ``second_certain`` are
-    stretches that follow from runs alone: between a run and one that it dominates, no frontier that
-    falls from run to run can be the other way round.
+    ``first_ahead`` and ``second_ahead`` are ranges of ``x`` in which the first or the second
+    frontier is ahead; ``range`` is where both frontiers are defined, None if they share no range.
+    ``first_certain`` and ``second_certain`` are ranges that follow from runs alone: each reaches
+    from a run to a run that it dominates, and there no frontier that decreases from run to run can
+    have the opposite order.
     """
 
     first: str
@@ -95,12 +97,12 @@ class Lead:
 
 @dataclass(frozen=True)
 class Runs:
-    """What curves go through: configurations of all variants.
+    """The configurations of all variants, to which curves are fitted.
 
     Attributes:
-        labels: their variants. [n_configurations]
-        of: the rows of runs that each is the mean of.
-        costs: of runs. [n_runs, 2]
+        labels: the configurations' variants. [n_configurations]
+        of: for each configuration, the rows of the runs that it is the mean of.
+        costs: the costs of runs. [n_runs, 2]
         replicated: the same over resampled sequences. [n_replicates, n_runs, 2]
         freedom: degrees of freedom of the sequences.
     """
@@ -116,13 +118,13 @@ class Curves:
     """The frontiers of variants over two metrics.
 
     Args:
-        runs: of all variants.
+        runs: the configurations of all variants.
         keys: the two metrics.
-        known: certain dominations between configurations.
-        at: by metric, values at which frontiers are to be read.
+        known: the certain dominations between configurations.
+        at: by metric, the value at which frontiers are to be read.
 
     Attributes:
-        vague: configurations that no curve goes through, since their place is too uncertain.
+        vague: the configurations that curves leave out because their place is too uncertain.
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class Curves:
         )
 
     def _range(self) -> Array:
-        """Of the places on variants' own frontiers. [2]"""
+        """The ranges of the places on variants' own frontiers. [2]"""
         places = self._places
         own = [np.flatnonzero(self._runs.labels == label) for label in self.labels]
         on = np.concatenate([part[nondominated(places[part])] for part in own])
@@ -164,7 +166,7 @@ class Curves:
         return np.where(spans > 0, spans, 1.0)
 
     def _observations(self, label: str) -> Observations | None:
-        """A variant's configurations on its own frontier, in order of the first metric."""
+        """A variant's configurations on or near its own frontier, in order of the first metric."""
         own = [i for i, name in enumerate(self._runs.labels) if name == label]
         configurations = [self._runs.of[i] for i in own]
         means = averaged(self._runs.costs[None], configurations)[0]
@@ -206,7 +208,7 @@ class Curves:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether sequences could be resampled, without which nothing is told from chance."""
+        """Whether sequences could be resampled; without that, no gap can be told from chance."""
         return self._runs.replicated is not None
 
     @property
@@ -215,23 +217,23 @@ class Curves:
         return list(combinations(self.labels, 2))
 
     def gap(self, first: str, second: str, over: int) -> Reading | None:
-        """The mean gap of one metric over the other; None where no range is shared."""
+        """The mean gap of the other metric along metric ``over``; None if no range is shared."""
         splines = self.over[over]
         return splines.mean_gap(first, second) if splines.shared(first, second) else None
 
     @cached_property
     def statuses(self) -> dict[tuple[str, str], tuple[int, Status]]:
-        """Of every pair, whether the first (-1) or the second (1) is better, and how sure that is.
+        """For every pair, whether the first (-1) or second (1) is better, and how sure that is.
 
-        At 95 % for all pairs together.
+        This holds at 95 % for all pairs together.
         """
         return self.told(self.pairs)
 
     def told(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, Status]]:
-        """Of some pairs, whether the first (-1) or the second (1) is better, and how sure that is.
+        """For some pairs, whether the first (-1) or second (1) is better, and how sure that is.
 
-        One is better where both savings say so, or the only one that there is, at 95 % for all
-        of these pairs together (Holm).
+        A variant is better if both savings say so, or the only saving if the other is unknown, at
+        95 % for all of these pairs together (Holm).
         """
         found: dict[tuple[str, str], tuple[int, Status]] = {}
         values = {}
@@ -262,11 +264,11 @@ class Curves:
 
     @cached_property
     def _places(self) -> Array:
-        """Of all configurations. [n_configurations, 2]"""
+        """The places of all configurations. [n_configurations, 2]"""
         return self._placed(averaged(self._runs.costs[None], self._runs.of)[0])
 
     def _certain(self, better: str, worse: str) -> list[Range]:
-        """Places of x between runs of one variant and runs that they dominate of another."""
+        """Ranges of places of x from runs of one variant to runs of another that they dominate."""
         place = self._places[:, 0]
         spans = sorted(
             (place[d.rows[0]], place[d.rows[1]])
@@ -282,7 +284,7 @@ class Curves:
         return [span for span in merged if np.isfinite(span).all()]
 
     def savings(self) -> list[Saving]:
-        """Savings of every variant against every other, in both metrics."""
+        """The savings of every variant compared with every other, in both metrics."""
         found = []
         statuses = self.statuses
         for first, second in self.pairs:
@@ -294,7 +296,7 @@ class Curves:
         return found
 
     def saving(self, first: str, second: str, over: int, status: Status) -> Saving:
-        """What the first variant saves against the second, whose status is known."""
+        """What the first variant saves compared with the second; the pair's status is known."""
         return self._saving(first, second, over, self.gap(first, second, over), 1, status)
 
     def _saving(
@@ -315,7 +317,7 @@ class Curves:
         )
 
     def amount(self, gap: Reading, over: int, sign: int = 1) -> Estimate:
-        """A gap as a saving; without a value where its interval says nothing."""
+        """A gap as a saving; it has no value if its interval is too wide to say anything."""
         scale = self.scales[1 - over]
         mean = sign * gap.value
         if not self.has_intervals:
@@ -331,7 +333,7 @@ class Curves:
         )
 
     def read_off(self, reading: Reading, over: int) -> Estimate:
-        """A curve's place as a value of the metric that it is read in."""
+        """A reading of a curve along metric ``over`` as a value of the other metric."""
         scale = self.scales[1 - over]
         value = scale.value(reading.value)
         if not self.has_intervals:
@@ -341,10 +343,11 @@ class Curves:
         return Estimate(value=value, standard_error=reading.error * slope, ci95=(low, high))
 
     def leads(self) -> list[Lead]:
-        """For every pair of variants, where one is ahead, by simultaneous bands.
+        """For every pair of variants, where one is ahead by a simultaneous confidence band.
 
-        Errors are shared out among pairs. A pair that savings do not tell apart may still cross; a
-        lead in part of its range is held to a fifth of the error rate.
+        The error rate is divided by the number of pairs. Two variants that savings do not tell
+        apart may still cross, so each may lead in a part of the range; such leads get a fifth of
+        the error rate.
         """
         statuses = self.statuses
         n_pairs = max(1, len(self.pairs))
@@ -369,7 +372,7 @@ class Curves:
         return Lead(*pair, *self.keys, span, *ahead, *certain)
 
     def _stretches(self, levels: Array, held: NDArray[np.bool_]) -> list[Range]:
-        """Neighbouring levels that all hold, as ranges of x, ascending."""
+        """Ranges of x, in ascending order, in which ``held`` is true at all levels."""
         steps = np.diff(held.astype(np.int8), prepend=0, append=0)
         starts, stops = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0) - 1
         return sorted(
@@ -380,13 +383,13 @@ class Curves:
 
 
 def _behind(points: Array) -> Array:
-    """How far each point lies behind the one that dominates it most, on both axes at least. [n]"""
-    front = points[nondominated(points)]  # whatever dominates a point, one of these does by more
+    """How far each point lies behind the one that dominates it most, on the closer axis. [n]"""
+    front = points[nondominated(points)]  # one of these dominates each point by the most
     return np.asarray((points[:, None] - front).min(-1).max(1, initial=0.0))
 
 
 def _turned(found: Observations) -> Observations:
-    """The same runs as the first metric over the second, in order of the latter."""
+    """The same runs with the metrics exchanged, in order of the second metric."""
     back, order = slice(None, None, -1), np.argsort(found.points[:, 1])
     return Observations(
         found.points[order, back],

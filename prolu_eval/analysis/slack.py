@@ -1,4 +1,4 @@
-"""The slack between what is trained for and what is wanted: runs on one frontier, not the other."""
+"""The slack between the target and the proxy that training uses: runs on only one frontier."""
 
 from dataclasses import dataclass
 

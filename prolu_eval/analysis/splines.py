@@ -1,20 +1,24 @@
 """A variant's frontier between its runs: smoothing splines, and how far they may be wrong.
 
-Lines between runs are not knowledge. A frontier is taken for a smooth curve that runs scatter
-around: ``y_i = f(x_i) + training noise + sampling error``, where ``f`` is a straight line plus an
-integrated Wiener process, so that its estimate is the cubic smoothing spline, and the posterior
-variance of the process is the interpolation's error (Wahba, Journal of the Royal Statistical
-Society B 40, 1978, and 45, 1983; intervals of this kind cover on average over a curve, Nychka,
-Journal of the American Statistical Association 83, 1988). How rough curves are and how much
-trainings scatter is told by the runs of all variants together, by restricted likelihood: how far
-runs lie from what the others say of their place. Seeds add what they tell of trainings. Both are
-averaged over what the runs leave open, rather than set to their likeliest value. Trainings are
-taken to vary alike in both directions, in units of the ranges, so that where a curve is steep runs
-scatter more about it.
+A straight line between two runs is no knowledge of the frontier between them. A frontier is
+therefore modelled as a smooth curve that runs scatter around:
+``y_i = f(x_i) + training noise + sampling error``. Here ``f`` is a straight line plus an integrated
+Wiener process, so that the estimate of ``f`` is the cubic smoothing spline and the posterior
+variance of the process is the interpolation error (Wahba, Journal of the Royal Statistical Society
+B 40, 1978, and 45, 1983; intervals of this kind cover on average over a curve, Nychka, Journal of
+the American Statistical Association 83, 1988).
 
-Sampling error comes from the replicates of :mod:`prolu_eval.analysis.bootstrap`: its covariance
-over all runs, whose error in ``x`` counts through the curve's slope. Coordinates are places of
-:class:`~prolu_eval.analysis.curves.Scale`, in units of the range of all variants' runs.
+The model has two parameters: the curvature of the curves, and the scatter of training runs. The
+runs of all variants together determine both by restricted likelihood, that is, by how far each run
+lies from where the others predict it; several seeds of a configuration add to what is known of the
+scatter. Results are averaged over all values of the two that the runs leave plausible, rather than
+computed at the likeliest values. Training noise is assumed equal in both directions, in units of
+the ranges, so that runs scatter more about a curve where it is steep.
+
+Sampling error comes from the replicates of :mod:`prolu_eval.analysis.bootstrap`, through their
+covariance over all runs; sampling error in ``x`` enters multiplied by the curve's slope.
+Coordinates are places of :class:`~prolu_eval.analysis.curves.Scale`, in units of the range of all
+variants' runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,25 +32,26 @@ from prolu_eval.estimates import CONFIDENCE, Estimate
 
 Array = NDArray[np.float64]
 
-# Levels that curves are read at, beside the ends of their ranges.
+# The number of evenly spaced levels that curves are read at, besides the ends of their ranges.
 _LEVELS = 49
-# Standard deviations that are tried: of the change of slope over the whole range, where the mean
-# slope is about 1, and of trainings in units of the range of y.
+# The values of the two parameters that are tried. The curvature is the standard deviation of the
+# change of slope over the whole range, where the mean slope is about 1. The scatter is the standard
+# deviation between training runs, in units of the range of y.
 _CURVATURES = np.concatenate([[1e-3], np.geomspace(0.02, 8, 14)])
 _SCATTERS = np.concatenate([[1e-5], np.geomspace(0.002, 0.4, 12)])
-# What is known of the two before any run was seen: a slope hardly changes by more than three times
-# its mean (half-normal), and trainings vary (log-normal), so that runs on a smooth curve, which may
-# be so by chance, do not show that they do not: a prior that avoids the border (Chung et al.,
-# Psychometrika 78, 2013). Its median and the deviation of its logarithm are those at which
-# simulated intervals of sweeps with one seed hold the truth (docs/statistics.md); trainings of
-# reports/results vary 0.007 to 0.016.
+# The priors of the two. That of the curvature is half-normal, because a slope hardly changes by
+# more than three times its mean. That of the scatter is log-normal: it excludes zero (a prior that
+# avoids the boundary: Chung et al., Psychometrika 78, 2013), because runs may lie on a smooth curve
+# by chance, which does not show that training does not vary. The median and the standard deviation
+# of its logarithm are values at which, in simulations, intervals of sweeps with one seed contain
+# the truth (docs/statistics.md). The runs of reports/results have a scatter of 0.007 to 0.016.
 _CURVATURE_SCALE = 1.5
 _SCATTER, _SCATTER_SPREAD = 0.04, 0.7
-# Below this, rounding: no run is placed more exactly, in units of the range.
+# Rounding, in units of the range: the place of no run is known more exactly than this.
 _EXACT = 1e-4
-# Steps of bisection, to a billionth of where it starts.
+# Steps of bisection, which narrow the bracket to a billionth of its width.
 _HALVINGS = 30
-# Pairs of the two that are less likely than this are left out.
+# Pairs of curvature and scatter with a smaller probability than this are left out.
 _NEGLIGIBLE = 3e-3
 
 
@@ -55,11 +60,11 @@ class Observations:
     """A variant's runs, as configurations on its own frontier, in order of x.
 
     Attributes:
-        points: places. [n, 2]
-        deviations: of replicates from their mean. [n_replicates, n, 2]
-        seeds: how many trainings each is the mean of. [n]
-        residuals: of single trainings from their configuration's mean, and the configuration that
-            each is of. [n_trainings, 2], [n_trainings]
+        points: the places of configurations. [n, 2]
+        deviations: the deviations of replicates from their mean. [n_replicates, n, 2]
+        seeds: the number of seeds that each configuration is the mean of. [n]
+        residuals: the deviations of single runs from their configuration's mean. [n_runs, 2]
+        of: the configuration of each of those runs. [n_runs]
         rows: the first run of each configuration. [n]
     """
 
@@ -71,10 +76,11 @@ class Observations:
     rows: NDArray[np.int64]
 
     def gathered(self, most: int) -> "Observations":
-        """At most so many observations: neighbours are gathered as if repeats of one training.
+        """Merge neighbours, as seeds of one configuration, until at most ``most`` remain.
 
-        Where there are that many, what lies between neighbours says how trainings scatter, and
-        nothing of the curve is lost. Work grows with the cube of their number.
+        Among that many runs, the differences between neighbours show how training runs scatter, and
+        merging loses nothing of the curve. The work of fitting grows with the cube of the number of
+        observations.
         """
         n = len(self.points)
         if n <= most:
@@ -96,16 +102,16 @@ class Observations:
 
 @dataclass(frozen=True)
 class Reading:
-    """A linear functional of curves: its value and where its uncertainty comes from.
+    """A linear functional of curves: its value, and where its uncertainty comes from.
 
-    What it is, is a mixture over what the runs leave open of curvature and scatter: of t
-    distributions, of which each setting has one.
+    Its distribution is a mixture of t distributions, one for each setting of curvature and scatter
+    that the runs leave plausible.
 
     Attributes:
         value: the mean.
-        variances: of interpolation, training and sampling. [3]
-        freedom: degrees of freedom of each setting's distribution.
-        chances, means, errors: of settings, how likely each is, and its mean and standard error.
+        variances: the variances from interpolation, from training and from sampling. [3]
+        freedom: the degrees of freedom of each t distribution.
+        chances, means, errors: the probability, mean and standard error of each setting.
             [n_settings]
     """
 
@@ -122,7 +128,7 @@ class Reading:
         return float(np.sqrt(self.variances.sum()))
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Between the mixture's quantiles."""
+        """The interval between the mixture's quantiles."""
         tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
         reach = self.errors * float(stdtrit(self.freedom, tails[1]))
         low = np.full(2, (self.means - reach).min())
@@ -134,7 +140,7 @@ class Reading:
         return float(high[0]), float(high[1])
 
     def _below(self, places: Array) -> Array:
-        """The mixture's chance of less than each of some places. [n]"""
+        """The mixture's probability of lying below each of the places. [n]"""
         gaps = places[:, None] - self.means
         safe = np.where(self.errors > 0, self.errors, 1.0)
         chances = stdtr(self.freedom, gaps / safe)
@@ -142,29 +148,29 @@ class Reading:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of being zero."""
+        """The two-sided p-value of the hypothesis that the true value is zero."""
         if not self.error:
             return 0.0 if self.value else 1.0
         below = float(self._below(np.zeros(1))[0])
         return 2 * min(below, 1 - below)
 
     def estimate(self) -> Estimate:
-        """With its standard error and 95 % interval."""
+        """The value with its standard error and 95 % interval."""
         return Estimate(value=self.value, standard_error=self.error, ci95=self.interval())
 
 
 @dataclass(frozen=True)
 class Band:
-    """The gap between two curves over levels, with a band that holds it at all of them at once.
+    """The gap between two curves over levels, and a band that contains it at all levels at once.
 
     Attributes:
-        levels: places. [n]
+        levels: the places where the gap is known. [n]
         gap: the first curve less the second. [n]
-        error: its standard error at each level. [n]
-        length: of the path that the standardised error takes over the levels.
+        error: the standard error of the gap at each level. [n]
+        length: the length of the path that the standardised error takes over the levels.
         freedom: degrees of freedom.
-        chances, spreads: of settings of curvature and scatter, how likely each is, and its standard
-            error as a multiple of ``error``. [n_settings]
+        chances, spreads: for each setting of curvature and scatter, its probability, and its
+            standard error as a multiple of ``error``. [n_settings]
     """
 
     levels: Array
@@ -176,11 +182,11 @@ class Band:
     spreads: Array
 
     def factor(self, alpha: float) -> float:
-        """Standard errors to the band's edge, beyond which it goes anywhere in ``alpha`` of cases.
+        """The band's half-width in standard errors; the gap leaves the band with chance ``alpha``.
 
         The tube formula: the chance that the largest of ``|t|`` over the levels exceeds c is
         ``length / pi (1 + c^2 / freedom)^(-freedom / 2) + P(|t| > c)`` (Sun and Loader, Annals of
-        Statistics 22, 1994), here its mean over settings.
+        Statistics 22, 1994). Its mean over settings is used here.
         """
         safe = np.maximum(self.spreads, 1e-9)
         low, high = 0.0, 1e6
@@ -197,9 +203,10 @@ class Splines:
     """The curves of variants over x, and what can be read off them.
 
     Args:
-        observed: by variant; those with fewer than two configurations have no curve.
-        freedom: degrees of freedom of the sampling error; infinite if there is none.
-        at: places beside the levels at which curves are to be read.
+        observed: the observations by variant; a variant with fewer than two configurations has no
+            curve.
+        freedom: degrees of freedom of the sampling error; infinite if there is no sampling error.
+        at: further places at which curves are to be read, besides the levels.
     """
 
     def __init__(
@@ -229,7 +236,7 @@ class Splines:
         return _Fit(u, v, dv - slopes * du, runs.seeds, shape, residuals)
 
     def _likelihoods(self) -> None:
-        """How likely each curvature and scatter is."""
+        """Compute how likely each curvature and scatter is, and fit curves with the likely ones."""
         curvature, scatter = np.meshgrid(_CURVATURES, _SCATTERS, indexing="ij")
         fits = list(self._fits.values())
         exact = sum(fit.roughness for fit in fits)
@@ -254,13 +261,13 @@ class Splines:
             )
 
     def range_of(self, label: str) -> tuple[float, float] | None:
-        """The places of x between a variant's first and last run; None without a curve."""
+        """The range of places of x from a variant's first run to its last; None without a curve."""
         if label not in self._observed:
             return None
         return float(self._observed[label].points[0, 0]), float(self._observed[label].points[-1, 0])
 
     def shared(self, first: str, second: str) -> tuple[float, float] | None:
-        """The places of x that two curves both cover; None if there are none."""
+        """The range of places of x that two curves both cover; None if they share none."""
         one, two = self.range_of(first), self.range_of(second)
         if one is None or two is None:
             return None
@@ -306,7 +313,7 @@ class Splines:
         return self._functional(functionals)
 
     def _mean_weights(self, first: str, second: str) -> Array:
-        """Trapezoid weights of levels in the shared range. [n_levels]"""
+        """Weights of the trapezoid rule for levels in the shared range, 0 elsewhere. [n_levels]"""
         chosen = np.flatnonzero(self._shared_levels(first, second))
         places, weights = self.levels[chosen], np.zeros(len(self.levels))
         steps = np.diff(places) / 2
@@ -319,7 +326,7 @@ class Splines:
         return np.asarray((self.levels >= low) & (self.levels <= high))
 
     def _functional(self, weights: Mapping[str, Array]) -> Reading:
-        """A sum over curves of weighted levels."""
+        """The weighted sum of curves' values at the levels. ``weights``: by variant, [n_levels]"""
         values = np.zeros(len(self._chance))
         own = np.zeros((len(self._chance), 2))
         pulls, deviations = [], []
@@ -344,13 +351,13 @@ class Splines:
         )
 
     def _freedoms(self, sampling: float, total: float) -> float:
-        """Satterthwaite's degrees of freedom, where sampling alone is estimated from few."""
+        """Satterthwaite's degrees of freedom, where only the sampling variance is estimated."""
         if not np.isfinite(self._freedom) or sampling <= 0:
             return 1e6
         return float(min(1e6, self._freedom * (total / sampling) ** 2))
 
     def band(self, first: str, second: str) -> Band:
-        """The gap between two curves where both are."""
+        """The gap between two curves over the range that both cover."""
         chosen = self._shared_levels(first, second)
         one, two = self._fits[first], self._fits[second]
         gaps = one.means[chosen] - two.means[chosen]
@@ -394,14 +401,15 @@ class _Fit:
     """One variant's spline for every curvature and scatter, in units of the range.
 
     Attributes:
-        u, v: places. [n]
-        deviations: of replicates, across the curve. [n_replicates, n]
-        seeds: [n]
-        shape: how trainings' variance differs from run to run. [n]
-        weights: of runs in the curve at levels. [n_settings, n_levels, n]
+        u, v: the places of configurations. [n]
+        deviations: the deviations of replicates from the curve. [n_replicates, n]
+        seeds: the number of seeds of each configuration. [n]
+        shape: the training variance at each configuration, relative to the scatter's square. [n]
+        weights: the weight of each configuration in the curve at each level.
+            [n_settings, n_levels, n]
         means: the curve. [n_levels, n_settings]
-        errors: covariance of what interpolation gets wrong. [n_settings, n_levels, n_levels]
-        scatter2: variance of trainings. [n_settings]
+        errors: the covariance of the interpolation error. [n_settings, n_levels, n_levels]
+        scatter2: the variance between training runs. [n_settings]
     """
 
     def __init__(
@@ -422,7 +430,7 @@ class _Fit:
 
     @property
     def roughness(self) -> float:
-        """Sampling error that is no straight line over the runs: its sum of squares."""
+        """The sum of squares of the sampling error, without its straight line over the runs."""
         if len(self.deviations) < 2:
             return 0.0
         q, _ = np.linalg.qr(self._trend)
@@ -430,16 +438,16 @@ class _Fit:
         return float(_variance(rest).sum())
 
     def _noise(self, scatter: Array, sampling: float) -> Array:
-        """Variances of runs about the curve. [n_scatters, n]"""
+        """The variance of each configuration about the curve. [n_scatters, n]"""
         return np.asarray(scatter[:, None] ** 2 * self.shape / self.seeds + sampling + _EXACT**2)
 
     def log_likelihoods(self, curvatures: Array, scatters: Array, sampling: float) -> Array:
-        """Restricted log likelihoods, and what repeated trainings add. [n_curvatures, n_scatters]
+        """Restricted log likelihoods, including that of seeds. [n_curvatures, n_scatters]
 
-        The runs' covariance is ``curvature^2 kernel + level shape``, where the noise's shape over
-        runs is the same for all scatters unless some runs are means of more trainings than others.
-        The directions that make kernel and shape diagonal at once serve every setting of a shape,
-        so that no setting needs an inverse of its own.
+        The covariance of configurations is ``curvature^2 kernel + level shape``. The shape of the
+        noise over configurations is the same for all scatters, unless some configurations have more
+        seeds than others. One basis in which kernel and shape are both diagonal serves all settings
+        with the same shape, so that no setting needs a matrix inverse of its own.
         """
         noise = self._noise(scatters, sampling)
         shapes, shape_of = np.unique(noise / noise[:, :1], axis=0, return_inverse=True)
@@ -465,7 +473,7 @@ class _Fit:
         return logs
 
     def solve(self, curvature: Array, scatter: Array, sampling: float, levels: Array) -> None:
-        """Compute the curve at levels; beyond the runs it stays at the nearest end."""
+        """Compute the curve at the levels; beyond an end it keeps its value at that end."""
         c2 = (curvature**2)[:, None, None]
         noise = self._noise(scatter, sampling)[:, :, None] * np.eye(len(self.u))
         inverse = np.linalg.inv(c2 * self._kernel + noise)
@@ -496,7 +504,7 @@ def _kernel(first: Array, second: Array) -> Array:
 
 
 def _slopes(u: Array, v: Array) -> Array:
-    """Rough slopes at runs: of a parabola through them, within a factor 4 of the mean slope. [n]"""
+    """Rough slopes at runs, from a parabola fitted to them, within 4 times the mean slope. [n]"""
     mean = (v[-1] - v[0]) / (u[-1] - u[0])
     if len(u) < 4:
         return np.full(len(u), mean)

@@ -1,4 +1,4 @@
-"""The answer in a sentence or two, and a refusal where the data does not support one."""
+"""The answer in a sentence or two, which says so where the data supports no conclusion."""
 
 from collections.abc import Sequence
 from itertools import combinations, groupby
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from prolu_eval.analysis.answers import AtBudget, RunPlace
 
 _RIVALS = 3
-# Of those that follow, as many are named at a glance.
+# The headline names this many of the variants that follow the leaders.
 _FOLLOWING = 2
 _TIED = "are tied within what these runs can tell"
 _THREE = (
-    "No lead or saving is stated over three objectives: both are read along the line that joins "
-    "neighbouring runs of a frontier, as are attainment surfaces; over three metrics a frontier is "
-    "no line. Hypervolumes, their shares, members and epsilon indicators are there."
+    "No lead, saving or attainment surface is stated for three objectives, because all of them are "
+    "read along a curve and a frontier over three metrics is a surface. Hypervolumes, their "
+    "shares, the runs on the frontier and epsilon indicators are given."
 )
 
 
 def statement(answer: Frontier, best: str | None = None, others: list[str] | None = None) -> str:
-    """What the frontier says of its best variant, against those that follow it.
+    """What the frontier says about its best variant, compared with those that follow it.
 
     Args:
         answer: the frontier.
-        best: the variant to speak of; the first of the ranking if None.
-        others: those to compare it with, in order.
+        best: the variant to compare with the others; None for the first of the ranking.
+        others: the variants to compare it with, in order; None for all others of the ranking.
     """
     ranked = [place.label for place in answer.ranking]
     if len(ranked) < 2:
@@ -38,8 +38,8 @@ def statement(answer: Frontier, best: str | None = None, others: list[str] | Non
         return _THREE
     if not answer.n_replicates:
         return (
-            f"No variant is stated to be better: these results hold no sums over sequences of "
-            f"{_title(answer.x)} and {_title(answer.y)} to tell it from chance."
+            f"No variant is stated to be better: these results lack the sums per sequence of "
+            f"{_title(answer.x)} and {_title(answer.y)} that tell a difference from chance."
         )
     best = best or ranked[0]
     others = [label for label in ranked if label != best] if others is None else others
@@ -54,10 +54,11 @@ def _further(n: int) -> str:
 
 
 def headline(answer: Frontier) -> str:
-    """The answer at a glance: who leads, alone or tied, and by how much against those that follow.
+    """The answer at a glance: which variants lead, and by how much, compared with the next two.
 
-    Of these the first two are named. Where a leader is tied with a variant that another leads, or
-    shares no range with one, it is what :func:`statement` says of the best and the next two.
+    Where that cannot be said in one comparison, the headline is what :func:`statement` says about
+    the best variant and the next two: where a single leader is not known to be better than every
+    other variant, where leaders share no range, and where there are only two variants, both tied.
     """
     ranked = [place.label for place in answer.ranking]
     if len(ranked) < 2 or len(answer.keys) > 2 or not answer.n_replicates:
@@ -84,13 +85,13 @@ def headline(answer: Frontier) -> str:
 
 
 def _lead_over(answer: Frontier, one: str, other: str) -> Saving | None:
-    """The saving of a variant that is better than another; None where it is not known to be."""
+    """The saving of a variant that is known to be better than another; None if it is not."""
     saving = _stated(answer, one, other)
     return saving if saving.status in ("certain", "likely") and _is_better(saving) else None
 
 
 def _best(one: str, savings: Sequence[Saving]) -> str:
-    """That a variant is better than all others, and by how much than some."""
+    """The sentence that a variant is better than all others, with the savings given."""
     than = [f"{amount(saving)} than {saving.second}" for saving in savings]
     equal = [f"at equal {_title(saving.at_equal)}" for saving in savings]
     if len(set(equal)) == 1:
@@ -101,7 +102,7 @@ def _best(one: str, savings: Sequence[Saving]) -> str:
 
 
 def _led(leaders: Sequence[str], other: str, savings: Sequence[Saving]) -> str:
-    """Which of several tied variants are better than another, and by how much at least and most."""
+    """The sentence that tied leaders are better than another, with the least and most saving."""
     if len(savings) == len(leaders):
         subject = "Both are" if len(savings) == 2 else "All of them are"
     else:
@@ -116,20 +117,20 @@ def _led(leaders: Sequence[str], other: str, savings: Sequence[Saving]) -> str:
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names as a sentence has them: ``a, b and c``; of too many the first, and how many more."""
+    """Names in a sentence: ``a, b and c``; if they are too many, the first ones and a count."""
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} more"]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _stated(answer: Frontier, one: str, other: str) -> Saving:
-    """The saving that is stated of two: of the first metric, else of the second."""
+    """The saving to state for two variants: of the first metric if known, else of the second."""
     saved = {s.metric: s for s in answer.savings if (s.first, s.second) == (one, other)}
     return saved[answer.x] if saved[answer.x].range else saved[answer.y]
 
 
 def against(answer: Frontier, one: str, other: str) -> str:
-    """What is known of two variants, in one sentence."""
+    """The comparison of two variants in one sentence."""
     lead = next(lead for lead in answer.leads if {lead.first, lead.second} == {one, other})
     saved = [s for s in answer.savings if (s.first, s.second) == (one, other)]
     shown = _stated(answer, one, other)
@@ -148,7 +149,7 @@ def against(answer: Frontier, one: str, other: str) -> str:
 
 
 def _ahead(answer: Frontier, lead: Lead, one: str, other: str) -> str:
-    """Where each of two is ahead with confidence for all places at once; empty if nowhere is."""
+    """The ranges in which each of two variants is surely ahead at every place; empty if none."""
     sides = zip((one, other), _sides(lead, one), strict=True)
     parts = [f"{label} is ahead at every single {_title(answer.x)} from {ranges(spans)}"
              for label, spans in sides if spans]  # fmt: skip
@@ -156,9 +157,10 @@ def _ahead(answer: Frontier, lead: Lead, one: str, other: str) -> str:
 
 
 def tied(one: str, saved: Sequence[Saving], shown: Saving) -> str:
-    """What there is to say of two that are tied, of whom ``one`` has ``shown`` of all savings.
+    """The end of a sentence about two tied variants, which gives ``shown``, the saving of ``one``.
 
-    An interval of it that excludes zero is explained: that alone makes no lead.
+    If the interval of ``shown`` excludes zero, the sentence also explains why the two are tied
+    nevertheless.
     """
     if shown.amount.value is None:
         return _TIED
@@ -194,12 +196,12 @@ def _sides(lead: Lead, one: str) -> tuple[list[Range], list[Range]]:
 
 
 def amount(saving: Saving) -> str:
-    """A saving in words: ``31 % [26, 35] fewer active features``, signs as the metric has them."""
+    """A saving in words, such as ``31 % [26, 35] fewer active features``; less or more by sign."""
     return "-" if saving.amount.value is None else " ".join(_amount(saving))
 
 
 def _amount(saving: Saving) -> tuple[str, str]:
-    """A saving's number with its interval, and what there is less or more of."""
+    """A saving's number with its interval, and the words for what there is less or more of."""
     metric = METRICS[saving.metric]
     less = "fewer active features" if metric.key == "l0" else f"less {metric.title}"
     more = "more active features" if metric.key == "l0" else f"more {metric.title}"
@@ -212,11 +214,11 @@ def _amount(saving: Saving) -> tuple[str, str]:
 
 
 def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
-    """What is best at each budget, and the best run near it, in a sentence or two each.
+    """Which variant is best at each budget, and the best run near it, in a sentence or two each.
 
     Args:
         keys: the objectives, in the order of runs' values.
-        parts: variants at budgets, of each budget the best first.
+        parts: the variants at budgets; those at one budget follow one another, the best first.
     """
     found = []
     for (metric, budget), those in groupby(parts, key=lambda part: (part.metric, part.budget)):
@@ -235,7 +237,7 @@ def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
         tied = [part.label for part in variants[1:] if part.rank == 1]
         value = f"{_title(best.other)} {best.value}"
         if tied:
-            said = f"{best.label}, {value}, is not told from {', '.join(tied)}"
+            said = f"{best.label} has {value} and cannot be told from {listed(tied)}"
         else:
             said = f"{best.label} {'is best:' if variants[1:] else 'has'} {value}"
         found.append(f"At {place}, {said}. Best run near {place}: {_place(best.nearest, keys)}.")
@@ -243,13 +245,13 @@ def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
 
 
 def _place(run: "RunPlace", keys: Sequence[str]) -> str:
-    """A run and its values."""
+    """A run's name and its values."""
     values = zip(keys, run.values, strict=True)
     return f"{run.name} ({', '.join(f'{_title(key)} {value:v}' for key, value in values)})"
 
 
 def _equal(saving: Saving) -> str:
-    """At equal values of what, and over which."""
+    """The words for the metric whose values are equal, and for the range."""
     over = f", on average over {ranges([saving.range])}" if saving.range else ""
     return f" at equal {_title(saving.at_equal)}{over}"
 
@@ -259,7 +261,7 @@ def _title(key: str) -> str:
 
 
 def ranges(spans: list[Range]) -> str:
-    """Stretches in words: ``3 to 12 and 40 to 68``."""
+    """Ranges in words: ``3 to 12 and 40 to 68``."""
     return " and ".join(
         f"{number(low, abs(low) / 2)} to {number(high, abs(high) / 2)}" for low, high in spans
     )

@@ -1,7 +1,7 @@
-"""Comparing runs with a baseline from stored results alone: no torch, no model.
+"""Comparing runs with a baseline from stored results alone, without torch or a model.
 
-A regression is a worsening that is both beyond its tolerance and statistically there; what cannot
-be compared is said to be so, and fails too.
+A regression is a worsening that is both beyond its tolerance and statistically significant. Runs
+and metrics that cannot be compared are reported as such, and fail the comparison too.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ class ComparisonOptions:
     """How to compare.
 
     Attributes:
-        tolerances: by metric; those metrics are judged, and `hypervolume`.
-        frontier: two metrics `x,y` whose frontier is judged if both have tolerances; None, or
-            `none`, for none.
+        tolerances: the tolerance of each metric to be judged; `hypervolume` counts as a metric.
+        frontier: two metrics `x,y`, whose frontier is judged if both have tolerances; None or
+            `none` to judge no frontier.
         match: `name`, `configuration`, or a regular expression whose groups identify a run.
-        only: a shell pattern of run names, or several; what matches none is left out on both
-            sides.
+        only: one or several shell patterns of run names; runs that match none of them are left out
+            on both sides.
         unpaired: compare results on different tokens as independent samples.
         alpha: the error rate of the whole family of tests.
     """
@@ -51,7 +51,7 @@ class ComparisonOptions:
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse what is of no use, such as an error rate that is none."""
+        """Refuse values that make no sense, such as an error rate of 2."""
         if self.frontier is not None:
             of_type(self.frontier, str, "--frontier", "write x,y or none")
         of_type(self.match, str, "--match", f"write {', '.join(MATCHES)} or a pattern")
@@ -59,14 +59,14 @@ class ComparisonOptions:
         of_type(self.unpaired, bool, "--unpaired", "give True or False")
         alpha = self.alpha if isinstance(self.alpha, int) else of_type(self.alpha, float, *_ALPHA)
         if not 0 < alpha <= MOST_ALPHA:
-            remedy = f"choose one above 0, of at most {MOST_ALPHA}"
-            raise UsageError("--alpha", f"{self.alpha:g} is no error rate", remedy)
+            remedy = f"choose a number above 0 and at most {MOST_ALPHA}"
+            raise UsageError("--alpha", f"{self.alpha:g} is not an error rate", remedy)
 
 
 def compare_results(
     current: Sequence[Result], baseline: Sequence[Result], options: ComparisonOptions | None = None
 ) -> Comparison:
-    """Judge every run of a baseline by what it is today.
+    """Judge every run of a baseline by its current result.
 
     Raises:
         UsageError: if options make no sense or runs cannot be told apart.
@@ -91,7 +91,8 @@ def compare_results(
                     findings.append(outcome)
                 else:
                     rows.append(outcome)
-    ranked = [pair for pair in pairs if pair[1].run.chance is None]  # of chance: metrics alone
+    # Chance baselines are judged by their metrics only, and are on no frontier.
+    ranked = [pair for pair in pairs if pair[1].run.chance is None]
     found = comparable_pairs(ranked, axes) if axes else []
     areas = hypervolume_tests(found, axes, options.tolerances.get(HYPERVOLUME)) if axes else []
     judged = judge([*findings, *areas], options.alpha)
@@ -114,12 +115,12 @@ def compare_results(
     )
 
 
-# Their names in version 0.1.0.
+# The names of both in version 0.1.0.
 Options, compare = ComparisonOptions, compare_results
 
 
 def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
-    """On what and with what the results of one side were measured, in words."""
+    """The tokens, models and environments with which one side's results were measured, in words."""
     settings = dict.fromkeys(
         f"{at.n_counted:,} tokens of {at.tokens} (version {at.tokens_fingerprint[:8]}) in "
         f"{at.n_sequences:,} sequences, model {at.model} (version {at.model_fingerprint[:8]})"
@@ -144,7 +145,7 @@ def _missing(run: Result, matched: MatchedRuns) -> Judgement:
             remedy = (
                 f"{other.run.name} has the same configuration: compare with --match configuration"
             )
-    reason = "is in the baseline and has no current result"
+    reason = "is in the baseline but has no current result"
     return Judgement(run.run.name, None, "incomparable", reason=reason, remedy=remedy)
 
 
@@ -154,8 +155,9 @@ def _method(n_tests: int, pairs: list[tuple[Result, Result]], options: Compariso
         return "Nothing could be tested."
     sequences = "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     return (
-        f"One-sided t tests on {sequences} sequences, paired by sequence where the tokens are the "
-        f"same and by Welch otherwise, clustered standard errors of ratios and of hypervolumes by "
-        f"the delta method; Holm's correction over {n_tests} tests at level {options.alpha:g}. A "
-        "regression is worse by more than its tolerance and significantly worse than no change."
+        f"One-sided t tests on {sequences} sequences: paired by sequence where the tokens are the "
+        "same, Welch's test otherwise. Standard errors of ratios and hypervolumes are clustered by "
+        f"sequence and use the delta method. Holm's correction is over {n_tests} tests at level "
+        f"{options.alpha:g}. A regression is worse by more than its tolerance and significantly "
+        "worse than no change."
     )

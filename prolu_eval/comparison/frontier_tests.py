@@ -1,4 +1,4 @@
-"""Frontiers as wholes: hypervolume lost, runs newly dominated, and runs that moved along."""
+"""Tests of whole frontiers: hypervolume lost, runs newly dominated, runs moved along them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,17 @@ Pair = tuple[Result, Result]
 Axes = tuple[Tolerance, Tolerance]
 Points = NDArray[np.float64]
 
-# Fewer runs span no frontier that one could move along.
+# Fewer runs than this do not form a frontier that a run could move along.
 FEWEST = 3
 
 
 @dataclass(frozen=True)
 class Side:
-    """Some runs' places: points [n, 2] to be minimised, influences [n, 2, n_sequences]."""
+    """The places of one side's runs on the axes.
+
+    ``points`` [n, 2] are costs, of which less is better; ``influence`` [n, 2, n_sequences] is the
+    influence of each sequence on them.
+    """
 
     points: Points
     influence: Points
@@ -33,7 +37,7 @@ class Side:
 
 @dataclass(frozen=True)
 class ComparablePairs:
-    """Comparable pairs of one hook and setting, on both axes."""
+    """The comparable pairs of one hook point and setting, with their places on both axes."""
 
     pairs: list[Pair]
     current: Side
@@ -47,7 +51,10 @@ class ComparablePairs:
 
 
 def comparable_pairs(pairs: Iterable[Pair], axes: Axes) -> list[ComparablePairs]:
-    """Pairs whose places can be compared, by hook and setting; groups too small are left out."""
+    """The pairs with places on both axes, grouped by hook point and setting.
+
+    Groups of fewer than three pairs are left out.
+    """
     members: dict[object, list[Pair]] = defaultdict(list)
     for pair in pairs:
         new, old = pair
@@ -78,14 +85,15 @@ def _side(places: Sequence[list[Quantity]], axes: Axes) -> Side:
 
 
 def hypervolume_and_gradient(points: Points, reference: Points) -> tuple[float, Points]:
-    """Area that points dominate up to a reference, and its derivative by each coordinate.
+    """The area that points dominate up to a reference point, and its gradient.
 
     Args:
-        points: [n, 2], both coordinates to be minimised.
-        reference: [2]; points that are not better than it in both contribute nothing.
+        points: costs, of which less is better in both columns. [n, 2]
+        reference: the reference point; points that are not better than it in both columns
+            contribute nothing. [2]
 
     Returns:
-        The area, and its gradient [n, 2], which is zero for dominated points.
+        The area, and its derivative by each coordinate [n, 2], which is zero for dominated points.
     """
     gradient = np.zeros_like(points)
     inside = np.flatnonzero((points < reference).all(1))
@@ -104,7 +112,7 @@ def hypervolume_and_gradient(points: Points, reference: Points) -> tuple[float, 
 def hypervolume_tests(
     found: Sequence[ComparablePairs], axes: Axes, tolerance: Tolerance | None
 ) -> list[Finding]:
-    """One test per label with enough runs, and one per group of several labels."""
+    """One test for each label with enough runs, and one for each group of several labels."""
     tolerance = tolerance or parse_tolerances()[HYPERVOLUME]
     tests = []
     for group in found:
@@ -125,7 +133,7 @@ def hypervolume_tests(
 
 
 def _area(side: Side, chosen: NDArray[np.bool_], reference: Points) -> Quantity:
-    """The hypervolume with each sequence's pull on it, to first order (the delta method)."""
+    """The hypervolume with each sequence's influence on it, to first order (the delta method)."""
     area, gradient = hypervolume_and_gradient(side.points[chosen], reference)
     return Quantity(area, np.einsum("ka,kas->s", gradient, side.influence[chosen]))
 
@@ -133,12 +141,17 @@ def _area(side: Side, chosen: NDArray[np.bool_], reference: Points) -> Quantity:
 def with_movement(
     rows: list[Judgement], found: Sequence[ComparablePairs], axes: Axes
 ) -> tuple[list[Judgement], list[Judgement]]:
-    """Metric rows with those excused that only moved along the frontier, and rows of new places.
+    """Tell runs that only moved along the frontier from runs that are newly dominated.
 
-    A run has moved along if it is worse on one axis, better on the other, and no run of the
-    baseline's frontier dominates it by more than the tolerances: the overall frontier if the run
-    was on it, else that of its label. One that is worse on an axis and behind a frontier that it
-    was on is newly dominated. An axis that may change neither way excuses nothing.
+    A run has moved along the frontier if it is worse on one axis, better on the other, and no run
+    of the baseline's frontier dominates it by more than the tolerances. That frontier is the
+    overall one if the run was on it in the baseline, and else the one of its label. A run that is
+    worse on an axis and is dominated by a frontier that it was on is newly dominated. A regression
+    on an axis whose tolerance forbids changes either way is never excused.
+
+    Returns:
+        The rows of metrics, in which regressions of runs that moved along have the verdict
+        ``moved``; and one row for each newly dominated run.
     """
     verdicts = {(row.run, row.metric): row.verdict for row in rows}
     excused: set[str] = set()
@@ -167,9 +180,10 @@ def with_movement(
 
 
 def _rivals(group: ComparablePairs, i: int, axes: Axes) -> tuple[NDArray[np.intp], bool]:
-    """The baseline's runs whose frontier a run is held to, and whether it was on that frontier.
+    """The baseline's runs that a run is compared with, and whether it was on their frontier.
 
-    All of the group for a run that no run of the baseline dominated; else those of its own label.
+    They are all runs of the group if none of them dominated the run in the baseline, and else the
+    runs of its own label.
     """
     everyone = np.arange(len(group.pairs))
     if _dominating(group.baseline.points[i], group.baseline.points, axes) is None:
@@ -184,12 +198,15 @@ def _newly_dominated(name: str, by: str, axes: Axes) -> Judgement:
     whose = "its own result in the baseline" if by == name else f"{by} of the baseline"
     return Judgement(
         name, f"place on ({axes[0].key}, {axes[1].key})", "regression",
-        reason=f"is now behind {whose}: better on neither axis",
+        reason=f"is now dominated by {whose}",
     )  # fmt: skip
 
 
 def _dominating(point: Points, others: Points, axes: Axes) -> int | None:
-    """Which of others is no worse on both axes and better by more than a tolerance on one."""
+    """The one of ``others`` that dominates the point by the most on the second axis, if any does.
+
+    To dominate it means to be no worse on both axes and better by more than the tolerance on one.
+    """
     limits = np.array(
         [[axis.limit(value) for axis, value in zip(axes, other, strict=True)] for other in others]
     )
@@ -201,7 +218,7 @@ def _dominating(point: Points, others: Points, axes: Axes) -> int | None:
 def points_to_draw(
     pairs: Sequence[Pair], new: Sequence[Result], axes: Axes
 ) -> tuple[FrontierPoints, ...]:
-    """Both sides' runs on the axes, by label."""
+    """The places of both sides' runs on the axes, by label."""
     baseline, current = [old for _, old in pairs], [run for run, _ in pairs] + list(new)
     labels = sorted({result.run.label for result in [*baseline, *current]})
     return tuple(
@@ -226,20 +243,23 @@ def _drawn(results: Iterable[Result], label: str, axes: Axes) -> list[DrawnRun]:
 
 
 def frontier_axes(names: str | None, tolerances: dict[str, Tolerance]) -> Axes | None:
-    """The axes to judge frontiers on; None where a tolerance for one of them is lacking."""
+    """The axes to judge frontiers on; None if one of them has no tolerance."""
     if names is None or names == "none":
         return None
     keys = [metric_key(name.strip(), "--frontier") for name in names.split(",")]
     if len(keys) != 2 or keys[0] == keys[1]:
-        raise UsageError("--frontier", f"{names!r} is no pair of metrics", "write x,y or none")
+        raise UsageError("--frontier", f"{names!r} is not a pair of metrics", "write x,y or none")
     if any(METRICS[key].direction == "none" for key in keys):
-        raise UsageError("--frontier", f"{names!r} has an axis without direction", "name another")
+        reason = f"{names!r} has an axis without a better direction"
+        raise UsageError("--frontier", reason, "name another metric")
     if any(METRICS[key].over != "sequences" for key in keys):
-        raise UsageError("--frontier", f"{names!r} has an axis over tasks", "name another")
+        reason = f"{names!r} has an axis that is measured over tasks"
+        raise UsageError("--frontier", reason, "name a metric that is measured over tokens")
     lacking = [key for key in keys if key not in tolerances]
     if lacking and HYPERVOLUME in tolerances:
         remedy = f"name tolerances for {', '.join(lacking)} too, or other axes with --frontier"
-        raise UsageError("--tolerance", f"{HYPERVOLUME} is that of {names}", remedy)
+        reason = f"{HYPERVOLUME} needs tolerances for both axes, {names}"
+        raise UsageError("--tolerance", reason, remedy)
     if lacking:
         return None
     return tolerances[keys[0]], tolerances[keys[1]]

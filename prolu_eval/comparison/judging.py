@@ -1,4 +1,4 @@
-"""What is tested, and when a difference is a regression: beyond the tolerance, and there."""
+"""The tests of differences, and when one is a regression: significant and beyond the tolerance."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from prolu_eval.intervals import contrast, holm, p_above_zero, value_and_influen
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Result
 
-# Of fewer sequences, a standard error is itself too uncertain for anything to pass by it.
+# The fewest sequences. With fewer, a standard error is itself too uncertain to judge anything by.
 FEWEST_SEQUENCES = 4
-# How often what is called detectable is refined by the standard error that it would have itself.
+# How often the detectable worsening is refined with the standard error at that worsening.
 _ROUNDS = 30
-# A worsening whose own noise grows nearly as fast as it does is never sure to be caught.
+# If noise grows by more than this share of a worsening, no worsening can be detected reliably.
 _STEEPEST = 0.9
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value with the pull of each sequence, or task, on it; no influence where none is stored.
+    """A value, and the influence of each sequence or task on it.
 
-    ``influence`` [n_sequences]
+    ``influence`` [n_sequences] is None where the result holds no sums to compute it from.
     """
 
     value: float
@@ -36,10 +36,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Finding:
-    """A difference to be judged: its row, how much worse it is, and how sure either way.
+    """A difference to be judged: its row, its size as a worsening, and its p-values both ways.
 
-    ``sides`` is 2 where a change either way is a worsening, else 1. ``standard_error_at`` is that
-    of the difference if the current run were worse by some amount, each sequence in proportion.
+    ``sides`` is 2 where a change in either direction is a worsening, else 1. ``standard_error_at``
+    gives the standard error that the difference would have if the current run were worse by an
+    amount, with every sequence worse in proportion.
     """
 
     row: Judgement
@@ -53,7 +54,7 @@ class Finding:
 
 
 def quantity_of(result: Result, key: str) -> Quantity | None:
-    """A metric of a result, from its per-sequence sums where it has them; None if undefined."""
+    """A metric of a result, from its sums per sequence if it has them; None if undefined."""
     metric = METRICS[key]
     sums = result.sums(metric.over)
     if metric.denominator and sums.keys() >= metric.numerator.keys() | metric.denominator.keys():
@@ -101,11 +102,11 @@ def weigh(
             return replace(row, reason=reason, remedy=remedy)
         change, freedom = contrast(difference, current.influence, baseline.influence, paired=paired)
         if freedom < 1 or change.standard_error is None:
-            reason = "so few sequences give no standard error"
+            reason = "there are too few sequences for a standard error"
             return replace(row, reason=reason, remedy="evaluate on more tokens")
     elif paired:
         change, freedom = Estimate(value=difference, standard_error=0.0), 1
-        row = replace(row, reason="compared exactly: it has no standard error")
+        row = replace(row, reason="compared exactly, because it has no standard error")
     else:
         reason = f"{tolerance.key} has no standard error, and the tokens differ"
         remedy = f"leave {tolerance.key} out of --tolerance, or evaluate on the same tokens"
@@ -128,9 +129,10 @@ def weigh(
 
 
 def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callable[[float], float]:
-    """The standard error of the difference if the current run were worse by some amount.
+    """The standard error of the difference as a function of how much worse the current run is.
 
-    Its sequences' influences then grow by a factor of 1 + g, and the variance is quadratic in g.
+    If the run is worse by a factor of 1 + g, so are its sequences' influences, and the variance is
+    quadratic in g.
     """
     new, old, value = current.influence, baseline.influence, abs(current.value)
     if new is None or old is None or min(len(new), len(old)) < 2:
@@ -151,7 +153,7 @@ def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callabl
 
 
 def judge(tests: Sequence[Finding], alpha: float) -> list[Judgement]:
-    """The rows of a family of tests with their verdicts, corrected for their number (Holm)."""
+    """The rows of a family of tests with their verdicts, by Holm's correction for its size."""
     worse, better = holm([t.p_worse for t in tests]), holm([t.p_better for t in tests])
     rows = []
     for test, p_worse, p_better in zip(tests, worse, better, strict=True):
@@ -168,16 +170,18 @@ def judge(tests: Sequence[Finding], alpha: float) -> list[Judgement]:
 
 
 def _detectable(test: Finding, level: float) -> float:
-    """The smallest worsening that is confirmed, and beyond the tolerance, in 95 % of cases.
+    """The smallest worsening that would be called a regression in 95 % of cases.
 
-    The level is that of the strictest test of the family. The worsening is thought proportional:
-    each sequence's own value grows alike, and with it the standard error of the difference. Where
-    sequences are so few or so different that none is sure to be caught, noise is thought constant.
+    It must be significant at the level of the strictest test of the family, and beyond the
+    tolerance. The worsening is assumed to be proportional: every sequence's value grows by the same
+    factor, and the standard error of the difference grows with it. Where sequences are so few or
+    differ so much that no proportional worsening would be detected reliably, the standard error is
+    assumed to be constant.
     """
     freedom = test.degrees_of_freedom
     confirmed, caught = stdtrit(freedom, [1 - level / test.sides, 0.95])
-    # The standard error is an estimate, with a relative variance of 1 / (2 freedom), both where the
-    # worsening is computed and where it is tested.
+    # The standard error is an estimate with a relative variance of 1 / (2 freedom). It enters
+    # twice: when this worsening is computed, and when a future difference is tested.
     caught *= np.sqrt(1 + ((confirmed + caught) ** 2 + confirmed**2) / (2 * freedom))
 
     def sure(worse: float) -> float:

@@ -1,4 +1,4 @@
-"""The results that a comparison is about, one per run."""
+"""Reads the results that a comparison is about, one for each run."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ def obtain_results(
     titled: bool = False,
     warn: Callable[[str], object] = lambda _: None,
 ) -> list[Result]:
-    """Every run's result that counts (:func:`prolu_eval.results.select`), with its sums in memory.
+    """One result for each run (:func:`prolu_eval.results.select`), with its sums in memory.
 
-    Of several results of a run, those measured on one of ``settings`` come first. What is left out
-    is passed to ``warn``, a sentence each.
+    Of several results of a run, one that was measured in one of ``settings`` is preferred. For
+    every result that is left out, ``warn`` gets a sentence.
 
     Raises:
         UsageError: if a path does not exist.

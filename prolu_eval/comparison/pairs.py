@@ -1,4 +1,4 @@
-"""Which run of today is which run of the baseline, and whether the two can be compared."""
+"""Matches current runs with those of the baseline, and says whether two can be compared."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +14,11 @@ MATCHES = ("name", "configuration")
 
 @dataclass(frozen=True)
 class MatchedRuns:
-    """Runs of the baseline beside those of today; what is in one alone."""
+    """Runs of the baseline matched with current runs, and the runs that only one side has.
+
+    ``pairs`` are (current, baseline); ``missing`` are in the baseline only, ``new`` are current
+    only.
+    """
 
     pairs: list[tuple[Result, Result]]
     missing: list[Result]
@@ -34,8 +38,8 @@ def match_runs(
     its shell patterns.
 
     Raises:
-        UsageError: if the expression is none, nothing is left, or two runs are told apart by
-            nothing.
+        UsageError: if ``by`` is not a regular expression with groups, if ``only`` leaves no run of
+            the baseline, or if two runs of one side cannot be told apart.
     """
     chosen = [r for r in current if is_selected(r.run.name, only)]
     kept = [r for r in baseline if is_selected(r.run.name, only)]
@@ -54,9 +58,9 @@ def match_runs(
 
 
 def is_selected(name: str, only: str | Sequence[str]) -> bool:
-    """Whether a name is one of some, or matches one as a shell pattern, or there are none.
+    """Whether a name equals or matches one of the shell patterns in ``only``, or ``only`` is empty.
 
-    A name with brackets, such as ``topk[4]``, is first of all itself.
+    A name with brackets, such as ``topk[4]``, is compared literally before it is read as a pattern.
     """
     patterns = [only] if isinstance(only, str) else only
     return not only or any(name == p or fnmatchcase(name, p) for p in patterns)
@@ -65,10 +69,10 @@ def is_selected(name: str, only: str | Sequence[str]) -> bool:
 def configurations(
     current: Sequence[Result], baseline: Sequence[Result]
 ) -> Callable[[RunSummary], object]:
-    """What a run was trained as, seed included, whatever it is called.
+    """A function that gives the configuration of a run's training, including the seed.
 
-    An option that the runs of one side alone record, since the other's were written by another
-    version or hold less, tells nothing.
+    It leaves out options that only the runs of one side record, because those of the other side
+    were written by another version or record less.
     """
     known = [
         {name for result in side for name in result.run.configuration} | {"seed"}
@@ -93,7 +97,7 @@ def _identity(
     try:
         pattern = re.compile(by)
     except re.error as error:
-        reason = f"{by!r} is no regular expression ({error})"
+        reason = f"{by!r} is not a regular expression ({error})"
         raise UsageError("--match", reason, f"write {', '.join(MATCHES)} or a pattern") from None
     if not pattern.groups:
         raise UsageError(
@@ -112,7 +116,7 @@ def _index(
             raise UsageError(
                 "--match",
                 f"cannot tell {other.run.name} and {result.run.name} of {where} apart",
-                "match by what differs between them, or compare some with --only",
+                "match by what differs between them, or leave one of them out with --only",
             )
     return found
 
@@ -127,7 +131,8 @@ class Obstacle:
 
 _ACCEPT = "accept the change with `prolu-eval baseline update`"
 _LIKE = f"evaluate as the baseline was, or {_ACCEPT}"
-# What differences of settings are called, and their remedies; others bear the field's name.
+# The names of differences between settings in messages, and their remedies. Other differences are
+# named after the setting's field.
 _CALLED = {
     "metric_version": ("the metric version", f"evaluate with the baseline's version, or {_ACCEPT}"),
     "model_fingerprint": ("the model", f"evaluate with the baseline's model, or {_ACCEPT}"),
@@ -142,7 +147,7 @@ _CALLED = {
 
 
 def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle | None:
-    """What keeps two matched results from being compared; None if nothing does."""
+    """The reason why two matched results cannot be compared; None if they can."""
     differing = current.differences(baseline)
     for field in sorted(set(differing) - OF_SEQUENCES, key=[*_CALLED, *differing].index):
         what, remedy = _CALLED.get(field, (field.replace("_", " "), _LIKE))
@@ -151,8 +156,8 @@ def obstacle(current: Result, baseline: Result, *, unpaired: bool) -> Obstacle |
     if not unpaired and OF_SEQUENCES & set(differing):
         old, new = baseline.setting, current.setting
         return Obstacle(
-            f"the tokens changed ({old.tokens}, {old.n_counted} counted, to {new.tokens}, "
-            f"{new.n_counted})",
+            f"the tokens changed from {old.tokens} ({old.n_counted} counted) to {new.tokens} "
+            f"({new.n_counted} counted)",
             f"evaluate on the baseline's tokens, compare with --unpaired, or {_ACCEPT}",
         )
     return None

@@ -1,4 +1,4 @@
-"""How much worse a metric may get: `ce_degradation=+2%,l0=+1`; or change at all: `l0=±1`."""
+"""Tolerances: how much worse a metric may get (`ce_degradation=+2%`), or may change (`l0=±1`)."""
 
 import math
 import re
@@ -11,7 +11,8 @@ from prolu_eval.metrics import METRICS, metric_key
 
 HYPERVOLUME = "hypervolume"
 DEFAULT = "ce_degradation=+2%,l0=+2%,hypervolume=-2%"
-# Differences below this fraction of the value are rounding of stored scalars or of another machine.
+# Differences below this fraction of the value come from rounding: of stored numbers, or on another
+# machine.
 ROUNDING = 1e-6
 
 _FORM = re.compile(
@@ -23,9 +24,10 @@ _WORSE = {"min": "+", "max": "-", "none": "±"}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The largest worsening of a metric that is let pass, absolute or relative to the baseline.
+    """The largest worsening of a metric that passes, absolute or relative to the baseline.
 
-    ``direction`` is what better means, or `none` where any change counts as a worsening.
+    ``direction`` says whether less (`min`) or more (`max`) is better; it is `none` where any change
+    counts as a worsening.
     """
 
     key: str
@@ -35,7 +37,7 @@ class Tolerance:
 
     @property
     def worse(self) -> int:
-        """+1 if larger is worse, -1 if smaller is, 0 if any change is."""
+        """+1 if larger is worse, -1 if smaller is worse, 0 if any change is."""
         return {"min": 1, "max": -1, "none": 0}[self.direction]
 
     def limit(self, baseline: float) -> float:
@@ -51,10 +53,12 @@ class Tolerance:
 def parse_tolerances(texts: Sequence[str] = (DEFAULT,)) -> dict[str, Tolerance]:
     """Tolerances by metric, from comma-separated `metric=amount` or `metric=percent%`.
 
-    The amount may carry the sign of what is worse, or `±` (or `+-`) to judge changes either way.
+    The amount may have the sign of the direction that is worse, or `±` (or `+-`) to judge changes
+    in both directions.
 
     Raises:
-        UsageError: if a metric is unknown, named twice, or its sign points to where it improves.
+        UsageError: if a metric is unknown or named twice, or has the sign of the direction that is
+            better.
     """
     found: dict[str, Tolerance] = {}
     for item in (part.strip() for text in texts for part in text.split(",") if part.strip()):
@@ -85,5 +89,5 @@ def _parse(item: str) -> Tolerance:
         )  # fmt: skip
     amount = float(match["number"]) / (100 if match["percent"] else 1)
     if not math.isfinite(amount):
-        raise UsageError("--tolerance", f"{item!r} is no finite amount", "write a smaller one")
+        raise UsageError("--tolerance", f"{item!r} is not a finite amount", "write a smaller one")
     return Tolerance(key, amount, bool(match["percent"]), direction)

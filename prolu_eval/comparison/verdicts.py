@@ -1,4 +1,4 @@
-"""What a comparison finds: one row for each thing that was judged."""
+"""The findings of a comparison: one row for each judgement, and the verdict on all of them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 Verdict = Literal["pass", "improvement", "moved", "regression", "incomparable"]
 FAILING: tuple[Verdict, ...] = ("regression", "incomparable")
-# Said of what passes, and would at a worse value too.
+# The remark on a row that passes but would probably pass at a much worse value too.
 WEAK = "a regression of twice the tolerance could be missed"
-# Times as many tokens, beyond which asking for more is no help.
+# If more than this many times the tokens would be needed, asking for more tokens is no help.
 _MOST_TIMES = 1000
 _PLURALS = {"regression": "regressions", "improvement": "improvements"}
 VERDICTS: dict[Verdict, str] = {
-    "regression": "worse by more than the tolerance, and statistically so",
+    "regression": "worse by more than the tolerance, and significantly so",
     "incomparable": "cannot be compared; see the remedy",
-    "improvement": "better by more than the tolerance, and statistically so",
-    "moved": "worse on one axis of the frontier, better on the other, and not behind the "
+    "improvement": "better by more than the tolerance, and significantly so",
+    "moved": "worse on one axis of the frontier, better on the other, and not dominated by the "
     "baseline's frontier",
     "pass": "no worse than the tolerance allows, or not distinguishable from no change",
 }
@@ -33,9 +33,9 @@ VERDICTS: dict[Verdict, str] = {
 class Judgement:
     """One judgement: of a metric of a run, of a run's place, or of a frontier's hypervolume.
 
-    ``difference`` is current minus baseline; ``limit`` is the tolerance in
-    the metric's unit, and ``detectable`` the smallest worsening that would be called a regression
-    in 95 % of cases. ``p_value`` is that of being worse (of being better, for an improvement),
+    ``difference`` is current minus baseline; ``limit`` is the tolerance in the metric's unit, and
+    ``detectable`` the smallest worsening that would be called a regression in 95 % of cases.
+    ``p_value`` is the p-value for being worse (for being better, if the verdict is an improvement),
     corrected for the number of judgements. Undefined numbers are None.
     """
 
@@ -59,7 +59,7 @@ class Judgement:
 
     @property
     def could_miss(self) -> bool:
-        """Whether it passes and a regression of twice the tolerance could have passed too."""
+        """Whether this row passes, and a worsening of twice the tolerance might pass too."""
         return (
             self.verdict == "pass"
             and self.limit is not None
@@ -69,7 +69,7 @@ class Judgement:
 
     @property
     def shown_detectable(self) -> str:
-        """What is sure to be caught, as the tolerance is written: in percent, or in the unit."""
+        """The detectable worsening in the tolerance's form: in percent or in the metric's unit."""
         if self.detectable is None:
             return ""
         if (self.tolerance or "").endswith("%") and self.baseline:
@@ -78,20 +78,20 @@ class Judgement:
 
     @property
     def relative(self) -> Estimate | None:
-        """The difference in percent of the baseline's value, where that is not zero."""
+        """The difference in percent of the baseline's value; None where that is zero."""
         if self.difference is None or not self.baseline:
             return None
         return self.difference.scaled(100 / abs(self.baseline))
 
     @property
     def values(self) -> tuple[str, str]:
-        """The baseline's value and the current one, to the digits that their difference has."""
+        """The baseline's and the current value, with the digits that the difference justifies."""
         error = None if self.difference is None else self.difference.standard_error
         return number(self.baseline, error), number(self.current, error)
 
     @property
     def explanation(self) -> str:
-        """Why the verdict is what it is, in a sentence."""
+        """The numbers, reason and remedy of the verdict, in one sentence."""
         numbers = ""
         if self.difference is not None:
             old, new = self.values
@@ -113,10 +113,11 @@ class Judgement:
 class Comparison:
     """Everything a comparison found.
 
-    ``frontiers`` are the rows about frontiers as wholes; ``provenance`` says in words where both
-    sides are from, on what and with what they were measured; ``axes`` the frontier's metrics;
-    ``folders`` answer which of two folders is better, where the baseline is one, for each group of
-    comparable runs.
+    ``runs`` are the rows about metrics of runs, and ``frontiers`` those about whole frontiers and
+    runs' places on them. ``provenance`` says in words on which tokens, with which models and in
+    which environments both sides were measured. ``axes`` are the frontier's metrics. If the
+    baseline is a folder of results, ``folders`` says for each group of comparable runs which of the
+    two folders is better.
     """
 
     runs: list[Judgement]
@@ -133,13 +134,13 @@ class Comparison:
 
     @property
     def rows(self) -> list[Judgement]:
-        """All rows, those that fail first."""
+        """All rows, with those that fail first."""
         order = {verdict: i for i, verdict in enumerate(VERDICTS)}
         return sorted([*self.frontiers, *self.runs], key=lambda row: order[row.verdict])
 
     @property
     def verdict(self) -> Literal["pass", "regression", "incomparable"]:
-        """The whole's verdict: a regression before what could not be compared."""
+        """The verdict of the whole comparison: a regression outweighs incomparable rows."""
         found = {row.verdict for row in self.rows}
         return "regression" if "regression" in found else (
             "incomparable" if "incomparable" in found else "pass"
@@ -163,9 +164,9 @@ class Comparison:
 
     @property
     def too_few_tokens(self) -> list[str]:
-        """By metric, what these tokens are sure to show where twice the tolerance could be missed.
+        """A sentence for each metric in which a worsening of twice the tolerance could be missed.
 
-        A sentence for each metric, about its least certain run.
+        It is about the metric's least certain run, and says which worsening would be detected.
         """
         weak: dict[str | None, list[Judgement]] = defaultdict(list)
         for row in self.rows:
@@ -174,7 +175,7 @@ class Comparison:
         return [_shortfall(rows) for rows in weak.values()]
 
     def with_update(self, command: str) -> "Comparison":
-        """The same, with the command that accepts what changed, if anything would change."""
+        """The same comparison, with the command that accepts the changes if there are any."""
         changed = self.new_runs or any(row.verdict != "pass" for row in self.rows)
         return replace(self, update=command if changed else None)
 
@@ -202,10 +203,10 @@ class Comparison:
 
 
 def _shortfall(rows: list[Judgement]) -> str:
-    """What is missing for certainty in rows of one metric that could miss a regression.
+    """The sentence on how many tokens one metric lacks, about its least certain row.
 
-    These are rows whose significance is the bottleneck, so that what they are sure to catch falls
-    with the root of the number of sequences.
+    In these rows significance decides, not the tolerance, so that the detectable worsening falls
+    with the square root of the number of sequences.
     """
 
     def lack(row: Judgement) -> float:
@@ -213,10 +214,12 @@ def _shortfall(rows: list[Judgement]) -> str:
 
     worst = max(rows, key=lack)
     times = ceil(10 * lack(worst) ** 2) / 10 if lack(worst) < inf else inf
-    more = f"evaluate on {times:g} times as many" if times <= _MOST_TIMES else "tolerate more"
+    many = f"evaluate on {times:g} times as many tokens"
+    more = many if times <= _MOST_TIMES else "choose a larger tolerance"
     return (
-        f"{worst.metric}: these tokens are sure to show a worsening from {worst.shown_detectable} "
-        f"on ({worst.run}), more than twice the tolerance of {worst.tolerance}: {more}"
+        f"{worst.metric}: on these tokens, a worsening of {worst.run} is detected reliably only "
+        f"from {worst.shown_detectable} on, which is more than twice the tolerance of "
+        f"{worst.tolerance}; {more}"
     )
 
 
@@ -225,7 +228,7 @@ DrawnRun = tuple[str, float, float]
 
 @dataclass(frozen=True)
 class FrontierPoints:
-    """One label's runs on the frontier's two axes, for drawing: (run, x, y) then and now."""
+    """One label's runs on the frontier's two axes, to be drawn: (run, x, y) on both sides."""
 
     label: str
     x: str

@@ -1,4 +1,4 @@
-"""Every face of what was measured: pages, figures, terminal, Markdown, JUnit, GitHub, files.
+"""Every output format of results: pages, figures, terminal, Markdown, JUnit, GitHub, files.
 
-Faces compute nothing: they show an answer of :mod:`prolu_eval.analysis` or a comparison.
+Nothing is computed here: each format shows an answer of :mod:`prolu_eval.analysis` or a comparison.
 """

@@ -1,4 +1,4 @@
-"""The section "Better dictionaries?": all measures of the variants at one L0."""
+"""The section "Better dictionaries?", which compares variants at one L0 in every measure."""
 
 from prolu_eval.analysis import Answer
 from prolu_eval.analysis.better import Better, MeasureAt, VariantAt, better
@@ -11,12 +11,12 @@ _BETTER = {"min": "less", "max": "more", "none": ""}
 
 
 def better_of(answer: Answer) -> Better | None:
-    """All measures of an answer's variants; None where there is nothing to put side by side."""
+    """All measures of an answer's variants; None if no two variants can be compared at one L0."""
     return better(answer.group, answer.question)
 
 
 def better_table(found: Better) -> Table:
-    """One row a measure: each variant's value at the L0 and its ranks, and the agreements."""
+    """A row for each measure: each variant's value at the L0 and its ranks, and the agreements."""
     variants = [v.variant for v in found.measures[0].variants]
     fidelity = METRICS[found.fidelity].title
     head = ["measure", "better", *variants, f"agrees with {fidelity}", "at equal L0"]
@@ -31,7 +31,7 @@ def _row(measure: MeasureAt) -> list[str]:
 
 
 def _cell(found: VariantAt) -> str:
-    """A value and its ranks: ``0.53 [0.51, 0.55], 2nd to 4th``."""
+    """A value and its ranks: ``0.53 [0.51, 0.55], rank 2 to 4``."""
     if found.ranks is None:
         return f"{found.value}"
     low, high = found.ranks
@@ -39,11 +39,11 @@ def _cell(found: VariantAt) -> str:
 
 
 def about_better(found: Better) -> str:
-    """How the table is to be read."""
+    """How to read the table."""
     return (
-        f"Values at L0 {number(found.l0)} with 95 % intervals, read off smoothing splines through "
-        f"each variant's configurations, and the ranks that a variant may have (95 % for all "
-        "pairs of a measure, Holm). Agreement is Spearman's rank correlation over "
-        f"{found.n_configurations} configurations, 1 where a measure puts them in the order of "
-        f"{METRICS[found.fidelity].title}, then with the ranks of L0 held equal."
+        f"Values at L0 {number(found.l0)} with 95 % intervals are read off smoothing splines "
+        "through each variant's configurations. Ranks are those that a variant may have at 95 % "
+        "for all pairs of a measure together (Holm). Agreement is Spearman's rank correlation over "
+        f"{found.n_configurations} configurations: 1 means that a measure puts them in the same "
+        f"order as {METRICS[found.fidelity].title}. The last column holds the ranks of L0 equal."
     )

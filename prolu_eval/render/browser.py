@@ -1,4 +1,4 @@
-"""A browser that is installed already, without a window, told over a pipe what to do."""
+"""Runs a browser that is already installed, without a window, and controls it over a pipe."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from prolu_eval.errors import UsageError
 from prolu_eval.json_text import dumps_compact
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
-# For one answer.
+# How long to wait for one answer.
 _SECONDS = 300
 _OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
@@ -25,28 +25,28 @@ _OPTIONS = (
 
 
 def find_browser() -> str:
-    """A Chromium or its like on the path.
+    """The path of an installed Chromium, Chrome or Edge.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if none of them is on the PATH.
     """
     for name in NAMES:
         if found := shutil.which(name):
             return found
     raise UsageError(
-        "--static", f"needs a browser, and none of {', '.join(NAMES)} is on the path",
+        "--static", f"needs a browser, but none of {', '.join(NAMES)} is on the PATH",
         "install chromium, or open the report and use each figure's camera button",
     )  # fmt: skip
 
 
 class Browser:
-    """One page of a browser, which ends with the block that it is used in.
+    """A browser with one page, used as a context manager that ends the browser at the end.
 
-    It is told by the Chrome DevTools Protocol: JSON documents, each closed by a zero byte, which it
-    reads from its file descriptor 3 and writes to 4.
+    It is controlled by the Chrome DevTools Protocol: JSON documents, each followed by a zero byte.
+    The browser reads commands from its file descriptor 3 and writes answers to 4.
 
     Raises:
-        UsageError: wherever the browser ends, is silent for minutes, or says that it cannot.
+        UsageError: if the browser exits, does not answer for minutes, or reports an error.
     """
 
     def __init__(self, path: str, width: int) -> None:
@@ -79,7 +79,7 @@ class Browser:
         return self
 
     def _begin(self) -> None:
-        """One page, light, of the width asked for."""
+        """Open one page of the requested width, in the light colour scheme."""
         made = self._ask("Target.createTarget", url="about:blank")
         attached = self._ask("Target.attachToTarget", targetId=made["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -103,13 +103,13 @@ class Browser:
         self._folder.cleanup()
 
     def open(self, page: Path) -> None:
-        """Load a file, and wait until all of it is there."""
+        """Load a file, and wait until the page has loaded completely."""
         self._ask("Page.navigate", url=page.resolve().as_uri())
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
     def value_of(self, expression: str) -> Any:
-        """What an expression of JavaScript gives, once it is settled if it is a promise."""
+        """The value of a JavaScript expression; a promise is waited for."""
         found = self._ask(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
@@ -119,7 +119,7 @@ class Browser:
         return found["result"].get("value")
 
     def printed(self, content: str) -> str:
-        """A document of HTML as PDF, whose pages have the size that its style asks for. base64"""
+        """An HTML document as a PDF in base64, with the page size that its style sets."""
         self.value_of(
             f"document.open(); document.write({dumps_compact(content)}); document.close();"
         )
@@ -127,7 +127,7 @@ class Browser:
         return str(found["data"])
 
     def _ask(self, method: str, **parameters: Any) -> Any:
-        """Send a command and wait for its answer; events in between are passed over."""
+        """Send a command and wait for its answer; events that arrive before it are ignored."""
         self._last += 1
         session = {"sessionId": self._session} if self._session else {}
         message = {"id": self._last, "method": method, "params": parameters, **session}
@@ -144,7 +144,7 @@ class Browser:
         return answer["result"]
 
     def _next(self) -> Any:
-        """The next document that the browser writes."""
+        """The next JSON document that the browser writes."""
         until = time.monotonic() + _SECONDS
         parts = [self._rest]
         while b"\0" not in parts[-1]:
@@ -158,7 +158,7 @@ class Browser:
         return json.loads(document)
 
     def _fail(self, reason: str = "") -> None:
-        """Say what is amiss, by what the browser last said if it does not say it itself."""
+        """Raise the error, with the last line of the browser's stderr if no reason is known."""
         if not reason:
             lines = self._said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             reason = lines[-1] if lines else "it ended"

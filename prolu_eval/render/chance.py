@@ -1,4 +1,4 @@
-"""What is shown of chance baselines beside the variants that claims are made of."""
+"""What reports show about chance baselines, apart from the variants."""
 
 from collections.abc import Sequence
 
@@ -10,25 +10,25 @@ from prolu_eval.render.tables import Table, columns, measured
 
 
 def about_chance_runs(group: Group) -> str:
-    """What the chance baselines of a group are, in a sentence."""
+    """A sentence that names the chance baselines of a group; empty if it has none."""
     if group.chance is None:
         return ""
     n = len(group.chance.results)
     return (
-        f"{n} runs of chance baselines stand beside the others and are ranked among none: "
+        f"{n} runs of chance baselines are shown for comparison and are not ranked: "
         f"{', '.join(group.chance.labels)}."
     )
 
 
 def chance_tables(answer: Answer) -> list[Table]:
-    """How each variant stands to each chance baseline, if that is known, and the baselines' runs.
+    """The table of comparisons with chance baselines, if there are any, and that of their runs.
 
     Intervals are 95 %; ± is one standard error.
     """
     group, keys = answer.group, answer.question.keys
     if group.chance is None:
         return []
-    head = ["variant", "chance baseline", "", "takes", "at equal"]
+    head = ["variant", "chance baseline", "", "needs", "at equal"]
     rows = [
         [part.variant, part.baseline, part.standing, amount(part.saving),
          METRICS[part.saving.at_equal].title]
@@ -48,7 +48,7 @@ def _runs(chance: Group, keys: Sequence[str]) -> Table:
 
 
 def chance_part(answer: Answer) -> dict[str, object] | None:
-    """What the page's section on chance shows; None without baselines."""
+    """The content of the page's section on chance; None without baselines."""
     if answer.group.chance is None:
         return None
     *against, runs = chance_tables(answer)

@@ -1,4 +1,4 @@
-"""A comparison as one page that needs no network: both frontiers overlaid, and every judgement."""
+"""A comparison as one offline page, with both frontiers in one figure and every judgement."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,7 +19,7 @@ _WORSE = "#d1242f"
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """The page: what got worse first, the command that accepts it last. Everything is escaped."""
+    """The page: what got worse comes first, the command that accepts it last. All is escaped."""
     return rendered(
         "comparison_page.html.j2",
         comparison=comparison,
@@ -36,10 +36,11 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def figure(comparison: Comparison) -> go.Figure:
-    """Each label's runs then (open, dotted) and now (filled, solid) on the frontier's axes.
+    """Each label's runs on the frontier's axes, in the baseline and now.
 
-    Lines join the nondominated runs of a label; rings mark runs that got worse, and lines lead from
-    them to where they were.
+    Markers and lines of the baseline are open and dotted, current ones filled and solid. Lines join
+    the nondominated runs of a label. Rings mark runs that got worse, and a line connects each of
+    them with its place in the baseline.
     """
     points = comparison.points
     styles = looks([part.label for part in points])
@@ -62,7 +63,7 @@ def figure(comparison: Comparison) -> go.Figure:
 
 def _document(made: go.Figure) -> dict[str, Any]:
     content: dict[str, Any] = made.to_plotly_json()
-    content["layout"].pop("template", None)  # the page has colours of its own
+    content["layout"].pop("template", None)  # the page sets its own colours
     return content
 
 

@@ -1,4 +1,4 @@
-"""What an answer is told as, whatever the face: headings, sentences and tables, in order."""
+"""The contents of an answer for every output format: headings, sentences and tables, in order."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from prolu_eval.render.tables import (
 
 
 class Heading(NamedTuple):
-    """A heading; one of level 1 begins an answer, one of level 2 a part of it."""
+    """A heading: level 1 begins an answer, level 2 a part of an answer."""
 
     text: str
     level: int
@@ -26,7 +26,7 @@ Part = Heading | str | Table
 
 
 def answer_contents(answer: Answer) -> list[Part]:
-    """What is told of a group: its answer, what was asked for, its runs and its variants."""
+    """The contents for a group: its answer, budgets and folders, its runs and its variants."""
     found = answer.details
     savings = saving_table(found)
     return [
@@ -44,7 +44,7 @@ def answer_contents(answer: Answer) -> list[Part]:
 
 
 def split_contents(answer: Answer) -> list[Part]:
-    """What is told of the parts that a group's runs are split into."""
+    """The contents for the parts that a group's runs are split into."""
     return [
         told
         for title, part in answer.splits.items()
@@ -53,14 +53,17 @@ def split_contents(answer: Answer) -> list[Part]:
 
 
 def _about_hypervolumes(answer: Frontier) -> str:
-    """What hypervolumes are up to, and what intervals rest on."""
+    """The reference point of hypervolumes, and what the intervals rest on, in two sentences."""
     reference = ", ".join(number(value) for value in answer.reference)
     keys = ", ".join(answer.keys)
-    return f"Hypervolumes of ({keys}) are up to ({reference}). {_about_intervals(answer)}"
+    return (
+        f"Hypervolumes over ({keys}) have the reference point ({reference}). "
+        f"{_about_intervals(answer)}"
+    )
 
 
 def _about_intervals(answer: Frontier) -> str:
     if not answer.n_replicates:
-        return "There are no intervals: no sums over sequences to resample."
+        return "There are no intervals: these results have no sums per sequence to resample."
     over = "sequences and training seeds" if answer.seeds_resampled else "sequences"
     return f"Intervals are 95 %, from {answer.n_replicates} paired resamplings of {over}."

@@ -1,4 +1,4 @@
-"""What --json prints of runs and of frontiers."""
+"""The JSON documents of runs and frontiers that --json prints."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,10 +25,11 @@ def run_document(
     status: str = "cached",
     error: str | None = None,
 ) -> dict[str, Any]:
-    """A run: what it is, what became of it, and what was measured.
+    """The document of a run: its name and kind, whether it was evaluated, and its metrics.
 
-    What stands for several layers has ``per_layer`` besides: lists of a number for each. What was
-    measured on tasks has ``tasks``: which they are, and how well the model itself does them.
+    A run that covers several layers also has ``per_layer``: by metric, a list with a number for
+    each layer. A run that was measured on tasks also has ``tasks``: which tasks they are, and how
+    well the model itself does on them.
     """
     return {
         "run": name,
@@ -43,7 +44,7 @@ def run_document(
 
 
 def result_document(result: Result) -> dict[str, Any]:
-    """A run whose result was stored already, as an evaluation that finds it would have it."""
+    """The document of a run with a stored result, as an evaluation that reuses it prints it."""
     run = result.run
     return run_document(run.name, run.path, run.variant, run.format, result)
 
@@ -72,13 +73,13 @@ def frontier_document(
     report: Path | None,
     runs: "Callable[[Answer], list[dict[str, Any]]]",
 ) -> dict[str, Any]:
-    """Answers for groups; one group, the usual case, is the document itself.
+    """The document of the answers for all groups; with one group, as usual, it is that group's.
 
     Args:
-        answers: of all groups.
-        keys: the objectives that were asked for; a group's own stand in their place.
+        answers: the answers for all groups.
+        keys: the objectives that were asked for; with one group its own objectives replace them.
         report: the page that was written, if any.
-        runs: what there is to say of a group's runs.
+        runs: a function that gives the documents of a group's runs.
     """
     parts = [
         {
@@ -107,19 +108,19 @@ def frontier_document(
     return {key: _plain(part) for key, part in document.items()}
 
 
-# Values whose interval stands beside them in the document, since version 0.1.0.
+# Values whose interval has an entry of its own in the document, as since version 0.1.0.
 _BESIDE = ("hypervolume", "hypervolume_share", "exclusive_share")
 
 
 def _entries(key: str, value: Any) -> dict[str, Any]:
-    """What stands in the document for one entry."""
+    """The entries of the document for one key and its value."""
     if key in _BESIDE and isinstance(value, Estimate):
         return {key: value.value, f"{key}_ci95": value.ci95}
     return {key: value}
 
 
 def _plain(part: Any) -> Any:
-    """A part of a document as JSON has it, with null for what is undefined."""
+    """A part of a document in the form that JSON can hold, with null for undefined values."""
     if isinstance(part, float):
         return part if math.isfinite(part) else None
     if isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""The one environment that pages are rendered in."""
+"""The Jinja environment in which all pages are rendered."""
 
 from importlib import resources
 from typing import Any
@@ -11,7 +11,7 @@ from prolu_eval.estimates import SIGNIFICANT, number
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A template filled in. Everything that comes from files is escaped; a missing value fails."""
+    """A template filled with values, all of them escaped; a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("prolu_eval.render"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -22,7 +22,7 @@ def rendered(template: str, **values: Any) -> str:
 
 
 def embedded(document: Any) -> Markup:
-    """A document as JSON that stands safely inside a script element.
+    """A document as JSON that can safely be put inside a script element.
 
     Raises:
         ValueError: if a number is not finite.
@@ -34,10 +34,11 @@ def embedded(document: Any) -> Markup:
 
 
 def plotly_library() -> Markup:
-    """Plotly's JavaScript, to stand in the page itself.
+    """Plotly's JavaScript, to be embedded in the page.
 
-    Its basic bundle, which has the one kind of trace that pages draw: a quarter of the whole in
-    size, and in the time that a browser takes to read it before a first figure.
+    This is the basic bundle, which has the only kind of trace that pages draw. It is a quarter of
+    the full library in size, and in the time that a browser takes to load it before the first
+    figure.
     """
     script = resources.files("prolu_eval.render") / "vendored" / "plotly-basic.min.js"
     return Markup(script.read_text(encoding="utf-8"))  # noqa: S704

@@ -1,4 +1,4 @@
-"""What a reader may choose of the figure of any two metrics: axes, colours, panels, filters."""
+"""What a reader can choose in the figure of any two metrics: axes, colours, panels, filters."""
 
 import re
 from collections.abc import Sequence
@@ -9,31 +9,32 @@ from prolu_eval.metrics import METRICS
 from prolu_eval.render.figures import VIEWS, axis_title, has_all
 from prolu_eval.render.looks import ALL
 
-# What tells runs apart, beside metrics: by column of the page's table of runs.
+# The properties other than metrics that tell runs apart, by column of the page's table of runs.
 DIMENSIONS = {
     "label": "variant", "layer": "layer", "hook": "hook point", "d_sae": "dictionary size",
     "seed": "seed", "penalty": "penalty", "learning_rate": "learning rate", "folder": "folder",
     "evaluation": "evaluation",
 }  # fmt: skip
-# Of more values, a filter would be longer than the figure.
+# With more values than this, a filter would be longer than the figure.
 _MOST_FILTERED = 24
-# Of more runs, intervals hide each other.
+# With more runs than this, intervals hide each other.
 _MANY = 200
 
 
 def layer_of(hook: str) -> int | None:
-    """The layer that a hook point is in, if its name has the number of one."""
+    """The layer of a hook point: the first number in its name, None if it has none."""
     found = re.search(r"\d+", hook)
     return int(found[0]) if found else None
 
 
 def explorer_document(groups: Sequence[Group]) -> dict[str, Any]:
-    """Everything that can be chosen, named as a reader sees it, over all groups of a page.
+    """Everything that can be chosen, with the names that a reader sees, over all groups of a page.
 
     Returns:
         ``axes`` and ``dimensions`` by key, the latter with their distinct values in order;
-        ``presets`` of figures; ``palette`` of looks for what has none of its own; and ``start``,
-        what is shown first.
+        ``filters``, the keys of the dimensions with filters; ``presets``, the figures that can be
+        chosen by name; ``palette``, the looks for values without a look of their own; and
+        ``start``, what is shown first.
     """
     keys = [k for k in ("coefficient", *METRICS) if any(has_all(group, k) for group in groups)]
     dimensions = {key: values for key in DIMENSIONS if len(values := _distinct(groups, key)) > 1}
@@ -69,7 +70,7 @@ def _distinct(groups: Sequence[Group], key: str) -> list[Any]:
 
 
 def of_runs(group: Group, key: str) -> list[Any]:
-    """A dimension of each run of a group, None where it is not known."""
+    """The value of a dimension for each run of a group, None where it is not known."""
     runs = [result.run for result in group.results]
     if key == "layer":
         return [layer_of(run.hook) for run in runs]

@@ -1,4 +1,4 @@
-"""Views of single features: histograms of every run, and whole tables of as many as fit a page."""
+"""Data on single features: histograms for every run, full tables for as many runs as fit a page."""
 
 import base64
 from collections.abc import Sequence
@@ -17,16 +17,17 @@ from prolu_eval.results import Examples, Result
 Array = NDArray[Any]
 
 N_BINS = 48
-# Numbers that a page may carry: whole per-feature tables, training histories, response curves.
+# The most numbers that a page may hold: in tables of features, histories of biases and response
+# curves; in curves of training, and the most tokens in examples.
 TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 300_000, 250_000, 80_000
 TRAINING_BUDGET, EXAMPLE_BUDGET = 250_000, 500_000
 _STEPS, _TRAINING_STEPS = 25, 40
-# Runs whose histograms a page carries.
+# The most runs whose histograms a page holds.
 MOST_HISTOGRAMS = 2000
-# Tokens of examples that one run may fill, and the fewest examples of a feature that are shown.
+# The most tokens in the examples of one run, and the fewest examples shown of a feature.
 _OF_ONE_RUN, _FEWEST = 100_000, 3
 
-# What is logged while a run trains, by its name in the history.
+# The titles of the curves that are logged while a run trains, by their names in the history.
 LOGGED = {
     "loss": "loss",
     "l0": "L0 (features)",
@@ -35,27 +36,29 @@ LOGGED = {
     "bias_negative_fraction": "fraction of negative biases",
 }
 
-# Per-feature arrays: title, unit, whether a logarithm is taken, and how to read it.
+# Per-feature arrays: title, unit, whether their logarithm is shown, and how to read them.
 ARRAYS = {
     "bias": ("encoder bias", "activation", False,
              "A positive ProLU bias acts as zero."),
     "effective_threshold": ("effective threshold", "activation", False,
-                            "The value of m = (x - b_dec) W_enc at or below which a feature is "
-                            "off."),
+                            "A feature is inactive where m = (x - b_dec) W_enc is at or below this "
+                            "value."),
     "firing_rate": ("firing rate", "fraction of tokens", True,
-                    "Logarithmic; features that never fired are counted apart."),
+                    "On a logarithmic axis; features that never fired are counted separately."),
     "mean_when_active": ("mean activation when active", "activation", True,
-                         "Logarithmic; features that never fired are counted apart."),
+                         "On a logarithmic axis; features that never fired are counted "
+                         "separately."),
     "alignment": ("decoder-encoder alignment", "cosine", False,
-                  "The cosine of a feature's encoder column and decoder row: low where what a "
-                  "feature reads and what it writes differ."),
+                  "The cosine of a feature's encoder column and decoder row. It is low where the "
+                  "direction that a feature reads differs from the one that it writes."),
 }  # fmt: skip
 
 
 def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
-    """Histograms and details of the features of the runs that fit, important ones first.
+    """Histograms and details of features, for as many runs as fit a page.
 
-    Every run's arrays are read twice at most and never held together.
+    Runs that ``important`` names first come first. Each run's arrays are read at most twice, and
+    the arrays of different runs are never in memory together.
     """
     edges = _edges(group.results)
     counts: dict[str, list[list[int] | None]] = {name: [] for name in edges}
@@ -90,7 +93,7 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
 
 
 def _shown(name: str, values: Array | None) -> Array | None:
-    """An array as it is counted: finite values, or the logarithms of positive ones."""
+    """The values that a histogram counts: the finite ones, or the logarithms of positive ones."""
     return None if values is None else _scaled(name, _counted(name, values))
 
 
@@ -104,12 +107,12 @@ def _scaled(name: str, values: Array) -> Array:
 
 
 def _edges(results: Sequence[Result]) -> dict[str, Array]:
-    """Bins shared by all runs, over the range of most features; the outermost take in the rest."""
+    """Bins for all runs, over the range of most features; the outermost bins include the rest."""
     ranges: dict[str, list[Array]] = {name: [] for name in ARRAYS}
     for result in results:
         arrays = result.per_feature()
         for name, found in ranges.items():
-            # Logarithms keep the order, and so are taken of the two ends alone.
+            # A logarithm preserves order, so it is only needed for the two ends.
             values = _counted(name, arrays[name]) if name in arrays else ()
             if len(values):
                 ends = (len(values) // 1000, len(values) - 1 - len(values) // 1000)
@@ -124,7 +127,7 @@ def _edges(results: Sequence[Result]) -> dict[str, Array]:
 
 
 def _within(group: Group, important: Sequence[int], budget: int, make: Any) -> dict[int, Any]:
-    """Details by row of the group's table, until the budget of numbers is spent."""
+    """The details of runs by row of the group's table, until the budget of numbers is used up."""
     found: dict[int, Any] = {}
     for row in important:
         size, detail = make(group.results[row])
@@ -144,12 +147,15 @@ def _table(result: Result) -> tuple[int, Any]:
 
 
 def packed_floats(values: Array) -> str:
-    """Numbers as base64 of little-endian float32."""
+    """Numbers as little-endian float32 in base64."""
     return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
 def _curves(result: Result) -> tuple[int, Any]:
-    """Responses over what a feature without bias would give at scale 1, where that is positive."""
+    """Responses divided by the activation of a feature without bias at scale 1.
+
+    Features for which that activation is not positive are left out.
+    """
     found = result.response()
     if not found:
         return 0, None
@@ -165,7 +171,7 @@ def _curves(result: Result) -> tuple[int, Any]:
 
 
 def _logged(result: Result) -> dict[str, Array]:
-    """What was logged while a run trained; nothing if that is not there or damaged."""
+    """What was logged while a run trained; empty if the file is missing or damaged."""
     path = history_file(result)
     try:
         return {} if path is None else load_file(path)
@@ -174,7 +180,7 @@ def _logged(result: Result) -> dict[str, Array]:
 
 
 def _training(result: Result) -> tuple[int, Any]:
-    """Curves of training, at up to 40 logged steps."""
+    """The curves of training, at up to 40 of the logged steps."""
     logged = _logged(result)
     names = [name for name in LOGGED if name in logged]
     if "step" not in logged or not names:
@@ -192,7 +198,7 @@ def _spread(length: int, most: int) -> Array:
 
 
 def _history(result: Result) -> tuple[int, Any]:
-    """Histograms of the biases in training units, at up to 25 logged steps."""
+    """Histograms of the biases in training units, at up to 25 of the logged steps."""
     logged = _logged(result)
     if not {"bias_histogram", "bias_edges", "step"} <= logged.keys():
         return 0, None
@@ -206,11 +212,11 @@ def _history(result: Result) -> tuple[int, Any]:
 
 
 def _examples(result: Result) -> tuple[int, Any]:
-    """Strongest examples, as many of each feature as fit, of those that fire most often.
+    """The strongest examples of the features that fire most often, as many as fit.
 
     Returns:
-        By feature a list of examples, each its activation, the text before, the token, and the text
-        after it.
+        By feature a list of examples; each has the activation, the text before the token, the
+        token, and the text after it.
     """
     found = Examples.of(result)
     if found is None:
@@ -230,7 +236,7 @@ def _examples(result: Result) -> tuple[int, Any]:
 
 
 def history_file(result: Result) -> Path | None:
-    """What was logged while a run trained, if it lies beside its result or checkpoint."""
+    """The file that was logged while a run trained, next to its result or checkpoint, if any."""
     folders = [Path(result.run.path)]
     if result.file is not None:
         folders.insert(0, result.file.parent.parent)

@@ -1,4 +1,4 @@
-"""Figures of runs over two metrics, built by Plotly: for pages, notebooks and papers alike."""
+"""Figures of runs over two metrics in Plotly's form, for pages, notebooks and papers."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,16 @@ from prolu_eval.render.looks import Look, looks
 if TYPE_CHECKING:
     from plotly import graph_objects as go
 
-# Figures of more variants have a legend instead of names at the ends of lines.
+# Figures of more variants than this have a legend instead of names at the ends of lines.
 _MOST_NAMED = 8
 _LONGEST_NAME = 28
-# Pixels between two names at the ends of lines, in a plot of this height.
+# Pixels between two names at the ends of lines, and the height of a plot in pixels.
 _BETWEEN_NAMES, _HEIGHT = 17, 290
 _SOFT = "#7d7d85"
 
 
 class _End(NamedTuple):
-    """Where a line ends and what it is called there; ``label`` is its variant's, if it has one."""
+    """The end of a line and the name shown there; ``label`` is its variant, None without one."""
 
     name: str
     label: str | None
@@ -44,7 +44,7 @@ def axis_title(key: str) -> str:
 
 
 def has_all(group: Group, *columns: str) -> bool:
-    """Whether a group has a number in each of some columns."""
+    """Whether each of the columns has a number for some run of a group."""
     return all(c in group.table and group.table[c].notna().any() for c in columns)
 
 
@@ -52,8 +52,9 @@ def has_all(group: Group, *columns: str) -> bool:
 class View:
     """A figure of runs over two columns.
 
-    A ``frontier`` view joins each variant's nondominated runs, another all runs of a variant in
-    order of ``x``. ``topic`` is the section that it stands in.
+    A line joins a variant's nondominated runs if ``frontier`` is true, and else all of its runs in
+    order of ``x``. ``topic`` is the section of the page that shows the figure, and ``reading`` a
+    sentence on how to read it.
     """
 
     x: str
@@ -64,7 +65,7 @@ class View:
 
     @property
     def title(self) -> str:
-        """The two columns by name."""
+        """The names of the two columns, as a title."""
         name = "the coefficient" if self.x == "coefficient" else METRICS[self.x].title
         title = f"{METRICS[self.y].title} against {name}"
         return title[0].upper() + title[1:]
@@ -80,37 +81,37 @@ TOPICS = {
 
 VIEWS = (
     View("l0", "ce_degradation", "frontiers",
-         "Fewer active features for less damage to the language model: lower left is better.",
+         "Fewer active features and less damage to the language model are better: lower left.",
          frontier=True),
     View("l0", "ce_recovered_zero", "frontiers",
-         "The share of the loss that is recovered, against ablating to zero: upper left is better.",
+         "The share of the loss recovered, compared with zero ablation: upper left is better.",
          frontier=True),
     View("l0", "explained_variance", "frontiers",
-         "How much of the activations' variance is explained: upper left is better.",
+         "The share of the activations' variance that is explained: upper left is better.",
          frontier=True),
     View("l1", "mse", "frontiers",
-         "The proxy that training minimises. A variant that leads over L0 and CE degradation and "
+         "The proxy that training minimises. A variant that leads over L0 and CE degradation but "
          "not here gains from the slack between the proxy and the target.", frontier=True),
     View("l0", "l1", "suppression",
-         "At equal L0, a variant with the larger L1 shrinks its active features less."),
+         "At equal L0, a variant with a larger L1 shrinks its active features less."),
     View("l0", "relative_reconstruction_bias", "suppression",
-         "Below 1, reconstructions are smaller than they should be: shrinkage."),
+         "Below 1, reconstructions are smaller than they should be (shrinkage)."),
     View("l0", "l2_ratio", "suppression",
-         "The norm of the reconstruction against that of the activation; 1 is unshrunk."),
+         "The norm of the reconstruction divided by that of the activation; 1 means no shrinkage."),
     View("coefficient", "bias_negative_fraction", "biases",
-         "A positive ProLU bias acts as zero: where most biases are negative, the variant misses "
-         "nothing."),
+         "A positive ProLU bias acts as zero. Where most biases are negative, the variant loses "
+         "nothing by that."),
     View("l0", "bias_negative_fraction", "biases",
-         "The same against sparsity, which makes variants with other coefficients comparable."),
+         "The same against L0, which makes variants with different coefficients comparable."),
     View("l0", "dead_fraction", "activity",
          "Features that never fired on the evaluated tokens."),
     View("l0", "dense_fraction", "activity",
          "Features that fired on more than a tenth of the evaluated tokens."),
     View("l0", "scale_consistency_homogeneity", "consistency",
-         "How far a feature's activation is from growing in proportion to its input once it is on; "
+         "How far the activation of an active feature is from growing in proportion to its input; "
          "0 is scale-consistent."),
     View("l0", "scale_consistency_additivity", "consistency",
-         "How far the response to a sum of two activations is from the sum of the responses."),
+         "How far the response to a sum of two activations is from the sum of the two responses."),
 )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def view_figure(
     styles: Mapping[str, Look] | None = None,
     surfaces: Mapping[str, Mapping[str, Surface]] | None = None,
 ) -> "go.Figure":
-    """:func:`figure_document` as Plotly's own object, for notebooks and papers."""
+    """The figure of :func:`figure_document` as a Plotly object, for notebooks and papers."""
     from plotly.graph_objects import Figure
 
     return Figure(figure_document(group, view, styles, surfaces))
@@ -132,15 +133,15 @@ def figure_document(
     styles: Mapping[str, Look] | None = None,
     surfaces: Mapping[str, Mapping[str, Surface]] | None = None,
 ) -> dict[str, Any]:
-    """A figure of a group's runs, one trace of markers and one line for each variant.
+    """A figure of a group's runs, with markers and one line for each variant.
 
-    A frontier's lines join the nondominated configurations, trainings that differ in the seed alone
-    by their mean, and a thin step line bounds what all runs dominate. Axes are logarithmic where
-    all their values are positive and less is better.
+    In a frontier view, lines join a variant's nondominated configurations (runs that differ in
+    nothing but the seed count by their mean), and a thin step line bounds the region that all runs
+    dominate. Axes are logarithmic where all their values are positive and less is better.
 
     Returns:
-        ``data`` and ``layout`` as Plotly's JSON has them. A page has many figures of many runs, and
-        Plotly's objects would check every number of them anew.
+        ``data`` and ``layout`` in the form of Plotly's JSON. Plotly's own objects are not used,
+        because they validate every number, and a page has many figures of many runs.
     """
     styles = styles or looks(group.labels)
     traces: list[dict[str, Any]] = []
@@ -207,14 +208,14 @@ def _line(group: Group, view: View, label: str) -> pd.DataFrame:
 
 
 def _numbers(values: Any) -> list[float | None]:
-    """Numbers as JSON has them."""
+    """Numbers in the form that JSON can hold."""
     return [drawn(value) for value in values]
 
 
 def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) -> dict[str, Any]:
-    """Bars over 95 % intervals, which end where what a fraction or a norm can be ends.
+    """Error bars over 95 % intervals, cut off where a fraction or a norm has its bounds.
 
-    Empty where a metric has no intervals.
+    Empty if a metric has no intervals.
     """
     if f"{key}_low" not in table:
         return {}
@@ -231,7 +232,7 @@ def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) ->
 
 
 def _scale(group: Group, key: str, view: View) -> dict[str, Any]:
-    """An axis: logarithmic with the ticks that people read, or from zero where that is the best."""
+    """An axis: logarithmic with readable ticks, or linear, from zero where less is better."""
     table = group.with_chance().table if view.frontier else group.table
     values = table[key].dropna().to_numpy(float)
     lows = table[f"{key}_low"].dropna().to_numpy(float) if f"{key}_low" in table else values
@@ -246,7 +247,7 @@ def _scale(group: Group, key: str, view: View) -> dict[str, Any]:
 
 
 def _ticks(low: float, high: float) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 times powers of ten; at powers alone of many, at more within few."""
+    """Ticks at 1, 2 and 5 times powers of ten; fewer over many powers, more within few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps: tuple[float, ...] = (1, 2, 5) if len(powers) <= 5 else (1,)
     if high < 5 * low:
@@ -258,7 +259,7 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
 def _surface(
     name: str, surface: Surface, colour: str, common: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """An attainment surface over seeds and its band; hidden until they are asked for."""
+    """An attainment surface over seeds and its band; hidden until the reader asks for them."""
     dash = {"best": "dot", "median": "solid", "worst": "dash"}[name]
     band = [*surface.better, *reversed(surface.worse)]
     traces: list[dict[str, Any]] = []
@@ -288,7 +289,7 @@ def _frontier_of_all(table: pd.DataFrame, view: View) -> dict[str, Any]:
 
 
 def _chance(group: Group, view: View) -> list[dict[str, Any]]:
-    """Runs of chance baselines, grey, each baseline's in order of x and with its name."""
+    """The runs of chance baselines in grey, each baseline's in order of x and with its name."""
     if group.chance is None or not has_all(group.chance, view.x, view.y):
         return []
     traces = []
@@ -309,9 +310,10 @@ def _chance(group: Group, view: View) -> list[dict[str, Any]]:
 
 
 def _far(group: Group, key: str) -> list[float] | None:
-    """Ends of a linear axis that shows variants well, where chance baselines lie far from them.
+    """The ends of a linear axis that still shows variants well if chance baselines are far away.
 
-    A range of theirs on either side; None where the baselines lie within that.
+    The axis reaches at most one range of the variants' values beyond them on either side. None if
+    the baselines lie within that.
     """
     if group.chance is None or key not in group.chance.table:
         return None
@@ -326,7 +328,7 @@ def _far(group: Group, key: str) -> list[float] | None:
 
 
 def _oracle(group: Group, view: View) -> list[dict[str, Any]]:
-    """What the true codes would give, the largest of them kept; none without known features."""
+    """The line that the true codes reach if only the largest are kept; empty without a truth."""
     if view.x != "l0" or view.y not in ("mse", "nmse", "explained_variance"):
         return []
     known = group.results[0].truth()
@@ -346,7 +348,7 @@ def _oracle(group: Group, view: View) -> list[dict[str, Any]]:
 def _name_ends(
     traces: Sequence[dict[str, Any]], layout: dict[str, Any], ends: Sequence[_End]
 ) -> None:
-    """Names of lines right of all that is drawn, apart from each other, instead of a legend."""
+    """Replace the legend by names of lines, to the right of everything drawn, without overlap."""
     place_x, place_y = (
         math.log10 if layout[f"{axis}axis"]["type"] == "log" else float for axis in "xy"
     )
@@ -372,10 +374,10 @@ def _name_ends(
 def _extent(
     traces: Sequence[Mapping[str, Any]], axis: str, place: Callable[[float], float]
 ) -> tuple[float, float]:
-    """The lowest and the highest place on an axis of what traces draw, with their bars."""
+    """The lowest and the highest place on an axis that traces draw at, including error bars."""
     found = [0.0]
     for trace in traces:
-        if trace.get("meta") in ("band", "surface"):  # not drawn until they are asked for
+        if trace.get("meta") in ("band", "surface"):  # not drawn until the reader asks for them
             continue
         values = [value for value in trace[axis] if value is not None]
         bars = trace.get(f"error_{axis}", {})
@@ -386,6 +388,6 @@ def _extent(
 
 
 def _faint(colour: str) -> str:
-    """A colour of six digits at half of its strength."""
+    """A colour of six hexadecimal digits, at half its opacity."""
     parts = ", ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
     return f"rgba({parts}, 0.5)"

@@ -1,4 +1,4 @@
-"""Under GitHub Actions: the job summary, annotations and the step's output, without being asked."""
+"""GitHub Actions: the job summary, annotations and outputs, written without an option."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from prolu_eval.errors import ResultsError
 from prolu_eval.json_text import line_of
 from prolu_eval.render.markdown import comparison_markdown
 
-# GitHub shows no more of a kind per step.
+# GitHub shows at most this many annotations of each kind for a step.
 _MOST = 10
 
 
@@ -34,13 +34,13 @@ def _append(variable: str, text: str, environment: Mapping[str, str]) -> None:
                 file.write(text)
         except OSError as error:
             reason = f"cannot be written ({error.strerror})"
-            raise ResultsError(path, reason, f"see what {variable} names") from None
+            raise ResultsError(path, reason, f"check the path in {variable}") from None
 
 
 def annotations(
     comparison: Comparison, baseline: Path, environment: Mapping[str, str]
 ) -> Iterator[str]:
-    """Workflow commands: errors at failing runs' lines of the baseline, warnings, notices."""
+    """Workflow commands: errors at the lines of failing runs in the baseline, warnings, notices."""
     text = baseline.read_text(encoding="utf-8")
     place = _relative(baseline, environment)
     failing: dict[str, list[Judgement]] = {}

@@ -1,4 +1,4 @@
-"""A comparison as JUnit XML: a test case for each judgement."""
+"""A comparison as JUnit XML, with a test case for each judgement."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -9,7 +9,7 @@ _INVALID = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def comparison_junit(comparison: Comparison) -> bytes:
-    """A regression is a failure, what cannot be compared an error; all else passes."""
+    """The XML: a regression is a failure, an incomparable row an error; other rows pass."""
     rows = comparison.rows
     counts: dict[str, str] = {
         "tests": str(len(rows)),

@@ -1,6 +1,6 @@
-"""How variants look: one colour, marker and dash each, the same in every report.
+"""How variants are drawn: each has one colour, marker and dash, the same in every report.
 
-Every colour has a contrast of at least 3:1 with the light page and with the dark one; markers and
+Every colour has a contrast of at least 3:1 with both the light and the dark page. Markers and
 dashes tell variants apart without colour.
 """
 
@@ -14,7 +14,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 class Look(NamedTuple):
-    """How a variant is drawn; names as Plotly has them."""
+    """How a variant is drawn, with Plotly's names of markers and dashes."""
 
     colour: str
     symbol: str
@@ -22,7 +22,7 @@ class Look(NamedTuple):
 
 
 ALL = tuple(Look(COLOURS[(i + i // 8) % 8], SYMBOLS[i % 8], DASHES[i // 8 % 4]) for i in range(64))
-# Places in the list above, of variants as labels name them.
+# The places in the list above of variants, by label.
 _KNOWN = {
     "prolu/ste+l1": 0, "relu+l1": 1, "prolu/relu+l1": 2, "relu+sqrt_l1": 3, "topk": 4,
     "batchtopk": 5, "jumprelu": 6, "gated": 7,
@@ -30,9 +30,10 @@ _KNOWN = {
 
 
 def looks(labels: Sequence[str]) -> dict[str, Look]:
-    """The look of each variant: a known one's own, else one by its name.
+    """The look of each variant: that of a known variant, else one derived from its name.
 
-    Where two names of one report fall on the same look, the later in order of name gets the next.
+    If two names in one report lead to the same look, the alphabetically later one gets the next
+    look.
     """
     found: dict[str, Look] = {}
     taken: set[int] = set()

@@ -30,18 +30,18 @@ _MOST_ROWS = 1000
 
 
 def escape(text: str) -> str:
-    """Text that shows as it is, in a table's cell too, and is never markup."""
+    """Text with its Markdown and HTML characters escaped, also for cells of tables."""
     return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def table(content: Table) -> list[str]:
-    """Lines of a table whose cells show as they are."""
+    """The lines of a table, with the characters of its cells escaped."""
     head, rows = content
     return [_line(head), "|" + " --- |" * len(head), *(_line(list(map(escape, r))) for r in rows)]
 
 
 def frontier_markdown(answer: Answer) -> str:
-    """A group's answer."""
+    """A group's answer as Markdown."""
     parts = answer_contents(answer)
     if (whole := better_of(answer)) is not None:
         parts += [Heading(TITLE, 2), whole.sentence, better_table(whole), about_better(whole)]
@@ -62,7 +62,7 @@ def _shown(part: Part) -> str:
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """A heading with the verdict, what stands out in a table, and the rest folded away."""
+    """A comparison: the verdict as a heading, what did not pass in a table, and the rest folded."""
     notable = [row for row in comparison.rows if row.verdict != "pass"]
     passed = [row for row in comparison.rows if row.verdict == "pass"]
     parts = [f"## {_MARK[comparison.verdict]} prolu-eval: {escape(comparison.headline)}", ""]

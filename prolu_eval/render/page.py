@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, from stored results alone."""
+"""The report: one self-contained HTML file, written from stored results."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ from prolu_eval.render.tables import (
 )
 from prolu_eval.results import write_atomically
 
-# Variants whose L1 at equal L0 is stated, the first against the others.
+# The number of variants whose L1 at equal L0 is stated, the first compared with the others.
 _COMPARED = 4
 
 
@@ -51,15 +51,15 @@ def write_report(
     refresh: int | None = None,
     references: Sequence[ReferencePoint] = (),
 ) -> Path:
-    """Write the report of answered groups; each stands apart.
+    """Write the report of answered groups, each in sections of its own.
 
     Args:
-        answers: as :func:`~prolu_eval.analysis.answer` gives them.
-        path: the file.
-        title: of the page.
-        command: that makes the page again, to be shown on it.
-        refresh: seconds after which a browser is to load the page again; None for never.
-        references: points of other tools, to be shown in the figures.
+        answers: the answers, as :func:`~prolu_eval.analysis.answer` returns them.
+        path: the file to write.
+        title: the title of the page.
+        command: the command that writes the same page again, shown on the page.
+        refresh: seconds after which a browser reloads the page; None for never.
+        references: points measured by other tools, to be shown in the figures.
 
     Raises:
         ResultsError: if the file cannot be written.
@@ -98,14 +98,14 @@ def write_report(
 
 
 def _named(parts: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Keys and titles of what can be chosen."""
+    """The keys and titles of the entries that can be chosen."""
     return [(key, part["title"]) for key, part in parts.items()]
 
 
 def _part(
     part: Answer, styles: Mapping[str, Look], index: int, references: Sequence[ReferencePoint]
 ) -> dict[str, Any]:
-    """Everything the template shows of one group."""
+    """Everything that the template shows of one group."""
     group, answer = part.group, part.details
     views: set[tuple[str, ...]] = {(view.x, view.y) for view in VIEWS if view.frontier}
     views -= {answer.keys}
@@ -166,7 +166,7 @@ def _better(answer: Answer) -> dict[str, Any] | None:
 
 
 def _constant(group: Group, topic: str) -> str:
-    """What there is to say of metrics of a topic that are the same for every run."""
+    """Sentences on the metrics of a topic that have the same value for every run."""
     keys = {view.y for view in VIEWS if view.topic == topic}
     same = {key: value for key, value in constants(group).items() if key in keys}
     told = (
@@ -176,7 +176,7 @@ def _constant(group: Group, topic: str) -> str:
 
 
 def _first_sentence(answer: Answer) -> str:
-    """What the first screen says: all of an answer about folders, else who leads by how much."""
+    """The text of the first screen: which variants lead and by how much, or how folders compare."""
     if answer.folders:
         return answer.sentence
     found = [headline(answer.details), *about_chance(answer.chance)]
@@ -185,7 +185,7 @@ def _first_sentence(answer: Answer) -> str:
 
 
 def _asked(answer: Answer) -> list[tuple[str, Table]]:
-    """Tables of what was asked beside the frontier, each with its caption."""
+    """The tables of what was asked besides the frontier, each with its caption."""
     tables = [
         (f"Variants {table[0][1]}, with 95 % intervals", table) for table in budget_tables(answer)
     ]
@@ -194,7 +194,7 @@ def _asked(answer: Answer) -> list[tuple[str, Table]]:
 
 
 def strip(group: Group) -> dict[str, str]:
-    """What was measured, in a few words: the same for all runs of the group."""
+    """What was measured, in a few words that hold for all runs of the group."""
     setting = group.results[0].setting
     seeds = sorted({int(seed) for seed in group.table["seed"].dropna()})
     widths = sorted({result.run.d_sae for result in group.results})
@@ -203,7 +203,7 @@ def strip(group: Group) -> dict[str, str]:
     if group.raced:
         lost = sum(result.dropped is not None for result in group.raced)
         whole = max(result.setting.n_counted for result in group.raced)
-        remarkable["left a race"] = f"{lost} runs, the others had {whole:,} tokens"
+        remarkable["left a race"] = f"{lost} runs; the others have {whole:,} tokens"
     return {
         "model": setting.model,
         "hook": group.results[0].run.site or "unknown",

@@ -1,4 +1,4 @@
-"""What the page holds, as data: every run's metrics, every figure's points, every statement."""
+"""The data of the page: every run's metrics, every figure's points, every run's features."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from prolu_eval.results import Result
 
 _COLUMNS = ("name", "label", "coefficient", "seed", "format", "path", "fingerprint")
 _OF_RUN = tuple(key for key in DIMENSIONS if key not in (*_COLUMNS, "evaluation"))
-# Metrics of the table of runs; the details of a run have them all.
+# The metrics in the table of runs; the details of a run show all metrics.
 TABLE = (
     "l0", "ce_degradation", "ce_recovered_zero", "kl", "explained_variance", "mse", "l1", "sqrt_l1",
     "relative_reconstruction_bias", "dead_fraction", "dense_fraction", "bias_negative_fraction",
@@ -39,12 +39,12 @@ def group_document(
     Args:
         group: comparable runs.
         answer: their frontier over the objectives that were asked for.
-        others: their frontiers over other objectives, by these.
-        identity: begins the ids of the group's sections.
-        styles: how variants look on the page; by default, as in any other report.
+        others: their frontiers over other objectives, by objectives.
+        identity: the beginning of the ids of the group's sections.
+        styles: how variants look on the page; None for the looks that every report uses.
 
     Returns:
-        The document; ``best`` are the rows of one run a variant, the one whose details come first.
+        The document. Its ``best`` has one row for each variant: the run whose details come first.
     """
     views = figure_views(group, answer.keys)
     answers = {answer.keys: answer, **others}
@@ -67,9 +67,9 @@ def group_document(
 
 def figure_views(group: Group, keys: tuple[str, ...]) -> list[View]:
     """The figures that a group has numbers for; those of the objectives asked for come first."""
-    reading = "The objectives asked for."
+    reading = "The objectives that were asked for."
     if len(keys) > 2:
-        reading = "Two of the objectives asked for; lines and rings are of these two alone."
+        reading = "Two of the objectives that were asked for; lines show frontiers over these two."
     known = {(view.x, view.y): view for view in VIEWS if view.frontier}
     asked = {pair: known.get(pair) or View(*pair, "frontiers", reading, frontier=True)
              for pair in combinations(keys, 2)}  # fmt: skip
@@ -79,9 +79,9 @@ def figure_views(group: Group, keys: tuple[str, ...]) -> list[View]:
 
 
 def constants(group: Group) -> dict[str, float]:
-    """Metrics that are the same for each of several runs, so that a figure would show nothing.
+    """Metrics that are the same for every run of a group, so that a figure would show nothing.
 
-    A dead fraction of 0 or a share of negative biases of 1 is an answer in a word.
+    A dead fraction of 0 or a share of negative biases of 1 takes only a sentence.
     """
     if len(group.results) < 2:
         return {}
@@ -92,9 +92,10 @@ def constants(group: Group) -> dict[str, float]:
 
 
 def importance(group: Group, answer: Frontier) -> list[int]:
-    """Rows of the table in the order in which details are given.
+    """Rows of the table in the order in which their details are added to the page.
 
-    The frontier of all, that of each variant, then the others in turns of their variants.
+    First the runs on the frontier of all, then those on their variant's frontier, then the others,
+    in turn from each variant.
     """
     names = group.table["name"]
     on_own = {name for variant in answer.variants for name in variant.frontier}
@@ -107,9 +108,9 @@ def importance(group: Group, answer: Frontier) -> list[int]:
 
 
 def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
-    """Columns of the table of runs: what they are, their settings, their metrics, their place.
+    """The columns of the table of runs: identity, settings, metrics, and place on the frontier.
 
-    ``configuration`` is equal for trainings that differ in the seed alone.
+    ``configuration`` is equal for runs that differ in nothing but the seed.
     """
     table = group.table
     shared, own = settings(group)
@@ -136,7 +137,7 @@ def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
 
 
 def settings(group: Group) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """What is known of how runs were trained, as text: what all share, and the rest of each."""
+    """The training settings of runs as text: those that all share, and each run's others."""
     told = [
         {_words(name): _text(value) for name, value in _settings(result).items()}
         for result in group.results
@@ -166,7 +167,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:
-    """A column as JSON has it: numbers to six digits, None for what is undefined."""
+    """A column in the form that JSON can hold: numbers to six digits, None for undefined values."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         return [None if pd.isna(value) else value for value in column]
     return [drawn(value) for value in column.to_numpy(float)]
@@ -178,7 +179,7 @@ def view_document(
     answer: Frontier | None,
     styles: Mapping[str, Look] | None = None,
 ) -> dict[str, Any]:
-    """A figure: its columns, which rows its lines join, which are on the frontier of all."""
+    """A figure with its columns, the rows that its lines join, and those on the frontier of all."""
     table = group.table.sort_values([view.x, view.y], kind="stable")
     finite = table[[view.x, view.y]].notna().all(axis=1)
     lines = {}
@@ -208,7 +209,7 @@ def view_document(
 
 
 def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str, Any]:
-    """Attainment surfaces by variant and name: points of their corners and of their bands."""
+    """Attainment surfaces by variant and name, as points of their corners and of their bands."""
     return {
         label: {
             name: {
@@ -222,7 +223,7 @@ def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str
 
 
 def environments(group: Group) -> list[str]:
-    """The distinct environments that results of a group were measured in."""
+    """The distinct environments in which the results of a group were measured."""
     return sorted(
         {
             ", ".join(f"{k} {v}" for k, v in result.environment.items() if v is not None)

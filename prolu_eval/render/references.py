@@ -1,4 +1,4 @@
-"""Points in figures that another tool measured, on other tokens: to look at, never to judge by."""
+"""Points that another tool measured on other tokens: shown in figures, never used in judgements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ _SOFT = "#7d7d85"
 
 @dataclass(frozen=True)
 class ReferencePoint:
-    """What another tool says of an autoencoder.
+    """What another tool measured of an autoencoder.
 
     Attributes:
-        name: of the autoencoder.
-        tool: that measured it.
-        hook: where it reads; None where the file does not tell.
-        values: by our names of metrics, those alone whose definitions agree.
+        name: the autoencoder's name.
+        tool: the tool that measured it.
+        hook: the hook point that it reads; None if the file does not say.
+        values: the values by this package's metric names, for metrics with the same definition.
     """
 
     name: str
@@ -30,9 +30,10 @@ class ReferencePoint:
 def add_references(
     document: dict[str, Any], hook: str, points: Sequence[ReferencePoint]
 ) -> dict[str, Any]:
-    """A group's document with the points of its hook in every figure of two metrics that they have.
+    """A group's document with the points of its hook point added to the figures.
 
-    No frontier, test or table takes them into account.
+    A point is added to every figure of two metrics that it has values of. No frontier, test or
+    table takes the points into account.
     """
     near = [point for point in points if point.hook in (None, hook)]
     return document | {"views": [_with_points(view, near) for view in document["views"]]}

@@ -1,4 +1,4 @@
-"""The report's figures as files for papers, drawn by a browser that is installed already."""
+"""The report's figures as files for papers, drawn by a browser that is already installed."""
 
 import base64
 import re
@@ -12,9 +12,9 @@ from prolu_eval.results import write_atomically
 
 _WIDEST = 40.0
 FORMATS = ("pdf", "svg", "png")
-# Of a browser, per inch.
+# A browser's pixels per inch.
 _PIXELS = 96
-# Height over width.
+# The height of a figure divided by its width.
 _SHAPE = 0.8
 
 
@@ -27,32 +27,35 @@ def write_figures(
     font_size: float = 8.0,
     font: str = "sans-serif",
 ) -> list[Path]:
-    """Write every figure of a report as PDF, SVG or PNG, in light colours. The files' paths.
+    """Write every figure of a report as PDF, SVG or PNG, in light colours.
 
-    A file is named by what it shows: the two metrics, or the variant or run that it is of. Of runs
-    it is those whose details come first, one a variant.
+    A file is named after what it shows: the two metrics, or the variant or run. Figures of single
+    runs are written for one run of each variant, the one whose details come first.
 
     Args:
         page: the report.
-        folder: for the files.
+        folder: the folder for the files.
         kind: pdf, svg or png.
-        width: in inches; a column of a paper with two is 3.25, both are 6.75.
-        font_size: of all text, in points.
-        font: its family, which the machine that draws or shows it has.
+        width: the width in inches; 3.25 is one column of a two-column paper, 6.75 is both.
+        font_size: the size of all text, in points.
+        font: the font family, which must be installed where the figure is drawn or shown.
+
+    Returns:
+        The files' paths.
 
     Raises:
-        UsageError: if there is no browser, ``kind`` is none of these, a size is none, or the
-            browser does not draw.
+        UsageError: if there is no browser, if ``kind`` is another one, if a size is out of range,
+            or if the browser fails to draw.
         ResultsError: if a file cannot be written.
     """
     if kind not in FORMATS:
         raise UsageError(
-            "--format", f"{kind!r} is no format for figures", f"choose {', '.join(FORMATS)}"
+            "--format", f"{kind!r} is not a format for figures", f"choose {', '.join(FORMATS)}"
         )
     if not 1 <= width <= _WIDEST:
-        raise UsageError("--width", f"{width:g} is no width of a figure", "name inches, 1 to 40")
+        raise UsageError("--width", f"{width:g} is out of range", "give inches, 1 to 40")
     if not 1 <= font_size <= _WIDEST:
-        raise UsageError("--font-size", f"{font_size:g} is no size", "name points, 1 to 40")
+        raise UsageError("--font-size", f"{font_size:g} is out of range", "give points, 1 to 40")
     pixels = round(_PIXELS * width)
     asked = {
         "kind": "png" if kind == "png" else "svg",
@@ -79,7 +82,7 @@ def write_figures(
 
 
 def _on_a_page(svg: str) -> str:
-    """A document of one page that is as large as the SVG image on it."""
+    """An HTML document whose single page has the size of the SVG image on it."""
     width, height = re.findall(r'(?:width|height)="([0-9.]+)"', svg[: svg.index(">")])[:2]
     return (
         f"<!doctype html><meta charset='utf-8'><style>@page {{ size: {width}px {height}px; "

@@ -12,10 +12,11 @@ from prolu_eval.results import frame, write_atomically
 
 
 def run_frame(answers: Sequence[Answer]) -> pd.DataFrame:
-    """The runs of all groups, with ``group``, ``on_frontier`` and ``membership`` beside metrics.
+    """The runs of all groups, with the columns ``group``, ``on_frontier`` and ``membership``.
 
-    Those of chance baselines, which ``chance`` names, are on no frontier. After a race each run has
-    the tokens that it was measured on (``n_counted``); ``beaten_by`` tells those that left.
+    Runs of chance baselines, which the column ``chance`` names, are on no frontier. After a race,
+    each run's metrics are those on all tokens that it was measured on (``n_counted``), and
+    ``beaten_by`` names the run that beat it if it left the race.
     """
     parts = []
     for answer in answers:

@@ -1,4 +1,4 @@
-"""What tables show, as text: a head and rows, for the terminal, Markdown and pages alike."""
+"""The contents of tables as text, with a head and rows, for the terminal, Markdown and pages."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations, groupby
@@ -18,15 +18,15 @@ Table = tuple[Sequence[str], list[list[str]]]
 
 
 def columns(group: Group, keys: Sequence[str]) -> list[str]:
-    """The metrics of a table about some objectives: those, then the usual ones measured."""
+    """The metrics of a table: the objectives ``keys``, then the usual ones that were measured."""
     return [key for key in dict.fromkeys((*keys, *_SHOWN)) if key in group.table]
 
 
 def run_table(group: Group, answer: Frontier) -> Table:
-    """One row a run: marks, name, variant, coefficient, membership, metrics. In order of x.
+    """One row for each run in order of x: marks, name, variant, coefficient, membership, metrics.
 
-    After a race each run's metrics are on its own tokens, which are told. What the marks mean
-    :func:`about_marks` says.
+    After a race, each run's metrics are on its own tokens, whose number is in the last column.
+    :func:`about_marks` explains the marks.
     """
     unfinished = {r.run.name for r in group.results if r.run.not_converged is not None}
     shown = columns(group, answer.keys)
@@ -51,7 +51,7 @@ def run_table(group: Group, answer: Frontier) -> Table:
 
 
 def about_marks(group: Group) -> str:
-    """What the marks in a table of runs mean."""
+    """The meaning of the marks in a table of runs."""
     unfinished = any(result.run.not_converged is not None for result in group.results)
     by_task = " or task" if any(result.tasks for result in group.results) else ""
     shared = (
@@ -68,13 +68,13 @@ def about_marks(group: Group) -> str:
 
 
 def measured(row: Mapping[Hashable, Any], key: str) -> Estimate:
-    """What a row of a table of results has of a metric."""
+    """A metric's value and standard error in a row of a table of results."""
     value, error = (None if pd.isna(v) else float(v) for v in (row[key], row[f"{key}_se"]))
     return Estimate(value=value, standard_error=error)
 
 
 def variant_table(answer: Frontier) -> Table:
-    """One row a variant: runs, of them on the frontier of all, hypervolume and its shares."""
+    """One row for each variant: its runs, those on the frontier of all, hypervolume and shares."""
     head = ["variant", "runs", "on frontier", "hypervolume", "share", "exclusive"]
     return head, [
         [v.label, str(v.runs), str(v.on_frontier),
@@ -84,9 +84,9 @@ def variant_table(answer: Frontier) -> Table:
 
 
 def saving_table(answer: Frontier) -> Table:
-    """What the variant of each pair that ranks first saves, where that is defined."""
+    """For each pair, what the variant with the better rank saves, where that is defined."""
     ranks = {place.label: i for i, place in enumerate(answer.ranking)}
-    head = ["variant", "against", "takes", "at equal", "over"]
+    head = ["variant", "compared with", "needs", "at equal", "over"]
     return head, [
         [s.first, s.second, amount(s), METRICS[s.at_equal].title,
          f"{number(s.range[0])} to {number(s.range[1])}"]
@@ -95,10 +95,10 @@ def saving_table(answer: Frontier) -> Table:
 
 
 def budget_tables(answer: Answer) -> list[Table]:
-    """For each budget one row a variant: its value there, and its run nearest to the budget.
+    """A table for each budget, with a row for each variant: its value there, and its nearest run.
 
-    The value is of the variant's curve, with its 95 % interval; a variant without runs on both
-    sides of the budget has none. Ranks are equal where values are not told apart.
+    The value is read off the variant's curve and has a 95 % interval; a variant without runs on
+    both sides of the budget has no value. Ranks are equal where values cannot be told apart.
     """
     keys = answer.question.keys
     found: list[Table] = []
@@ -118,7 +118,7 @@ def _budget_row(part: AtBudget, keys: Sequence[str]) -> list[str]:
 
 
 def folder_tables(answer: Answer) -> list[Table]:
-    """Of each two folders, what the first takes less than the second, in all and by variant."""
+    """For every two folders, what the first saves over the second, in all and by variant."""
     keys = answer.question.keys
     found: list[Table] = []
     given = answer.group.folders
@@ -134,7 +134,7 @@ def folder_tables(answer: Answer) -> list[Table]:
             rows.append([variant or "all", *amounts, better])
         if rows:
             titles = [f"{_MORE[METRICS[key].direction]} {METRICS[key].title}" for key in keys]
-            found.append(([f"{first} against {second}", *titles, "better"], rows))
+            found.append(([f"{first} compared with {second}", *titles, "better"], rows))
     return found
 
 
@@ -142,14 +142,14 @@ _MORE = {"min": "less", "max": "more", "none": ""}
 
 
 def _less(saving: Saving) -> str:
-    """A saving and its interval, negative where it is none: a fraction, or in its unit."""
+    """A saving with its interval, in percent or in the metric's unit; a loss is negative."""
     if saving.amount.value is None:
         return saving.status
     return f"{saving.amount:%}" if METRICS[saving.metric].direction == "min" else f"{saving.amount}"
 
 
 HEADER = ("verdict", "run", "metric", "baseline", "current", "difference", "95 % interval",
-          "tolerance", "sure to catch", "p (Holm)")  # fmt: skip
+          "tolerance", "detectable", "p (Holm)")  # fmt: skip
 N_TEXTS = HEADER.index("baseline")
 
 
@@ -172,12 +172,12 @@ def cells(row: Judgement) -> tuple[str, ...]:
 
 
 def remarks(row: Judgement) -> str:
-    """Why, and what to do, in a sentence; empty if the numbers say it all."""
+    """The reason and the remedy in a sentence; empty if the numbers need no explanation."""
     return "; ".join(filter(None, (row.reason, row.remedy)))
 
 
 class MatrixCell(NamedTuple):
-    """What one variant saves against another: text, interval, whether it is sure, and how much."""
+    """What one variant saves over another, in words and as the class and strength of a colour."""
 
     text: str
     interval: str
@@ -186,11 +186,11 @@ class MatrixCell(NamedTuple):
 
 
 def saving_matrix(answer: Frontier) -> dict[str, list[MatrixCell]]:
-    """By variant, what it takes less of the first metric than each variant at equal second metric.
+    """By variant, how much less of the first metric it needs than each variant at an equal second.
 
-    Columns are in the order of rows, the ranking. ``status`` is "less" or "more" where the
-    answer calls one of the two better, "tied" where it does not, "none" where nothing is known,
-    and "self"; ``strength`` goes from 0 to 100.
+    Rows and columns are in the order of the ranking. A cell's ``status`` is "less" or "more" where
+    the answer calls one of the two variants better, "tied" where it does not, "none" where nothing
+    is known, and "self" on the diagonal. Its ``strength`` is the saving from 0 to 100.
     """
     found = {(s.first, s.second): s for s in answer.savings if s.metric == answer.keys[0]}
     labels = [place.label for place in answer.ranking]

@@ -15,13 +15,13 @@ from prolu_eval.render.tables import (
 )
 from prolu_eval.render.terminal_plot import plot
 
-# What the terminal has no room for; the Markdown and the page show it.
+# The column that the terminal has no room for; the Markdown and the page show it.
 _LEFT_OUT = HEADER.index("95 % interval")
 _MANY = 40
 
 
 def frontier_text(answer: Answer) -> str:
-    """A group's answer."""
+    """A group's answer as text."""
     group, found = answer.group, answer.details
     parts = [_shown(part) for part in answer_contents(answer)]
     if group.chance:
@@ -48,7 +48,7 @@ def plain(table: Table) -> str:
 
 
 def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
-    """A table, those that fail first, and the verdict; many rows that pass are only counted."""
+    """A table with failing rows first, and the verdict; if many rows pass, a count of them."""
     rows = comparison.rows
     if len(rows) > _MANY and not everything:
         rows = [row for row in rows if row.verdict != "pass"]

@@ -1,4 +1,4 @@
-"""A small plot for the terminal: runs over two metrics, one letter a variant."""
+"""A small plot for the terminal: runs over two metrics, with a letter for each variant."""
 
 from string import ascii_lowercase
 
@@ -13,7 +13,7 @@ _WIDTH, _HEIGHT = 64, 18
 
 
 def plot(group: Group, answer: Frontier) -> str:
-    """Runs as letters, capitals on the frontier of all; logarithmic where all values allow it."""
+    """Runs as letters, capitals on the frontier of all; axes of positive values are logarithmic."""
     table = group.table.dropna(subset=list(answer.keys))
     if table.empty:
         return "No run has both metrics: nothing to plot."
@@ -25,7 +25,7 @@ def plot(group: Group, answer: Frontier) -> str:
     )
     canvas = [[" "] * _WIDTH for _ in range(_HEIGHT)]
     on = table["name"].isin(answer.frontier)
-    for row in np.argsort(on.to_numpy(), kind="stable"):  # those on the frontier on top
+    for row in np.argsort(on.to_numpy(), kind="stable"):  # runs on the frontier are drawn last
         letter = letters[table["label"].iloc[row]]
         canvas[_HEIGHT - 1 - rows[row]][columns[row]] = letter.upper() if on.iloc[row] else letter
     x, y = (
@@ -40,7 +40,7 @@ def plot(group: Group, answer: Frontier) -> str:
 
 
 def _places(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
-    """Places in [0, 1], and what to say of the axis."""
+    """Places in [0, 1], and the words that say whether the axis is logarithmic."""
     positive = bool((values > 0).all())
     at = np.log(values) if positive else values
     span = np.ptp(at)

@@ -229,7 +229,7 @@ def test_budgets() -> None:
     equal = only([*variant("a", 8), *variant("c", 8, seed=2)], at={"l0": 20.0})
     first, second = equal.at
     assert (first.rank, second.rank) == (1, 1)
-    assert f"is not told from {second.label}. Best run near L0 20: {first.nearest.name} (" in (
+    assert f"cannot be told from {second.label}. Best run near L0 20: {first.nearest.name} (" in (
         equal.sentence
     )
     outside = only([*variant("a", 8), *runs("one", (3.0, 5.0))], at={"l0": 2.0})
@@ -260,7 +260,7 @@ def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
     assert "For z, b and a are tied within what these runs can tell: b has " in found.sentence
     assert found.sentence.endswith("In one of the two alone: w (a).")
     ((head, rows),) = folder_tables(found)
-    assert head == ["b against a", "less L0", "less CE degradation", "better"]
+    assert head == ["b compared with a", "less L0", "less CE degradation", "better"]
     assert [(row[0], row[-1]) for row in rows] == [("all", "b"), ("x: y", "b"), ("z", "tied")]
     assert all(len(line) <= 80 for line in aligned([head, *rows]))
 

@@ -15,8 +15,10 @@ def test_the_least_overlap_is_told_and_what_is_beyond_the_runs() -> None:
     ]  # fmt: skip
     (group,) = comparable(results)
     assert l0_diagnostic(group) == [
-        "a: decoder rows overlap least at L0 20: lower ones are likely too low, higher ones too "
+        "a: decoder rows overlap least at L0 20: a lower L0 is likely too low, a higher one too "
         "high.",
-        "b: decoder rows overlap least at their lowest L0, 10: all of these may be too high.",
-        "c: decoder rows overlap least at their highest L0, 40: all of these may be too low.",
+        "b: decoder rows overlap least at their lowest L0, 10: every L0 of these runs may be "
+        "too high.",
+        "c: decoder rows overlap least at their highest L0, 40: every L0 of these runs may "
+        "be too low.",
     ]

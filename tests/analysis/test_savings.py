@@ -415,14 +415,14 @@ def test_the_sentence_refuses_what_the_data_does_not_support() -> None:
     alone = group_of(runs("a", (2, 4), (4, 2)))
     assert "only variant" in statement(group_frontier(alone, *KEYS))
     bare = group_of(runs("a", (2, 4), (4, 2)), runs("b", (2, 8), (4, 4)))
-    assert "no sums over sequences" in statement(group_frontier(bare, *KEYS))
+    assert "lack the sums per sequence" in statement(group_frontier(bare, *KEYS))
     noisy = group_of(
         with_sequences(runs("a", (2, 4), (4, 2)), 1.5),
         with_sequences(runs("b", (2, 4.1), (4, 2.1)), 1.5, seed=1),
     )
     assert stated(noisy).startswith("a and b are tied within what these runs can tell: a has ")
     three = statement(group_frontier(bare, "l0", "ce_degradation", "mse"))
-    assert three.startswith("No lead or saving is stated over three objectives: both are read")
+    assert three.startswith("No lead, saving or attainment surface is stated for three objectives")
 
 
 def test_a_run_that_is_better_on_both_is_said_to_be_where_no_range_is_shared() -> None:

@@ -343,7 +343,7 @@ def test_a_run_that_falls_behind_its_former_place_is_newly_dominated() -> None:
            for r in runs]  # fmt: skip
     found = compare_results(now, runs)
     place = row_of(found, "prolu/0.35", "place on (l0, ce_degradation)")
-    assert place.reason == "is now behind its own result in the baseline: better on neither axis"
+    assert place.reason == "is now dominated by its own result in the baseline"
     # A trade that another run of the baseline beats: fewer features, but more damage than a run
     # with fewer still.
     traded = [result(Sae("prolu", 0.36, decoder_scale=0.6), name="prolu/0.35")
@@ -351,7 +351,7 @@ def test_a_run_that_falls_behind_its_former_place_is_newly_dominated() -> None:
     found = compare_results(traded, runs)
     assert row_of(found, "prolu/0.35", "ce_degradation").verdict == "regression"
     place = row_of(found, "prolu/0.35", "place on (l0, ce_degradation)")
-    assert place.reason == "is now behind prolu/0.5 of the baseline: better on neither axis"
+    assert place.reason == "is now dominated by prolu/0.5 of the baseline"
 
 
 def test_hypervolume_lost_is_a_regression_of_the_frontier() -> None:

@@ -55,9 +55,9 @@ def test_options_reach_the_comparison(pytester: pytest.Pytester, options: str) -
     ("options", "message"),
     [
         ("tolerance='loss=+1'", "*'loss' is no metric*"),
-        ("match='('", "*is no regular expression*"),
-        ("alpha=7", "*--alpha: 7 is no error rate*"),
-        ("frontier='l0'", "*is no pair of metrics*"),
+        ("match='('", "*is not a regular expression*"),
+        ("alpha=7", "*--alpha: 7 is not an error rate*"),
+        ("frontier='l0'", "*is not a pair of metrics*"),
     ],
 )
 def test_options_that_make_no_sense_fail_in_one_line(

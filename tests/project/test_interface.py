@@ -125,9 +125,18 @@ def test_names_of_the_first_version_still_work() -> None:
         (lambda runs: prolu_eval.load_results(5), "5 is no path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.frontier(5), "5 is no path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.frontier(runs, at=5), "at: 5 names no metric"),  # type: ignore[arg-type]
-        (lambda runs: prolu_eval.frontier(runs, at={"l0": float("nan")}), "nan is no number"),
-        (lambda runs: prolu_eval.frontier(runs, reference={"l0": "a"}), "'a' is no number"),  # type: ignore[dict-item]
-        (lambda runs: prolu_eval.frontier(runs, splits={"l0": [float("inf")]}), "inf is no number"),
+        (
+            lambda runs: prolu_eval.frontier(runs, at={"l0": float("nan")}),
+            "nan is not a finite number",
+        ),
+        (
+            lambda runs: prolu_eval.frontier(runs, reference={"l0": "a"}),
+            "'a' is not a finite number",
+        ),  # type: ignore[dict-item]
+        (
+            lambda runs: prolu_eval.frontier(runs, splits={"l0": [float("inf")]}),
+            "inf is not a finite number",
+        ),
         (lambda runs: prolu_eval.compare(runs, 5), "the baseline: 5 is no path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.convert(None, "out"), "None is no path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.train(None, 5), "out: 5 is no path"),  # type: ignore[arg-type]

@@ -429,7 +429,9 @@ def test_three_objectives_have_intervals_and_say_what_is_left_out(
     found = ran.json()
     assert (ran.code, ran.err, found["report"]) == (0, "", str(tmp_path / "report.html"))
     assert found["keys"] == ["l0", "ce_degradation", "explained_variance"]
-    assert found["statement"].startswith("No lead or saving is stated over three objectives")
+    assert found["statement"].startswith(
+        "No lead, saving or attainment surface is stated for three objectives"
+    )
     assert (found["savings"], found["leads"], found["surfaces"]) == ([], [], {})
     for variant in found["variants"].values():
         for key in ("hypervolume", "hypervolume_share", "exclusive_share"):
@@ -441,7 +443,7 @@ def test_three_objectives_have_intervals_and_say_what_is_left_out(
     assert low < there["additive"]["value"] < high
     assert there["multiplicative"]["value"] is None, "costs of explained variance are negative"
     page = (tmp_path / "report.html").read_text()
-    assert "No lead or saving is stated over three objectives" in page
+    assert "No lead, saving or attainment surface is stated for three objectives" in page
     assert "Explained variance against CE degradation" in page
     (group, _) = only(list(select([tmp_path]).results))
     pairs = [(v.x, v.y) for v in figure_views(group, ("l0", "l1", "mse"))]

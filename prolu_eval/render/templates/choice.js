@@ -1,5 +1,6 @@
 "use strict";
-// What is chosen on the page, variants by label and runs as { group, row }, and who follows it.
+// The variants (by label) and runs (as { group, row }) that are chosen on the page, and the functions that are called
+// when the choice changes.
 const Choice = (() => {
   const FAINT = 0.12;
   const labels = new Set();
@@ -13,14 +14,14 @@ const Choice = (() => {
     Report.redraw();
   }
 
-  // A variant stands out if it is chosen, or a run of it is, or nothing is.
+  // A variant is drawn at full strength if it is chosen, if one of its runs is chosen, or if nothing is.
   function stands(label) {
     if (labels.size) return labels.has(label);
     return !runs.length || runs.some((run) => labelOf(run) === label);
   }
   const strength = (label) => (label === undefined || stands(label) ? 1 : FAINT);
 
-  // A variant joins those chosen, or leaves them and takes its runs along; or is to be the only one.
+  // Choose a variant, or undo its choice and that of its runs; with `only`, undo the choice of all others too.
   function variant(label, only = false) {
     const alone = labels.size === 1 && labels.has(label);
     const leaves = only ? alone : labels.has(label);
@@ -30,7 +31,7 @@ const Choice = (() => {
     tell();
   }
 
-  // A run is chosen alone, or is added to those that are; one that is there already leaves them.
+  // Choose one run alone; with `add`, add it to the chosen runs, or take it away if it is among them.
   function run(given, add = false) {
     const place = at(given);
     if (!add) runs.length = 0;

@@ -1,12 +1,12 @@
 "use strict";
-// Drawing in the page's colours, and files to download: what every page with figures needs.
+// What every page with figures needs: drawing in the page's colours, and files to download.
 const Report = (() => {
   const scheme = window.matchMedia("(prefers-color-scheme: dark)");
   const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const narrow = () => window.innerWidth < 640;
-  // Plotly reads a little HTML in texts; names are to appear as they are.
+  // Plotly interprets some HTML in texts, so names are escaped.
   const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  // How numbers are written, to the digits that the package writes them with: as text, and in Plotly's hover texts.
+  // Numbers have as many digits as in the package's other output, both in texts and in Plotly's hover texts.
   const digits = Number(document.documentElement.dataset.digits);
   const rounded = (value) => Number(value.toPrecision(digits));
   const short = (value) => (value === null || value === undefined ? "–" : rounded(value).toString());
@@ -34,11 +34,11 @@ const Report = (() => {
   const config = () => ({
     responsive: true, displaylogo: false, modeBarButtons: buttons, displayModeBar: narrow() ? false : "hover",
   });
-  const builders = new Map(); // id of a plot -> what makes its figure
+  const builders = new Map(); // id of a plot -> the function that makes its figure
   const visible = new Set(); // ids of plots on screen or near it
   const stale = new Set();
 
-  // A figure as it is now, in the page's colours.
+  // The current figure of a plot, in the page's colours.
   function figure(id) {
     const { data, layout } = builders.get(id)();
     return { data, layout: themed(layout) };
@@ -50,8 +50,8 @@ const Report = (() => {
     return Plotly.react(id, data, layout, config());
   }
 
-  // Figures that came near the screen are drawn from the top, each in a task of its own, so that the first is
-  // seen before the others are made.
+  // Figures near the screen are drawn one after another from the top, each in a task of its own, so that the browser
+  // shows the first one before the others are made.
   let drawing = false;
   function drawNext() {
     const next = [...builders.keys()].find((id) => stale.has(id) && visible.has(id));
@@ -68,8 +68,8 @@ const Report = (() => {
     if (!drawing) drawNext();
   }, { rootMargin: "300px" });
 
-  // A plot is drawn when it comes near the screen, and again when `redraw` says that it changed. `onClick` gets
-  // what a point stands for and if it is to be added; `onLegend` gets a trace, and if only that is to be seen.
+  // A plot is drawn when it comes near the screen, and again when `redraw` is called for it. `onClick` gets a point's
+  // `customdata`, and whether to add it to those chosen; `onLegend` gets a trace, and whether to show only that one.
   function plot(id, build, { onClick, onLegend } = {}) {
     builders.set(id, build);
     stale.add(id);
@@ -93,11 +93,11 @@ const Report = (() => {
     }
   }
 
-  // All that has a place on the page; a figure drawn without one would keep a size of its own.
+  // Draw all figures that are laid out; one that is drawn while hidden would keep a wrong size.
   const drawAll = () => Promise.all([...stale].filter((id) => document.getElementById(id).offsetParent !== null).map(draw));
   scheme.addEventListener("change", () => redraw());
 
-  // On paper, figures are as wide as the paper is (by the style of `printing`).
+  // For printing, give all figures the width of the paper, which the style of `printing` sets.
   function forPaper(on) {
     document.documentElement.classList.toggle("printing", on);
     for (const id of builders.keys()) {
@@ -127,13 +127,13 @@ const Report = (() => {
     save(name, "text/csv", rows.map((row) => row.map(cell).join(",")).join("\n") + "\n");
   }
 
-  // The points of a figure's traces, as they are drawn.
+  // Save the points of a figure's traces as they are drawn.
   function plotCsv(id, name) {
     const rows = builders.get(id)().data.flatMap(({ name: trace, x, y }) => x.map((value, i) => [trace, value, y[i]]));
     saveCsv(name, [["line", "x", "y"], ...rows]);
   }
 
-  // Figures that stand in the page ready made, with switches for their axes.
+  // Figures that are complete in the page, with switches for the scales of their axes.
   for (const source of document.querySelectorAll("script[data-plot]")) {
     const id = source.dataset.plot;
     const figure = JSON.parse(source.textContent);

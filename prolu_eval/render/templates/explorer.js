@@ -1,11 +1,11 @@
 "use strict";
-// The figure of any two metrics of all runs, as the reader's choices in the form beside it ask for.
+// The figure of any two metrics of all runs, controlled by the form above it.
 const Explorer = (() => {
   const { escaped, hover, narrow, token, plot, redraw, saveCsv } = Report;
   const { rings, columnOf, logarithmic } = Figures;
   const { strength } = Choice;
   const ID = "explorer-plot";
-  const LONGEST = 56; // letters of a panel's title
+  const LONGEST = 56; // the most characters in a panel's title
   const form = document.getElementById("explorer-form");
   let about, runs, styles;
 
@@ -22,14 +22,14 @@ const Explorer = (() => {
     return found;
   };
 
-  // A variant's own look, else that of a value's place among those of its dimension.
+  // The look of a variant; for a value of another dimension, the look at its place among the dimension's values.
   function look(key, text) {
     if (key === "label") return styles[text];
     const place = about.dimensions[key]?.values.map(String).indexOf(text) ?? 0;
     return about.palette[Math.max(0, place) % about.palette.length];
   }
 
-  // Points that a line joins, in order of x: trainings that differ in the seed alone by their mean.
+  // The points that a line joins, in order of x; runs that differ in nothing but the seed count by their mean.
   function joined(series, [x, y], how) {
     const points = [...grouped(series, ({ group, row }) => group.runs.configuration[row]).values()]
       .map((same) => [x, y].map((key) => same.reduce((sum, run) => sum + valueOf(run, key), 0) / same.length))
@@ -60,7 +60,7 @@ const Explorer = (() => {
     } };
   }
 
-  // One series: its line, and its points.
+  // The traces of one series: its line and its points.
   function traces(series, axes) {
     const [x, y, colour, lines] = ["x", "y", "colour", "lines"].map(one);
     const measured = colour in about.axes;
@@ -88,7 +88,7 @@ const Explorer = (() => {
     }, points];
   }
 
-  // What colours, shapes and dashes mean, as entries of the legend without points.
+  // Entries of the legend without points, which say what colours, markers and dashes mean.
   function legend(found) {
     const [colour, lines] = [one("colour"), one("lines")];
     const entries = (key, style) => [...grouped(found, (run) => textOf(run, key)).keys()].sort(inOrder(key)).map((text) => ({
@@ -162,7 +162,7 @@ const Explorer = (() => {
     saveCsv("explorer.csv", [keys, ...shown().map((run) => keys.map((key) => valueOf(run, key)))]);
   }
 
-  // What differs from how the page begins, as the address has it; and back.
+  // The choices that differ from the page's initial ones, for the address; `restore` reads them back.
   const parameters = () => [...new Set([...form.elements].map((e) => e.name).filter(Boolean))].flatMap((name) => {
     const now = several(name);
     return String(now) === String(initial[name]) ? [] : now.map((value) => [name, value]);

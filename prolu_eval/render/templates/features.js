@@ -1,5 +1,5 @@
 "use strict";
-// What a page shows of all runs of a group beside metrics: distributions over features, curves of training.
+// The figures of all runs of a group that do not show metrics: distributions over features, and training curves.
 const Features = (() => {
   const { escaped, rounded, short, hover, plot, redraw, saveCsv } = Report;
   const { logarithmic } = Figures;
@@ -62,7 +62,7 @@ const Features = (() => {
       slider.setAttribute("aria-valuetext", slider.nextElementSibling.textContent);
       const shown = group.features.histograms[what.value];
       const negative = group.runs.metrics.bias_negative_fraction?.value[row];
-      note.textContent = row === undefined ? "This variant has none." : [
+      note.textContent = row === undefined ? "The page has no histograms of this variant." : [
         group.runs.name[row] + ".",
         shown.left_out[row] ? `${shown.left_out[row]} features have no value and are not drawn.` : "",
         what.value === "bias" && typeof negative === "number" ? `${short(100 * negative)} % of biases are negative.` : "",
@@ -90,7 +90,7 @@ const Features = (() => {
     };
   }
 
-  // The axis of curves of training: its range leaves out how the first tenth of the steps begin, which is far off.
+  // The vertical axis of training curves. Its range ignores the first tenth of the steps, whose values are far off.
   function axisOf(title, curves, log) {
     const late = curves.flatMap((y) => y.slice(Math.ceil(y.length / 10))).filter((value) => value !== null);
     const [low, high] = [Math.min(...late), Math.max(...late)];
@@ -98,7 +98,7 @@ const Features = (() => {
     return { title: { text: title }, ...(log ? logarithmic(curves.flat()) : { range: [low - pad, high + pad] }) };
   }
 
-  // Curves of training of all runs, the chosen ones to the fore.
+  // The training curves of all runs, with the chosen variants drawn on top.
   function training(group, logged) {
     const controls = controlsOf("training", group);
     if (!controls) return () => {};

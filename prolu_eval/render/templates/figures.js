@@ -1,13 +1,13 @@
 "use strict";
-// Figures of runs over two columns, as Plotly's traces.
+// Figures of runs over two columns, as traces for Plotly.
 const Figures = (() => {
   const { token, narrow } = Report;
   const { strength } = Choice;
 
   const columnOf = (group, key) => group.runs.metrics[key]?.value ?? group.runs[key];
 
-  // Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, or at powers alone where those are many, or more
-  // where they are few.
+  // Ticks of a logarithmic axis: at 1, 2 and 5 times powers of ten, only at powers of ten if the range is wide, and at
+  // more places if it is narrow.
   function logarithmic(values) {
     const positive = values.filter((value) => value > 0);
     const range = Math.max(...positive) / Math.min(...positive);
@@ -23,7 +23,7 @@ const Figures = (() => {
     return [["variant", "surface", "part", view.x, view.y], ...rows];
   }
 
-  // Rings around chosen runs, where they have a place over two columns.
+  // Rings around the chosen runs that have values in both columns.
   function rings(points, axes = {}) {
     const there = points.filter(([x, y]) => x !== null && y !== null);
     return !there.length ? [] : [{
@@ -33,7 +33,7 @@ const Figures = (() => {
     }];
   }
 
-  // A figure as Python built it, with what `state` { bars, surfaces, log } asks for.
+  // A figure that Python built, with the intervals, attainment surfaces and scales of `state` { bars, surfaces, log }.
   function scatter(group, view, state) {
     const shown = (trace) => {
       if (trace.meta === "band") return state.surfaces && state.bars;
@@ -55,7 +55,7 @@ const Figures = (() => {
       const ticks = logarithmic(view.figure.data.flatMap((trace) => trace[axis[0]]));
       layout[axis] = { ...plain, ...(state.log[axis] ? ticks : { type: "linear" }) };
     }
-    // Names at line ends are placed for the axes that Python chose; on others, a legend stands for them.
+    // Names at the ends of lines are placed for the axes that Python chose; on other axes a legend replaces them.
     const asBuilt = ["xaxis", "yaxis"].every((axis) => state.log[axis] === view.logarithmic[axis]);
     if (named.length && (narrowed || !asBuilt)) {
       layout.annotations = [];

@@ -1,10 +1,10 @@
 "use strict";
-// The page: its data, its parts, and the address that keeps what is chosen.
+// The page: its data, its parts, and the address, which stores the reader's choices.
 const Page = (() => {
   const { short, plot, redraw, saveCsv } = Report;
   const page = JSON.parse(document.getElementById("data").textContent);
   const { groups, metrics, table: TABLE } = page;
-  const MANY = 200; // of more runs, intervals hide each other and take long to draw: off at first
+  const MANY = 200; // with more runs, intervals hide each other and are slow to draw, so they are off at first
   const theme = document.getElementById("theme");
 
   function figures(group) {
@@ -116,7 +116,7 @@ const Page = (() => {
     follow();
   }
 
-  // The address is "#SECTION?choices": what is chosen, what the explorer shows, and the colours.
+  // The address is "#SECTION?choices", where the choices are the chosen runs, the explorer's form and the colours.
   let section = "";
   const key = ({ group, row }) => `${group.id}/${group.runs.name[row]}`;
   function write() {

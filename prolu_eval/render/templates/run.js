@@ -1,5 +1,5 @@
 "use strict";
-// Everything of the runs that are chosen, side by side: metrics, settings, training, features, examples.
+// The chosen runs side by side: metrics, settings, training, features and examples.
 const Run = (() => {
   const { escaped, rounded, short, hover, token, narrow, plot, redraw, saveCsv, plotCsv } = Report;
   const { axisOf, middles, fill } = Features;
@@ -11,7 +11,7 @@ const Run = (() => {
   const nameOf = ({ group, row }) => group.runs.name[row];
   const partOf = (part) => Choice.runs.filter(({ group, row }) => group.features[part][row] !== undefined);
   const detail = ({ group, row }, part) => group.features[part][row];
-  // A run's line: its variant's colour, and a dash that tells it from the others beside it.
+  // The style of a run's line: its variant's colour, and a dash that tells it from the other chosen runs.
   const line = (run, i) => ({
     type: "scatter", mode: "lines", name: escaped(nameOf(run)), legendgroup: nameOf(run), showlegend: Choice.runs.length > 1,
     line: { color: run.group.styles[run.group.runs.label[run.row]][0], dash: DASHES[i % 4], width: 2 },
@@ -120,7 +120,7 @@ const Run = (() => {
     }
   }
 
-  // Rows of a table with a column a run: a name, and what `text` says of it for each; none where all are silent.
+  // A table with a row for each name and a column for each run, filled by `text`; rows without any text are left out.
   function showTable(table, names, text) {
     const rows = names.map((name) => [name, ...Choice.runs.map((run) => text(run, name))]).filter((row) => row.slice(1).some(Boolean));
     const title = (name) => metrics[name]?.title ?? name;
@@ -194,11 +194,11 @@ const Run = (() => {
   }
 
   const inLine = (text) => text.replaceAll("\n", "↵");
-  // The strongest examples of a feature: its token marked as strongly as it is active there.
+  // The strongest examples of a feature; the colour of the token is as strong as the activation on it.
   function showExamples(feature) {
     const found = features.texts[feature];
     const list = document.createElement("ol");
-    list.tabIndex = 0; // it scrolls
+    list.tabIndex = 0; // it scrolls, so it must be reachable by keyboard
     for (const [activation, before, text, after] of found) {
       const item = document.createElement("li");
       const [value, mark] = [document.createElement("output"), document.createElement("mark")];
@@ -226,7 +226,7 @@ const Run = (() => {
     showViews();
     const tables = partOf("tables");
     element("table").hidden = !tables.length;
-    element("left-out").textContent = tables.length === Choice.runs.length ? "" : "A page holds the features of a limited number of runs, those on frontiers first; the stored results have those of all.";
+    element("left-out").textContent = tables.length === Choice.runs.length ? "" : "A page has room for the features of a limited number of runs, those on frontiers first; the stored results have the features of all runs.";
     if (!tables.length) return;
     const before = element("which").value;
     fill(element("which"), tables.map((run) => [`${run.group.id}/${run.row}`, nameOf(run)]));
@@ -247,13 +247,13 @@ const Run = (() => {
     Choice.set(Choice.labels);
   }
 
-  // A run is chosen and shown, or added to those that are.
+  // Choose a run and show it; with `add`, add it to the chosen runs.
   function choose(run, add) {
     Choice.run(run, add);
     if (!add) open();
   }
 
-  // Ids of the figures that there is something in.
+  // The names of the figures that have something to show.
   const figures = () => Object.keys(VIEWS).filter((name) => of(VIEWS[name]).length);
 
   function start(metrics_, logged_) {

@@ -1,10 +1,10 @@
-// Every figure in the size asked for, as [name, data URL].
+// Draws every figure in the requested size, and returns pairs [name, data URL].
 (async () => {
   const { kind, width, height, scale, size, font } = {{ asked|embedded }};
   const { groups } = Page;
   const images = [];
 
-  // A figure as an image by a name; `title` stands above one of a single variant or run.
+  // Draw a figure as an image with a name; `title` is written above a figure of a single variant or run.
   async function draw(id, name, title) {
     const { data, layout } = Report.figure(id);
     const sized = (part) => ({ ...part, font: { ...part?.font, family: font, size } });
@@ -23,7 +23,7 @@
       };
     }
     Object.assign(layout, { autosize: false, ...size_ });
-    // Without groups, a legend stands in lines that are full.
+    // Without legend groups, Plotly fills the lines of a horizontal legend.
     const traces = data.map(({ legendgroup, ...trace }) => ({
       ...trace, ...(trace.marker ? { marker: { ...trace.marker, size: Math.min(trace.marker.size, 0.65 * size) } } : {}),
     }));

@@ -1,7 +1,7 @@
 "use strict";
-// Tables that sort by a click on their heads.
+// Tables that are sorted by a click on a column's head.
 const Tables = (() => {
-  // `sort` { column, down } is changed in place, then `onSort` called; columns of `others` do not sort.
+  // A click changes `sort` { column, down } in place and calls `onSort`; the columns `others` cannot be sorted by.
   function head(table, columns, sort, onSort, others = []) {
     const row = document.createElement("tr");
     columns.forEach(({ title, numeric, about }, i) => {
@@ -44,7 +44,7 @@ const Tables = (() => {
 
   const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 
-  // Indices in order of their values; the undefined last, whichever way it goes.
+  // Rows in order of their values; undefined values come last in both directions.
   function sorted(rows, values, down) {
     return rows.toSorted((a, b) => {
       const [left, right] = [values[a], values[b]];
