@@ -1,12 +1,13 @@
 """prolu-eval: which sparse autoencoder is better, and did a change make it worse?
 
-The public interface is what is importable from here, and nothing else is promised. Each name loads
-its module on first use, so that ``import prolu_eval`` alone imports neither torch nor pandas;
-``load_results``, ``frontier``, ``pareto_frontier``, ``compare`` and baselines never need torch.
+The public interface consists of the names that can be imported from here; no other name is promised
+to stay. Each name loads its module on first use, so that ``import prolu_eval`` alone imports
+neither torch nor pandas; ``load_results``, ``frontier``, ``pareto_frontier``, ``compare`` and
+baselines never need torch.
 
-Threads of torch that have nothing to do are asked to sleep, unless the environment says otherwise.
-By default they spin, so that on a machine that others use too they take the time of those that
-work, and two threads can be many times slower than one. It must be said before torch is loaded.
+Idle threads of torch are made to sleep, unless the environment says otherwise. By default they wait
+actively and take processor time from threads that work, so that on a shared machine two threads can
+be many times slower than one. The setting must be made before torch is loaded.
 """
 
 import os
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Of GNU's OpenMP, and of Intel's and LLVM's.
+# The variables of GNU's OpenMP, and of Intel's and LLVM's.
 for _variable, _value in {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}.items():
     os.environ.setdefault(_variable, _value)
 
@@ -90,7 +91,7 @@ __all__ = [
 ]
 
 
-# What 0.1.0 called things that have other names now.
+# Names of version 0.1.0, with their present names.
 _FORMER = {"Options": "EvaluationOptions"}
 
 

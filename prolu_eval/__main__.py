@@ -1,4 +1,4 @@
-"""``python -m prolu_eval``."""
+"""Runs the command line as ``python -m prolu_eval``."""
 
 from prolu_eval.cli import entry_point
 

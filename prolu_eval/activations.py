@@ -1,14 +1,14 @@
-"""Activation functions of sparse autoencoders whose gradients are not (only) autograd's.
+"""Activation functions of sparse autoencoders with gradients of their own.
 
 ProLU (Proportional ReLU) passes its pre-activation unchanged where that exceeds a learned
 threshold: ``ProLU(m, b) = m if m + b > 0 and m > 0 else 0``. Its true gradient with respect to the
 bias is zero almost everywhere, so the write-up ("ProLU: A Nonlinearity for Sparse Autoencoders")
-replaces it by synthetic gradients, derived by writing ``ProLU(m, b) = ReLU(m) Thresh(m + b)`` and
-putting a straight-through estimator ST in the place of Thresh's derivative:
+replaces it by synthetic gradients. They follow from writing ``ProLU(m, b) = ReLU(m) Thresh(m + b)``
+and replacing Thresh's derivative by a straight-through estimator ST:
 
     d/dm = gate + ReLU(m) ST(m + b),    d/db = ReLU(m) ST(m + b),    gate = Thresh(m) Thresh(m + b)
 
-The same can be done to ReLU itself (its comments ask whether that works): with u = m + b,
+The same can be done with ReLU itself, which the write-up's comments ask about: with u = m + b,
 ``ReLU(u) = ReLU(u) Thresh(u)``, so that ``d/du = Thresh(u) + ReLU(u) ST(u)``.
 """
 
@@ -43,7 +43,7 @@ ESTIMATORS: dict[Estimator, Callable[[Tensor, float], Tensor]] = {
         torch.exp(-0.5 * (u / width) ** 2) / (width * math.sqrt(2 * math.pi))
     ),
 }
-# How far below the threshold each is nonzero, in bandwidths.
+# How far below the threshold each estimator is nonzero, in bandwidths.
 REACH: dict[Estimator, float] = {
     "thresh": 0,
     "rectangle": 0.5,
@@ -54,21 +54,21 @@ REACH: dict[Estimator, float] = {
 
 
 def gate(value: Tensor, by: Tensor) -> Tensor:
-    """``value`` where ``by > 0``, else 0; gradient flows to ``value`` alone.
+    """``value`` where ``by > 0``, else 0; the gradient flows to ``value`` only.
 
-    Both are of the same shape and dtype. It is the kernel of ReLU's own backward: on a CPU several
-    times faster than a mask and a choice.
+    Both have the same shape and dtype. This is the kernel of ReLU's own backward pass, which on a
+    CPU is several times faster than a mask with ``torch.where``.
     """
     result: Tensor = torch.ops.aten.threshold_backward(value, by, 0)
     return result
 
 
 class Thresholding(NamedTuple):
-    """An activation in the one form that all thresholding variants have, for kernels to evaluate.
+    """An activation in a form that all thresholding variants share, for kernels to evaluate.
 
-    With v = m scale + shift, a = v where v > bound and m > gate, else 0; with ``both_signs`` where
-    abs(v) > bound. A part that is None stands for scale 1, shift 0, bound 0, or no gate; no bound
-    is negative. [d_sae] each
+    With v = m scale + shift, a = v where v > bound and m > gate, else 0; with ``both_signs``, where
+    abs(v) > bound. A part that is None means scale 1, shift 0, bound 0, or no gate; bounds are
+    never negative. [d_sae] each
     """
 
     scale: Tensor | None = None
@@ -84,7 +84,7 @@ class _ProLU(torch.autograd.Function):
     @staticmethod
     def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
         m, b = torch.broadcast_tensors(m.to(torch.promote_types(m.dtype, b.dtype)), b)
-        return gate(m, m - (-b).clamp(min=0))  # m > 0 and m + b > 0 at once
+        return gate(m, m - (-b).clamp(min=0))  # tests m > 0 and m + b > 0 at once
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -124,7 +124,7 @@ def prolu(
 ) -> Tensor:
     """Proportional ReLU: ``m`` where ``m > 0`` and ``m + b > 0``, else 0.
 
-    The forward is the same for every ``gradient``; a positive ``b`` acts as zero.
+    The forward pass is the same for every ``gradient``; a positive ``b`` acts as zero.
 
     Args:
         m: pre-activation without its bias, ``(x - b_dec) W_enc``. [..., d_sae]
@@ -134,15 +134,15 @@ def prolu(
             one derivative and the gate into the other (the ablations that its comments raise).
         estimator: the pseudo-derivative ST of Thresh; the default, ``thresh``, is the derivative of
             ReLU and gives ProLU_STE its published gradients ``(1 + m) gate`` and ``m gate``. With
-            any other, gradient also flows where ``m + b <= 0``.
+            any other estimator, gradients also flow where ``m + b <= 0``.
         bandwidth: width of the estimator, in the units of ``m``; ``thresh`` has none.
 
     Returns:
         The activation, in the promoted dtype of ``m`` and ``b``. Shape of ``m + b``.
 
     Raises:
-        UsageError: for what is no tensor, an unknown gradient or estimator, or a bandwidth that is
-            not positive.
+        UsageError: if ``m`` or ``b`` is not a tensor, if their shapes do not fit, if the gradient
+            or the estimator is unknown, or if the bandwidth is not positive.
     """
     for name, tensor in (("m", m), ("b", b)):
         if not isinstance(tensor, Tensor):
@@ -155,13 +155,13 @@ def prolu(
         raise UsageError("b", reason, "give one number for each feature") from None
     if not isinstance(gradient, str) or gradient not in _STRAIGHT_THROUGH:
         raise UsageError(
-            "gradient", f"{gradient!r} is none", f"choose {', '.join(get_args(Gradient))}"
+            "gradient", f"{gradient!r} is unknown", f"choose {', '.join(get_args(Gradient))}"
         )
     if not isinstance(estimator, str) or estimator not in ESTIMATORS:
         known = ", ".join(get_args(Estimator))
-        raise UsageError("estimator", f"{estimator!r} is none", f"choose {known}")
+        raise UsageError("estimator", f"{estimator!r} is unknown", f"choose {known}")
     if not isinstance(bandwidth, int | float) or not bandwidth > 0:
-        raise UsageError("bandwidth", f"{bandwidth!r} is no positive number", "give a width")
+        raise UsageError("bandwidth", f"{bandwidth!r} is not a positive number", "give a width")
     result: Tensor = _ProLU.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
     return result
 
@@ -184,7 +184,7 @@ class _Relu(torch.autograd.Function):
         (grad,) = upstream
         (value,) = ctx.saved_tensors
         gated = gate(grad, value)
-        # Where u is not positive ReLU(u) = 0, so that ST is asked for at u = ReLU(u) alone.
+        # Where u is not positive, ReLU(u) = 0, so that ST is only needed where u = ReLU(u).
         straight = gated + grad * value * ESTIMATORS[ctx.st](value, ctx.width)
         through_m, through_b = _STRAIGHT_THROUGH[ctx.gradient]
         grad_m, grad_b = straight if through_m else gated, straight if through_b else gated
@@ -206,15 +206,16 @@ def relu(
     estimator: Estimator = "thresh",
     bandwidth: float = 1.0,
 ) -> Tensor:
-    """``ReLU(m + b)``, with its own gradient or one by a straight-through estimator.
+    """``ReLU(m + b)``, with its own gradient or that of a straight-through estimator.
 
     Args:
         m: pre-activation without its bias. [..., d_sae]
         b: encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
-        gradient: ``relu`` is the exact one, the gate ``m + b > 0`` for both; ``ste`` adds
-            ``ReLU(m + b) ST(m + b)`` to both; ``ste_bias_only`` and ``ste_input_only`` to one.
-        estimator: the pseudo-derivative ST of Thresh. None gives a gradient where ``m + b <= 0``,
-            as the factor ``ReLU(m + b)`` is zero there.
+        gradient: ``relu`` is the exact gradient, the gate ``m + b > 0`` in both derivatives;
+            ``ste`` adds ``ReLU(m + b) ST(m + b)`` to both, ``ste_bias_only`` and ``ste_input_only``
+            to one.
+        estimator: the pseudo-derivative ST of Thresh. No estimator gives a gradient where
+            ``m + b <= 0``, because the factor ``ReLU(m + b)`` is zero there.
         bandwidth: width of the estimator, in the units of ``m``; ``thresh`` has none.
 
     Returns:

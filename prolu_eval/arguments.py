@@ -1,4 +1,4 @@
-"""What the public functions are given, before anything is done with it."""
+"""Checks of the arguments of public functions, made before any work."""
 
 import os
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ _T = TypeVar("_T")
 
 
 def of_type(value: object, kind: type[_T], what: str, remedy: str) -> _T:
-    """A value that is of some type; a truth value is no number.
+    """The value, if it is of a type; True and False do not count as numbers.
 
     Raises:
-        UsageError: if it is not; ``what`` says of what, ``remedy`` what to give.
+        UsageError: if it is not; ``what`` names the argument, ``remedy`` says what to give.
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UsageError(what, f"is of type {type(value).__name__}", remedy)
@@ -23,38 +23,38 @@ def of_type(value: object, kind: type[_T], what: str, remedy: str) -> _T:
 
 
 def as_texts(value: object, what: str, remedy: str) -> list[str]:
-    """Texts from one or several.
+    """A list of texts, from one text or several.
 
     Raises:
-        UsageError: if one is no text.
+        UsageError: if one of them is not a text.
     """
     items = value if isinstance(value, list | tuple | set | frozenset) else [value]
     return [of_type(item, str, what, remedy) for item in items]
 
 
 def as_path(value: object, what: str) -> Path:
-    """A path from text or a path.
+    """A path, from a text or a path.
 
     Raises:
-        UsageError: if it is neither; ``what`` says of what.
+        UsageError: if the value is neither; ``what`` names the argument.
     """
     if isinstance(value, str | Path):
         return Path(value)
     found = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(found, str):
-        raise UsageError(what, f"{value!r} is no path", "name a file or a folder")
+        raise UsageError(what, f"{value!r} is not a path", "name a file or a folder")
     return Path(found)
 
 
 def as_paths(value: "PathLike | Iterable[object]", what: str) -> list[Path]:
-    """Paths from one or several.
+    """A list of paths, from one path or several.
 
     Raises:
-        UsageError: if there is none, or one is neither text nor a path.
+        UsageError: if there is no path, or if one is neither a text nor a path.
     """
     if isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable):
         return [as_path(value, what)]
     paths = [as_path(item, what) for item in value]
     if not paths:
-        raise UsageError(what, "are none", "name a folder, or several")
+        raise UsageError(what, "no path is given", "name a folder, or several")
     return paths

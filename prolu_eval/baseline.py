@@ -1,11 +1,11 @@
-"""A baseline: results kept for comparison, small and readable enough to review in a diff.
+"""Baselines: results kept for comparison, small and readable enough to review in a diff.
 
-Two files. ``NAME.json`` holds the scalars with their standard errors, what each run is, what it was
-measured on and with, and the day on which all of this was saved; ``NAME.safetensors`` holds the
-per-sequence sums that paired comparison needs: for each setting `rows/ID` [n_rows, n_sequences], in
-which columns that runs share (such as the clean cross-entropy) stand once, and for each run
-`run/NAME` [n_columns], which of its setting's rows its columns are. In memory a baseline is a list
-of results.
+A baseline is two files. ``NAME.json`` holds the scalars with their standard errors, the description
+of each run, the settings and environments in which runs were measured, and the day on which the
+baseline was saved. ``NAME.safetensors`` holds the per-sequence sums that paired comparison needs:
+for each setting `rows/ID` [n_rows, n_sequences], where columns that runs share (such as the clean
+cross-entropy) are stored once; and for each run `run/NAME` [n_columns], the rows of its setting
+that its columns are. In memory a baseline is a list of results.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ from prolu_eval.results import (
 )
 
 SCHEMA_VERSION = 3
-# 3: the options of a run's variant, and what runs were measured with (2026-11)
+# 3: the options of a run's variant, and the environments of measurements (2026-11)
 # 2: sums that runs share are kept once (2026-11)
 # 1: first version, with a tensor NAME [n_columns, n_sequences] for each run (2026-11)
 
@@ -80,16 +80,16 @@ class _Document(_Strict):
 
 
 def save_baseline(results: Iterable[Result], path: str | Path) -> None:
-    """Write results as a baseline: ``path`` and, beside it, the sums.
+    """Write results as a baseline: the file ``path``, and the file of sums beside it.
 
     Raises:
-        BaselineError: if there is no result, two have the same name, or the file's own does not
-            end in .json.
+        BaselineError: if there is no result, if two results have the same name, or if the file's
+            name does not end in .json.
         ResultsError: if a file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".json" or path.is_dir():
-        raise BaselineError(path, "is no name of a JSON file", "end it in .json")
+        raise BaselineError(path, "is not the name of a JSON file", "let it end in .json")
     ordered = sorted(results, key=lambda result: result.run.name)
     if not ordered:
         raise BaselineError(path, "would hold no result", "evaluate runs first")
@@ -117,7 +117,7 @@ def save_baseline(results: Iterable[Result], path: str | Path) -> None:
 
 
 def _packed(results: Sequence[Result], columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The tensors of the sums; equal rows of a setting are one."""
+    """The tensors of the sums, in which equal rows of a setting are stored once."""
     rows: dict[str, dict[bytes, int]] = {}
     tensors: dict[str, NDArray[Any]] = {}
     for result in results:
@@ -139,7 +139,7 @@ def _packed(results: Sequence[Result], columns: Sequence[str]) -> dict[str, NDAr
 def _unpacked(
     name: str, setting: str, version: int, tensors: Mapping[str, NDArray[Any]]
 ) -> NDArray[Any] | None:
-    """A run's sums [n_columns, n_sequences]; None if they are not there."""
+    """A run's sums [n_columns, n_sequences]; None if the tensors do not have them."""
     if version == 1:
         return tensors.get(name)
     rows, places = tensors.get(f"rows/{setting}"), tensors.get(f"run/{name}")
@@ -185,9 +185,9 @@ def load_baseline(path: str | Path) -> list[Result]:
     """Read a baseline of this schema version or an earlier one, with its sums.
 
     Raises:
-        BaselineError: naming the file, and the line where there is one, if it is missing, damaged,
-            in the middle of a merge, edited by hand so that it contradicts its sums, or of a newer
-            schema.
+        BaselineError: if a file is missing, damaged, in the middle of a merge, edited by hand so
+            that it contradicts the sums, or of a newer schema. It names the file, and the line if
+            there is one.
     """
     path = as_path(path, "the baseline")
     text = _read(path).decode("utf-8", errors="replace")
@@ -200,10 +200,10 @@ def load_baseline(path: str | Path) -> list[Result]:
 
 
 def about_baseline(path: str | Path) -> str:
-    """The file, the day on which it was saved if it has one, and by which version.
+    """The file, the day on which it was saved if it says so, and the version that saved it.
 
     Raises:
-        BaselineError: as :func:`load_baseline`, of the file alone.
+        BaselineError: in the cases of :func:`load_baseline` that concern the JSON file.
     """
     path = Path(path)
     document = _parse(path, _read(path).decode("utf-8", errors="replace"))
@@ -216,7 +216,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         reason = f"cannot be read ({(error.strerror or 'error').lower()})"
-        remedy = "save one with `prolu-eval baseline save RUNS -o FILE`, or name another"
+        remedy = "save one with `prolu-eval baseline save RUNS -o FILE`, or name another file"
         raise BaselineError(path, reason, remedy) from None
 
 
@@ -235,7 +235,7 @@ def _parse(path: Path, text: str) -> _Document:
         )
         raise BaselineError(f"{path}:{error.line}", error.reason, remedy) from None
     except ValidationError as error:
-        # A key that does not belong says more than the one that is missing for it.
+        # A misspelt key gives two errors; the one about the unknown key is the more useful.
         first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         where = ".".join(map(str, first["loc"])) or "the document"
         raise _edited(path, text, first["loc"], f"{where}: {first['msg'].lower()}") from None
@@ -263,7 +263,8 @@ def _read_sums(path: Path, text: str, described: _Sums) -> dict[str, Any]:
 def _result(path: Path, text: str, name: str, document: _Document, sums: dict[str, Any]) -> Result:
     entry, keys = document.runs[name], ("runs", name)
     if entry.setting not in document.settings:
-        raise _edited(path, text, (*keys, "setting"), f"{entry.setting} is no setting of the file")
+        reason = f"the file has no setting {entry.setting}"
+        raise _edited(path, text, (*keys, "setting"), reason)
     setting = document.settings[entry.setting]
     shape = (len(document.sums.columns), setting.n_sequences)
     table = _unpacked(name, entry.setting, document.schema_version, sums)
@@ -296,7 +297,7 @@ def _result(path: Path, text: str, name: str, document: _Document, sums: dict[st
 
 
 def _check_untouched(path: Path, text: str, result: Result) -> None:
-    """See that the scalars are those of the sums, where this version defines them alike."""
+    """Check that scalars follow from the sums, if metrics have the definitions of this version."""
     if result.setting.metric_version != METRIC_VERSION:
         return
     of = {over: result.sums(over) for over in ("sequences", *result.tasks)}
@@ -317,16 +318,16 @@ def _check_untouched(path: Path, text: str, result: Result) -> None:
 def updated(
     old: Sequence[Result], new: Sequence[Result], *, prune: Sequence[str] = ()
 ) -> list[Result]:
-    """A baseline's results with new ones in place of those of the same name, and others dropped."""
+    """A baseline's results without those in ``prune``, and with new ones added or replacing old."""
     merged = {r.run.name: r for r in old if r.run.name not in prune}
     return list((merged | {r.run.name: r for r in new}).values())
 
 
 def refuse_overwriting(path: Path) -> None:
-    """See that a new baseline does not replace one.
+    """Refuse to replace an existing baseline.
 
     Raises:
-        UsageError: if the file is there.
+        UsageError: if the file exists.
     """
     if path.exists():
         raise UsageError(

@@ -1,4 +1,7 @@
-"""The user's cache folder: what can always be made again. ``PROLU_EVAL_CACHE`` moves it."""
+"""The user's cache folder, for files that can always be made again.
+
+The environment variable ``PROLU_EVAL_CACHE`` moves it.
+"""
 
 import os
 from pathlib import Path
@@ -7,10 +10,9 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """``$PROLU_EVAL_CACHE``, else the platform's folder for caches.
+    """``$PROLU_EVAL_CACHE``, or else ``prolu-eval`` in the platform's folder for caches.
 
-    That is ``prolu-eval`` in ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, in ``~/Library/Caches``
-    on macOS.
+    That folder is ``$XDG_CACHE_HOME`` or ``~/.cache`` on Linux, and ``~/Library/Caches`` on macOS.
     """
     if own := os.environ.get("PROLU_EVAL_CACHE"):
         return Path(own)

@@ -1,4 +1,4 @@
-"""The values that options may have, each written down once. No imports."""
+"""The values that options may have, each defined once, in a module that imports nothing."""
 
 from typing import Literal
 

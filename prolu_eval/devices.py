@@ -1,4 +1,4 @@
-"""Which devices there are, found out before anything is loaded onto one."""
+"""The devices to work on, checked before anything is loaded onto one of them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -13,27 +13,27 @@ ALL = "all"
 
 
 def default_device() -> str:
-    """CUDA where there is one, else the CPU."""
+    """CUDA if it is available, else the CPU."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def devices_of(named: str | None) -> list[str | None]:
-    """The devices that ``--device`` names, each of which can be used; at least one.
+    """The devices that ``--device`` names, at least one, all of which can be used.
 
     Args:
         named: one device, several with commas between them, ``all`` for every GPU, or None for the
             default device, which can always be used.
 
     Raises:
-        UsageError: if torch does not know one, or it is not there.
+        UsageError: if torch does not know a device, or if it is not available.
     """
     import torch
 
     if named == ALL:
         if not torch.cuda.is_available():
-            raise UsageError("--device", f"{ALL!r} are no GPUs, since none is here", "try cpu")
+            raise UsageError("--device", f"{ALL!r} means every GPU, but there is none", "try cpu")
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if named is None:
         return [None]
@@ -49,7 +49,7 @@ def devices_of(named: str | None) -> list[str | None]:
 
 
 def threads_each(devices: Sequence[str | None]) -> int | None:
-    """How many threads each of several processes may use where they share a CPU; None for any."""
+    """How many threads each process may use if several share the CPU; None for no limit."""
     import torch
 
     n = sum(device == "cpu" for device in devices)
@@ -58,9 +58,9 @@ def threads_each(devices: Sequence[str | None]) -> int | None:
 
 @contextlib.contextmanager
 def working_on(device: str | None, threads: int | None = None) -> Iterator[None]:
-    """Let work that names no device be a GPU's own, and use so many threads, until the block ends.
+    """Make a GPU the current one, and limit the number of threads, until the block ends.
 
-    Kernels are launched on the current GPU, whatever the tensors that they are given lie on.
+    Kernels are launched on the current GPU, whichever GPU their tensors are on.
     """
     import torch
 
@@ -75,7 +75,7 @@ def working_on(device: str | None, threads: int | None = None) -> Iterator[None]
 
 
 def free_memory(device: "torch.device") -> int:
-    """Bytes that can be had on a device; files that are cached in memory make way."""
+    """The bytes that can be allocated on a device, including memory that only caches files."""
     import psutil
     import torch
 

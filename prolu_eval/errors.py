@@ -1,7 +1,7 @@
-"""The errors a user meets: one sentence each, naming what is wrong, why, and what to do about it.
+"""The errors that users see: one sentence each, which says what is wrong, why, and what to do.
 
-A command prints the sentence and exits with :attr:`ProluEvalError.exit_code`; anything else that
-is raised is a defect of prolu-eval.
+A command prints the sentence and exits with :attr:`ProluEvalError.exit_code`. Any other exception
+is a defect of prolu-eval.
 """
 
 from pathlib import Path
@@ -12,10 +12,10 @@ DONE, CHECK_FAILED, WRONG_INPUT = 0, 1, 2
 
 
 class ProluEvalError(Exception):
-    """Something the user can mend.
+    """An error that the user can mend.
 
-    ``subject`` is the file, option or name at fault, ``reason`` what is wrong with it, ``remedy``
-    what to do, each without a full stop.
+    ``subject`` is the file, option or name at fault, ``reason`` says what is wrong with it, and
+    ``remedy`` what to do; all three are without a full stop.
     """
 
     exit_code = WRONG_INPUT
@@ -34,11 +34,11 @@ class ConfigError(ProluEvalError):
 
 
 class CheckpointError(ProluEvalError):
-    """A checkpoint that is damaged, unknown, or not what it says it is."""
+    """A checkpoint that is damaged, of an unknown format, or not of the format that it claims."""
 
 
 class ModelError(ProluEvalError):
-    """A language model that cannot be loaded, or lacks the hook point asked for."""
+    """A language model that cannot be loaded, or does not have the requested hook point."""
 
 
 class TokensError(ProluEvalError):
@@ -58,9 +58,10 @@ class BaselineError(ProluEvalError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, where what is kept and how it goes on can be said.
+    """Ctrl-C or SIGTERM during work that keeps its progress.
 
-    ``sentence`` says it, without the word interrupted and without a full stop.
+    ``sentence`` says what is kept and how to continue, without the word interrupted and without a
+    full stop.
     """
 
     def __init__(self, sentence: str) -> None:

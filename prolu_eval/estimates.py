@@ -1,6 +1,6 @@
-"""A number with its uncertainty: what it is, how sure it is, and how it is written.
+"""Numbers with their uncertainty, and how numbers are written.
 
-Every number that is shown is written by what stands here; the pages' scripts are told its digits.
+This module formats every number that is shown; the scripts of pages use the same number of digits.
 """
 
 import math
@@ -8,29 +8,29 @@ import math
 from pydantic import BaseModel, ConfigDict
 
 CONFIDENCE = 0.95
-# Significant digits of a number that has no interval to say how many of them mean anything.
+# Significant digits of a number without an interval that would say how many of them are meaningful.
 SIGNIFICANT = 4
-# Of what only gives an idea of a size, such as a p-value.
+# Significant digits of a number of which only the size matters, such as a p-value.
 _ROUGH = 2
-# Of numbers that are drawn and not read.
+# Significant digits of numbers that are drawn, not read.
 _DRAWN = 6
-# How a figure writes the numbers of a point, in Plotly's format.
+# Plotly's format for the numbers of a point in a figure.
 HOVER = f".{SIGNIFICANT}g"
 # Numbers that need more decimals are written with an exponent.
 _MOST_DECIMALS = 7
 
 
 class Estimate(BaseModel):
-    """A value with its standard error and 95 % interval; None where one is undefined.
+    """A value with its standard error and 95 % interval; undefined parts are None.
 
-    Formatting writes as many digits as the interval supports::
+    Formatting writes as many digits as the interval justifies::
 
         f"{estimate}"      1.31 [1.28, 1.35]
-        f"{estimate:%}"    31.2 % [29.8, 32.5], of a fraction
+        f"{estimate:%}"    31.2 % [29.8, 32.5], for a fraction
         f"{estimate:se}"   1.31 ±0.02, where the ± is one standard error
         f"{estimate:v}"    1.31
         f"{estimate:i}"    [1.28, 1.35], or nothing without an interval
-        f"{estimate:+v}"   +1.31, of a difference; likewise ``+`` and ``+i``
+        f"{estimate:+v}"   +1.31, for a difference; likewise ``+`` and ``+i``
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,11 +51,11 @@ class Estimate(BaseModel):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval leaves no doubt of the sign."""
+        """Whether the whole interval is on one side of zero."""
         return self.low is not None and self.high is not None and self.low * self.high > 0
 
     def scaled(self, factor: float) -> "Estimate":
-        """The estimate in another unit; a negative factor turns the interval round."""
+        """The estimate in another unit; a negative factor exchanges the interval's ends."""
         ends = [None if end is None else factor * end for end in self.ci95]
         low, high = ends if factor >= 0 else reversed(ends)
         return Estimate(
@@ -67,7 +67,7 @@ class Estimate(BaseModel):
         )
 
     def to_json(self) -> dict[str, float | list[float | None] | None]:
-        """The estimate as JSON documents have it: ``value``, ``standard_error``, ``ci95``."""
+        """The estimate as JSON documents hold it: ``value``, ``standard_error``, ``ci95``."""
         return {
             "value": self.value,
             "standard_error": self.standard_error,
@@ -75,10 +75,10 @@ class Estimate(BaseModel):
         }
 
     def __format__(self, spec: str) -> str:
-        """Write the estimate as the class documents; an undefined one is a dash.
+        """Write the estimate in a format that the class documents; an undefined one is a dash.
 
         Raises:
-            ValueError: if the format is none of those.
+            ValueError: if the format is another one.
         """
         kind, half = spec.removeprefix("+"), self._half_width
         if kind not in ("", "%", "se", "v", "i"):
@@ -106,7 +106,8 @@ class Estimate(BaseModel):
 def number(value: float | None, uncertainty: float | None = None) -> str:
     """A number to two digits of its uncertainty, or to four significant digits without one.
 
-    The uncertainty is the half width of an interval, or a standard error. No number is ``-``.
+    The uncertainty is the half-width of an interval, or a standard error. A missing number is
+    written ``-``.
     """
     if value is None or math.isnan(value):
         return "-"
@@ -122,7 +123,7 @@ def number(value: float | None, uncertainty: float | None = None) -> str:
 
 
 def signed(value: float | None, uncertainty: float | None = None) -> str:
-    """As :func:`number`, with the sign of a value above zero too."""
+    """A number as :func:`number` writes it, with a plus sign if it is above zero."""
     text = number(value, uncertainty)
     return f"+{text}" if value is not None and value > 0 else text
 
@@ -133,7 +134,7 @@ def rough(value: float | None) -> str:
 
 
 def as_chosen(value: float | None) -> str:
-    """A number that somebody chose, such as a coefficient, as it is; no number is ``-``."""
+    """A number that was chosen, such as a coefficient, unrounded; a missing number is ``-``."""
     return "-" if value is None or math.isnan(value) else f"{value:g}"
 
 

@@ -1,7 +1,8 @@
-"""Checkpoints named ``hub:owner/name[/subfolder][@revision]``: the only use of the network here.
+"""Checkpoints on the hub, named ``hub:owner/name[/subfolder][@revision]`` or as SAELens does.
 
-So are those named as SAELens's table of releases does (:mod:`prolu_eval.releases`). Their files lie
-in the hub's own cache, which is the hub's; results of them lie in prolu-eval's.
+Names of SAELens's table of releases are resolved by :mod:`prolu_eval.releases`. Downloading named
+checkpoints is the only use of the network here. Checkpoints are stored in the hub's own cache, and
+results for them in the cache of prolu-eval.
 """
 
 import re
@@ -18,16 +19,16 @@ from prolu_eval.errors import CheckpointError
 PREFIX = "hub:"
 _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)((?:/[^@/]+)*)(?:@([^@]+))?")
 _PREFIXES = (PREFIX, releases.SAELENS, releases.NEURONPEDIA)
-# Where results of what the table names lie, by release.
+# The folder for results of checkpoints that SAELens's table names, by release.
 _TABLE_RESULTS = "saelens"
-# Configurations of a whole repository or run, above the checkpoints.
+# Names of configuration files of a whole repository or run, in folders above the checkpoints.
 _ABOVE = ("config.json", "config.yaml", "wandb-config.yaml", "wanb-config.yaml")
 _CROSS_LAYER = "mntss_clt_layer_transcoder"
 _PLAIN = ("json", "yaml", "safetensors", "npz")
 
 
 class Name(NamedTuple):
-    """What a hub name says."""
+    """The parts of a hub name."""
 
     repository: str
     subfolder: str
@@ -35,26 +36,26 @@ class Name(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Name":
-        """What a text that begins with :data:`PREFIX` says.
+        """Parse a text that begins with :data:`PREFIX`.
 
         Raises:
-            CheckpointError: if it is malformed.
+            CheckpointError: if the text is malformed.
         """
         match = _NAME.fullmatch(text.rstrip("/"))
         if match is None or {".", ".."} & set(re.split("[:/@]", text)):
             remedy = "write hub:owner/name[/subfolder][@revision]"
-            raise CheckpointError(text, "is no hub name", remedy)
+            raise CheckpointError(text, "is not a hub name", remedy)
         return cls(match[1], match[2].strip("/"), match[3])
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where checkpoints of a path lie on this machine.
+    """Where checkpoints are on this machine.
 
     Attributes:
         path: a folder to search, or a file.
-        results: the folder that stands for it where results are kept; None if it does itself.
-        entry: what SAELens's table says of the one checkpoint here, if it was named by that.
+        results: the folder that results are kept in; None if they are kept with the checkpoints.
+        entry: the entry of SAELens's table, if that table named this one checkpoint.
     """
 
     path: Path
@@ -68,7 +69,7 @@ def is_hub_name(path: str | Path) -> bool:
 
 
 def origin(path: str | Path) -> str:
-    """What runs of a name are told apart by from those of others: its repository or release."""
+    """The repository or release of a hub name, which tells its runs from those of other names."""
     text = str(path)
     if text.startswith(PREFIX):
         return Name.parse(text).repository
@@ -76,11 +77,12 @@ def origin(path: str | Path) -> str:
 
 
 def places(path: str | Path) -> list[Place]:
-    """Where the checkpoints of a path lie, downloaded if it is a name whose files the cache lacks.
+    """Where the checkpoints of a path are; those of a hub name are downloaded if not in the cache.
 
     Raises:
-        CheckpointError: as :func:`fetch`, or if SAELens's table lacks the name.
-        UsageError: if the name is of SAELens's table, which is not installed.
+        CheckpointError: in the cases in which :func:`fetch` raises it, or if SAELens's table does
+            not have the name.
+        UsageError: if the name is one of SAELens's table, and SAELens is not installed.
     """
     text = str(path)
     if not is_hub_name(path):
@@ -99,10 +101,10 @@ def places(path: str | Path) -> list[Place]:
 
 
 def _whole(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
-    """Entries, where those that the table has for layers of a cross-layer transcoder are one.
+    """The entries, with the layers of a cross-layer transcoder joined into one entry.
 
     Raises:
-        CheckpointError: if a layer is named without the others.
+        CheckpointError: if only some layers of a cross-layer transcoder are named.
     """
     layers: dict[str, list[releases.Entry]] = defaultdict(list)
     whole = []
@@ -116,17 +118,19 @@ def _whole(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
             raise CheckpointError(
                 name,
                 "is a layer of a cross-layer transcoder, whose codes add to several MLPs' outputs",
-                f"name all of it, as {releases.SAELENS}{release}",
+                f"name all layers, as {releases.SAELENS}{release}",
             )
         whole.append(replace(of_release[0], sae_id="", path="", neuronpedia=None))
     return whole
 
 
 def results_folder(path: str | Path) -> Path:
-    """Where results of the checkpoints of a path lie, each beside its run or, of the hub's, here.
+    """The folder in or below which results of the checkpoints of a path are kept.
+
+    Results of local runs are kept in the runs' own folders, those of hub names in the cache.
 
     Raises:
-        CheckpointError: if it is a malformed hub name.
+        CheckpointError: if the path is a malformed hub name.
     """
     if not is_hub_name(path):
         return Path(path)
@@ -138,10 +142,11 @@ def results_folder(path: str | Path) -> Path:
 
 
 def results_folders(path: str | Path) -> list[Path]:
-    """The folders in or below which results of a path lie.
+    """The folders in or below which results of a path are kept; nothing is downloaded.
 
     Raises:
-        CheckpointError, UsageError: as :func:`places`, but nothing is downloaded.
+        CheckpointError, UsageError: in the cases in which :func:`places` raises them, except for
+            failed downloads.
     """
     if not is_hub_name(path) or str(path).startswith(PREFIX):
         return [results_folder(path)]
@@ -154,13 +159,13 @@ def _results_of(entry: releases.Entry) -> Path:
 
 
 def fetch(name: str) -> Path:
-    """The local folder of a hub checkpoint, downloaded unless the cache has it.
+    """The local folder of a hub checkpoint, which is downloaded unless the cache has it.
 
-    Pickled weights (``.pt``, ``.pth``) are fetched only where there are no others.
+    Pickled weights (``.pt``, ``.pth``) are downloaded only if there are no others.
 
     Raises:
-        CheckpointError: if the name is malformed, or the repository, revision or folder cannot be
-            had.
+        CheckpointError: if the name is malformed, or if the repository, revision or folder cannot
+            be downloaded.
     """
     repository, subfolder, revision = Name.parse(name)
     folder = _download(name, repository, subfolder, revision, _PLAIN)
@@ -174,7 +179,7 @@ def fetch(name: str) -> Path:
 def _download(
     name: str, repository: str, subfolder: str, revision: str | None, endings: tuple[str, ...]
 ) -> Path:
-    # A run's own config lies above its checkpoints, up to two levels.
+    # A run's own configuration may be up to two folders above its checkpoints.
     above = [folder.as_posix() for folder in Path(subfolder).parents][:2] if subfolder else []
     patterns = [f"{subfolder}/*.{ending}".lstrip("/") for ending in endings]
     patterns += [f"{folder}/config.json".removeprefix("./") for folder in above]
@@ -182,7 +187,7 @@ def _download(
 
 
 def _fetch_entries(name: str, repository: str, entries: Sequence[releases.Entry]) -> Path:
-    """The local folder of a repository with the files of some entries of the table."""
+    """The local folder of a repository, with the files of the given entries of the table."""
     root = _snapshot(name, repository, None, _entry_patterns(entries, _PLAIN))
     bare = [entry for entry in entries if not _has_weights(root / entry.path)]
     if bare:

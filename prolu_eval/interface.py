@@ -1,4 +1,4 @@
-"""The functions of the public interface that join several parts: answers, comparisons, sweeps."""
+"""The functions of the public interface that combine several parts of the package."""
 
 import html
 import os
@@ -50,51 +50,51 @@ def _warn(sentence: str) -> None:
 class FrontierAnswer:
     """Which runs and variants are better: the frontier of every group of comparable results.
 
-    ``groups`` are the answers for comparable groups, the largest group first.
+    ``groups`` has an answer for each group of comparable results, the largest group first.
     """
 
     groups: tuple[Answer, ...]
 
     @property
     def sentence(self) -> str:
-        """The answer in a few sentences; of several groups, each with its title."""
+        """The answer in a few sentences; with several groups, a line for each after its title."""
         if len(self.groups) == 1:
             return self.groups[0].sentence
         return "\n".join(f"{found.title}: {found.sentence}" for found in self.groups)
 
     @property
     def table(self) -> "pd.DataFrame":
-        """The runs, one row each, with ``group``, ``on_frontier``, ``membership`` and metrics."""
+        """A row for each run, with ``group``, ``on_frontier``, ``membership`` and the metrics."""
         from prolu_eval.render.table_files import run_frame
 
         return run_frame(self.groups)
 
     def figure(self, group: int = 0) -> "go.Figure":
-        """The runs of a group over its first two metrics, as the page draws them."""
+        """The figure of a group's runs over its first two metrics, as the page draws it."""
         from prolu_eval.render.figures import View, view_figure
 
         n = of_type(group, int, "group", "give its number, from 0")
         if not 0 <= n < len(self.groups):
             known = f"0 to {len(self.groups) - 1}"
-            raise UsageError("group", f"{n} is none of {known}", "give its number, from 0")
+            raise UsageError("group", f"{n} is not one of {known}", "give its number, from 0")
         of = self.groups[n]
         x, y, *_ = of.question.keys
         drawn = view_figure(of.group, View(x, y, "frontiers", "", frontier=True))
         return drawn.update_layout(title=of.title, margin={"t": 64})
 
     def report(self, path: PathLike) -> Path:
-        """Write the HTML page, one file that needs nothing else; its path.
+        """Write the HTML page, one self-contained file, and return its path.
 
         Raises:
-            ResultsError: if it cannot be written.
-            UsageError: if the path is none.
+            ResultsError: if the file cannot be written.
+            UsageError: if ``path`` is not a path.
         """
         from prolu_eval.render.page import write_report
 
         return write_report(self.groups, as_path(path, "the page"))
 
     def _repr_html_(self) -> str:
-        drawn = "".join(  # the first brings plotly's script along: nothing is loaded from a network
+        drawn = "".join(  # the first figure includes plotly's script, so that no network is needed
             self.figure(i).to_html(full_html=False, include_plotlyjs=not i)
             for i in range(len(self.groups))
         )
@@ -112,24 +112,25 @@ def frontier(
     reference: Mapping[str, float] | None = None,
     at: Mapping[str, float] | None = None,
 ) -> FrontierAnswer:
-    """The Pareto frontier of stored results; needs neither torch nor a model.
+    """The Pareto frontier of stored results, without torch or a model.
 
     Args:
-        runs: a folder of runs with results, or several, whose variants then bear their names and
-            which are compared with each other (``groups[0].folders``); or a table of
-            :func:`prolu_eval.load_results`; or results.
-        x: a metric (:data:`prolu_eval.METRICS`), which direction is better being its own.
-        y: another.
-        z: a third, or None.
-        tokens: of several evaluations of the runs, the one on this text.
-        splits: by metric, values that part the runs into stretches, each answered too.
-        reference: by metric, where hypervolumes reach up to.
+        runs: a folder of runs with results; or several folders, which are compared with each other
+            (``groups[0].folders``) and whose names are put before those of their variants; or a
+            table of :func:`prolu_eval.load_results`; or results.
+        x: a metric; :data:`prolu_eval.METRICS` says whether less or more of it is better.
+        y: another metric.
+        z: a third metric, or None.
+        tokens: the text of the evaluation to use, if the runs were evaluated several times.
+        splits: by metric, values that divide the runs into parts, which are answered separately as
+            well.
+        reference: by metric, the reference point of hypervolumes.
         at: by metric, a value at which variants are compared, such as ``{"l0": 32}``; the answers
             are in ``groups[0].at``.
 
     Raises:
-        UsageError: if a metric is unknown or has no better direction, a folder does not exist, or a
-            table was not made by :func:`prolu_eval.load_results`.
+        UsageError: if a metric is unknown or has no better direction, if a folder does not exist,
+            or if a table was not made by :func:`prolu_eval.load_results`.
         ResultsError: if there are no results.
     """
     parts = [
@@ -174,10 +175,10 @@ def _results(
 
 
 def _of_table(table: "pd.DataFrame") -> list[Result]:
-    """The results of a table's rows, read again for their sums."""
+    """The results of a table's rows, read again from their files because the table has no sums."""
     if "file" not in table or table["file"].isna().any():
         reason = "does not say where its results are stored"
-        raise UsageError("the table", reason, "take one of load_results, or name the folder")
+        raise UsageError("the table", reason, "give one of load_results, or name the folder")
     return [read_result(Path(file), arrays="stored") for file in table["file"]]
 
 
@@ -193,23 +194,23 @@ def compare(
     alpha: float = 0.05,
     warn: Warn = _warn,
 ) -> Comparison:
-    """Judge runs by a baseline, as ``prolu-eval compare`` does; needs neither torch nor a model.
+    """Compare runs with a baseline, as ``prolu-eval compare`` does, without torch or a model.
 
     Args:
         runs: a folder of runs with results, or several.
-        baseline: the JSON file of :func:`prolu_eval.save_baseline`, or a folder of runs that is
-            compared with in its stead.
+        baseline: the JSON file of :func:`prolu_eval.save_baseline`, or a folder of runs to compare
+            with instead.
         tolerance: how much worse metrics may get, such as ``"ce_degradation=+2%,l0=+1"``.
-        frontier: two metrics ``x,y`` whose frontier is judged; None for none.
+        frontier: two metrics ``x,y`` whose frontier is judged; None to judge no frontier.
         match: ``name``, ``configuration``, or a regular expression whose groups identify a run.
-        only: names of runs, or shell patterns of them.
+        only: names of runs, or shell patterns of names; other runs are left out on both sides.
         unpaired: compare results on different tokens as independent samples.
         alpha: the error rate of the whole family of tests.
-        warn: is passed a sentence for each result that is left out.
+        warn: a function that gets a sentence for each result that is left out.
 
     Returns:
-        The comparison: ``verdict`` (pass, regression or incomparable), ``rows``, ``exit_code``;
-        against a folder also ``folders``, the answer which of the two is better.
+        The comparison: ``verdict`` (pass, regression or incomparable), ``rows`` and ``exit_code``.
+        If the baseline is a folder, ``folders`` also says which of the two folders is better.
 
     Raises:
         BaselineError: if the baseline cannot be read.
@@ -249,7 +250,7 @@ def _joined(paths: Sequence[Path]) -> str:
 def _folder_answers(
     beside: Mapping[Path, Sequence[Result]], axes: tuple[str, str], only: str | Sequence[str]
 ) -> tuple[Answer, ...]:
-    """What folders save against each other; nothing for an axis without a better direction."""
+    """The folders compared with each other; empty if an axis has no better direction."""
     if any(METRICS[key].direction == "none" for key in axes):
         return ()
     results = [
@@ -267,7 +268,7 @@ def _baseline(baseline: Paths, warn: Warn) -> list[Result]:
     if any(folder.is_dir() and any(result_files([folder])) for folder in folders):
         return obtain_results(folders, warn=warn)
     if len(folders) > 1:
-        raise UsageError("the baseline", "is several files", "name one, or folders of runs")
+        raise UsageError("the baseline", "is several files", "name one file, or folders of runs")
     return load_baseline(folders[0])
 
 
@@ -277,25 +278,26 @@ def save_baseline(
     *,
     tokens: PathLike | None = None,
 ) -> None:
-    """Write stored results as a baseline: ``path`` and, beside it, their sums over sequences.
+    """Write stored results as a baseline: the file ``path``, and the file of their sums beside it.
 
     Args:
         runs: a folder of runs with results, or several; or a table of
             :func:`prolu_eval.load_results`; or results.
         path: the JSON file to write.
-        tokens: of several evaluations of the runs, the one on this text.
+        tokens: the text of the evaluation to use, if the runs were evaluated several times.
 
     Raises:
-        BaselineError: if two results have the same name, or the file's own does not end in .json.
-        ResultsError: if there are no results, or a file cannot be written.
-        UsageError: if what is given is none of these.
+        BaselineError: if two results have the same name, or if the file's name does not end in
+            .json.
+        ResultsError: if there are no results, or if a file cannot be written.
+        UsageError: if ``runs`` is neither folders nor a table nor results, or ``path`` not a path.
     """
     write_baseline(_results(runs, tokens), as_path(path, "the baseline"))
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint that was written in another format: where, or why it was not."""
+    """A checkpoint written in another format: the path written, or why it could not be written."""
 
     run: str
     path: Path | None
@@ -303,19 +305,20 @@ class Converted:
 
 
 def convert(source: PathLike, destination: PathLike, to: str = "native") -> list[Converted]:
-    """Write checkpoints of any format as native runs, or as what SAELens itself loads.
+    """Write checkpoints of any format as native runs, or as checkpoints that SAELens can load.
 
     Args:
-        source: a checkpoint, a folder of them, or ``hub:owner/name[/folder]``.
-        destination: the folder to write, one folder in it for each run if there are several.
+        source: a checkpoint, a folder of checkpoints, or ``hub:owner/name[/folder]``.
+        destination: the folder to write; if there are several runs, each gets a folder in it.
         to: ``native`` or ``saelens``.
 
     Returns:
-        One for each checkpoint found; one that cannot be loaded or written does not stop others.
+        An entry for each checkpoint found. One that cannot be loaded or written does not stop the
+        others.
 
     Raises:
         CheckpointError: if no checkpoint is found.
-        UsageError: if ``to`` is no format to write, or a path is none.
+        UsageError: if ``to`` is another format, or if a path is not a path.
     """
     from prolu_eval.checkpoints import discover, load_run
     from prolu_eval.checkpoints.native import write_native
@@ -324,7 +327,7 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
 
     writers = {"native": write_native, "saelens": write_saelens}
     if of_type(to, str, "--to", f"choose {', '.join(writers)}") not in writers:
-        raise UsageError("--to", f"{to!r} is no format to write", f"choose {', '.join(writers)}")
+        raise UsageError("--to", f"{to!r} cannot be written", f"choose {', '.join(writers)}")
     folder = as_path(destination, "the destination")
     found = discover(as_path(source, "the source"))
     converted = []
@@ -352,31 +355,32 @@ def train(
     settings: "Settings | None" = None,
     **shared: Any,
 ) -> "list[Trained]":
-    """Train every run of a sweep that is not in ``out`` yet, one folder each.
+    """Train every run of a sweep that is not in ``out`` yet, each into a folder of its own.
 
     Args:
         sweep: a TOML file, the content of one, or None for the write-up's four sweeps.
         out: the folder for the runs.
         settings: device, cache, checkpoints, progress and loggers.
-        shared: settings that replace those of the file that all runs share: ``model``, ``hook``,
+        shared: replacements for settings that all runs of the file share: ``model``, ``hook``,
             ``dataset``, ``n_tokens`` (activations trained on), ``context_length``, ``d_sae``.
 
     Returns:
-        One for each run, in the sweep's order: ``status`` (trained, present or failed), ``folder``,
-        ``error``.
+        An entry for each run, in the sweep's order, with ``status`` (trained, present or failed),
+        ``folder`` and ``error``.
 
     Raises:
-        ConfigError: if the sweep cannot be read, or a folder holds a run of another configuration.
-        ModelError, TokensError: if the model, hook or text cannot be used.
+        ConfigError: if the sweep cannot be read, or if a folder holds a run of another
+            configuration.
+        ModelError, TokensError: if the model, the hook point or the text cannot be used.
         ResultsError: if ``out`` cannot be written to.
-        UsageError: if settings are to replace those of a sweep that is no file.
+        UsageError: if ``shared`` is given with a sweep that is not a file.
     """
     from prolu_eval.training import FOUR_SWEEPS, SweepFile, read_sweep_file, train_sweep
 
     folder = as_path(out, "out")
     if isinstance(sweep, SweepFile):
         if shared:
-            raise UsageError("the sweep", "is no file", f"set {', '.join(shared)} in it")
+            raise UsageError("the sweep", "is not a file", f"set {', '.join(shared)} in it")
         return train_sweep(sweep, folder, settings)
     file = read_sweep_file(FOUR_SWEEPS if sweep is None else as_path(sweep, "the sweep"), **shared)
     return train_sweep(file, folder, settings)

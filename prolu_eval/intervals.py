@@ -21,9 +21,9 @@ Sums = Mapping[str, NDArray[np.float64]]
 
 
 def combine(terms: Terms, sums: Sums) -> NDArray[np.float64]:
-    """The linear combination of columns that a metric asks for, per sequence. [n_sequences]
+    """The linear combination of columns that a metric needs, per sequence. [n_sequences]
 
-    It is NaN where a column was not measured: those of skip connections are of transcoders alone.
+    It is NaN if a column was not measured, as those of skip connections are only for transcoders.
     """
     if not terms.keys() <= sums.keys():
         return np.full(len(next(iter(sums.values()))), np.nan)
@@ -31,7 +31,7 @@ def combine(terms: Terms, sums: Sums) -> NDArray[np.float64]:
 
 
 def value_and_influence(metric: Metric, sums: Sums) -> tuple[float, NDArray[np.float64]]:
-    """A metric's value, and how each sequence pulls at it. float, [n_sequences]
+    """A metric's value, and each sequence's influence on it. float, [n_sequences]
 
     The influences sum to zero up to rounding; the variance of the value is estimated from their
     squares. Both are NaN where the denominator sums to zero.
@@ -48,7 +48,7 @@ def value_and_influence(metric: Metric, sums: Sums) -> tuple[float, NDArray[np.f
 def scalar(value: float, influence: NDArray[np.float64]) -> Estimate:
     """A value with the standard error and interval that its sequences' influences imply.
 
-    With fewer than two sequences there is no standard error, and none is made up.
+    With fewer than two sequences the standard error and the interval are undefined.
     """
     n = len(influence)
     spread = float(np.sqrt(n / (n - 1) * np.square(influence).sum())) if n > 1 else np.nan
@@ -56,7 +56,7 @@ def scalar(value: float, influence: NDArray[np.float64]) -> Estimate:
 
 
 def with_interval(value: float, standard_error: float, degrees_of_freedom: int) -> Estimate:
-    """A value and its standard error, with the t interval; None for what is not finite."""
+    """A value and its standard error, with the t interval; numbers that are not finite are None."""
     half = (
         standard_error * float(stdtrit(degrees_of_freedom, 0.5 + CONFIDENCE / 2))
         if degrees_of_freedom > 0
@@ -74,16 +74,17 @@ def _finite(number: Any) -> float | None:
 
 
 def taking_part(metric: Metric, sums: Sums) -> NDArray[np.bool_]:
-    """Sequences that a metric says something of: not all of its sums are zero there. [n_sequences]
+    """Whether each sequence belongs to a metric's sample: not all of its sums are zero.
 
-    One without counted positions, or with none whose next token counts, is none of its sample.
+    A sequence without counted positions, or without any whose next token counts, does not belong to
+    the sample. [n_sequences]
     """
     columns = {**metric.numerator, **metric.denominator}.keys() & sums.keys()
     return np.asarray(np.any([sums[column] != 0 for column in columns], axis=0))
 
 
 def estimate(metric: Metric, sums: Sums) -> Estimate:
-    """A metric over all sequences that take part, from sums by column. [n_sequences] each"""
+    """A metric over all sequences of its sample, from sums by column. [n_sequences] each"""
     value, influence = value_and_influence(metric, sums)
     return scalar(value, influence[taking_part(metric, sums)])
 
@@ -91,8 +92,8 @@ def estimate(metric: Metric, sums: Sums) -> Estimate:
 def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
     """How much larger a metric is in ``first`` than in ``second``, paired by sequence.
 
-    Both must hold the same sequences of the same tokens in the same order; what varies from
-    sequence to sequence alike in both then cancels.
+    Both must have the same sequences of the same tokens in the same order, so that variation
+    between sequences which both share cancels.
     """
     value, influence = value_and_influence(metric, first)
     other, other_influence = value_and_influence(metric, second)
@@ -103,9 +104,10 @@ def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
 def contrast(
     value: float, first: NDArray[np.float64], second: NDArray[np.float64], *, paired: bool
 ) -> tuple[Estimate, int]:
-    """A difference of two values, and its degrees of freedom, from their sequences' influences.
+    """A difference of two values with its standard error, and its degrees of freedom.
 
-    Paired influences belong to the same sequences; others are independent (Welch).
+    Both follow from the sequences' influences on the two values. Paired influences belong to the
+    same sequences; others are independent (Welch).
     """
     if paired:
         return scalar(value, first - second), len(first) - 1
@@ -134,7 +136,7 @@ def p_above_zero(difference: Estimate, degrees_of_freedom: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
-    """p-values adjusted for their number so that the family's error rate holds. [n]
+    """P-values adjusted for their number, which controls the error rate of the family. [n]
 
     Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
     Statistics 6 (1979). Valid under any dependence.

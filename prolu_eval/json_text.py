@@ -1,4 +1,4 @@
-"""JSON as the project writes it, without NaN, and the lines that errors about it point at."""
+"""Writes and reads JSON as the project uses it: without NaN, and with line numbers in errors."""
 
 import json
 import re
@@ -7,13 +7,13 @@ from typing import Any
 
 _WIDTH = 100
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
-# Half a character, as damaged names may hold: no encoding has it, an escape does.
+# A lone surrogate, which damaged names may contain: it cannot be encoded, only escaped.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<key>\s*:)?|[{}\[\],]')
 
 
 class JsonTextError(ValueError):
-    """Text that is no JSON document: the line, counted from 1, and why."""
+    """A text that is not valid JSON: ``line`` counts from 1, and ``reason`` says what is wrong."""
 
     def __init__(self, line: int, reason: str) -> None:
         self.line, self.reason = line, reason
@@ -21,7 +21,7 @@ class JsonTextError(ValueError):
 
 
 def dumps(document: Any, indent: int = 0) -> str:
-    """JSON with one item to a line, where an item is whatever fits on it and nests no further.
+    """JSON with one item on each line; one without inner objects is written on one line if it fits.
 
     Raises:
         ValueError: if a number is not finite.
@@ -41,7 +41,7 @@ def dumps(document: Any, indent: int = 0) -> str:
 
 
 def dumps_compact(document: Any) -> str:
-    """JSON without a space; dataclasses and the like by their fields.
+    """JSON without spaces; other objects, such as dataclasses, are written as their fields.
 
     Raises:
         ValueError: if a number is not finite.
@@ -50,7 +50,9 @@ def dumps_compact(document: Any) -> str:
 
 
 def canonical(document: Any) -> str:
-    """One text for all equal documents, to be hashed or compared; what is no JSON as its ``str``.
+    """The same text for all equal documents, to be hashed or compared.
+
+    Objects that JSON cannot hold are written as their ``str``.
 
     Raises:
         ValueError: if a number is not finite.
@@ -59,11 +61,11 @@ def canonical(document: Any) -> str:
 
 
 def loads(text: str) -> Any:
-    """Parse a document, strictly.
+    """Parse a document strictly.
 
     Raises:
-        JsonTextError: naming the line of a merge conflict's marker, of a repeated key, or of the
-            first character that does not belong, the end of a truncated file included.
+        JsonTextError: if the text has a merge conflict's marker or a repeated key, or is not valid
+            JSON, such as a truncated file. It names the line.
     """
     if marker := _CONFLICT.search(text):
         raise JsonTextError(_line(text, marker.start()), "has a merge conflict's marker")
@@ -71,7 +73,7 @@ def loads(text: str) -> Any:
         document = json.loads(text, parse_constant=_refuse, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         ended = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
-        reason = "ends in the middle" if ended else f"is no JSON ({error.msg.lower()})"
+        reason = "ends in the middle" if ended else f"is not JSON ({error.msg.lower()})"
         raise JsonTextError(error.lineno, reason) from None
     except _RepeatError:
         raise _repeat(text) from None
@@ -82,7 +84,7 @@ def loads(text: str) -> Any:
 
 
 def line_of(text: str, path: Sequence[str | int]) -> int:
-    """The line of a key in a valid document, or of the nearest of its parents that is there."""
+    """The line of a key in a valid document, or of its nearest parent that the document has."""
     positions = dict(_keys(text))
     for length in range(len(path), 0, -1):
         if (position := positions.get(tuple(path[:length]))) is not None:
@@ -119,7 +121,7 @@ def _line(text: str, position: int) -> int:
 
 
 def _keys(text: str) -> Iterator[tuple[tuple[str | int, ...], int]]:
-    """Paths and positions of all keys of a valid document's objects, in order."""
+    """The paths and positions of all keys of a valid document's objects, in order."""
     path: list[str | int] = []
     for token in _TOKEN.finditer(text):
         word = token.group()

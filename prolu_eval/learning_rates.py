@@ -1,7 +1,7 @@
-"""Learning rates chosen on the frontier: short trainings at several rates, for each variant.
+"""Chooses a learning rate for each variant by the frontiers of short runs at several rates.
 
-A variant's rate decides where its frontier lies, and the best one differs between variants, so that
-one rate for all compares rates as much as variants.
+The learning rate moves a variant's frontier, and the best rate differs between variants. A
+comparison at one rate for all would therefore compare rates as much as variants.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class TriedRate:
 
     Attributes:
         rate: the learning rate.
-        saving: what the best rate saves against this one, of L0 at equal CE degradation (or of CE
-            degradation at equal L0 where only that is known); None for the best one itself.
-        n_runs: trainings that did not diverge.
+        saving: how much L0 the best rate saves at equal CE degradation compared with this one (or
+            CE degradation at equal L0, if only that is known); None for the best rate.
+        n_runs: the number of runs that did not diverge.
         is_tied: whether this rate cannot be told from the best one.
     """
 
@@ -71,25 +71,25 @@ def find_learning_rates(
 ) -> list[FoundRate]:
     """Try learning rates for every variant of a grid, and rank them on the frontier.
 
-    Each variant trains for a share of the tokens at every rate, with its first seed and a few of
-    its coefficients (or values of k), evenly chosen from first to last. The runs are measured on
-    held-out tokens, and rates are ranked as variants are: by what they save of L0 at equal CE
-    degradation. A call that was interrupted goes on when it is made again.
+    At every rate, each variant is trained on a share of the tokens, with its first seed and a few
+    of its coefficients (or values of k), spread evenly from the smallest to the largest. The runs
+    are evaluated on held-out tokens, and rates are ranked like variants: by how much L0 they save
+    at equal CE degradation. A call that was interrupted continues when it is repeated.
 
     Args:
-        file: the grid; its own rates play no part.
+        file: the grid; its own learning rates are ignored.
         out: the folder for the short runs.
-        settings: how they are trained.
-        rates: that are tried.
-        share: of the grid's tokens that each is trained on.
-        n_values: of a variant's coefficients or values of k, how many take part at most.
-        n_tokens: that they are measured on.
+        settings: how the runs are trained.
+        rates: the learning rates to try.
+        share: the share of the grid's tokens that each run is trained on.
+        n_values: the most coefficients, or values of k, to use for each variant.
+        n_tokens: the number of tokens that the runs are evaluated on.
 
     Returns:
-        One for each variant, in the grid's order.
+        The rates for each variant, in the grid's order.
 
     Raises:
-        ConfigError: if no training of a variant comes to an end.
+        ConfigError: if no run of a variant finishes training.
     """
     shared = file.shared.model_copy(
         update={"n_tokens": max(1, round(share * file.shared.n_tokens))}
@@ -108,7 +108,7 @@ def find_learning_rates(
         if plan.label not in found:
             raise ConfigError(
                 f"the sweep of {plan.label}",
-                "no training came to an end at any learning rate that was tried",
+                "no run finished training at any of the learning rates that were tried",
                 "try smaller ones",
             )
     return list(found.values())
@@ -123,7 +123,7 @@ def rank_learning_rates(results: Sequence[Result]) -> list[FoundRate]:
 
 
 def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFile:
-    """The grid with the best rate that was found for each variant; chance baselines keep theirs."""
+    """The grid with the best rate found for each variant; chance baselines keep their own rates."""
     best = {rate.label: [rate.best] for rate in found}
     sweeps = [
         sweep
@@ -135,12 +135,12 @@ def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFil
 
 
 def label_of(sweep: Sweep, file: SweepFile) -> str:
-    """What a sweep's variant is called in tables and figures."""
+    """The label of a sweep's variant in tables and figures."""
     return next(file.model_copy(update={"sweep": [sweep]}).plans()).label
 
 
 def spread(values: Sequence[float], n: int) -> list[float]:
-    """At most n of some values, evenly chosen from the least to the largest."""
+    """At most n of the values, spread evenly from the smallest to the largest."""
     ordered = sorted(values)
     at = np.linspace(0, len(ordered) - 1, min(n, len(ordered))).round().astype(int)
     return [ordered[i] for i in at]

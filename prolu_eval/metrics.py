@@ -5,7 +5,7 @@ affine function of a ratio of two linear combinations of those sums, so that its
 standard error clustered by sequence, and a paired difference between two runs all follow from the
 stored sums, without the model. ``prolu-eval metrics``, the report and the results read this table.
 
-Of a transcoder, x is what is said of here at its output site: the activation that it stands for.
+For a transcoder, x is the activation at its output site, which x_hat reconstructs.
 """
 
 import difflib
@@ -19,11 +19,11 @@ from prolu_eval.errors import UsageError
 METRIC_VERSION = 3
 # 1: first version (2026-11)
 # 2: scale consistency, and the alignment of encoder and decoder (2026-11)
-# 3: special tokens and padding are no targets of cross-entropy and KL (2026-11)
+# 3: cross-entropy and KL exclude special tokens and padding as targets (2026-11)
 
 # Sums over the counted positions of a sequence: those whose token is neither special nor padding.
-# Those with `ce_` or `kl` run over the counted positions whose next token counts too, so that no
-# special token and no padding is a target; their number is `n_next`.
+# The sums `ce_...` and `kl` are over the counted positions whose next token counts too, so that
+# neither special tokens nor padding are targets; the number of these positions is `n_next`.
 COLUMNS: dict[str, str] = {
     "n": "counted positions",
     "n_next": "counted positions whose next token counts too",
@@ -38,15 +38,15 @@ COLUMNS: dict[str, str] = {
     "norm_ratio": "norm(x_hat) / norm(x)",
     "x_hat_squared": "squared norm of x_hat",
     "x_hat_dot_x": "inner product of x_hat and x",
-    "squared_skip_error": "squared norm of x less what a skip connection gives without features",
-    "ce_clean": "cross-entropy, nothing replaced",
-    "ce_spliced": "cross-entropy, x replaced by x_hat",
-    "ce_zero": "cross-entropy, x replaced by zero",
-    "ce_mean": "cross-entropy, x replaced by its mean",
+    "squared_skip_error": "squared norm of x minus a transcoder's output with every feature off",
+    "ce_clean": "cross-entropy with nothing replaced",
+    "ce_spliced": "cross-entropy with x replaced by x_hat",
+    "ce_zero": "cross-entropy with x replaced by zero",
+    "ce_mean": "cross-entropy with x replaced by its mean",
     "kl": "KL(clean, spliced) of next-token distributions",
 }
 
-# On pairs of activations of some sequences, taken once all else is measured.
+# Sums over pairs of activations of some sequences, computed after everything else.
 CONSISTENCY_COLUMNS: dict[str, str] = {
     "additivity_gap": "sum of |f_i(v1) + f_i(v2) - f_i(v1 + v2)| norm(W_dec_i), active in both",
     "additivity_size": "sum of (f_i(v1) + f_i(v2)) norm(W_dec_i), active in both",
@@ -56,7 +56,7 @@ CONSISTENCY_COLUMNS: dict[str, str] = {
     "threshold_needed": "active features with a negative bias",
 }
 
-# Of a benchmark's known features alone, and of the latents that are matched with them.
+# Sums over a benchmark's known features, and over the latents that are matched with them.
 TRUTH_COLUMNS: dict[str, str] = {
     "true_positives": "features that are active and whose latent fires",
     "matched_firing": "features whose latent fires",
@@ -66,7 +66,8 @@ TRUTH_COLUMNS: dict[str, str] = {
     "absorbable": "active parents of active children, all with a latent",
 }
 
-# Of tasks that the language model itself can do, each weighing the same, whatever its examples.
+# Sums over the tasks that the language model itself can do. Every task has the same weight, however
+# many examples it has.
 PROBE_KS = (1, 2, 5, 16, 128)
 TASK_COLUMNS: dict[str, str] = {
     "n_tasks": "1",
@@ -74,8 +75,8 @@ TASK_COLUMNS: dict[str, str] = {
     "accuracy_dense": "accuracy of the probe on the activations themselves",
     **{f"auc_k{k}": f"AUC of the probe on {k} latents" for k in PROBE_KS},
     **{f"accuracy_k{k}": f"accuracy of the probe on {k} latents" for k in PROBE_KS},
-    "right_clean": "fraction of examples that the model gets right, nothing replaced",
-    "right_spliced": "fraction of examples that it gets right, x replaced by x_hat",
+    "right_clean": "fraction of examples that the model gets right with nothing replaced",
+    "right_spliced": "fraction of examples that the model gets right with x replaced by x_hat",
 }
 
 Direction = Literal["min", "max", "none"]
@@ -88,11 +89,12 @@ Terms = dict[str, float]
 class Metric:
     """``offset + scale * sum(numerator) / sum(denominator)`` over per-sequence sums.
 
-    ``direction`` is what better means. A metric with neither numerator nor denominator is computed
-    from per-feature arrays (:mod:`prolu_eval.evaluation.features`). One that ``needs_truth`` is
-    measured on a benchmark with known features only (:mod:`prolu_eval.evaluation.truth`). One that
-    is not ``over`` sequences is a mean over tasks of that kind, whose sums are stored apart, and is
-    measured where that is asked for (:mod:`prolu_eval.evaluation.further`).
+    ``direction`` says whether less or more is better. A metric with neither numerator nor
+    denominator is computed from per-feature arrays (:mod:`prolu_eval.evaluation.features`). A
+    metric that ``needs_truth`` is measured only on benchmarks with known features
+    (:mod:`prolu_eval.evaluation.truth`). A metric that is not ``over`` sequences is a mean over
+    tasks of a kind; their sums are stored separately, and they are measured only on request
+    (:mod:`prolu_eval.evaluation.further`).
     """
 
     key: str
@@ -153,8 +155,8 @@ def _of_truth(
 _TRUTH = [
     _of_truth(
         "mcc", "mean correlation coefficient", "", "max",
-        "mean absolute cosine of decoder rows and true directions, matched one to one so that it "
-        "is largest",
+        "mean absolute cosine of decoder rows and true directions, in the one-to-one matching for "
+        "which it is largest",
     ),
     _of_truth(
         "mcc_chance", "MCC, chance", "", "none",
@@ -167,12 +169,13 @@ _TRUTH = [
     ),
     _of_truth(
         "feature_precision", "precision of features", "fraction", "max",
-        "how often a feature is active where its matched latent fires, all features pooled",
+        "how often a feature is active where its matched latent fires, pooled over all features",
         "true_positives", {"matched_firing": 1.0},
     ),
     _of_truth(
         "feature_recall", "recall of features", "fraction", "max",
-        "how often a feature's matched latent fires where it is active, all features pooled",
+        "how often a feature's matched latent fires where the feature is active, pooled over all "
+        "features",
         "true_positives", {"true_active": 1.0},
     ),
     _of_truth(
@@ -182,35 +185,36 @@ _TRUTH = [
     ),
     _of_truth(
         "feature_f1_macro", "F1 of features, each alike", "fraction", "max",
-        "mean over true features of their own F1, rare ones counting as much as frequent ones",
+        "mean over true features of each one's F1, so that rare features count as much as frequent "
+        "ones",
     ),
     _of_truth(
         "magnitude_slope", "slope of magnitudes", "", "none",
         "mean over recovered features of the least-squares slope of the magnitude that their "
-        "latent writes against the true one, where both are active; 1 is in proportion",
+        "latent writes against the true magnitude, where both are active; 1 means proportional",
     ),
     _of_truth(
         "magnitude_intercept", "intercept of magnitudes", "", "none",
-        "mean over recovered features of the intercept of the same line, over the feature's mean "
-        "magnitude; 0 is scale-consistent, below 0 is suppression by a constant",
+        "mean over recovered features of the intercept of the same line, divided by the feature's "
+        "mean magnitude; 0 means scale-consistent, below 0 suppression by a constant",
     ),
     _of_truth(
         "magnitude_r2", "R2 of magnitudes", "fraction", "max",
         "mean over recovered features of 1 - (squared error of the magnitude written) / (variance "
         "of the true one), wherever the feature is active; nothing is fitted, and a silent latent "
-        "writes 0",
+        "counts as magnitude 0",
     ),
     _of_truth(
         "absorption", "absorption", "fraction", "min",
-        "of parents that are active with a child: how often their latent is silent while the "
-        "latent of an active child fires that has the parent's direction too (a cosine 0.2 above "
-        "the child's own)",
+        "for parents that are active together with a child: how often the parent's latent is "
+        "silent while an active child's latent fires that also has the parent's direction (with a "
+        "cosine 0.2 above that of the child's own direction)",
         "absorbed", {"absorbable": 1.0},
     ),
     _of_truth(
         "splitting", "split features", "fraction", "min",
-        "fraction of true features that two or more latents that fire are nearest to, with an "
-        "absolute cosine of 0.7 or more",
+        "fraction of true features that are the nearest feature of two or more latents that fire, "
+        "with an absolute cosine of 0.7 or more",
     ),
     _of_truth(
         "spurious_fraction", "spurious latents", "fraction", "min",
@@ -226,17 +230,18 @@ _TRUTH = [
 GEOMETRY = [
     Metric(
         "decoder_cosine", "overlap of decoder rows", "", "min",
-        "mean absolute cosine of every two decoder rows (of more than 1,024: of as many at random "
-        "with all others); over L0 it is least where L0 suits the data (arXiv 2508.16560)",
+        "mean absolute cosine of every two decoder rows (for more than 1,024 rows, of 1,024 random "
+        "ones with all others); as L0 varies, it is least where L0 suits the data (arXiv "
+        "2508.16560)",
     ),
     Metric(
         "decoder_cosine_nearest", "nearest decoder row", "", "min",
-        "mean over features of the largest absolute cosine of their decoder row with another one, "
-        "over the same rows",
+        "mean of the largest absolute cosine of a decoder row with another one, over the same rows "
+        "as decoder_cosine",
     ),
     Metric(
         "effective_rank", "effective rank", "dimensions", "none",
-        "exponential of the entropy of the normalised singular values of the decoder's rows, at "
+        "exponential of the entropy of the normalised singular values of the decoder, with rows of "
         "unit norm",
     ),
     Metric(
@@ -245,9 +250,9 @@ GEOMETRY = [
     ),
     Metric(
         "nth_projection", "n-th decoder projection", "", "min",
-        "mean over activations of the n-th largest absolute projection of x - b_dec on decoder "
-        "rows of unit norm, n being half of them, over its norm; on up to 256 activations "
-        "(s_n^dec of arXiv 2508.16560)",
+        "mean over up to 256 activations of the n-th largest absolute projection of x - b_dec on "
+        "decoder rows of unit norm, divided by the norm of x - b_dec, where n is half the number "
+        "of rows (s_n^dec of arXiv 2508.16560)",
     ),
 ]  # fmt: skip
 
@@ -263,7 +268,7 @@ def _of_tasks(
 
 _PROBED = (
     "mean over the probing tasks that a probe on the activations themselves solves (AUC of 0.75 or "
-    "more), on examples that it was not fitted to"
+    "more), on examples that probes were not fitted to"
 )
 _DONE = "mean over the templated tasks that the model itself can do"
 _SUMS_OF_TASKS = [
@@ -333,12 +338,12 @@ _ALL = [
     ),
     Metric(
         "nmse", "normalised MSE", "fraction", "min",
-        "mse over the mean squared distance of x from its mean over the counted positions",
+        "mse divided by the mean squared distance of x from its mean over the counted positions",
         {"squared_error": 1.0}, {"squared_deviation": 1.0},
     ),
     Metric(
         "explained_variance", "explained variance", "fraction", "max",
-        "1 - nmse, all positions pooled",
+        "1 - nmse, pooled over all positions",
         {"squared_error": 1.0}, {"squared_deviation": 1.0}, scale=-1.0, offset=1.0,
     ),
     _mean(
@@ -351,13 +356,13 @@ _ALL = [
     ),
     Metric(
         "relative_reconstruction_bias", "relative reconstruction bias", "", "none",
-        "sum of norm(x_hat)^2 over sum of x_hat . x (arXiv 2404.16014, eq. 10); "
-        "below 1 is shrinkage",
+        "sum of norm(x_hat)^2 divided by sum of x_hat . x (arXiv 2404.16014, eq. 10); "
+        "below 1 means shrinkage",
         {"x_hat_squared": 1.0}, {"x_hat_dot_x": 1.0},
     ),
     Metric(
         "skip_explained_variance", "variance explained by the skip", "fraction", "none",
-        "explained variance of a transcoder's skip connection and decoder bias alone, every "
+        "explained variance of a transcoder's skip connection and decoder bias alone, with every "
         "feature off; undefined without a skip connection",
         {"squared_skip_error": 1.0}, {"squared_deviation": 1.0}, scale=-1.0, offset=1.0,
     ),
@@ -393,8 +398,8 @@ _ALL = [
     ),
     Metric(
         "dead_fraction", "dead features", "fraction", "min",
-        "fraction of features that never fired on the evaluated tokens (their number stands "
-        "beside it)",
+        "fraction of features that never fired on the evaluated tokens; it depends on their "
+        "number, which is stored with the result",
     ),
     Metric(
         "dense_fraction", "dense features", "fraction", "min",
@@ -402,19 +407,19 @@ _ALL = [
     ),
     _violation(
         "additivity", "additivity_gap", "additivity_size",
-        "sum of |f_i(v1) + f_i(v2) - f_i(v1 + v2)| over that of f_i(v1) + f_i(v2), weighted by "
-        "norm(W_dec_i), over features active in both; f(v) = encode(v + b_dec), on pairs of "
+        "sum of |f_i(v1) + f_i(v2) - f_i(v1 + v2)| divided by that of f_i(v1) + f_i(v2), weighted "
+        "by norm(W_dec_i), over features active in both; f(v) = encode(v + b_dec), on pairs of "
         "activations of up to 128 sequences",
     ),
     _violation(
         "homogeneity", "homogeneity_gap", "homogeneity_size",
-        "sum of |f_i(k v) - k f_i(v)| over that of k f_i(v), weighted by norm(W_dec_i), over "
+        "sum of |f_i(k v) - k f_i(v)| divided by that of k f_i(v), weighted by norm(W_dec_i), over "
         "active features and k = 1.25, 2, 4; f and activations as for additivity",
     ),
     _violation(
         "threshold", "threshold_missing", "threshold_needed",
         "fraction of active features with a negative bias whose response to growing multiples of v "
-        "is not off up to a threshold and on from there; activations as for additivity",
+        "is not zero up to a threshold and positive beyond it; activations as for additivity",
     ),
     *GEOMETRY,
     *_TRUTH,
@@ -428,7 +433,7 @@ _ALL = [
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
 
-# What metrics are called elsewhere; case, spaces, hyphens and underscores count for nothing.
+# Names of metrics in other tools; case, spaces, hyphens and underscores are ignored.
 _ALIASES = {
     "fvu": "nmse",
     "fraction of variance unexplained": "nmse",
@@ -453,7 +458,7 @@ _ALIASES = {
     "gamma": "relative_reconstruction_bias",
     "dead": "dead_fraction",
 }
-_NEAR = 0.6  # of a name's likeness to one that is suggested
+_NEAR = 0.6  # the least similarity of a name to one that is suggested
 
 
 def _plain(name: str) -> str:
@@ -464,14 +469,14 @@ def metric_key(name: str, subject: str = "") -> str:
     """The key of a metric by any of its names: ``L0``, ``fvu``, ``CE degradation``.
 
     Args:
-        name: as a user writes it.
+        name: the name as a user writes it.
         subject: the option that it is given to, for the error.
 
     Raises:
-        UsageError: if it is no metric's; it says which may be meant.
+        UsageError: if no metric has the name; the error suggests similar names.
     """
     if not isinstance(name, str):
-        raise UsageError(subject or "a metric", f"{name!r} is no name", "see `prolu-eval metrics`")
+        raise UsageError(subject or "a metric", f"{name!r} is not text", "see `prolu-eval metrics`")
     if name in METRICS:
         return name
     known = {
@@ -484,18 +489,18 @@ def metric_key(name: str, subject: str = "") -> str:
     near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=_NEAR)
     meant = " or ".join(dict.fromkeys(known[found] for found in near))
     see = "see `prolu-eval metrics`"
-    reason = f"{name!r} is no metric" if subject else "is no metric"
+    reason = f"{name!r} is not a metric" if subject else "is not a metric"
     raise UsageError(subject or name, reason, f"write {meant}, or {see}" if meant else see)
 
 
 def grows_surer(metric: Metric) -> bool:
-    """Whether each further token that is evaluated adds to what is known of a metric.
+    """Whether a metric's uncertainty falls with every further token that is evaluated.
 
-    Others follow from weights, or are measured once at the end of an evaluation.
+    Other metrics follow from the weights, or are measured once at the end of an evaluation.
     """
     return measured_by(metric, COLUMNS)
 
 
 def measured_by(metric: Metric, sums: Collection[str]) -> bool:
-    """Whether sums of these columns give a metric; they are those of what it is over."""
+    """Whether a metric can be computed from sums of these columns of its own units."""
     return bool(metric.numerator) and {*metric.numerator, *metric.denominator} <= set(sums)

@@ -1,18 +1,18 @@
-"""Text that is safe to show: one line, whatever the names of files and runs hold."""
+"""Text that is safe to print on one line, whatever the names of files and runs contain."""
 
 from collections.abc import Sequence
 
-# A cell beyond this width shifts the rest of its own row, and widens no other.
+# A cell wider than this shifts the rest of its row, instead of widening the column.
 _WIDEST = 60
 
 
 def printable(text: object) -> str:
-    """Text with what does not print escaped: control characters, line breaks, bytes of no text."""
+    """Text in which control characters, line breaks and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def aligned(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Each row as one line, its cells in columns."""
+    """One line for each row, with the cells aligned in columns."""
     table = [[printable(cell) for cell in row] for row in rows]
     widths = [
         max((len(cell) for cell in column if len(cell) <= _WIDEST), default=0)

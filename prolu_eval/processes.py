@@ -1,9 +1,9 @@
-"""Processes beside this one that take part in its work, each on a device of its own.
+"""Helper processes that share the work of this one, each on a device of its own.
 
-A helper is a module of this package, run as a program. It reads what it is to do as one JSON
-document, and prints a JSON document a line for whatever it has to tell. Its input stays open for as
-long as the process that started it wants it, and closes with that process however that ends; the
-helper then stops as after Ctrl-C.
+A helper is a module of this package that runs as a program. It reads its task as one JSON document,
+and prints its messages as JSON documents, one on each line. Its input stays open for as long as the
+process that started it needs it, and closes when that process ends, however that happens; the
+helper then stops as if after Ctrl-C.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from prolu_eval.json_text import dumps_compact
 Message = dict[str, Any]
 Tell = Callable[[Message], None]
 
-# Seconds that a helper has to store what it did, once it is no longer wanted.
+# Seconds that a helper has to store its work after it is told to stop.
 _PATIENCE = 120.0
 _STOPPED = 130
 
@@ -35,11 +35,11 @@ class Helper:
     """A process that works on a task.
 
     Args:
-        module: the module that is run.
-        device: where it works, for messages.
-        task: what it is to do, as plain data.
-        threads: for a CPU, how many threads it may use; None for as many as there are.
-        told: where what it tells is put.
+        module: the module to run.
+        device: the device that it works on, for messages.
+        task: the task, as plain data.
+        threads: for a CPU, how many threads it may use; None for no limit.
+        told: the queue that its messages are put into.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Helper:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for this process, which then lets it go
+            start_new_session=True,  # Ctrl-C goes to this process only, which then stops the helper
         )
         self._input = cast(IO[bytes], self._process.stdin)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -79,11 +79,11 @@ class Helper:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has ended, and all that it told is there."""
+        """Whether the process has ended and all of its messages have been read."""
         return self._process.poll() is not None and not self._reader.is_alive()
 
     def failure(self) -> str | None:
-        """Why it ended before its work was done, if it did."""
+        """Why the process failed; None if it is running, or ended with its work done."""
         code = self._process.poll()
         if code in (None, 0):
             return None
@@ -95,12 +95,12 @@ class Helper:
         return said or f"exit code {code}"
 
     def let_go(self) -> None:
-        """Say that it is no longer wanted."""
+        """Tell the helper to stop."""
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
 
     def wait(self) -> None:
-        """Wait until it has stopped; it is killed if that takes too long, or on Ctrl-C."""
+        """Wait until the helper has stopped; kill it if that takes too long, or on Ctrl-C."""
         try:
             self._process.wait(_PATIENCE)
         except BaseException:
@@ -118,12 +118,12 @@ class Helper:
 
 
 class Helpers:
-    """Helpers that work until their block ends, or until they are done.
+    """Several helpers, as a context manager that stops them at the end of its block.
 
     Args:
-        module: the module that each runs.
-        tasks: what each is to do, and on which device.
-        threads: for a CPU, how many threads each may use; None for as many as there are.
+        module: the module that each helper runs.
+        tasks: the device and the task of each helper.
+        threads: for a CPU, how many threads each may use; None for no limit.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Helpers:
                 helper.wait()
 
     def messages(self) -> list[Message]:
-        """What was told since this was last asked for."""
+        """The messages of all helpers since the last call."""
         found = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -155,12 +155,13 @@ class Helpers:
 
 
 def serve(work: Callable[[Message, Tell], None]) -> None:
-    """Be a helper: do the work of a task, and exit.
+    """Run as a helper: read the task, do the work, and exit.
 
     Args:
-        work: takes the task, and what tells the process that started this one.
+        work: gets the task, and a function that sends a message to the process that started this
+            one.
     """
-    # What libraries print is nothing to tell.
+    # What libraries print must not mix with the messages, so it goes to stderr.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, and a line a minute in a log."""
+"""The progress of long work: a bar on a terminal, and a line every minute in a log."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ _INTERVAL = 60.0
 
 
 class Progress:
-    """Shows on stderr how far a piece of work is, until its block ends.
+    """Shows progress on stderr until its block ends.
 
     Args:
-        what: the work.
+        what: the name of the work.
         unit: what is counted, in the singular.
-        total: how many there are; it may be set later.
+        total: how many units there are; it may be set later.
         shown: whether anything is shown.
     """
 
@@ -32,7 +32,7 @@ class Progress:
         self._began = self._told = time.monotonic()
 
     def found(self, n: int) -> None:
-        """Count some that were done before."""
+        """Count ``n`` units that had been done before."""
         self._done += n
         self._before += n
         if not self._bar.disable:
@@ -40,7 +40,7 @@ class Progress:
             self._bar.n += n
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """Count some more; the note says what is worth knowing of them."""
+        """Count ``n`` more units; ``note`` is a remark to show with them."""
         self._done += n
         self._bar.total = self.total
         if note:
@@ -74,7 +74,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """A time to the minute, or to the second below one."""
+    """A duration rounded to minutes, or to seconds if it is below a minute."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

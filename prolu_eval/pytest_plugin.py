@@ -1,4 +1,4 @@
-"""A pytest plugin: gate on a baseline in tests.
+"""A pytest plugin with which tests fail if runs are worse than a baseline.
 
 def test_saes_did_not_get_worse(assert_no_regression):
     assert_no_regression("runs/", "baseline.json", tolerance="ce_degradation=+2%,l0=+1")
@@ -27,13 +27,16 @@ def _assert_no_regression(
     tolerance: str | Sequence[str] | None = None,
     **options: Any,
 ) -> "Comparison":
-    """Compare as `prolu-eval compare` does; the comparison, if nothing fails.
+    """Compare as `prolu-eval compare` does, and fail the test if the comparison fails.
 
     Args:
         runs: a folder of runs with results, or several.
-        baseline: the baseline's JSON file, or a folder of runs in its stead.
-        tolerance: as the option of that name, or several of it.
+        baseline: the baseline's JSON file, or a folder of runs to compare with instead.
+        tolerance: one or several texts, as for the option ``--tolerance``.
         options: the other arguments of :func:`prolu_eval.compare`.
+
+    Returns:
+        The comparison.
     """
     __tracebackhide__ = True
     from prolu_eval.errors import ProluEvalError

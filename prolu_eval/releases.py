@@ -1,7 +1,7 @@
-"""SAELens's table of public releases, read as data from the installed package: no import of it.
+"""SAELens's table of public releases, read as data from the installed package without importing it.
 
-Names ``saelens:RELEASE/SAE_ID`` and ``neuronpedia:MODEL/SOURCE`` stand in it, with the repository
-on the hub that holds each, and what must be known beside its files (overrides).
+The table has the names ``saelens:RELEASE/SAE_ID`` and ``neuronpedia:MODEL/SOURCE``, the repository
+on the hub that holds each, and settings that its files do not have (overrides).
 """
 
 import difflib
@@ -31,15 +31,15 @@ class Entry:
 
     Attributes:
         release: the name of the release.
-        sae_id: its own name there; empty for what is a release all by itself.
-        repository: on the hub.
-        path: of its folder or file in the repository.
-        model: the language model, as the table calls it.
-        loader: the table's name for the layout of its files; None for SAELens's own.
+        sae_id: the autoencoder's name in the release; empty if it is the whole release.
+        repository: the repository on the hub.
+        path: the path of its folder or file in the repository.
+        model: the language model, as the table names it.
+        loader: the table's name for the layout of its files; None for SAELens's own layout.
         neuronpedia: its name on Neuronpedia, ``MODEL/SOURCE``, if it has one.
-        l0: what the table expects of it, if it does.
-        scale: the factor on activations that its training used, where files lost it.
-        overrides: what the table puts in the place of its own configuration.
+        l0: the L0 that the table expects of it, if it does.
+        scale: the factor on activations that its training used, if its files do not have it.
+        overrides: settings of the table that replace those of its own configuration.
     """
 
     release: str
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What it is named by on a command line."""
+        """The name by which a command line refers to it."""
         return f"{SAELENS}{self.release}/{self.sae_id}".rstrip("/")
 
 
@@ -78,20 +78,20 @@ class _Release(BaseModel):
 
 
 def is_installed() -> bool:
-    """Whether SAELens, and so its table, is installed."""
+    """Whether SAELens is installed, and with it the table."""
     return _table_file() is not None
 
 
 def entries(name: str) -> list[Entry]:
-    """What a name of :data:`SAELENS` or :data:`NEURONPEDIA` means: an entry, or those of a pattern.
+    """The entries that a name with :data:`SAELENS` or :data:`NEURONPEDIA` refers to.
 
-    ``saelens:RELEASE`` alone means all of a release; ``*``, ``?`` and ``[...]`` in a name are
-    patterns, in which a slash is a character as any other. What lies at one place of a repository
-    is named once.
+    ``saelens:RELEASE`` alone refers to all entries of a release. ``*``, ``?`` and ``[...]`` in a
+    name are patterns, in which a slash is a character like any other. Entries with the same path in
+    the same repository are returned once.
 
     Raises:
         UsageError: if SAELens is not installed.
-        CheckpointError: if nothing in the table has the name.
+        CheckpointError: if no entry of the table has the name.
     """
     kind = SAELENS if name.startswith(SAELENS) else NEURONPEDIA
     wanted = name.removeprefix(kind).strip("/")
@@ -107,7 +107,7 @@ def entries(name: str) -> list[Entry]:
 
 
 def at(repository: str) -> list[Entry]:
-    """The entries that lie in a repository of the hub; none where SAELens is not installed."""
+    """The entries in a repository of the hub; empty if SAELens is not installed."""
     if not is_installed():
         return []
     return [
@@ -154,7 +154,7 @@ def _table_file() -> Path | None:
 
 @cache
 def _text(path: Path) -> dict[str, str]:
-    """The table's text by release: parsing all of it takes a second, one release none."""
+    """The table's text by release, since parsing all of it takes a second, and one release none."""
     text = path.read_text(encoding="utf-8")
     blocks = re.split(r"^(?=[^\s#-])", text, flags=re.MULTILINE)
     return {block.partition(":")[0].strip("'\""): block for block in blocks if ":" in block}
@@ -175,7 +175,7 @@ def _parsed(release: str) -> list[Entry]:
         (content,) = document.values()
         known = _Release.model_validate(content)
     except (ValidationError, AttributeError, ValueError) as error:
-        reason = f"has another layout than known, at {release}"
+        reason = f"has an unknown layout at {release}"
         remedy = "install sae-lens 6.54, or a newer prolu-eval"
         raise UsageError(str(_table_file()), reason, remedy) from error
     return [

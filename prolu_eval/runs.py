@@ -1,6 +1,6 @@
-"""What a run is, without its weights: the native config.json, and the description of any format.
+"""The description of a run without its weights: the native config.json, and runs of any format.
 
-Plain data, read by everything from training to the report.
+This is plain data that every part of the package uses, from training to the report.
 """
 
 import re
@@ -23,7 +23,7 @@ WeightProcessing = Literal["none", "processed"]
 ChanceKind = Literal[
     "frozen_decoder", "soft_frozen_decoder", "shuffled", "pca", "kmeans", "untrained"
 ]
-# What each chance baseline is called; those that are trained are so as some variant is.
+# The titles of chance baselines. Those that are trained use the architecture of some variant.
 CHANCE_TITLES: dict[ChanceKind, str] = {
     "frozen_decoder": "frozen decoder",
     "soft_frozen_decoder": "soft-frozen decoder",
@@ -35,20 +35,20 @@ CHANCE_TITLES: dict[ChanceKind, str] = {
 _OF_NO_VARIANT: tuple[ChanceKind, ...] = ("pca", "kmeans", "untrained")
 BETWEEN_MODELS = "+"
 _SEVERAL = re.compile(r"blocks\.(\d{1,4}(?:[-,]\d{1,4})+)\.(.+)")
-MAX_WIDTH = 1 << 28  # a matrix of this many squared still has a size
+MAX_WIDTH = 1 << 28  # the number of entries of a square matrix of this width is still an int64
 Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 
 
 def is_range(hook: str) -> bool:
-    """Whether a name is of several blocks' hook points, as ``blocks.0-2.hook_mlp_out`` is."""
+    """Whether a name refers to hook points of several blocks, as ``blocks.0-2.hook_mlp_out``."""
     return _SEVERAL.fullmatch(hook) is not None
 
 
 def hooks_in(name: str) -> list[str]:
-    """The hook points of several blocks, or the one that is named.
+    """The hook points that a name refers to, one or several.
 
-    ``blocks.0-2.hook_mlp_out`` are those of three blocks in a row, ``blocks.7,13.hook_resid_post``
-    those of two; ``blocks.13,13.hook_resid_post`` is the same site of two models.
+    ``blocks.0-2.hook_mlp_out`` refers to three consecutive blocks, ``blocks.7,13.hook_resid_post``
+    to two blocks, and ``blocks.13,13.hook_resid_post`` to the same site of two models.
     """
     match = _SEVERAL.fullmatch(name)
     if match is None:
@@ -64,30 +64,30 @@ def of_two_models(first: str, second: str) -> str:
 
 
 def is_of_two_models(hook: str) -> bool:
-    """Whether a name is of one site of each of two models: ``blocks.13,13.hook_resid_post``."""
+    """Whether a name refers to one site of two models, as ``blocks.13,13.hook_resid_post``."""
     hooks = hooks_in(hook)
     return len(hooks) == 2 and hooks[0] == hooks[1]
 
 
 def hooks_of(blocks: Sequence[int], name: str) -> str:
-    """The name of the hook points of several blocks, which :func:`hooks_in` takes apart."""
+    """The name of the hook points of several blocks, the inverse of :func:`hooks_in`."""
     first, last = blocks[0], blocks[-1]
     in_a_row = list(blocks) == list(range(first, last + 1))
     return f"blocks.{f'{first}-{last}' if in_a_row else ','.join(map(str, blocks))}.{name}"
 
 
 def of_head(hook: str) -> tuple[str, int | None]:
-    """A hook point, and the one attention head of it that its name means: ``hook_z[3]``, if any."""
+    """A hook point, and the attention head that its name refers to, as ``hook_z[3]``, if any."""
     match = re.fullmatch(r"(.+)\[(\d+)\]", hook)
     return (hook, None) if match is None else (match[1], int(match[2]))
 
 
 def chance_label(label: str, chance: ChanceKind | None) -> str:
-    """What a run is called in tables and figures: its variant, or the chance baseline that it is.
+    """The label of a run in tables and figures: its variant, or its chance baseline.
 
     Args:
-        label: of its variant, penalty included.
-        chance: which baseline it is; None for none.
+        label: the label of its variant, including the penalty.
+        chance: the kind of chance baseline; None if it is not one.
     """
     if chance is None:
         return label
@@ -105,7 +105,9 @@ class RunConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="the variant's own settings")
     d_in: Width
     d_sae: Width
-    d_out: Width | None = Field(None, description="of a transcoder; None for an autoencoder")
+    d_out: Width | None = Field(
+        None, description="width of a transcoder's output site; None for an autoencoder"
+    )
     skip: bool = Field(False, description="whether a transcoder has a skip connection")
     normalisation: Literal["none", "layer_norm", "constant_norm"] = "none"
     apply_b_dec_to_input: bool = True
@@ -113,9 +115,9 @@ class RunConfig(BaseModel):
     model: str | None = Field(None, description="'embedded', a local folder, or a hub name")
     model_revision: str | None = None
     hook: str | None = None
-    hook_out: str | None = Field(None, description="of a transcoder: the site that it stands for")
+    hook_out: str | None = Field(None, description="a transcoder's output site")
     dataset: str | None = None
-    text_column: str | None = Field(None, description="of the dataset, where it was named")
+    text_column: str | None = Field(None, description="the dataset's text column, if it was named")
     context_length: int | None = None
     prepend_bos: bool = True
     weight_processing: WeightProcessing | None = "none"
@@ -126,10 +128,10 @@ class RunConfig(BaseModel):
     learning_rate: float | None = None
     seed: int | None = None
     not_converged: str | None = Field(
-        None, description="why its training is called unfinished, if it is"
+        None, description="why training is considered unfinished, if it is"
     )
     chance: ChanceKind | None = Field(
-        None, description="the chance baseline that it is; None for what claims are made of"
+        None, description="the kind of chance baseline; None for other runs"
     )
     training: dict[str, Any] = Field(
         default_factory=dict, description="every other setting of the training run"
@@ -140,25 +142,25 @@ class RunConfig(BaseModel):
 class Run:
     """One checkpoint of any format, described without loading its weights.
 
-    ``name`` tells it apart within the folder that was searched; ``label`` is its variant as tables
-    and figures name it, penalty included, and groups runs into sweeps; ``options`` are the
-    variant's own settings. ``hook`` is the site that it reads. A transcoder has ``d_out``, the
-    width of the site that it stands for, which ``hook_out`` names where it is known; of an
-    autoencoder, which reconstructs what it reads, both are None. ``files`` are those whose bytes
-    decide the measurement. ``problems`` are sentences about what is doubtful; ``provenance`` keeps
-    the library, its version and its original configuration. ``weight_processing`` says if the
-    activations of training were those of the model as published ("none"), or of one whose weights
-    TransformerLens had processed so that activations at this hook differ ("processed": writing
-    weights centred, layer norms and value biases folded); None where the files do not tell.
-    ``results`` is where its results are kept if that is not beside it. ``n_weights`` is how many
-    numbers its autoencoder holds, where that is known before it is loaded.
+    ``name`` is unique within the folder that was searched. ``label`` is the name of its variant in
+    tables and figures, including the penalty, and groups runs into sweeps; ``options`` are the
+    variant's own settings. ``hook`` is the site that the run reads. A transcoder also has
+    ``d_out``, the width of its output site, and ``hook_out``, the name of that site if it is known;
+    for an autoencoder, which reconstructs what it reads, both are None. ``files`` are the files
+    whose content determines the measurement. ``problems`` are sentences about doubtful points;
+    ``provenance`` keeps the library, its version and its original configuration.
+    ``weight_processing`` says whether training used the activations of the model as published
+    ("none"), or of one whose weights TransformerLens had processed so that activations at this hook
+    point differ ("processed": writing weights centred, layer norms and value biases folded); None
+    if the files do not say. ``results`` is the folder of its results if that is not the run's own.
+    ``n_weights`` is how many numbers its autoencoder holds, if that is known before it is loaded.
 
-    ``needs_scale`` says that it was trained on activations times a factor that its files lost;
-    ``activation_scale`` is that factor, from elsewhere, one for each site that has its own.
-    ``normalisation`` is what is done to each activation where something else than the files says
-    so. ``besides`` says in words all that decides the measurement beside the files. ``chance``
-    names the chance baseline that it is, if it is one. ``loader`` gives the autoencoder of a run
-    that no format has.
+    ``needs_scale`` is true if the run was trained on activations multiplied by a factor that its
+    files do not have; ``activation_scale`` is that factor, from another source, with one for each
+    site that has its own. ``normalisation`` is the normalisation of each activation, if another
+    source than the files determines it. ``besides`` says in words everything besides the files that
+    determines the measurement. ``chance`` is the kind of chance baseline, if the run is one.
+    ``loader`` returns the autoencoder of a run that is in no file format.
     """
 
     name: str
@@ -198,18 +200,18 @@ class Run:
 
     @property
     def hooks(self) -> tuple[str | None, ...]:
-        """The site that it reads, and a transcoder's that it stands for."""
+        """The site that the run reads, and for a transcoder its output site too."""
         return (self.hook,) if self.d_out is None else (self.hook, self.hook_out)
 
     @property
     def folder(self) -> Path:
-        """The folder that it lies in, or is."""
+        """The folder of the run: its path, or the folder that the file is in."""
         return self.path if self.path.is_dir() else self.path.parent
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A checkpoint that was recognised and could not be read: where, and why."""
+    """A checkpoint that was recognised but could not be read, with the reason."""
 
     name: str
     path: Path
@@ -217,5 +219,5 @@ class Broken:
 
     @property
     def error(self) -> str:
-        """The sentence why."""
+        """The reason as a sentence."""
         return str(self.cause)

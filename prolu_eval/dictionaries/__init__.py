@@ -1,1 +1,1 @@
-"""Dictionaries as sets of directions: which of them are the same, and how they lie."""
+"""Dictionaries as sets of directions: which directions agree, and how they are arranged."""

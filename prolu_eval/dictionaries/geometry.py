@@ -1,7 +1,7 @@
-"""How the directions of a dictionary lie: their overlap, and how many dimensions they span.
+"""The geometry of a dictionary's directions: their overlap, and how many dimensions they span.
 
-Latents that mix correlated features overlap, which arXiv 2508.16560 finds of an L0 that does not
-suit the data: overlap is least where it does.
+Latents that mix correlated features have overlapping directions. According to arXiv 2508.16560,
+this happens where L0 does not suit the data; overlap is least at the L0 that does.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prolu_eval.dictionaries.matching import unit_rows
 
-# Directions whose cosines with all others are taken; of larger dictionaries so many at random.
+# Of a larger dictionary, only this many random directions are compared with all others.
 _ROWS = 1024
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _SEED = 0
@@ -21,9 +21,9 @@ class Overlap(NamedTuple):
     """Cosines of directions with one another.
 
     Attributes:
-        mean: of their absolute values.
-        nearest: mean over directions of the largest absolute one.
-        quantiles: of the absolute values, at :data:`QUANTILES`. [7] float32
+        mean: the mean of the absolute cosines.
+        nearest: the mean over directions of the largest absolute cosine with another one.
+        quantiles: the quantiles of the absolute cosines, at :data:`QUANTILES`. [7] float32
     """
 
     mean: float
@@ -33,10 +33,10 @@ class Overlap(NamedTuple):
 
 @torch.inference_mode()
 def overlap(rows: Tensor) -> Overlap:
-    """Cosines of every two of some directions [n, d]; NaN of a single one.
+    """The overlap of directions [n, d] with one another; NaN if there is only one.
 
-    Of more than 1,024 directions, those of 1,024 at random, seeded, with all others. Rows of norm
-    zero, which have no direction, are left out.
+    If there are more than 1,024 directions, 1,024 of them, drawn with a fixed seed, are compared
+    with all others. Rows of norm zero, which have no direction, are left out.
     """
     rows = unit_rows(rows)
     rows = rows[rows.any(1)]
@@ -52,7 +52,7 @@ def overlap(rows: Tensor) -> Overlap:
     cosines[own, chosen] = -1
     nearest = float(cosines.max(1).values.mean())
     total = cosines.double().sum() + len(chosen)
-    # Sorting millions of numbers for a few quantiles takes long: every so many of them will do.
+    # Sorting millions of numbers for a few quantiles is slow, so only every n-th number is used.
     values = cosines.flatten()[:: max(1, cosines.numel() >> 20)]
     quantiles = values[values >= 0].quantile(torch.tensor(QUANTILES, device=rows.device))
     return Overlap(float(total / (len(chosen) * (n - 1))), nearest, quantiles.cpu())
@@ -62,8 +62,8 @@ def overlap(rows: Tensor) -> Overlap:
 def effective_rank(rows: Tensor) -> float:
     """The exponential of the entropy of a matrix's normalised singular values. [n, d]
 
-    Rows are taken at unit norm (Roy and Vetterli, The effective rank, EUSIPCO 2007). NaN where all
-    are zero.
+    Rows are first scaled to unit norm (Roy and Vetterli, The effective rank, EUSIPCO 2007). The
+    rank is NaN if all rows are zero.
     """
     rows = unit_rows(rows)
     gram = rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T
@@ -74,10 +74,10 @@ def effective_rank(rows: Tensor) -> float:
 
 @torch.inference_mode()
 def nth_projection(rows: Tensor, x: Tensor) -> Tensor:
-    """The n-th largest projection of each x on directions, over its norm; n is half of them.
+    """The n-th largest projection of each x on n_rows directions, with n = n_rows / 2.
 
-    s_n^dec of arXiv 2508.16560, of absolute values and relative to the activation. [n, d], [N, d]
-    -> [N]; NaN where x is zero.
+    This is s_n^dec of arXiv 2508.16560, but of absolute values and divided by the norm of x.
+    [n_rows, d], [N, d] -> [N]; NaN where x is zero.
     """
     rows = unit_rows(rows)
     projections = (x.float() @ rows.T).abs()

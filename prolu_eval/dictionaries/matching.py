@@ -1,4 +1,4 @@
-"""Which features of two dictionaries are the same, by how alike their directions are."""
+"""Matches the features of two dictionaries by the cosines of their directions."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-# Features up to which the best matching is found; it takes time that grows with their cube.
+# The best matching is found for up to this many features; its time grows with their cube.
 EXACT = 4096
-# Of larger dictionaries: candidates of each feature, and rows whose cosines are held at a time.
+# For larger dictionaries: the candidates of each feature, and the rows compared at a time.
 _CANDIDATES, _ROWS = 8, 1024
 
 
@@ -18,10 +18,11 @@ class Matched(NamedTuple):
     """A one-to-one matching of two dictionaries.
 
     Attributes:
-        column: of each row's feature, -1 for none. [n] int64
-        cosine: with it, NaN for none. [n] float32
-        nearest: the largest cosine with any feature of the other. [n] float32
-        exact: whether no matching has a larger sum of cosines; else it is a greedy one.
+        column: the feature of the second dictionary that each feature of the first is matched with,
+            -1 for none. [n] int64
+        cosine: the cosine of the two, NaN for none. [n] float32
+        nearest: the largest cosine with any feature of the second dictionary. [n] float32
+        exact: whether the matching has the largest possible sum of cosines; else it is greedy.
     """
 
     column: NDArray[np.int64]
@@ -34,10 +35,10 @@ def one_to_one(similarity: NDArray[np.floating]) -> NDArray[np.int64]:
     """The one-to-one matching of largest total similarity (Hungarian method).
 
     Args:
-        similarity: of rows' features to columns'. [n, m]
+        similarity: the similarity of each row's feature to each column's. [n, m]
 
     Returns:
-        The column of each row, -1 for rows without one, of which there are n - min(n, m). [n]
+        The column of each row, -1 for the n - min(n, m) rows without one. [n]
     """
     rows, columns = linear_sum_assignment(similarity, maximize=True)
     match = np.full(len(similarity), -1)
@@ -49,14 +50,15 @@ def one_to_one(similarity: NDArray[np.floating]) -> NDArray[np.int64]:
 def match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Matched:
     """Match the directions of two dictionaries one to one by cosine.
 
-    Dictionaries of up to 4,096 features are matched so that the sum of cosines is largest; of
-    larger ones the most alike pairs come first, among the 8 most alike candidates of each feature,
-    then likewise among what is left.
+    Dictionaries of up to 4,096 features are matched so that the sum of cosines is largest. Larger
+    ones are matched greedily in rounds: each feature has its 8 most similar features of the other
+    dictionary as candidates, the most similar pairs are matched first, and the next round matches
+    the features that are left.
 
     Args:
         first: directions of any norm, on any device. [n, d]
-        second: likewise. [m, d]
-        absolute: whether a direction and its negative are the same.
+        second: directions of any norm, on any device. [m, d]
+        absolute: whether a direction and its negative count as the same.
     """
     first, second = unit_rows(first), unit_rows(second)
     if max(len(first), len(second)) <= EXACT:
@@ -83,7 +85,7 @@ def match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Matched:
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Rows of unit norm in float32; those of norm zero stay zero. [n, d]"""
+    """The rows scaled to unit norm, in float32; rows of norm zero stay zero. [n, d]"""
     return torch.nn.functional.normalize(rows.float(), dim=1)
 
 
@@ -97,7 +99,7 @@ def _matched(
 def _most_alike(
     first: Tensor, second: Tensor, absolute: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The largest cosines of each row, falling, and their columns. [n, k] each"""
+    """The largest cosines of each row in descending order, and their columns. [n, k] each"""
     k = min(_CANDIDATES, len(second))
     found = []
     for part in first.split(_ROWS):
@@ -108,7 +110,7 @@ def _most_alike(
 
 
 def _greedy(values: NDArray[np.float32], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which candidate each row gets, -1 for none: the most alike pairs first. [n]"""
+    """The candidate that each row gets, the most similar pairs first; -1 for none. [n]"""
     taken = np.full(len(values), -1)
     used = np.zeros(int(index.max()) + 1, bool)
     order = np.argsort(-values, axis=None, kind="stable")

@@ -1,4 +1,4 @@
-"""Results where others look for them: model cards beside checkpoints, and files as SAEBench's."""
+"""Publishes results in two forms: model cards beside checkpoints, and files like SAEBench's."""
 
 from prolu_eval.publishing.card import write_card
 from prolu_eval.publishing.saebench import read_references, write_saebench

@@ -1,4 +1,4 @@
-"""A model card: README.md with metadata, a table of results, and the frontier's figure."""
+"""Model cards: README.md with metadata, tables of results, and the frontier's figure."""
 
 import re
 import tempfile
@@ -20,25 +20,28 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(answers: Sequence[Answer], folder: Path, *, figure: bool = True) -> list[Path]:
-    """Write the results of a folder of runs into its model card; the files written.
+    """Write the results of a folder of runs into its model card.
 
-    A card that is there keeps all but the part between the marks of an earlier call; metadata is
-    written where it has none. Without a figure no browser is needed.
+    In an existing card, only the part that an earlier call wrote between its marks is replaced, and
+    metadata is added if the card has none. Without a figure no browser is needed.
 
     Args:
-        answers: of the groups of results, the largest first.
-        folder: of the runs.
+        answers: the answers for the groups of results, the largest group first.
+        folder: the folder of the runs.
         figure: whether to draw the first group's frontier too.
+
+    Returns:
+        The files that were written.
 
     Raises:
         ResultsError: if a file cannot be written.
-        UsageError: if the figure cannot be drawn, or a card is no text.
+        UsageError: if the figure cannot be drawn, or if the existing card is not UTF-8 text.
     """
     path, written = folder / CARD, []
     try:
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
     except UnicodeDecodeError:
-        raise UsageError(path, "is no UTF-8 text", "move it away") from None
+        raise UsageError(path, "is not UTF-8 text", "move it to another folder") from None
     if figure:
         _draw(answers, folder / FIGURE)
         written.append(folder / FIGURE)
@@ -54,7 +57,7 @@ def write_card(answers: Sequence[Answer], folder: Path, *, figure: bool = True) 
 
 
 def _with_part(before: str, part: str, answers: Sequence[Answer]) -> str:
-    """A card with another part between the marks, or at its end."""
+    """A card with the part between the marks replaced, or added at the end."""
     if not _METADATA.match(before):
         before = _metadata(answers) + ("\n" + before if before else "\n# Sparse autoencoders\n")
     begin, end = before.find(_BEGIN), before.find(_END)
@@ -64,7 +67,7 @@ def _with_part(before: str, part: str, answers: Sequence[Answer]) -> str:
 
 
 def _metadata(answers: Sequence[Answer]) -> str:
-    """What the hub lists a repository by."""
+    """The metadata by which the hub lists a repository."""
     settings = [result.setting for answer in answers for result in answer.group.results]
     models = dict.fromkeys(s.model for s in settings if _HUB_NAME.fullmatch(s.model))
     lines = ["---", "tags:", "- sparse-autoencoder", "- interpretability"]

@@ -1,8 +1,9 @@
 """Results as files of SAEBench's ``core`` evaluation (its schema of 0.6), one for each run.
 
-What is not measured here is -1, as SAEBench writes what it could not compute; the file lists it.
-``explained_variance`` is prolu-eval's, one minus the pooled error over the pooled deviation from
-the mean, which SAEBench 0.6 and the numbers of its paper are not; that too the file says.
+Numbers that prolu-eval does not measure are -1, the value that SAEBench writes for numbers that it
+could not compute; each file lists them. ``explained_variance`` has prolu-eval's definition: one
+minus the pooled error divided by the pooled deviation from the mean. SAEBench 0.6 and its paper use
+other definitions, which each file says too.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ _OURS: Mapping[str, Mapping[str, str | None]] = {
     },
     "sparsity": {"l0": "l0", "l1": "l1_raw"},
 }  # fmt: skip
-# Of the same name there, and of another meaning.
+# Metrics that SAEBench has under the same name, but defines differently.
 _OTHERWISE = ("explained_variance", "mse")
 _DETAILS = (
     "consistent_activation_heuristic", "encoder_bias", "encoder_norm",
@@ -48,26 +49,27 @@ _DETAILS = (
 )  # fmt: skip
 _MEANINGS = {
     "explained_variance": (
-        "prolu-eval's: 1 - (squared error) / (squared deviation from the mean), each summed over "
-        "all tokens. SAEBench 0.6 subtracts a squared mean of squares instead; its paper has the "
-        "legacy form, a mean over tokens of 1 - error / deviation. Neither is comparable with it."
+        "prolu-eval's definition: 1 - (squared error) / (squared deviation from the mean), each "
+        "summed over all tokens. SAEBench 0.6 subtracts a squared mean of squares instead; its "
+        "paper has the legacy form, a mean over tokens of 1 - error / deviation. Neither is "
+        "comparable with this value."
     ),
-    "mse": "summed over dimensions and averaged over tokens, whatever the batch",
-    "ce_loss_with_ablation": "the activation replaced by zero at the counted positions alone",
+    "mse": "summed over dimensions and averaged over tokens, independent of the batch size",
+    "ce_loss_with_ablation": "the activation replaced by zero at the counted positions only",
 }
 
 
 def write_saebench(results: Iterable[Result], folder: Path) -> list[Path]:
-    """Write a file for each result into a folder; their paths.
+    """Write a file for each result into a folder, and return the files' paths.
 
     Raises:
-        ResultsError: if one cannot be written.
+        ResultsError: if a file cannot be written.
     """
     written: list[Path] = []
     for result in results:
         stem = re.sub(r"[^\w.+-]+", "_", result.run.name)
         path = folder / f"{stem}_eval_results.json"
-        if path in written:  # names that only differ in what no file name has
+        if path in written:  # names that differ only in characters that file names do not allow
             path = folder / f"{stem}_{result.fingerprint[:8]}_eval_results.json"
         write_json(path, document(result))
         written.append(path)
@@ -75,7 +77,7 @@ def write_saebench(results: Iterable[Result], folder: Path) -> list[Path]:
 
 
 def document(result: Result) -> dict[str, Any]:
-    """A result in SAEBench's terms."""
+    """A result as a document in SAEBench's schema."""
     setting, run = result.setting, result.run
     groups: dict[str, dict[str, float]] = {
         group: {name: _value(result, ours) for name, ours in names.items()}
@@ -125,7 +127,7 @@ def _value(result: Result, ours: str | None) -> float:
 
 
 def _config(result: Result) -> dict[str, Any]:
-    """SAEBench's settings, as far as they have a counterpart."""
+    """The settings of SAEBench that have a counterpart here."""
     setting = result.setting
     switches = ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics",
                 "featurewise_density_statistics", "featurewise_weight_based_metrics")  # fmt: skip
@@ -144,7 +146,7 @@ def _config(result: Result) -> dict[str, Any]:
 
 
 def _misc(rate: Array | None) -> dict[str, float]:
-    """Shares of features by how often they fire, and of all firing that is theirs."""
+    """The shares of features that fire often, and their shares of all firing."""
     names = ("freq_over_1_percent", "freq_over_10_percent")
     found = dict.fromkeys((*names, *(f"normalized_{name}" for name in names)), NOT_MEASURED)
     found |= {f"average_max_{side}coder_cosine_sim": NOT_MEASURED for side in ("en", "de")}
@@ -186,7 +188,7 @@ class _Config(BaseModel):
 
 
 class _Document(BaseModel):
-    """As much of a results file as figures have use for."""
+    """The parts of a results file that figures use."""
 
     eval_type_id: Literal["core"]
     eval_result_metrics: dict[str, dict[str, float]]
@@ -196,15 +198,15 @@ class _Document(BaseModel):
 
 
 def read_references(path: Path) -> list[ReferencePoint]:
-    """What SAEBench's files say, as points for figures: those metrics alone that mean the same.
+    """The values in SAEBench's files as points for figures, for metrics with the same definition.
 
-    Its explained variance and its mse, which depends on the batch, are left out.
+    SAEBench's explained variance, and its MSE, which depends on the batch, are left out.
 
     Args:
-        path: a results file, or a folder of them.
+        path: a results file, or a folder of results files.
 
     Raises:
-        UsageError: if there is none, or one is none of SAEBench's core evaluation.
+        UsageError: if there is no results file, or if one is not of SAEBench's core evaluation.
     """
     files = sorted(path.rglob("*_eval_results.json")) if path.is_dir() else [path]
     if not files or not path.exists():
@@ -218,7 +220,7 @@ def _reference(file: Path) -> ReferencePoint:
     except (OSError, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         raise UsageError(
-            file, f"is no result of SAEBench's core evaluation ({reason})", "name one"
+            file, f"is not a result of SAEBench's core evaluation ({reason})", "name one that is"
         ) from None
     metrics = known.eval_result_metrics
     values = {

@@ -1,8 +1,8 @@
-"""Stored results: plain data that evaluation writes and analysis reads. No torch, no model.
+"""Stored results: plain data that evaluation writes and analysis reads, without torch or a model.
 
 A result is two files named by its fingerprint: ``<fingerprint>.json`` (scalars, and where they come
-from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays). They lie in
-``evaluation/`` beside the run, or under a results folder in one folder per run.
+from) and ``<fingerprint>.safetensors`` (per-sequence sums, per-feature arrays). They are stored in
+the folder ``evaluation/`` of the run, or below a results folder that has a folder for each run.
 """
 
 from prolu_eval.estimates import Estimate
@@ -54,7 +54,7 @@ from prolu_eval.results.store import (
 )
 from prolu_eval.results.table import frame, load_results
 
-Scalar = Estimate  # its name in 0.1.0
+Scalar = Estimate  # the name of Estimate in version 0.1.0
 
 __all__ = [
     "EXAMPLE",

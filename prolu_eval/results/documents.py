@@ -1,4 +1,4 @@
-"""What a stored result holds: the JSON document, and the arrays beside it."""
+"""The contents of a stored result: the JSON document, and the arrays in the file beside it."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from prolu_eval.plain_text import printable
 from prolu_eval.runs import ChanceKind
 
 SCHEMA_VERSION = 3
-# 3: what was dropped from a race (2026-11)
+# 3: runs dropped from a race (2026-11)
 # 2: the options of a run's variant (2026-11)
 # 1: first version (2026-11)
 
@@ -23,20 +23,21 @@ PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response
 EXAMPLE, TRUTH, PER_LAYER, PER_TASK = "example/", "truth/", "per_layer/", "per_task/"
 
 Array = NDArray[Any]
-Line = Annotated[str, AfterValidator(printable)]  # shown in tables and files of one line a run
+Line = Annotated[str, AfterValidator(printable)]  # shown in tables, where it must be one line
 
 
-# Settings of training that do not make it another one: seeds, and where a conversion came from.
+# Settings of training that do not belong to its configuration: the seed of the data, and the file
+# that a checkpoint was converted from.
 _NO_CONFIGURATION = {"data_seed", "converted_from"}
 
 
 class RunSummary(BaseModel):
     """What identifies a run in tables and figures.
 
-    ``options`` are its variant's own settings, such as ``k``; None where a file of an earlier
-    version does not tell. ``chance`` names the chance baseline that it is, if it is one: such a run
-    is shown beside others, and not ranked among them. ``hook_out`` and ``d_out`` are a transcoder's
-    output site and its width; None for an autoencoder, which has one site.
+    ``options`` are the settings of the run's variant, such as ``k``; None where a file of an
+    earlier version does not have them. ``chance`` is the kind of chance baseline, if the run is
+    one: such runs are shown for comparison, and are not ranked. ``hook_out`` and ``d_out`` are a
+    transcoder's output site and its width; None for an autoencoder, which has only one site.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +63,7 @@ class RunSummary(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _options_of_its_config(cls, document: Any) -> Any:
-        """Take the options of a native run from its own configuration where none are named."""
+        """Take the options of a native run from its own configuration if the document has none."""
         if isinstance(document, dict) and document.get("options") is None:
             options = _native_config(document).get("options")
             return {**document, "options": options} if isinstance(options, dict) else document
@@ -70,29 +71,29 @@ class RunSummary(BaseModel):
 
     @property
     def not_converged(self) -> str | None:
-        """Why its training is called unfinished; None if it is not, or nothing is known."""
+        """The reason why training is considered unfinished; None if it is finished or unknown."""
         own = _native_config({"format": self.format, "provenance": self.provenance})
         reason: str | None = own.get("not_converged")
         return reason
 
     @property
     def site(self) -> str:
-        """The hook point at which its reconstruction is put in, and compared with what is there."""
+        """The hook point whose activation the run reconstructs, and where it is spliced in."""
         return self.hook_out or self.hook
 
     @property
     def k(self) -> float | None:
-        """How many features a sweep over k lets be active, of a variant that has such an option."""
+        """The option ``k``, the number of active features; None for variants without it."""
         k = (self.options or {}).get("k")
         return k if isinstance(k, int | float) else None
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """Every option that the run was trained with, as far as it is known, but the seed.
+        """Every known option that the run was trained with, except the seed.
 
-        Runs of equal configuration are repeats of one training if their seeds differ. What it is
-        called and where it lies is no part of it. Options of the variant are ``options.NAME``,
-        other settings of a native run's training ``training.NAME``.
+        Runs with equal configurations differ in nothing but the seed. The run's name and path do
+        not belong to its configuration. Options of the variant are named ``options.NAME``, other
+        training settings of a native run ``training.NAME``.
         """
         config = _native_config({"format": self.format, "provenance": self.provenance})
         told = {name: config[name] for name in _OF_CONFIG if name in config}
@@ -110,9 +111,9 @@ class RunSummary(BaseModel):
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether enough is known to tell a repeat with another seed from another configuration.
+        """Whether enough is known to tell another seed from another configuration.
 
-        That is the seed, and what sets the sparsity: a coefficient or k.
+        The seed must be known, and what sets the sparsity: a coefficient or k.
         """
         return self.seed is not None and (self.coefficient is not None or self.k is not None)
 
@@ -132,24 +133,24 @@ def _native_config(run: Mapping[str, Any]) -> dict[str, Any]:
 
 # The fields of a setting in which comparable results may differ, and why they do not matter.
 NOT_COMPARED = {
-    "model": "what the model is called or where it lies; model_fingerprint says what is in it",
-    "tokens": "what the text is called or where it lies; tokens_fingerprint says what is in it",
-    "dtype_reason": "why the precision was chosen; dtype says which it is",
+    "model": "the model's name or path; model_fingerprint identifies its content",
+    "tokens": "the text's name or path; tokens_fingerprint identifies its content",
+    "dtype_reason": "why the precision was chosen; dtype is the precision",
     "n_counted": "follows from the tokens, the context length and special_tokens",
 }
 
 
-# Those that say which sequences were measured on.
+# The fields of a setting that identify the sequences.
 OF_SEQUENCES = frozenset({"tokens_fingerprint", "n_sequences"})
 
 
 class Setting(BaseModel):
-    """What was measured on.
+    """The model, the tokens and the options that a run was evaluated with.
 
-    Results are comparable, and paired by sequence, if their settings agree in every field but
-    those of :data:`NOT_COMPARED`, and their output sites too (:meth:`Result.comparison_key`). This
-    is the only definition of it. ``dtype_reason`` says why a precision was chosen that nobody
-    named.
+    Results are comparable, and paired by sequence, if their settings agree in every field except
+    those of :data:`NOT_COMPARED`, and their output sites agree too (:meth:`Result.comparison_key`).
+    Comparability is defined here and nowhere else. ``dtype_reason`` says why a precision was chosen
+    if the user did not name one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -170,11 +171,11 @@ class Setting(BaseModel):
     dtype_reason: Line | None = None
 
     def comparison_key(self) -> str:
-        """Equal for settings on which results are comparable, and for no others. 16 hex digits"""
+        """A key that is equal for two settings exactly if results can be compared. 16 hex digits"""
         return _digest(self.model_dump(mode="json", exclude=set(NOT_COMPARED)))
 
     def differences(self, other: "Setting") -> list[str]:
-        """The names of the fields that make results on two settings incomparable."""
+        """The names of the fields that make results with two settings incomparable."""
         return [
             name
             for name in type(self).model_fields
@@ -187,17 +188,17 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 class TaskSet(BaseModel):
-    """Tasks that a run was measured on besides the text: probing ones, or templated ones.
+    """The tasks that a run was measured on besides the text: probing tasks, or templated ones.
 
     Attributes:
-        fingerprint: equal where the tasks that count, and their examples, are the same; results are
+        fingerprint: equal if the tasks that count, and their examples, are the same; results are
             then paired by task.
         source: where the tasks come from.
-        tasks: those that count, in the order of the arrays.
-        tried: how well the language model does those that were tried: the AUC of the probe on its
-            activations, or its accuracy.
-        skipped: those that could not be tried, and why.
-        k: of probing, the numbers of latents.
+        tasks: the tasks that count, in the order of the arrays.
+        tried: how well the language model itself does on each task that was tried: the AUC of the
+            probe on its activations, or its accuracy.
+        skipped: the tasks that could not be tried, each with the reason.
+        k: the numbers of latents that probes use; empty for templated tasks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -211,7 +212,7 @@ class TaskSet(BaseModel):
 
 
 class StoredArrays(Mapping[str, Array]):
-    """The arrays of a stored result, read from disk whenever they are asked for and never kept.
+    """The arrays of a stored result, read from disk at every access and never kept in memory.
 
     Raises:
         OSError, SafetensorError: if the file is missing or damaged.
@@ -234,17 +235,17 @@ class StoredArrays(Mapping[str, Array]):
         return len(self._keys)
 
     def under(self, prefix: str) -> dict[str, Array]:
-        """The arrays whose names begin so, read together."""
+        """The arrays whose names begin with a prefix, read together."""
         with safe_open(self._path, framework="numpy") as file:
             return {key: file.get_tensor(key) for key in self._keys if key.startswith(prefix)}
 
 
 class Dropped(BaseModel):
-    """Why a run was measured on the first tokens alone: in a race, another run beat it.
+    """Why a run was measured on the first tokens only: another run beat it in a race.
 
-    ``evaluation`` is the comparison key of the race on all of its tokens, which results of the runs
-    that were not dropped have; ``objectives`` are those that it was about; ``beaten_by`` names the
-    run that is better in each, at ``confidence`` for all runs together.
+    ``evaluation`` is the comparison key of the race on all of its tokens, which the results of runs
+    that were not dropped have. ``objectives`` are the objectives of the race. ``beaten_by`` is the
+    run that is better in every objective, at ``confidence`` for all runs together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -256,13 +257,13 @@ class Dropped(BaseModel):
 
 
 class Result(BaseModel):
-    """One evaluated run: the JSON document, and the arrays that lie beside it.
+    """The result of one evaluated run: the JSON document, and the arrays in the file beside it.
 
-    ``checkpoint`` are the digests of the run's files that were measured
-    (:func:`~prolu_eval.results.file_digests`). ``tasks`` says which tasks it was measured on, by
-    what metrics are over (``probes``, ``behaviour``), if it was. ``dropped`` is there if the run
-    left a race with what had been measured. ``file`` is the JSON file that it was read from, if it
-    was, and ``folder`` the name of the folder that it belongs to where several are compared.
+    ``checkpoint`` has the digests of the run's files at the time of the evaluation
+    (:func:`~prolu_eval.results.file_digests`). ``tasks`` are the tasks that the run was measured
+    on, by kind (``probes``, ``behaviour``). ``dropped`` is set if the run left a race early.
+    ``file`` is the JSON file that the result was read from, if it was read, and ``folder`` the name
+    of its folder if several folders are compared.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -281,16 +282,17 @@ class Result(BaseModel):
     folder: str = Field(default="", exclude=True)
 
     def comparison_key(self) -> str:
-        """Equal for results that may meet on one frontier, and for no others. 16 hex digits
+        """A key that is equal for two results exactly if they can share a frontier. 16 hex digits
 
-        A transcoder meets an autoencoder of its output site: both stand for the same activations.
+        A transcoder can share a frontier with an autoencoder of its output site, because both
+        reconstruct the same activations.
         """
         return _digest({"hook": self.run.site, "setting": self.setting.comparison_key()})
 
     def evaluation(self) -> str:
-        """The comparison key of the evaluation that it belongs to.
+        """The comparison key of the evaluation that the result belongs to. 16 hex digits
 
-        That is its own, or that of the race that its run was dropped from. 16 hex digits
+        It is the result's own key, or that of the race that its run was dropped from.
         """
         return self.comparison_key() if self.dropped is None else self.dropped.evaluation
 
@@ -300,14 +302,14 @@ class Result(BaseModel):
         return hook + self.setting.differences(other.setting)
 
     def same_units(self, other: "Result", over: str) -> bool:
-        """Whether the sequences, or tasks, of two results are the same ones in the same order."""
+        """Whether two results have the same sequences, or tasks, in the same order."""
         if over == "sequences":
             return OF_SEQUENCES.isdisjoint(self.differences(other))
         own, others = self.tasks.get(over), other.tasks.get(over)
         return own is not None and others is not None and own.fingerprint == others.fingerprint
 
     def sums(self, over: str) -> dict[str, Array]:
-        """Sums by column of each sequence, or of each task of a kind. [n] each, float64"""
+        """By column, the sums of each sequence, or of each task of a kind. [n] each, float64"""
         if over == "sequences":
             return self.per_sequence()
         return _under(self.arrays, f"{PER_TASK}{over}/")
@@ -321,7 +323,7 @@ class Result(BaseModel):
         return _under(self.arrays, PER_FEATURE)
 
     def per_layer(self) -> dict[str, Array]:
-        """Arrays by name of what stands for several layers. [n_layers] each; none of others."""
+        """Arrays by name of a run that covers several layers, [n_layers] each; else empty."""
         return _under(self.arrays, PER_LAYER)
 
     def response(self) -> dict[str, Array]:
@@ -329,11 +331,11 @@ class Result(BaseModel):
         return _under(self.arrays, RESPONSE)
 
     def truth(self) -> dict[str, Array]:
-        """What is known of a benchmark's features (:mod:`prolu_eval.evaluation.truth`)."""
+        """Arrays about a benchmark's known features (:mod:`prolu_eval.evaluation.truth`)."""
         return _under(self.arrays, TRUTH)
 
     def examples(self) -> dict[str, Array]:
-        """The arrays that :class:`prolu_eval.results.Examples` reads; none without examples."""
+        """The arrays that :class:`prolu_eval.results.Examples` reads; empty without examples."""
         return _under(self.arrays, EXAMPLE)
 
 

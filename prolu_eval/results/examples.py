@@ -1,4 +1,4 @@
-"""The strongest activating examples of features, read from a stored result. No tokenizer."""
+"""The strongest activating examples of features, read from a stored result without a tokenizer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from prolu_eval.results.documents import Array, Result
 
 @dataclass(frozen=True)
 class Example:
-    """A token that a feature is active on, within its text.
+    """A token on which a feature is active, with the text around it.
 
     ``row`` and ``position`` say which of the evaluated tokens it is. The texts are those of single
-    tokens, as they come from the evaluated text: whoever shows them escapes them.
+    tokens and come unchanged from the evaluated text, so output formats must escape them.
     """
 
     activation: float
@@ -25,17 +25,18 @@ class Example:
 
 
 class Examples:
-    """The examples that ``evaluate --examples`` stored of each feature, strongest first.
+    """The examples that ``evaluate --examples`` stored for each feature, strongest first.
 
     They are kept in these arrays of a result, whose names begin with ``example/``:
 
-    - ``activation`` [d_sae, n] float32, NaN where a feature was active less often;
-    - ``index`` [d_sae, n] int32, which context an example is in, -1 where there is none;
+    - ``activation`` [d_sae, n] float32, the activation of each example, NaN where a feature has
+      fewer than n;
+    - ``index`` [d_sae, n] int32, the context that an example is in, -1 where there is no example;
     - ``row``, ``position`` [n_contexts] int32, where the active token of a context is;
-    - ``context`` [n_contexts, width] int32, which pieces are around it, -1 outside its row; the
-      active token is at the index ``before`` (int32);
-    - ``piece_bytes`` [n_bytes] uint8, all pieces' UTF-8 text one after another, and ``piece_ends``
-      [n_pieces] int64, where each ends.
+    - ``context`` [n_contexts, width] int32, the pieces of text around the active token, -1 beyond
+      the ends of its row; the active token itself is at the index ``before`` (int32);
+    - ``piece_bytes`` [n_bytes] uint8, the UTF-8 text of all pieces one after another, and
+      ``piece_ends`` [n_pieces] int64, the end of each piece.
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -49,22 +50,22 @@ class Examples:
 
     @classmethod
     def of(cls, result: Result) -> "Examples | None":
-        """The examples of a result that has its arrays; None if it was evaluated without."""
+        """The examples of a result; None if it was evaluated without examples."""
         arrays = result.examples()
         return cls(arrays) if arrays else None
 
     @property
     def most(self) -> int:
-        """How many examples a feature has at most."""
+        """The largest number of examples that a feature can have."""
         return int(self._arrays["activation"].shape[1])
 
     @property
     def width(self) -> int:
-        """How many tokens an example has with its context."""
+        """The number of tokens in an example and its context."""
         return int(self._arrays["context"].shape[1])
 
     def strongest(self, feature: int) -> list[Example]:
-        """The examples of a feature, strongest first; none if it is dead."""
+        """The examples of a feature, strongest first; empty if the feature is dead."""
         index = self._arrays["index"][feature]
         values = self._arrays["activation"][feature]
         there = np.flatnonzero(index >= 0)

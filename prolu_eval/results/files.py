@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and telling one content from another."""
+"""Writes files completely or not at all, and computes digests that identify their content."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from prolu_eval.json_text import dumps
 
 
 def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file, or why it cannot be read, by its path from a folder."""
+    """The SHA-256 of each file, or why it cannot be read, by its path relative to a folder."""
     digests = {}
     for path in files:
         name = Path(os.path.relpath(path, folder)).as_posix()
@@ -27,9 +27,9 @@ def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file to write, which takes a file's place when the block ends.
+    """A temporary file to write, which replaces ``path`` when the block ends.
 
-    A reader, or a crash, sees the old content or the new, never a part.
+    Whoever reads the file, even after a crash, finds the old content or the new, never a part.
 
     Raises:
         ResultsError: if the folder cannot be made or written to, or the disk is full.
@@ -74,10 +74,10 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Find out early whether results can be written to a folder, which is made if need be.
+    """Check early whether results can be written to a folder, which is created if necessary.
 
     Raises:
-        ResultsError: if they cannot.
+        ResultsError: if the folder cannot be created or written to.
     """
     probe = folder / ".writable"
     write_atomically(probe, b"")

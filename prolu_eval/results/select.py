@@ -1,8 +1,8 @@
-"""Which stored results count: current, readable, one a run; and what else there is to choose.
+"""Chooses among stored results: one for each run that is readable and up to date.
 
 A folder may hold several evaluations of its runs: on another text, on more tokens, in another
 precision. Only results of one evaluation can be compared, so one is chosen for each run, and the
-others are named for the caller to choose instead.
+other evaluations are listed for the caller to choose instead.
 """
 
 from collections import defaultdict
@@ -17,17 +17,17 @@ from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import Result, Setting
 from prolu_eval.results.store import FOLDER, located, outdated, read_result, result_files
 
-# An evaluation of fewer runs than this share of the largest one is not chosen for being newer.
+# An evaluation of fewer runs than this share of the largest one is not chosen even if it is newer.
 _SHARE = 0.5
-# Fields of a setting that say nothing to a reader beside those that do.
+# Fields of a setting that are left out of titles if other fields tell the settings apart.
 _OPAQUE = ("model_fingerprint", "tokens_fingerprint", "n_sequences")
 
-_Run = tuple[str, str, str]  # the folder that was searched, where the run lies, and its own name
+_Run = tuple[str, str, str]  # the folder that was searched, the run's path, and its own name
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Comparable results of some runs: the name of their text, and what else tells them apart."""
+    """Comparable results of runs, with a title that tells them from other evaluations."""
 
     title: str
     key: str
@@ -36,10 +36,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Selection:
-    """The results that count, one a run, and what does not.
+    """The chosen results, one for each run, and those that were not chosen.
 
     Attributes:
-        results: in the order in which they were found.
+        results: the chosen results, in the order in which they were found.
         left_out: a sentence for each result that is damaged or out of date.
         others: other evaluations of the same runs, the largest first.
     """
@@ -50,7 +50,7 @@ class Selection:
 
     @property
     def remarks(self) -> list[str]:
-        """What the user should know of what was left out, a sentence each."""
+        """Sentences that tell the user which results were left out."""
         if not self.others:
             return list(self.left_out)
         others = [other.results[0].setting for other in self.others]
@@ -62,7 +62,7 @@ class Selection:
             f"{len(other.results)} on {title} (--tokens {other.key})"
             for other, title in zip(self.others, told[len(taken) :], strict=True)
         )
-        return [*self.left_out, f"the results on {chosen} are taken; there are also {there}."]
+        return [*self.left_out, f"the results on {chosen} are used; there are also {there}."]
 
 
 def select(
@@ -75,27 +75,29 @@ def select(
 ) -> Selection:
     """Choose among the results stored in or below folders.
 
-    For each run, those measured on a setting of ``prefer`` come first. Among the evaluations that
-    are left the newest is chosen, unless it covers less than half as many runs as another; runs
-    that it does not cover have the next that does. Arrays stay in their files until asked for.
+    For each run, results measured in a setting of ``prefer`` are used if there are any. Among the
+    remaining evaluations the newest is chosen, unless it covers less than half as many runs as
+    another one; runs that it does not cover get the next evaluation that covers them. Arrays stay
+    in their files until they are accessed.
 
     Args:
         paths: folders, or hub names.
         tokens: only results on this text: its name, its path, the beginning of its fingerprint, or
             the key of an evaluation (:class:`Evaluation`).
-        every: all readable and current results, one a run and evaluation.
+        every: choose all readable and current results, one for each run and evaluation.
         prefer: comparison keys of settings (:meth:`~prolu_eval.results.Setting.comparison_key`).
-        titled: of several folders, each one's runs and variants bear its name, and the same run in
-            two of them counts in each. If names on the hub are among them, all stand on one
-            frontier instead, and variants bear the names of releases alone.
+        titled: if there are several folders, put each folder's name before the names of its runs
+            and variants, and count a run that is in two folders twice. If hub names are among the
+            folders, only their variants get the release's name, and all runs share one frontier.
 
     Raises:
-        UsageError: if a path does not exist, or untitled folders hold different runs of one name.
-        ResultsError: if no result is found, or none on the tokens asked for.
+        UsageError: if a path does not exist, or if ``titled`` is false and two folders hold
+            different runs of the same name.
+        ResultsError: if there are no results, or none on ``tokens``.
     """
     for path in paths:
         if not is_hub_name(path) and not path.is_dir():
-            reason = "is no folder" if path.exists() else "does not exist"
+            reason = "is not a folder" if path.exists() else "does not exist"
             raise UsageError(path, reason, "name a folder of runs or of results")
     found, left_out = _found(paths, titled=titled)
     if not found:
@@ -114,9 +116,10 @@ def select(
 
 
 def titles(settings: Sequence[Setting]) -> list[str]:
-    """What each setting is called beside the others: its text, and in what else it differs.
+    """The title of each setting, which tells it from the others.
 
-    Names of texts alone if these tell them apart; equal settings have equal titles.
+    It is the name of the text alone if that is enough, and else also says in what settings on the
+    same text differ. Equal settings have equal titles.
     """
     by_name: dict[str, dict[str, Setting]] = defaultdict(dict)
     for setting in settings:
@@ -126,7 +129,7 @@ def titles(settings: Sequence[Setting]) -> list[str]:
 
 
 def _told(name: str, beside: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
-    """The title of each of some settings on texts of one name, by its key."""
+    """The key and title of each setting, for settings on texts with the same name."""
     settings = beside.values()
     fields = {field for a in settings for b in settings for field in a.differences(b)}
     if len({setting.n_counted for setting in settings}) > 1:
@@ -144,7 +147,7 @@ def _told(name: str, beside: Mapping[str, Setting]) -> Iterator[tuple[str, str]]
 
 
 def _name(setting: Setting) -> str:
-    """The name of a text: the last part of a path, or all of a name."""
+    """The name of a text: the last part of an absolute path, or the whole name."""
     path = PurePath(setting.tokens)
     return path.name if path.is_absolute() else setting.tokens
 
@@ -162,7 +165,7 @@ def _shown(setting: Setting, field: str) -> str:
 def _found(
     paths: Sequence[Path], *, titled: bool
 ) -> tuple[dict[_Run, dict[str, Result]], list[str]]:
-    """By run and evaluation the newest result, and a sentence for each that is none."""
+    """The newest result of each run and evaluation, and a sentence for each unusable result."""
     names = folder_titles(paths) if titled else dict.fromkeys(paths, "")
     joined = len(paths) > 1 and any(map(is_hub_name, paths))
     found: dict[_Run, dict[str, Result]] = defaultdict(dict)
@@ -188,7 +191,7 @@ def _found(
 
 
 def _precedence(result: Result) -> tuple[bool, float]:
-    """Of several results of one evaluation the newest counts, but none from before a race ended."""
+    """A key by which the newest result of an evaluation is largest, after any that left a race."""
     return result.dropped is None, _time(result)
 
 
@@ -197,7 +200,7 @@ def _time(result: Result) -> float:
 
 
 def folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
-    """What tells each folder apart: its name, or all of its path; nothing for a single one."""
+    """The title of each folder: its name, or its path if names are equal; empty for one folder."""
     if len(folders) == 1:
         return {folders[0]: ""}
     names = [folder.resolve().name for folder in folders]
@@ -206,7 +209,7 @@ def folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def named_in_folder(result: Result, title: str) -> Result:
-    """A result whose run and variant bear the name of a folder; as it is where that has none."""
+    """A result with a folder's title before the names of its run and variant, if it has a title."""
     if not title:
         return result
     run = result.run
@@ -217,9 +220,9 @@ def named_in_folder(result: Result, title: str) -> Result:
 
 
 def of_release(result: Result, path: Path) -> Result:
-    """A result whose variant bears the name of the release or repository that it was named by.
+    """A result with the name of its hub release or repository before the name of its variant.
 
-    Results of folders stay as they are: beside a release they are one's own.
+    Results of local folders are unchanged: next to a release, they are the user's own.
     """
     if not is_hub_name(path):
         return result
@@ -228,7 +231,7 @@ def of_release(result: Result, path: Path) -> Result:
 
 
 def in_folder(result: Result, title: str) -> Result:
-    """A result whose variant bears the name of the folder that it is compared as a part of."""
+    """A result with the title of its folder before its variant's name, for comparing folders."""
     run = result.run.model_copy(update={"label": f"{title}: {result.run.label}"})
     return result.model_copy(update={"run": run, "folder": title})
 
@@ -272,7 +275,7 @@ def _chosen(
             for key, result in by_key.items():
                 count[key] += 1
                 newest[key] = max(newest[key], _time(result))
-        # Of evaluations with runs in common; others do not stand in each other's way.
+        # Only evaluations that have runs in common with the largest one compete with it.
         most = max(count, key=lambda key: (count[key], newest[key]))
         rivals = {key for by_key in left.values() if most in by_key for key in by_key}
         best = max(
@@ -301,7 +304,7 @@ def _evaluations(results: Iterable[Result]) -> Iterator[Evaluation]:
 
 
 def _distinct(results: Sequence[Result], paths: Sequence[Path]) -> Iterator[Result]:
-    """Results whose runs have names of their own: of equal names, each has its path instead."""
+    """The results with distinct names of runs: runs of equal names are named by their paths."""
     homes: dict[str, dict[str, Path]] = defaultdict(dict)
     for result in results:
         if result.file is not None:
@@ -312,26 +315,26 @@ def _distinct(results: Sequence[Result], paths: Sequence[Path]) -> Iterator[Resu
         if len(homes[name]) > 1 and result.file is not None:
             if len(paths) > 1:
                 first, second, *_ = homes[name].values()
-                remedy = "evaluate them in one call, which tells them apart, or name one of them"
-                raise UsageError(first, f"and {second} both hold results of a {name}", remedy)
+                remedy = "evaluate both in one call, which names them apart, or name one of them"
+                raise UsageError(first, f"and {second} both hold results of a run {name}", remedy)
             name = _path_name(_home(result.file), name, results_folder(paths[0]))
         run = result.run.model_copy(update={"name": name})
         yield result.model_copy(update={"run": run})
 
 
 def _place(result: Result, file: Path) -> str:
-    """Where a run lies: beside its results, or where these say."""
+    """The path of a run: the folder beside its results, or the path that its result names."""
     beside = file.parent.name == FOLDER
     return str((_home(file) if beside else Path(result.run.path)).resolve())
 
 
 def _home(file: Path) -> Path:
-    """The folder of the run whose result a file is, or the one that stands for it elsewhere."""
+    """The folder of the run that a result file belongs to, or its folder in a results folder."""
     return file.parent.parent if file.parent.name == FOLDER else file.parent
 
 
 def _path_name(home: Path, name: str, root: Path) -> str:
-    """A run's name by where its results lie below the folder that was searched."""
+    """A run's name from the path of its results below the folder that was searched."""
     own = name.split("/")[-1]
     part = own[len(home.name) :] if own.startswith(f"{home.name}:") else ""
     return printable(home.relative_to(root).as_posix()) + part

@@ -1,4 +1,4 @@
-"""Results in folders: writing, reading and finding them, and knowing which are out of date."""
+"""Writes, reads and finds results in folders, and tells which are out of date."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,9 @@ FOLDER = "evaluation"
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """Store a result in a folder, arrays first so that a JSON file always has them. Its JSON path.
+    """Store a result in a folder, and return the path of its JSON file.
+
+    The arrays are written first, so that a JSON file is never without them.
 
     Raises:
         ResultsError: if the folder cannot be written to.
@@ -31,7 +33,7 @@ def write_result(result: Result, folder: Path) -> Path:
 
 
 def write_scalars(result: Result, path: Path) -> None:
-    """Write a result's JSON file alone, beside the arrays that are there.
+    """Write only a result's JSON file, next to the file of its arrays.
 
     Raises:
         ResultsError: if it cannot be written.
@@ -44,8 +46,11 @@ def read_result(
 ) -> Result:
     """Read one stored result from its JSON file.
 
-    Its arrays are read too, or stay in their file until asked for (``stored``), or are left out;
-    ``under`` reads only those whose names begin so.
+    Args:
+        path: the JSON file.
+        arrays: ``read`` reads the arrays too, ``stored`` leaves them in their file until they are
+            accessed, ``none`` leaves them out.
+        under: with ``read``, the beginning of the names of the arrays to read.
 
     Raises:
         ResultsError: if a file is missing, damaged, or of a newer schema.
@@ -64,14 +69,14 @@ def read_result(
             loaded = stored.under(under) if arrays == "read" else stored
         return Result.model_validate({**document, "arrays": loaded, "file": path})
     except ValidationError as error:
-        reason = f"is no result ({error.errors()[0]['msg'].lower()})"
+        reason = f"is not a result ({error.errors()[0]['msg'].lower()})"
         raise ResultsError(path, reason, remedy) from None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ResultsError(path, f"cannot be read ({error})", remedy) from None
 
 
 def result_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The JSON files of all results in or below folders, or of hub names, in order of path.
+    """The JSON files of all results in or below folders or hub names, in order of path.
 
     Raises:
         CheckpointError: if a hub name is malformed, or unknown to SAELens's table.
@@ -87,9 +92,10 @@ def _is_fingerprint(stem: str) -> bool:
 
 
 def located(result: Result, file: Path) -> Result:
-    """A result that lies beside its run, with the path and name that the run has now.
+    """A result that is stored in its run's folder, with the run's current path and name.
 
-    A folder of runs may have been moved, and a run copied and renamed with the results in it.
+    A folder of runs may have been moved, and a run may have been copied or renamed together with
+    the results in it.
     """
     folder = _home(result, file)
     if folder is None or _names(result, folder):
@@ -97,7 +103,8 @@ def located(result: Result, file: Path) -> Result:
     old = PurePath(result.run.path)
     place = folder / old.name if (folder / old.name).is_file() else folder
     parts = result.run.name.split("/")
-    # A run is named by its folder, or by a file in it: the folder's name is the last or the second.
+    # A run is named after its folder, or after a file in it. The folder's name is then the last
+    # part of the run's name, or the second last.
     at = -1 if place == folder else -2
     before = old.name if place == folder else old.parent.name
     if len(parts) >= -at and parts[at].partition(":")[0] == _as_name(before):
@@ -111,7 +118,7 @@ def _as_name(text: str) -> str:
 
 
 def _home(result: Result, file: Path) -> Path | None:
-    """The folder of the run that a result lies beside, wherever it was moved to."""
+    """The folder of the run that a result is stored in, wherever it was moved; None if in none."""
     folder = file.parent.parent
     if file.parent.name != FOLDER or not result.checkpoint:
         return None
@@ -119,21 +126,22 @@ def _home(result: Result, file: Path) -> Path | None:
 
 
 def _names(result: Result, folder: Path) -> bool:
-    """Whether a result names a folder, or a file in it, as the place of its run."""
+    """Whether the path of the run that a result names is this folder, or a file in it."""
     place = Path(result.run.path).resolve()
     return folder.resolve() in (place, place.parent)
 
 
 def outdated(result: Result, file: Path) -> str | None:
-    """Why a result is none of a run that is there now; None if it is, or nothing tells.
+    """Why a result no longer describes its run; None if it still does, or if that is unknown.
 
-    The run's files are read again if they were touched after the result was written, or if the
-    result names another place than where it lies, so that it may have come with a copy.
+    The digests of the run's files are compared with the result's if the files were touched after
+    the result was written, or if the result names another path than the folder that it is in, since
+    it may then have been copied together with another run.
     """
     place = Path(result.run.path)
     home = _home(result, file)
     if home is None and file.parent.name != FOLDER and not place.exists():
-        return f"{place} is not there any more" if place.parent.is_dir() else None
+        return f"{place} no longer exists" if place.parent.is_dir() else None
     folder = home or (place if place.is_dir() else place.parent)
     files = [folder / name for name in result.checkpoint]
     if not files or not all(path.exists() for path in files):
@@ -144,4 +152,4 @@ def outdated(result: Result, file: Path) -> str | None:
         return None
     if file_digests(files, folder) == result.checkpoint:
         return None
-    return f"{located(result, file).run.name} has changed since"
+    return f"{located(result, file).run.name} has changed since it was evaluated"

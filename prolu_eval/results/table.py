@@ -20,12 +20,12 @@ from prolu_eval.runs import is_range
 def frame(results: Iterable[Result]) -> pd.DataFrame:
     """Results as a table, one row each.
 
-    Columns: those of the run and of the setting; ``k``; ``configuration``, equal for runs that
-    differ in the seed alone; ``comparison_key``, equal for results that can be compared;
-    ``fingerprint``; ``beaten_by``, of a run that left a race the run that beats it; and per metric
-    ``key``, ``key_se``, ``key_low`` and ``key_high``, the ends of the 95 % interval. Undefined
-    values are NaN. Of what stands for several layers there are ``l0_by_layer``, ``fvu_by_layer``
-    and so on besides (:meth:`Result.per_layer`): lists.
+    The columns are those of the run and of the setting; ``k``; ``configuration``, equal for runs
+    that differ in nothing but the seed; ``comparison_key``, equal for results that can be compared;
+    ``fingerprint``; ``beaten_by``, the run that beat this one if it left a race; and for each
+    metric ``key``, its standard error ``key_se``, and the ends of its 95 % interval, ``key_low``
+    and ``key_high``. Undefined values are NaN. Runs that cover several layers also have lists with
+    a value for each layer, ``l0_by_layer``, ``fvu_by_layer`` and so on (:meth:`Result.per_layer`).
     """
     rows = []
     for result in results:
@@ -58,22 +58,22 @@ def load_results(
     tokens: PathLike | None = None,
     all: bool = False,  # noqa: A002
 ) -> pd.DataFrame:
-    """The results stored in or below folders, one row a run, as :func:`frame` lays them out.
+    """The results stored in or below folders, one row for each run, with the columns of `frame`.
 
-    ``file`` is where each lies.
+    The additional column ``file`` is the path of each result.
 
-    Results that are damaged or out of date are left out with a warning. Where runs were evaluated
-    several times (on another text, in another precision), the newest evaluation counts, and a
-    warning names the others.
+    Results that are damaged or out of date are left out with a warning. If runs were evaluated
+    several times (on another text, in another precision), the newest evaluation is used, and a
+    warning lists the others.
 
     Args:
-        path: a folder of runs or of results, or several.
-        tokens: only results on this text: its name, its path, or the key that a warning named.
-        all: a row for each evaluation of a run, told apart by ``comparison_key``.
+        path: a folder of runs or of results, or several of them.
+        tokens: only results on this text: its name, its path, or the key that a warning listed.
+        all: a row for each evaluation of a run; ``comparison_key`` tells the rows apart.
 
     Raises:
-        UsageError: if a folder does not exist, or ``path`` is no path.
-        ResultsError: if no result is found, or none on the tokens asked for.
+        UsageError: if a folder does not exist, or ``path`` is not a path.
+        ResultsError: if there are no results, or none on ``tokens``.
     """
     of_type(all, bool, "all", "give True or False")
     chosen = select(as_paths(path, "the folders"), tokens=tokens, every=all)

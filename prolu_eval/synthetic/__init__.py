@@ -1,8 +1,8 @@
-"""Activations from a known dictionary: what a benchmark is made of, and its samples.
+"""Benchmarks with known features: activations drawn from a known dictionary.
 
-A benchmark takes the place of a language model at a hook point: ``synthetic:NAME`` is one of the
-presets, ``synthetic:FOLDER`` one that ``prolu-eval synthetic`` wrote. Its features, when they are
-active and how strongly, is known of every sample.
+A benchmark replaces a language model at a hook point: ``synthetic:NAME`` is one of the presets,
+``synthetic:FOLDER`` one that ``prolu-eval synthetic`` wrote. For every sample it is known which
+features are active, and how strongly.
 """
 
 from typing import TYPE_CHECKING, Any

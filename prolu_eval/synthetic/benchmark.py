@@ -1,4 +1,4 @@
-"""What a benchmark is made of, as data: its description, the presets, and their names. No torch."""
+"""The description of a benchmark as data, the presets, and their names; without torch."""
 
 import hashlib
 from pathlib import Path
@@ -19,16 +19,16 @@ BENCHMARK_FILE = "benchmark.json"
 class Benchmark(BaseModel):
     """A known dictionary and how its features fire; equal descriptions give equal samples.
 
-    A sample is ``x = sum of a_i d_i + bias + noise``: ``d_i`` [d_in] are unit vectors, ``a_i`` is
-    the magnitude of feature i where it is active, else 0. Features are in order of how often they
-    fire; those with a parent come after all that have none.
+    A sample is ``x = sum of a_i d_i + bias + noise``: ``d_i`` [d_in] are unit vectors, and ``a_i``
+    is the magnitude of feature i where the feature is active, else 0. Features are in order of how
+    often they fire, except that features with a parent come after all features without one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = VERSION
     name: str
-    tests: str = Field("", description="what it tests, in a sentence")
+    tests: str = Field("", description="what the benchmark tests, in a sentence")
     seed: int = Field(0, ge=0)
     d_in: int = Field(gt=0, le=1 << 16, description="width of the activations")
     n_features: int = Field(gt=0, le=1 << 17, description="features of the dictionary")
@@ -42,14 +42,18 @@ class Benchmark(BaseModel):
         0, ge=0, description="firing probabilities fall as rank^-zipf, none being above a half"
     )
     children: int = Field(
-        0, ge=0, description="features that fire only where their parent does, of each parent"
+        0, ge=0, description="number of children of each parent, which fire only where it does"
     )
     child_rate: float = Field(
         0.3, gt=0, le=1, description="how often a child fires where its parent does"
     )
     groups: int = Field(0, ge=0, description="groups of features that tend to fire together")
     correlation: float = Field(
-        0, ge=0, lt=1, description="within a group, of the normal variables behind the firing"
+        0,
+        ge=0,
+        lt=1,
+        description="correlation within a group of the normal variables that decide "
+        "whether features fire",
     )
     magnitude: Literal["half_normal", "log_normal", "wide"] = Field(
         "log_normal",
@@ -68,20 +72,20 @@ class Benchmark(BaseModel):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.basis == "orthogonal" and self.n_features > self.d_in:
-            raise ValueError(f"no {self.n_features} directions are orthogonal in {self.d_in} "
+            raise ValueError(f"{self.n_features} directions cannot be orthogonal in {self.d_in} "
                              "dimensions")  # fmt: skip
         if self.basis == "superposed" and self.n_features <= self.d_in:
-            raise ValueError("superposed features are more than the dimensions")
+            raise ValueError("superposed features must be more than the dimensions")
         if self.n_features % (1 + self.children):
-            raise ValueError(f"{self.n_features} features are no multiple of a parent and its "
-                             f"{self.children} children")  # fmt: skip
+            raise ValueError(f"{self.n_features} features cannot be divided into parents with "
+                             f"{self.children} children each")  # fmt: skip
         if self.groups > self.n_parents:
-            raise ValueError(f"{self.n_parents} features make no {self.groups} groups")
+            raise ValueError(f"{self.n_parents} features are too few for {self.groups} groups")
         if self.magnitude == "wide" and self.spread <= 1:
-            raise ValueError("the ratio of the largest magnitude to the smallest is above 1")
+            raise ValueError("the ratio of the largest magnitude to the smallest must be above 1")
         most = 0.5 * self.n_parents * (1 + self.children * self.child_rate)
         if self.l0 > most:
-            raise ValueError(f"no more than {most:g} of these features can be active on average")
+            raise ValueError(f"at most {most:g} of these features can be active on average")
         return self
 
     @property
@@ -91,7 +95,7 @@ class Benchmark(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """What tells its samples from those of any other. 32 hex digits"""
+        """A digest that differs between benchmarks with different samples. 32 hex digits"""
         named = {"name", "tests"}
         return hashlib.sha256(self.model_dump_json(exclude=named).encode()).hexdigest()[:32]
 
@@ -105,32 +109,32 @@ PRESETS: dict[str, Benchmark] = {
     for preset in (
         _preset(
             "superposition",
-            "Are four times as many features as dimensions told apart, rare ones too?",
+            "Are four times as many features as dimensions told apart, including rare ones?",
             d_in=64, n_features=256, basis="superposed", l0=4, zipf=1.0, noise=0.01, bias=1,
         ),
         _preset(
             "wide-magnitudes",
-            "Is a feature reconstructed along its whole ray, where its magnitude varies a "
+            "Is a feature reconstructed along its whole ray if its magnitude varies a "
             "hundredfold?",
             d_in=64, n_features=128, basis="superposed", l0=5, zipf=0.5, magnitude="wide",
             spread=100, noise=0.01, bias=1,
         ),
         _preset(
             "hierarchy",
-            "Does a feature keep its meaning where a more special one is active, or is it absorbed "
-            "by it, or split?",
+            "Does a feature keep its meaning where a more specific one is active, or is it "
+            "absorbed by that one, or split?",
             d_in=128, n_features=128, basis="orthogonal", l0=6, zipf=0.5, children=3,
             child_rate=0.25, noise=0.01, bias=1,
         ),
         _preset(
             "correlated",
-            "Are features told apart that tend to fire together?",
+            "Are features that tend to fire together told apart?",
             d_in=64, n_features=128, basis="superposed", l0=5, zipf=0.5, groups=16,
             correlation=0.6, noise=0.01, bias=1,
         ),
         _preset(
             "noise-threshold",
-            "Is a threshold found below which a feature cannot be told from noise?",
+            "Is the threshold found below which a feature cannot be told from noise?",
             d_in=64, n_features=128, basis="superposed", l0=5, zipf=0.5, magnitude="half_normal",
             noise=0.2, bias=1,
         ),
@@ -139,18 +143,18 @@ PRESETS: dict[str, Benchmark] = {
 
 
 def is_synthetic(model: str | None) -> bool:
-    """Whether a model's name stands for a benchmark."""
+    """Whether a model's name is that of a benchmark."""
     return model is not None and model.startswith(PREFIX)
 
 
 def place_of(name: str) -> Path | None:
-    """The folder that a benchmark's name means; None for a preset's name."""
+    """The folder that a benchmark's name refers to; None for a preset's name."""
     own = name.removeprefix(PREFIX)
     return None if own in PRESETS else Path(own)
 
 
 def absolute(name: str) -> str:
-    """A benchmark's name from any folder."""
+    """A benchmark's name with an absolute path, which is valid in any working directory."""
     folder = place_of(name)
     return name if folder is None else f"{PREFIX}{folder.resolve()}"
 
@@ -159,7 +163,7 @@ def named_benchmark(name: str) -> Benchmark:
     """The benchmark of a name, ``synthetic:PRESET`` or ``synthetic:FOLDER``.
 
     Raises:
-        ModelError: if it is neither, or its description cannot be read.
+        ModelError: if there is no such preset or folder, or its description cannot be read.
     """
     folder = place_of(name)
     if folder is None:
@@ -167,7 +171,7 @@ def named_benchmark(name: str) -> Benchmark:
     path = folder / BENCHMARK_FILE
     if not path.is_file():
         raise ModelError(
-            name, f"is no preset, and there is no {path}",
+            name, f"is not a preset, and {path} does not exist",
             f"choose {', '.join(PRESETS)}, or name a folder that `prolu-eval synthetic` wrote",
         )  # fmt: skip
     try:

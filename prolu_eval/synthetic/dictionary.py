@@ -1,4 +1,4 @@
-"""The features of a benchmark: directions, how often they fire, and who is whose parent."""
+"""The features of a benchmark: their directions, firing rates, parents and groups."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 _MOST_FREQUENT = 0.5
 _APART_STEPS = 50
-# What is drawn, told apart in the seeds: directions and bias, and samples.
+# Parts of random seeds, for the directions and the bias, and for the samples.
 DICTIONARY_STREAM, SAMPLE_STREAM = 0, 1
 
 
@@ -22,10 +22,11 @@ class Dictionary:
 
     Attributes:
         directions: unit vectors. [n_features, d_in]
-        bias: what is added to every sample. [d_in]
-        rate: how often each fires, where its parent does if it has one. [n_features]
-        parent: of each, -1 where it has none. [n_features] int64
-        group: which features tend to fire together, -1 for no other. [n_features] int64
+        bias: the constant that is added to every sample. [d_in]
+        rate: how often each feature fires; for one with a parent, where its parent fires.
+            [n_features]
+        parent: the parent of each feature, -1 for none. [n_features] int64
+        group: the group of features that tend to fire together, -1 for none. [n_features] int64
     """
 
     directions: Array
@@ -36,12 +37,12 @@ class Dictionary:
 
     @property
     def firing_probability(self) -> Array:
-        """How often each fires in all. [n_features]"""
+        """How often each feature fires over all samples. [n_features]"""
         return np.where(self.parent >= 0, self.rate * self.rate[self.parent], self.rate)
 
 
 def dictionary(benchmark: Benchmark) -> Dictionary:
-    """The features that a description stands for."""
+    """The features of the benchmark that a description defines."""
     rng = np.random.default_rng([benchmark.version, benchmark.seed, DICTIONARY_STREAM])
     n, n_parents = benchmark.n_features, benchmark.n_parents
     directions = _directions(benchmark, rng)
@@ -73,12 +74,12 @@ def _directions(benchmark: Benchmark, rng: np.random.Generator) -> Array:
 
 
 def unit(rows: Array) -> Array:
-    """Rows of unit norm. [n, d]"""
+    """The rows scaled to unit norm. [n, d]"""
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _zipf(n: int, exponent: float, total: float) -> Array:
-    """Probabilities that fall with rank, none above a half, of a given sum. [n]"""
+    """Probabilities that fall with rank, are at most a half, and have the sum ``total``. [n]"""
     shape = np.arange(1, n + 1) ** -exponent
 
     def capped(scale: float) -> Array:

@@ -1,7 +1,7 @@
-"""Samples of a benchmark, in rows as a language model's tokens are.
+"""Samples of a benchmark, in rows like a language model's tokens.
 
-Each row of samples is drawn by itself, from a seed and the number of its first sample alone, so
-that it does not matter which others are drawn, in what order, or on what machine.
+A row of samples depends only on the benchmark's seed and the number of the row's first sample, so
+that it is the same whichever other rows are drawn, in whatever order, and on any machine.
 """
 
 from functools import cached_property
@@ -20,25 +20,25 @@ from prolu_eval.synthetic.benchmark import HOOK, Benchmark, named_benchmark
 from prolu_eval.synthetic.dictionary import SAMPLE_STREAM, Dictionary, dictionary
 from prolu_eval.tokens import TokenRows
 
-# The number of the first sample of each part.
+# The number of the first sample of each split.
 _FIRST: dict[Split, int] = {"train": 0, "heldout": 1 << 40, "all": 0}
 
 
 class Samples(NamedTuple):
-    """Activations [n, d_in] and the features' true magnitudes in them [n, n_features]; float32."""
+    """Activations [n, d_in] and the features' true magnitudes in them [n, n_features], float32."""
 
     x: Tensor
     magnitudes: Tensor
 
 
 class SyntheticActivations:
-    """A benchmark in the place of a language model: activations at its one hook point.
+    """A benchmark that replaces a language model, with activations at its one hook point.
 
     Attributes:
-        name: ``synthetic:`` and a preset or a folder.
+        name: ``synthetic:`` and the name of a preset or a folder.
         benchmark: the description.
-        fingerprint: what tells its samples from those of any other.
-        device, dtype: where and in what precision samples are given.
+        fingerprint: a digest that differs between benchmarks with different samples.
+        device, dtype: the device and the precision of samples.
     """
 
     tokenizer = None
@@ -59,24 +59,24 @@ class SyntheticActivations:
     def load(
         cls, name: str, *, device: str | None = None, dtype: torch.dtype = torch.float32
     ) -> "SyntheticActivations":
-        """The benchmark of a name.
+        """The benchmark with a name.
 
         Raises:
-            ModelError: if there is none of that name.
+            ModelError: if there is no benchmark of that name.
         """
         return cls(name, named_benchmark(name), device, dtype)
 
     @cached_property
     def dictionary(self) -> Dictionary:
-        """Its features."""
+        """The benchmark's features."""
         return dictionary(self.benchmark)
 
     def width(self, hook: str) -> int:
-        """Width of the activations."""
+        """The width of the activations."""
         return self.benchmark.d_in
 
     def source(self, hook: str, into: str) -> None:
-        """Refuse transcoders: a benchmark has one site.
+        """Refuse transcoders, because a benchmark has only one site.
 
         Raises:
             ModelError: always.
@@ -84,25 +84,25 @@ class SyntheticActivations:
         raise ModelError(self.name, "has no second site for a transcoder", "name a language model")
 
     def usual_name(self, hook: str) -> str:
-        """The name of its one hook point."""
+        """The name of the benchmark's one hook point."""
         return HOOK
 
     def rows(self, split: Split, n_samples: int, length: int) -> TokenRows:
-        """Numbers of samples, in rows of a length that stand for sequences; at least one row.
+        """The numbers of ``n_samples`` samples, in rows of ``length`` that serve as sequences.
 
-        No sample of the part to train on is in the held-out one.
+        There is at least one row. The training split and the held-out split share no samples.
         """
         n_rows = max(1, n_samples // length)
         ids = _FIRST[split] + torch.arange(n_rows * length).view(n_rows, length)
         return TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), self.name)
 
     def activations(self, tokens: Tensor, hook: str) -> Tensor:
-        """Samples of rows of numbers, as :meth:`rows` gives them. [B, T] -> [B, T, d_in]"""
+        """The samples of rows of numbers, as :meth:`rows` returns them. [B, T] -> [B, T, d_in]"""
         x, _ = self._drawn(tokens)
         return self._placed(x).to(self.dtype).view(*tokens.shape, -1)
 
     def samples(self, tokens: Tensor) -> Samples:
-        """Samples of rows and what is in them, one after another. [B, T] -> [B * T, ...]"""
+        """The samples of rows with their true magnitudes, flattened. [B, T] -> [B * T, ...]"""
         x, magnitudes = self._drawn(tokens)
         return Samples(self._placed(x), self._placed(magnitudes))
 
@@ -127,11 +127,11 @@ class SyntheticActivations:
         return magnitudes, rng.standard_normal((length, spec.d_in), np.float32)
 
     def _active(self, rng: np.random.Generator, length: int) -> NDArray[np.bool_]:
-        """Which features fire in each sample of a row. [length, n_features]"""
+        """Whether each feature fires in each sample of a row. [length, n_features]"""
         spec, known = self.benchmark, self.dictionary
         shape = (length, spec.n_features)
         if spec.groups:
-            # A normal variable behind each feature, and one shared by its group.
+            # A feature fires where a normal variable is large; a part of it is shared by the group.
             own = rng.standard_normal(shape, np.float32)
             shared = rng.standard_normal((length, spec.groups), np.float32)[:, known.group]
             weight = np.where(known.group >= 0, spec.correlation, 0)

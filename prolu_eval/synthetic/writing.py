@@ -1,4 +1,4 @@
-"""A benchmark as files: its description, its dictionary, and samples for other tools."""
+"""Writes a benchmark as files: its description, its dictionary, and samples for other tools."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ _LENGTH = 128
 
 
 def write_benchmark(folder: Path, benchmark: Benchmark, n_samples: int) -> Path:
-    """Write a benchmark into a folder, which ``synthetic:FOLDER`` then names.
+    """Write a benchmark into a folder, so that ``synthetic:FOLDER`` refers to it.
 
-    - ``benchmark.json``: the description, from which all else follows;
+    - ``benchmark.json``: the description, which determines everything else;
     - ``dictionary.safetensors``: ``directions`` [n_features, d_in] and ``bias`` [d_in] float32,
       ``firing_probability`` [n_features] float32, ``parent`` and ``group`` [n_features] int64, -1
       for none;
-    - ``samples.safetensors``: held-out samples ``x`` [n, d_in] float32, and what is active in
+    - ``samples.safetensors``: held-out samples ``x`` [n, d_in] float32, and the features active in
       them: ``sample`` and ``feature`` int32, ``magnitude`` float32, [n_active] each.
 
     Raises:

@@ -1,5 +1,6 @@
-"""Tasks that say what a dictionary's features are good for, besides the text. No torch, no model.
+"""Tasks that test what a dictionary's features are useful for, made without torch or a model.
 
-Labelled prompts to be told apart by a probe (:mod:`prolu_eval.tasks.labelled`), and prompts with
-one right continuation, made from templates (:mod:`prolu_eval.tasks.templates`).
+There are labelled prompts, whose classes a probe is to tell apart
+(:mod:`prolu_eval.tasks.labelled`), and prompts with known right continuations, made from templates
+(:mod:`prolu_eval.tasks.templates`).
 """

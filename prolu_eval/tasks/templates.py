@@ -1,11 +1,13 @@
-"""Tasks made from templates: prompts of which the right continuation is known.
+"""Tasks made from templates: prompts whose right continuation is known.
 
-A language model gets an example right if it holds the right continuations together for likelier
-than the wrong ones together, by the tokens that they begin with. All but induction have two sides,
-drawn so that neither is right more often: chance is a half. Induction is over tokens, and right is
-the token that followed last time, before all others.
+A language model gets an example right if it gives the right continuations together a higher
+probability than the wrong ones together, by the tokens that they begin with. All tasks except
+induction have two sides, drawn so that each is right equally often, so that chance is a half. In
+induction, which repeats random tokens, the model must rank the token that followed last time above
+all others.
 
-Chance and wording are no part of what is measured: change :data:`VERSION` with either.
+Results depend on the wording of templates and on the random draws, so :data:`VERSION` must change
+whenever either does.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,30 +18,30 @@ import numpy as np
 VERSION = 1
 # 1: first version (2026-11)
 
-# Tokens that are repeated by the induction tasks.
+# The numbers of tokens that the induction tasks repeat.
 INDUCTION_LENGTHS = (8, 16, 32)
-# Words that a tokenizer must have as single tokens, for a task to be varied enough.
+# The fewest words of a task that must be single tokens, so that its examples vary enough.
 LEAST_WORDS = 6
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, and continuations that are right or wrong; both begin as text after it does."""
+    """A prompt with its right and wrong continuations, which follow the prompt without a gap."""
 
     prompt: str
     right: tuple[str, ...]
     wrong: tuple[str, ...]
 
 
-class Inexpressible(Exception):  # noqa: N818 - a finding; a task is left out with it
-    """Why a task cannot be put into a tokenizer's words."""
+class Inexpressible(Exception):  # noqa: N818 - not an error: the task is left out, with this reason
+    """A task cannot be made with a tokenizer's words; the text says why."""
 
 
 class Words:
-    """Draws words of which a tokenizer makes one token after a space.
+    """Draws words that are single tokens when they follow a space.
 
     Args:
-        rng: draws.
+        rng: the generator for all draws.
         is_one: whether a word, with the space before it, is one token.
     """
 
@@ -47,10 +49,10 @@ class Words:
         self.rng, self._is_one = rng, is_one
 
     def single(self, words: Sequence[str]) -> list[str]:
-        """Those that are one token.
+        """The words that are single tokens.
 
         Raises:
-            Inexpressible: if they are few.
+            Inexpressible: if there are fewer than :data:`LEAST_WORDS`.
         """
         found = [word for word in words if self._is_one(f" {word}")]
         if len(found) < LEAST_WORDS:
@@ -61,14 +63,14 @@ class Words:
         return found
 
     def require(self, words: Sequence[str]) -> None:
-        """See that words are one token each.
+        """Check that every word is a single token.
 
         Raises:
             Inexpressible: if one is not.
         """
         for word in words:
             if not self._is_one(f" {word}"):
-                raise Inexpressible(f"{word!r} is no single token")
+                raise Inexpressible(f"{word!r} is not a single token")
 
     def one(self, words: Sequence[str]) -> str:
         """A word at random."""
@@ -80,12 +82,12 @@ class Words:
         return words[int(first)], words[int(second)]
 
     def coin(self) -> bool:
-        """Either, at random."""
+        """True or False, at random."""
         return bool(self.rng.integers(2))
 
 
 Template = Callable[[Words], Callable[[], Example]]
-"""Looks at a tokenizer's words, and gives what makes an example."""
+"""A function that checks a tokenizer's words, and returns a function that draws an example."""
 
 _NAMES = (
     "John", "Mary", "Tom", "Anna", "James", "Sarah", "Paul", "Lily", "Ben", "Sam", "Max", "Lucy",
@@ -96,7 +98,7 @@ _THINGS = ("ball", "book", "cake", "flower", "toy", "drink", "apple", "box")
 
 
 def _identification(text: str) -> Template:
-    """Indirect objects (Wang et al., arXiv 2211.00593): who of two is given something."""
+    """Indirect objects (Wang et al., arXiv 2211.00593): which of two people is given something."""
 
     def template(words: Words) -> Callable[[], Example]:
         names = words.single(_NAMES)
@@ -117,7 +119,7 @@ _NOUNS = ("war", "trip", "plan", "project", "journey", "reign", "study", "voyage
 
 
 def _greater(text: str) -> Template:
-    """Years that something may end in (Hanna et al., arXiv 2305.00586): those after its first."""
+    """Years in which something may end (Hanna et al., arXiv 2305.00586): those after its start."""
 
     def template(words: Words) -> Callable[[], Example]:
         def example() -> Example:
@@ -139,7 +141,7 @@ _TERMS = ("the house", "a dog", "my friend", "the old man", "a red car", "the se
 
 
 def _brackets(text: str, inside: Sequence[str], *, closed: bool) -> Template:
-    """Brackets within brackets: which of two is to be closed first, or once the inner one is."""
+    """Brackets within brackets: the inner one closes first; if it is closed, the outer one next."""
 
     def template(words: Words) -> Callable[[], Example]:
         def example() -> Example:
@@ -163,7 +165,7 @@ _SUBJECTS = (
 
 
 def _agreement(text: str, verbs: tuple[str, str]) -> Template:
-    """Verbs that agree with their subject in number, whatever stands between the two."""
+    """Verbs that agree in number with their subject, not with the noun between the two."""
 
     def template(words: Words) -> Callable[[], Example]:
         words.require(verbs)

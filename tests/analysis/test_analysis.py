@@ -47,7 +47,7 @@ def test_direction_is_the_metrics_own() -> None:
     assert hypervolume(frame, "l0", "explained_variance", reference=(3, 0.5)) == pytest.approx(0.4)
     for key, message in (
         ("ce_clean", "no better direction"),
-        ("speed", "is no metric"),
+        ("speed", "is not a metric"),
         ("kl", "not measured"),
     ):
         with pytest.raises(UsageError, match=message):

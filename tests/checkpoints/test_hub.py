@@ -112,11 +112,11 @@ def test_links_out_of_the_cache_are_not_followed(home: Path, tmp_path: Path) -> 
         ("hub:some/absent", "cannot be fetched"),
         ("hub:some/lens@absent", "cannot be fetched"),
         ("hub:some/lens/absent", "has no folder 'absent'"),
-        ("hub:some/lens/../sparse", "is no hub name"),
-        ("hub:some", "is no hub name"),
-        ("hub:", "is no hub name"),
-        ("hub:/etc/passwd", "is no hub name"),
-        ("hub:some/lens@", "is no hub name"),
+        ("hub:some/lens/../sparse", "is not a hub name"),
+        ("hub:some", "is not a hub name"),
+        ("hub:", "is not a hub name"),
+        ("hub:/etc/passwd", "is not a hub name"),
+        ("hub:some/lens@", "is not a hub name"),
     ],
 )
 def test_what_cannot_be_had(home: Path, name: str, words: str) -> None:
@@ -245,7 +245,7 @@ def test_a_name_leads_nowhere_else(
 ) -> None:
     ran = run(capfd, command, name)
     assert ran.code == 2
-    assert "is no hub name" in ran.err
+    assert "is not a hub name" in ran.err
 
 
 def test_results_that_are_not_there_yet(

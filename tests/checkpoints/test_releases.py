@@ -175,7 +175,7 @@ def test_a_cross_layer_transcoder_is_its_whole_release(home: Path) -> None:
     assert load_run(run).n_sites == 2
     assert found("saelens:tiny-whole/layer_*")[0].path == run.path
     for name in ("saelens:tiny-whole/layer_0", "neuronpedia:tiny/1-clt"):
-        with pytest.raises(CheckpointError, match="name all of it, as saelens:tiny-whole"):
+        with pytest.raises(CheckpointError, match="name all layers, as saelens:tiny-whole"):
             discover(name)
 
 
@@ -217,7 +217,7 @@ def test_a_table_of_another_layout(
     path = tmp_path / "other.yaml"
     path.write_text("tiny-res:\n  saes: 3\n")
     monkeypatch.setattr(releases, "_table_file", lambda: path)
-    with pytest.raises(UsageError, match="has another layout than known, at tiny-res"):
+    with pytest.raises(UsageError, match="has an unknown layout at tiny-res"):
         discover("saelens:tiny-res")
 
 

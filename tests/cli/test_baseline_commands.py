@@ -123,7 +123,7 @@ def test_two_runs_of_one_name_are_not_compared(
     for folders in ((runs, other), (other, runs)):
         refused = run(capfd, "compare", *folders, "-b", baseline)
         assert refused.code == 2
-        assert "both hold results of a prolu/0.2" in refused.err
+        assert "both hold results of a run prolu/0.2" in refused.err
 
 
 @pytest.mark.parametrize("name", ["baseline", "baseline.safetensors", "runs"])
@@ -150,7 +150,7 @@ def test_the_verdict_is_said_even_where_a_file_cannot_be_written(
     ("options", "words"),
     [
         (["--tolerance", "l0=-1%"], ["l0 is better when lower", "l0=+1%"]),
-        (["--tolerance", "loss=1"], ["'loss' is no metric"]),
+        (["--tolerance", "loss=1"], ["'loss' is not a metric"]),
         (["--frontier", "l0"], ["no pair of metrics"]),
         (["--match", "("], ["no regular expression"]),
         (["--only", "nothing"], ["leaves no run of the baseline"]),

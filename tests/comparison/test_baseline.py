@@ -133,7 +133,7 @@ def test_an_edited_number_is_found_by_the_sums(saved: Path) -> None:
         (f'"schema_version": {NEWER - 1}', f'"schema_version": {NEWER}', None, "update prolu-eval"),
         ('   "ce_clean",\n', "", '"prolu/0.1"', "has no sums of shape"),
         (' "runs"', '<<<<<<< ours\n "runs"', '<<<<<<< ours', "merge conflict"),
-        ('"setting": "', '"setting": "x', '"setting"', "is no setting of the file"),
+        ('"setting": "', '"setting": "x', '"setting"', "the file has no setting"),
     ],
 )  # fmt: skip
 def test_damage_is_one_line_that_names_the_line(
@@ -149,7 +149,7 @@ def test_a_truncated_baseline_names_its_last_line(saved: Path) -> None:
     text = saved.read_text()
     cut = text[: len(text) // 2]
     saved.write_text(cut)
-    with pytest.raises(BaselineError, match=r"ends in the middle|is no JSON") as caught:
+    with pytest.raises(BaselineError, match=r"ends in the middle|is not JSON") as caught:
         load_baseline(saved)
     assert str(caught.value).startswith(f"{saved}:{cut.count(chr(10)) + 1}: ")
 

@@ -154,7 +154,7 @@ def test_what_these_tokens_are_too_few_for_is_said_with_how_many_would_do(tolera
     worst = row_of(found, "prolu/0.3", "ce_degradation")
     assert worst.detectable is not None
     assert worst.limit is not None
-    assert f"from {worst.shown_detectable} on (prolu/0.3)" in sentence
+    assert f"of prolu/0.3 is detected reliably only from {worst.shown_detectable} on" in sentence
     assert worst.shown_detectable.endswith("%") == tolerance.endswith("%")
     (times,) = re.findall(r"evaluate on ([\d.]+) times as many", sentence)
     # So many times the tokens bring what is sure to be caught to twice the tolerance.
@@ -162,7 +162,7 @@ def test_what_these_tokens_are_too_few_for_is_said_with_how_many_would_do(tolera
     assert at_most <= 2 * worst.limit
     assert at_most == pytest.approx(2 * worst.limit, rel=0.05)
     hopeless = compare_results(weak, base, tolerating("ce_degradation=0"))
-    assert [s.rsplit(": ")[-1] for s in hopeless.too_few_tokens] == ["tolerate more"]
+    assert [s.rsplit("; ")[-1] for s in hopeless.too_few_tokens] == ["choose a larger tolerance"]
     assert compare_results(weak, base, tolerating("ce_degradation=+500%")).too_few_tokens == []
 
 

@@ -54,7 +54,7 @@ def test_options_reach_the_comparison(pytester: pytest.Pytester, options: str) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("tolerance='loss=+1'", "*'loss' is no metric*"),
+        ("tolerance='loss=+1'", "*'loss' is not a metric*"),
         ("match='('", "*is not a regular expression*"),
         ("alpha=7", "*--alpha: 7 is not an error rate*"),
         ("frontier='l0'", "*is not a pair of metrics*"),

@@ -274,7 +274,7 @@ def test_what_cannot_be_measured_is_told_before_anything_is(
     monkeypatch.setattr(Engine, "measure_saes", fail)
     usual = ["evaluate", runs / "one", "--device", "cpu", "--measure", "probes"]
     for arguments, words in (
-        (["--probe-data", data / "none"], ["is not there", "pip download"]),
+        (["--probe-data", data / "none"], ["does not exist", "pip download"]),
         (["--probe-data", data, "--tasks", "other"], ["--tasks", "'other'"]),
         (["--probe-data", data, "--k", "3"], ["--k", "1, 2, 5, 16, 128"]),
     ):

@@ -115,15 +115,15 @@ def test_names_of_the_first_version_still_work() -> None:
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda runs: prolu_eval.evaluate(5), "the runs: 5 is no path"),  # type: ignore[arg-type]
-        (lambda runs: prolu_eval.evaluate(b"runs"), "is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.evaluate(5), "the runs: 5 is not a path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.evaluate(b"runs"), "is not a path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.evaluate([]), "name a folder of runs"),
         (
             lambda runs: prolu_eval.evaluate(runs, {"n_tokens": 5}),  # type: ignore[arg-type]
             "options: are of type dict",
         ),
-        (lambda runs: prolu_eval.load_results(5), "5 is no path"),  # type: ignore[arg-type]
-        (lambda runs: prolu_eval.frontier(5), "5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.load_results(5), "5 is not a path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.frontier(5), "5 is not a path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.frontier(runs, at=5), "at: 5 names no metric"),  # type: ignore[arg-type]
         (
             lambda runs: prolu_eval.frontier(runs, at={"l0": float("nan")}),
@@ -137,14 +137,14 @@ def test_names_of_the_first_version_still_work() -> None:
             lambda runs: prolu_eval.frontier(runs, splits={"l0": [float("inf")]}),
             "inf is not a finite number",
         ),
-        (lambda runs: prolu_eval.compare(runs, 5), "the baseline: 5 is no path"),  # type: ignore[arg-type]
-        (lambda runs: prolu_eval.convert(None, "out"), "None is no path"),  # type: ignore[arg-type]
-        (lambda runs: prolu_eval.train(None, 5), "out: 5 is no path"),  # type: ignore[arg-type]
-        (lambda runs: prolu_eval.train(5, "out"), "the sweep: 5 is no path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.compare(runs, 5), "the baseline: 5 is not a path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.convert(None, "out"), "None is not a path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.train(None, 5), "out: 5 is not a path"),  # type: ignore[arg-type]
+        (lambda runs: prolu_eval.train(5, "out"), "the sweep: 5 is not a path"),  # type: ignore[arg-type]
         (lambda runs: Relu(4, 8)(np.zeros((2, 4))), "give a tensor"),
         (lambda runs: Relu(4, 8)(torch.zeros(2, 5)), "4 wide ones are encoded"),
         (lambda runs: Relu(4, 8).encode(torch.zeros(2, 4).double()), r"convert one of the two"),
-        (lambda runs: prolu_eval.save_baseline([], "b.json"), "are none"),
+        (lambda runs: prolu_eval.save_baseline([], "b.json"), "no path is given"),
         (
             lambda runs: prolu_eval.train(None, "out", {"device": "cpu"}),  # type: ignore[arg-type]
             "settings: are of type dict",

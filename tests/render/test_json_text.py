@@ -69,7 +69,7 @@ def test_line_of_a_key(path: tuple[str | int, ...], line: int) -> None:
         (TEXT.replace(' "b"', '<<<<<<< HEAD\n "b"'), 3, "merge conflict"),
         (TEXT.replace('"a": 4', '"a": 4,\n  "x": 5'), 6, "names 'x' a second time"),
         (TEXT.replace("4", "NaN"), 5, "has NaN for a number"),
-        (TEXT.replace("4", "four"), 5, "is no JSON"),
+        (TEXT.replace("4", "four"), 5, "is not JSON"),
     ],
 )
 def test_damage_is_named_with_its_line(text: str, line: int, reason: str) -> None:

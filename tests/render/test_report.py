@@ -120,7 +120,7 @@ def test_variants_on_the_page(tmp_path: Path) -> None:
     assert "prolu/ste+l1 3 3 8.22 96.48 % 56.34 %" in cells
     assert "relu+l1 3 1 3.72 43.66 % 3.521 %" in cells
     assert "alone 1 0 0.12 1.408 % 0 %" in cells
-    assert "up to (5.4, 4.3)" in cells
+    assert "reference point (5.4, 4.3)" in cells
     assert "No variant is stated to be better" in cells
 
 
@@ -313,7 +313,7 @@ def test_compare_says_which_folder_is_better(
     markdown, page = (two_folders[0].parent / name for name in ("ab.md", "ab.html"))
     text = run(capfd, "compare", *two_folders, "--markdown", markdown, "--html", page).out
     assert document["statement"] in text
-    assert "A against B  less L0" in text
+    assert "A compared with B  less L0" in text
     assert "### Which folder is better" in markdown.read_text()
     assert document["statement"] in page.read_text()
 
@@ -331,7 +331,7 @@ def test_folders_and_budgets_are_answered_by_every_face(
     assert_folders_and_budget(reported.json())
     shown = " ".join(re.sub(r"<[^>]+>", " ", page.read_text().split('id="data"')[0]).split())
     assert "Variants at L0 20, with 95 % intervals" in shown
-    assert "A against B, with 95 % intervals" in shown
+    assert "A compared with B, with 95 % intervals" in shown
     assert unescape(shown).count("A is better than B: ") == 1
     assert "--at=l0=20" in shown
 
@@ -407,7 +407,7 @@ def test_report_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     page = (tmp_path / "report.html").read_text()
     assert "src=" not in page.split("plotly.js (basic")[0]
     assert "Runs with l0 &lt; 3" in page
-    assert "up to (10, 4.77)" in page
+    assert "reference point (10, 4.77)" in page
     assert "--split=l0=3 --reference=l0=10" in page
     for wrong in (("-y", "ce_clean"), ("--split", "l0=x"), ("--split", "speed=1"), ("-z", "l0"),
                   ("--reference", "mse=1")):  # fmt: skip

@@ -71,8 +71,8 @@ def test_damaged_and_newer_results_are_refused(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     for change, message in [
         ({"schema_version": 99}, "newer than"),
-        ({"setting": {}}, "is no result"),
-        ({"surprise": 1}, "is no result"),
+        ({"setting": {}}, "is not a result"),
+        ({"surprise": 1}, "is not a result"),
     ]:
         path.write_text(json.dumps(document | change))
         with pytest.raises(ResultsError, match=message):

@@ -50,7 +50,7 @@ def test_the_newest_evaluation_counts_and_others_are_named(tmp_path: Path) -> No
     (other,) = found.others
     assert (other.title, len(other.results)) == ("b.txt", 3)
     (remark,) = found.remarks
-    assert "the results on a.txt are taken; there are also 3 on b.txt (--tokens" in remark
+    assert "the results on a.txt are used; there are also 3 on b.txt (--tokens" in remark
     assert f"--tokens {other.key}" in remark
     for tokens in ("b.txt", "/texts/b.txt", other.key, other.results[0].setting.tokens_fingerprint):
         assert texts(select([tmp_path], tokens=tokens)) == dict.fromkeys("xyz", "b.txt")

@@ -168,9 +168,9 @@ def test_cuda_equals_cpu(gradient: Gradient) -> None:
 
 def test_unknown_names_are_refused() -> None:
     m = torch.zeros(1)
-    with pytest.raises(UsageError, match="'st' is none; choose relu, ste"):
+    with pytest.raises(UsageError, match="'st' is unknown; choose relu, ste"):
         prolu(m, m, "st")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="'box' is none; choose thresh"):
+    with pytest.raises(UsageError, match="'box' is unknown; choose thresh"):
         prolu(m, m, estimator="box")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no positive number"):
         prolu(m, m, bandwidth=0)

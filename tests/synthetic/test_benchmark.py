@@ -96,12 +96,12 @@ EXPECTED = [73.45655562222237, 0.4059278070926666, 42.78421401977539]
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"basis": "orthogonal"}, "are orthogonal in 8"),
-        ({"basis": "superposed", "n_features": 8}, "more than the dimensions"),
-        ({"children": 4}, "no multiple"),
-        ({"groups": 13}, "make no 13 groups"),
-        ({"magnitude": "wide", "spread": 0.5}, "is above 1"),
-        ({"l0": 7}, "no more than 6"),
+        ({"basis": "orthogonal"}, "cannot be orthogonal in 8"),
+        ({"basis": "superposed", "n_features": 8}, "must be more than the dimensions"),
+        ({"children": 4}, "cannot be divided"),
+        ({"groups": 13}, "too few for 13 groups"),
+        ({"magnitude": "wide", "spread": 0.5}, "must be above 1"),
+        ({"l0": 7}, "at most 6"),
         ({"nonsense": 1}, "not permitted"),
         ({"version": 2}, "should be 1"),
     ],
@@ -112,7 +112,7 @@ def test_impossible_descriptions_are_refused(settings: dict[str, object], reason
 
 
 def test_names_of_no_benchmark_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no preset"):
+    with pytest.raises(ModelError, match="is not a preset"):
         named_benchmark("synthetic:nonsense")
     (tmp_path / "benchmark.json").write_text('{"name": "x"}')
     with pytest.raises(ModelError, match="d_in: Field required"):

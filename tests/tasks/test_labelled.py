@@ -89,9 +89,9 @@ def test_classes_are_balanced_and_large_tasks_are_drawn_from(
 @pytest.mark.parametrize(
     ("name", "content", "patterns", "kind", "words"),
     [
-        (None, "", [], UsageError, ["is not there", "pip download --no-deps sae-probes"]),
+        (None, "", [], UsageError, ["does not exist", "pip download --no-deps sae-probes"]),
         ("a.txt", "text", [], TokensError, ["no CSV file", "prompt and target"]),
-        ("a.csv", "prompt,target\n", [], TokensError, ["no task of two classes"]),
+        ("a.csv", "prompt,target\n", [], TokensError, ["no task with two classes"]),
         ("a.csv", csv(60), ["b"], UsageError, ["--tasks", "'b'", "such as a"]),
         ("a.csv", csv(9), ["a"], UsageError, ["--tasks", "two classes", "25 prompts"]),
         ("a.csv", 'prompt,target\n"open', [], TokensError, ["a", "cannot be read"]),
