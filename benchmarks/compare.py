@@ -1,9 +1,9 @@
-"""How long comparing takes: many stored runs against a baseline of them, from files, in a process.
+"""How long ``prolu-eval compare`` takes for many stored runs and a baseline of them.
 
 python benchmarks/compare.py [--runs 500] [--sequences 1024]
 
-Results as evaluation stores them, made of random sums, are written to a temporary folder; what is
-timed is the command, from its start to its exit.
+Writes results as an evaluation stores them, with random sums, into a temporary folder, and times
+the command from its start to its exit.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from prolu_eval.results import PER_FEATURE, PER_SEQUENCE, Result, RunSummary, Se
 
 
 def made_result(index: int, n_sequences: int, d_sae: int) -> Result:
-    """A run of one of five labels whose metrics are those of gamma-distributed sums."""
+    """A result with one of five labels, with metrics computed from gamma-distributed sums."""
     rng = np.random.default_rng(index)
     sums = {column: 127 * rng.gamma(20, 1 / 20, n_sequences) for column in COLUMNS}
     sums["n"] = sums["n_next"] = np.full(n_sequences, 127.0)

@@ -1,7 +1,7 @@
-"""What an evaluation costs: ``python benchmarks/cost.py``.
+"""The cost of an evaluation: ``python benchmarks/cost.py``.
 
-Time by number of autoencoders and by d_sae, and peak memory of whole evaluations of few and of many
-runs, each in a process of its own.
+Prints the time by number of autoencoders and by d_sae, and the peak memory of whole evaluations of
+few and of many runs, each in a process of its own.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from prolu_eval.tokens import load_tokens
 
 
 def times(options: argparse.Namespace) -> None:
-    """Milliseconds per autoencoder, by their number and by d_sae."""
+    """Print milliseconds per autoencoder, by number of autoencoders and by d_sae."""
     model = LanguageModel.load(options.model, device="cpu")
     rows = load_tokens(
         options.tokens, model, split="all", n_tokens=options.n_tokens, context_length=128
@@ -40,7 +40,7 @@ def times(options: argparse.Namespace) -> None:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Peak memory of few and many runs, few and many tokens, without examples and with."""
+    """Print the peak memory for few and many runs and tokens, without examples and with them."""
     print("| runs | tokens | examples | peak memory, MiB |")
     print("|---|---|---|---|")
     model = LanguageModel.load(options.model, device="cpu")
@@ -62,7 +62,7 @@ def memory(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Parse the options, measure, print."""
+    """Parse the options, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--tokens", default="embedded")

@@ -1,9 +1,10 @@
-"""What the engine costs beside the work it cannot avoid: ``python benchmarks/engine.py``.
+"""The cost of the engine, compared with the work that it cannot avoid: ``benchmarks/engine.py``.
 
-Everything is measured in one run, the parts alternating, and reported as medians and ratios:
+Everything is measured in one process, with the parts alternating, and reported as medians and
+ratios:
 
 - engine: :class:`prolu_eval.evaluation.engine.Engine` on many autoencoders, per autoencoder;
-- floor: the two dense matrix products of an autoencoder and the resumed model pass alone;
+- floor: only the two dense matrix products of an autoencoder and the resumed model pass;
 - plain: what evaluators usually do per autoencoder: full clean, spliced and zero-ablated passes of
   the same model, and dense statistics of the codes.
 """
@@ -36,7 +37,7 @@ def made_sae(x: Tensor, d_sae: int, l0: float, seed: int) -> SparseAutoencoder:
 
 
 def plain(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencoder) -> None:
-    """One autoencoder, evaluated the usual way over all rows."""
+    """Evaluate one autoencoder in the usual way on all rows."""
     for ids, counted in zip(rows.ids.split(32), rows.counted.split(32), strict=True):
         clean = model.clean(ids, hook)
         x = clean.activation[counted]
@@ -57,7 +58,7 @@ def plain(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencod
 
 
 def floor(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencoder) -> float:
-    """Seconds of the matrix products and the resumed pass of one autoencoder over all rows."""
+    """The seconds of the matrix products and the resumed pass of one autoencoder on all rows."""
     seconds = 0.0
     for ids in rows.ids.split(32):
         clean = model.clean(ids, hook)
@@ -70,14 +71,14 @@ def floor(model: LanguageModel, hook: str, rows: TokenRows, sae: SparseAutoencod
 
 
 def whole(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> None:
-    """All that an evaluation measures: the mean activation, the ablations, the autoencoders."""
+    """Measure everything in an evaluation: the mean activation, ablations and autoencoders."""
     total, count = engine.sum_of_activations()
     engine.reference(total / count)
     engine.measure_saes(saes)
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """The seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start

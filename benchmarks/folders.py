@@ -1,9 +1,10 @@
-"""How long a folder of thousands of runs takes: inspect, evaluate and frontier of stored results.
+"""How long commands take on a folder of thousands of runs with stored results.
 
 python benchmarks/folders.py [--runs 10000] [--sequences 64] [--folder KEPT]
 
-Writes tiny native runs on the embedded model with a stored result each, drawn around the frontiers
-of four variants, and runs each command on them in a process of its own. Nothing is measured.
+Writes tiny native runs on the embedded model, each with a stored result drawn around the frontier
+of one of four variants, and runs inspect, evaluate, frontier and report on them, each in a process
+of its own. As all results are stored, nothing is measured.
 """
 
 import argparse
@@ -33,7 +34,7 @@ COMMANDS = ("inspect", "evaluate", "frontier", "report")
 
 
 def write_runs(folder: Path, n: int) -> None:
-    """Tiny native runs whose weights are zero but for one bias."""
+    """Write tiny native runs whose weights are zero except for one bias."""
     d_in = LanguageModel.load(EMBEDDED_MODEL, device="cpu").width(HOOK)
     for i in range(n):
         variant, penalty = VARIED[i % len(VARIED)]
@@ -48,7 +49,7 @@ def write_runs(folder: Path, n: int) -> None:
 
 
 def write_results(folder: Path, n_sequences: int) -> None:
-    """A result for each run, which an evaluation of so many sequences finds."""
+    """Write a result for each run, which an evaluation on ``n_sequences`` sequences reuses."""
     options = EvaluationOptions(n_tokens=n_sequences * CONTEXT, device="cpu")
     runs = [run for run in discover(folder) if isinstance(run, Run)]
     (first,) = evaluate(runs[0].path, options)
@@ -68,7 +69,7 @@ def write_results(folder: Path, n_sequences: int) -> None:
 
 
 def timed(words: list[str]) -> str:
-    """Seconds of a command, of them computing, and its peak memory."""
+    """The time, the CPU time and the peak memory of a command, in words."""
     program = (
         "import os, sys, time; from prolu_eval.cli import main; from peak import peak_mib\n"
         "start = time.perf_counter(); code = main(sys.argv[1:]); t = os.times()\n"
@@ -85,11 +86,11 @@ def timed(words: list[str]) -> str:
 
 
 def main() -> None:
-    """Write, measure, and print."""
+    """Write the runs, measure the commands, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--sequences", type=int, default=64)
-    parser.add_argument("--folder", type=Path, help="where runs are kept for another call")
+    parser.add_argument("--folder", type=Path, help="a folder that keeps the runs for another call")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)

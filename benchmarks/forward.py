@@ -1,8 +1,9 @@
-"""What each variant's forward costs beside its matrix products: ``python benchmarks/forward.py``.
+"""The cost of each variant's forward pass, compared with its matrix products.
 
-The autoencoders share their weights, and their biases or thresholds let about ``--l0`` features be
-active. In one run, the parts alternating, medians of: the two dense matrix products; the activation
-function alone; the engine's pass over the codes, which encodes, decodes and takes all statistics.
+``python benchmarks/forward.py`` measures autoencoders that share their weights, and whose biases or
+thresholds let about ``--l0`` features be active. With the parts alternating in one process, it
+prints medians of the two dense matrix products, of the activation function alone, and of the
+engine's pass over the codes, which encodes, decodes and computes all statistics.
 """
 
 import argparse
@@ -22,7 +23,7 @@ ROW = 128
 
 
 def variants(l0: int) -> dict[str, dict[str, Any]]:
-    """Variants by name, with options that matter for the cost."""
+    """The variants by name, with the options that affect the cost."""
     return {
         "relu": {}, "prolu": {}, "prolu_relu_hybrid": {}, "trec": {}, "jumprelu": {}, "gated": {},
         "topk": {"k": l0}, "batchtopk": {"k": l0},
@@ -30,7 +31,7 @@ def variants(l0: int) -> dict[str, dict[str, Any]]:
 
 
 def made(variant: str, options: dict[str, Any], base: SparseAutoencoder) -> SparseAutoencoder:
-    """An autoencoder of a variant that fires about where one with ReLU does."""
+    """An autoencoder of a variant whose features fire about where those of the ReLU one fire."""
     cls = VARIANTS[variant]
     threshold = -float(base.b_enc[0])
     if variant == "trec":
@@ -47,7 +48,7 @@ def made(variant: str, options: dict[str, Any], base: SparseAutoencoder) -> Spar
 
 
 def products(x: Tensor, sae: SparseAutoencoder, size: int) -> None:
-    """The two dense matrix products of an autoencoder, some tokens at a time."""
+    """Compute the two dense matrix products of an autoencoder, ``size`` tokens at a time."""
     for part in x.split(size):
         (part @ sae.W_enc) @ sae.W_dec
 
@@ -98,7 +99,7 @@ def _synchronised(device: torch.device, work: Any) -> None:
 
 
 def report(options: argparse.Namespace, medians: dict[tuple[str, str], float]) -> None:
-    """The table of medians."""
+    """Print the table of medians."""
     floor = medians["products", ""]
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}")
     print(f"d_in {options.d_in}, d_sae {options.d_sae}, L0 {options.l0}, {options.tokens} tokens")

@@ -1,13 +1,14 @@
-"""The engine on a GPU: ``python benchmarks/gpu.py``; ``--tiny --device cpu`` runs the same small.
+"""The engine on a GPU: ``python benchmarks/gpu.py``; ``--tiny --device cpu`` runs a small version.
 
-A GPT-2-small shape with random weights, autoencoders at blocks.8.hook_resid_pre. For each
-precision: tokens per second and autoencoder; the share of that time which the necessary work
-alone takes, at the rates measured for it on this device in this precision (the autoencoder's
-two dense matrix products, those of the blocks after the hook with their attention, and the
-unembedding); the peak memory; how often the host waits for the device per autoencoder. Then one
-autoencoder of a very large dictionary. ``--check`` first compares what is measured with the CPU
-(``gpu_check.py``), ``--profile`` lists the kernels that the time goes to, ``--saelens`` measures
-SAELens's evaluation too, in float32 and with its autocast, if sae-lens is installed. ``--out``
+The model has the shape of GPT-2 small and random weights; the autoencoders are at
+blocks.8.hook_resid_pre. For each precision the table has the tokens per second and autoencoder; the
+share of that time that the necessary work alone would take; the peak memory; and how often the host
+waits for the device per autoencoder. The necessary work is the autoencoder's two dense matrix
+products, those of the blocks after the hook point with their attention, and the unembedding, at the
+rates measured for each on this device in this precision. Another line is for one autoencoder with a
+very large dictionary. ``--check`` first compares the measurements with those of the CPU
+(``gpu_check.py``), ``--profile`` lists the kernels that take the time, and ``--saelens`` also
+measures SAELens's evaluation, in float32 and with its autocast, if sae-lens is installed. ``--out``
 names a folder for the tables.
 """
 
@@ -41,7 +42,7 @@ HEADING = (
 
 
 def random_model(folder: Path, *, tiny: bool) -> None:
-    """Write a GPT-2 of random weights."""
+    """Write a GPT-2 with random weights."""
     config = transformers.GPT2Config()
     if tiny:
         config = transformers.GPT2Config(
@@ -49,7 +50,7 @@ def random_model(folder: Path, *, tiny: bool) -> None:
         )
     torch.manual_seed(0)
     network = transformers.AutoModelForCausalLM.from_config(config)
-    if tiny:  # so that ablations matter
+    if tiny:  # with larger weights, so that ablations have an effect
         for parameter in network.parameters():
             parameter.data *= 6 if parameter.ndim == 2 else 1
     network.save_pretrained(folder)
@@ -62,7 +63,7 @@ def random_model(folder: Path, *, tiny: bool) -> None:
 
 
 def random_sae(d_in: int, d_sae: int, l0: float, x: Tensor) -> SparseAutoencoder:
-    """Unit decoder rows, tied, with a bias that leaves about ``l0`` features active."""
+    """An autoencoder with tied weights, unit decoder rows and about ``l0`` active features."""
     sae = Relu(d_in, d_sae)
     rows = torch.nn.functional.normalize(torch.randn(d_sae, d_in, device=x.device), dim=1)
     sae.W_dec.data, sae.W_enc.data, sae.b_dec.data = rows, rows.T.contiguous(), x.mean(0)
@@ -72,7 +73,7 @@ def random_sae(d_in: int, d_sae: int, l0: float, x: Tensor) -> SparseAutoencoder
 
 
 def timed(device: torch.device, work: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of some work, the device's queue emptied before and after."""
+    """The median seconds of ``work``, including the wait until the device has finished it."""
     spent = []
     for _ in range(repeats + 1):
         synchronise(device)
@@ -84,13 +85,13 @@ def timed(device: torch.device, work: Callable[[], object], repeats: int = 5) ->
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was asked to."""
+    """Wait until a GPU has finished all of its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def random_rows(model: LanguageModel, options: argparse.Namespace) -> TokenRows:
-    """Random token ids, all of them counted."""
+    """Random token ids, all of which are counted."""
     length = 16 if options.tiny else 1024
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, model.vocab_size, (options.sequences, length), generator=generator)
@@ -99,7 +100,7 @@ def random_rows(model: LanguageModel, options: argparse.Namespace) -> TokenRows:
 
 @torch.inference_mode()
 def necessary(model: LanguageModel, rows: TokenRows, d_sae: int, repeats: int) -> float:
-    """Seconds of the work per autoencoder that cannot be avoided, each part measured alone."""
+    """The seconds of the unavoidable work per autoencoder, with each part measured alone."""
     device, dtype = model.device, model.dtype
     config = model._network.config
     (n, length), d = rows.ids.shape, model.d_model
@@ -124,7 +125,7 @@ def necessary(model: LanguageModel, rows: TokenRows, d_sae: int, repeats: int) -
 
 
 def loaded(folder: Path, options: argparse.Namespace, precision: str) -> LanguageModel:
-    """The model in a precision."""
+    """The model, loaded in a precision."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     kind = torch.float32 if precision == "tf32" else getattr(torch, precision)
     return LanguageModel.load(str(folder), device=options.device, dtype=kind)
@@ -155,7 +156,7 @@ def measure(
 
 
 def waits(engine: Engine, saes: dict[str, SparseAutoencoder]) -> float:
-    """How often the host waits for the device, for each further autoencoder of a group."""
+    """How often the host waits for the device for each further autoencoder in a group."""
     if engine.model.device.type != "cuda" or len(saes) < 2:
         return float("nan")
 
@@ -174,7 +175,7 @@ def waits(engine: Engine, saes: dict[str, SparseAutoencoder]) -> float:
 
 
 def profile(engine: Engine, saes: dict[str, SparseAutoencoder], path: Path) -> None:
-    """Write the kernels that measuring takes, the longest first."""
+    """Write a table of the kernels that measuring takes, the longest first."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     some = dict(list(saes.items())[:8])
     engine.measure_saes(some)
@@ -188,9 +189,9 @@ def profile(engine: Engine, saes: dict[str, SparseAutoencoder], path: Path) -> N
 
 
 def measure_saelens(folder: Path, options: argparse.Namespace, d_sae: int) -> Iterator[str]:
-    """SAELens's lines of the table, from one autoencoder: it evaluates one at a time.
+    """SAELens's lines of the table, for one autoencoder, since it evaluates one at a time.
 
-    As many sequences at once as its memory takes.
+    It evaluates as many sequences at once as fit into memory.
     """
     from peers import saelens
 
@@ -218,7 +219,7 @@ def measure_saelens(folder: Path, options: argparse.Namespace, d_sae: int) -> It
 
 
 def main() -> None:
-    """Parse the options, check, measure, print."""
+    """Parse the options, check, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
@@ -258,7 +259,7 @@ def main() -> None:
         for case in cases:
             try:
                 say(measure(Path(folder), options, *case))
-            except Exception:  # noqa: BLE001 - what follows is measured all the same
+            except Exception:  # noqa: BLE001 - the other cases are measured nevertheless
                 say(f"| {case[0]} | failed | |\n{traceback.format_exc()}")
         if options.saelens:
             for line in measure_saelens(Path(folder), options, d_sae):

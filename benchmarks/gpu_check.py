@@ -1,8 +1,8 @@
-"""What is measured on a device beside what the CPU measures in float64, line by line PASS or FAIL.
+"""Compares measurements on a device with those of the CPU in float64; each line is PASS or FAIL.
 
-Twenty kinds of autoencoder on a small model whose vocabulary is no multiple of anything; then every
-way that the engine may go: precisions, batch sizes, sizes of chunks, dense decoding, and the eager
-code in the place of the kernels.
+It measures twenty kinds of autoencoder on a small model whose vocabulary size is not a multiple of
+block sizes, and then every way in which the engine may compute: precisions, batch sizes, chunk
+sizes, dense decoding, and eager code instead of the kernels.
 """
 
 import contextlib
@@ -37,13 +37,14 @@ KINDS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("matryoshka", {"k": 6, "group_sizes": (40, 80)}, "none"),
     ("matching_pursuit", {"residual_threshold": 0.5, "max_iterations": 6}, "none"),
 )  # fmt: skip
-# Relative and absolute differences that are let pass: rounding alone, by precision. In a low
-# precision codes near a threshold, and the order of nearly equal ones, are others.
+# The relative and absolute differences that pass, by precision; they allow for rounding only. In
+# low precisions, rounding also changes codes near a threshold and the order of nearly equal codes.
 LIMITS = {
     "float64": (1e-6, 1e-7), "float32": (2e-4, 2e-5), "tf32": (1e-1, 1e-2),
     "bfloat16": (1e-1, 3e-2), "float16": (1e-1, 1e-2),
 }  # fmt: skip
-# Their parts are compared; in a low precision the small differences of these are rounding alone.
+# In low precisions these metrics are not compared, because they divide differences that consist of
+# rounding; the metrics that they are computed from are compared.
 QUOTIENTS_OF_DIFFERENCES = ("ce_recovered_zero", "ce_recovered_mean")
 WAYS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
     ("one row at a time", "float32", {"batch_size": 1}, True),
@@ -59,7 +60,7 @@ WAYS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
 
 
 def autoencoders(d_in: int, spread: float) -> dict[str, SparseAutoencoder]:
-    """One of each kind, with random weights, for activations of a spread."""
+    """One autoencoder of each kind, with random weights, for activations with a given spread."""
     found = {}
     for i, (variant, options, normalisation) in enumerate(KINDS):
         cls = VARIANTS[variant]
@@ -86,7 +87,7 @@ def autoencoders(d_in: int, spread: float) -> dict[str, SparseAutoencoder]:
 
 
 def metrics(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> dict[str, dict[str, float]]:
-    """Every metric of every autoencoder that a pass over tokens gives."""
+    """Every metric of every autoencoder that follows from a pass over tokens."""
     total, count = engine.sum_of_activations()
     reference = engine.reference(total / count)
     found = {}
@@ -105,7 +106,7 @@ def metrics(engine: Engine, saes: Mapping[str, SparseAutoencoder]) -> dict[str, 
 
 
 def check(folder: Path, device: str, hook: str) -> Iterator[str]:
-    """The lines of the check: one a kind, one for each way, and the largest differences."""
+    """The lines of the check: one for each kind, one for each way, and the largest differences."""
     ids = torch.randint(1, 300, (6, 16), generator=torch.Generator().manual_seed(1))
     rows = TokenRows(ids, torch.ones_like(ids, dtype=torch.bool), "random")
     rows.counted[1, 3:9] = False
@@ -136,7 +137,7 @@ def check(folder: Path, device: str, hook: str) -> Iterator[str]:
                 got = measured(device, precision, **chosen)
             worst = max(_worst(got[kind], expected[kind], precision) for kind in got)
             yield f"{_verdict(worst)} {name}: {worst[0]:.2f} of the limit in {worst[1]}"
-        except Exception:  # noqa: BLE001 - the next way is tried all the same
+        except Exception:  # noqa: BLE001 - the other ways are tried nevertheless
             yield f"FAIL {name}\n{traceback.format_exc()}"
     yield "largest relative differences in float32, by metric: " + ", ".join(
         f"{key} {value:.1e}" for key, value in largest.items()
@@ -153,7 +154,7 @@ def _worst(
     precision: str,
     largest: dict[str, float] | None = None,
 ) -> tuple[float, str, bool]:
-    """The largest difference as a share of what is let pass, its metric, and whether all pass."""
+    """The largest difference as a share of its limit, its metric, and whether all pass."""
     relative, absolute = LIMITS[precision]
     shares = {}
     for key, value in expected.items():

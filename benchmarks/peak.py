@@ -1,6 +1,7 @@
 """The peak of this process's own resident memory.
 
-``ru_maxrss`` would not do: a child begins with the peak of the process that started it.
+``ru_maxrss`` cannot be used, because a child process inherits the peak of the process that started
+it.
 """
 
 from pathlib import Path
@@ -15,5 +16,5 @@ def peak_mib() -> int:
 
 
 def reset() -> None:
-    """Let the peak begin anew at what is resident now."""
+    """Reset the peak to the memory that is resident now."""
     _CLEAR.write_text("5")

@@ -1,9 +1,10 @@
-"""Speed beside the peers': ``python benchmarks/peers.py --model FOLDER --tokens FILE``.
+"""Speed compared with other tools: ``python benchmarks/peers.py --model FOLDER --tokens FILE``.
 
-The same autoencoders, language model and tokens for all: L0, L1, squared error, firing rates, and
-cross-entropy clean, spliced and ablated, each on every token. The evaluators alternate, and medians
-of the repeats are printed, with the share of the floor (:mod:`benchmarks.engine`) and the largest
-difference between what SAELens and prolu-eval measure. Needs sae-lens and dictionary-learning.
+All evaluators measure the same autoencoders with the same language model and tokens: L0, L1,
+squared error, firing rates, and cross-entropy clean, spliced and ablated, each on every token. The
+evaluators alternate. The script prints medians of the repeats, as multiples of the floor
+(:mod:`benchmarks.engine`) too, and the differences between the values of SAELens and prolu-eval. It
+needs sae-lens and dictionary-learning.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def saelens(
     from sae_lens.training.activation_scaler import ActivationScaler
 
     model = SAETransformerBridge.boot_transformers(folder, device=device)
-    model.enable_compatibility_mode(no_processing=True)  # else hooks of aliases replace nothing
+    model.enable_compatibility_mode(no_processing=True)  # else hooks at alias names have no effect
     n, length = rows.ids.shape
     data = datasets.Dataset.from_dict({"tokens": rows.ids.tolist() * 4})
     config = EvalConfig(
@@ -101,7 +102,7 @@ def dictionary_learning(
 
     network = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = copy.deepcopy(tokenizer)
-    # It is asked to pad, though no row needs it.
+    # The tokenizer is called with padding, although no row needs it.
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = Traced(network, tokenizer=tokenizer, dispatch=True)
     block = model.model.layers[int(hook.split(".")[1])]
@@ -117,21 +118,21 @@ def dictionary_learning(
         sae.encoder.weight.data, sae.encoder.bias.data = ours.W_enc.T.contiguous(), ours.b_enc
         sae.decoder.weight.data, sae.bias.data = ours.W_dec.T.contiguous(), ours.b_dec
         theirs.append(sae)
-    # A buffer gives half of what it holds before it reads on, so that n * length take two batches.
+    # A buffer returns half of its content before it refills, so n * length tokens are two batches.
     return lambda i: their_evaluate(
         theirs[i], buffer, max_len=length, batch_size=n // 2, device="cpu", n_batches=2
     )
 
 
 def main() -> None:
-    """Parse the options, measure, print."""
+    """Parse the options, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder of a Llama-like model")
     parser.add_argument("--tokens", required=True)
     parser.add_argument("--hook", default="blocks.2.hook_resid_post")
     parser.add_argument("--d-sae", type=int, default=1024)
     parser.add_argument("--saes", type=int, default=32)
-    parser.add_argument("--peer-saes", type=int, default=8, help="how many a peer evaluates")
+    parser.add_argument("--peer-saes", type=int, default=8, help="SAEs that a peer evaluates")
     parser.add_argument("--sequences", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -166,7 +167,7 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace, rows: TokenRows, times: Mapping[str, list[float]]) -> None:
-    """The table of medians."""
+    """Print the table of medians."""
     medians = {name: sorted(spent[1:])[options.repeats // 2] for name, spent in times.items()}
     packages = ("torch", "transformers", "transformer-lens", "sae-lens", "dictionary-learning")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
@@ -182,7 +183,7 @@ def report(options: argparse.Namespace, rows: TokenRows, times: Mapping[str, lis
 
 
 def compare(engine: Engine, named: Mapping[str, SparseAutoencoder], evaluate: Evaluator) -> None:
-    """How far SAELens's values are from ours, relatively, over what both define alike."""
+    """Print SAELens's values next to those of prolu-eval, for metrics with the same definition."""
     total, count = engine.sum_of_activations()
     sums = {**engine.reference(total / count), **engine.measure_saes({"0": named["0"]})["0"].by_row}
     for key, theirs in evaluate(0).items():

@@ -1,7 +1,8 @@
-"""What a precision does to every metric: ``python benchmarks/precision.py RUNS --tokens FILE``.
+"""The effect of precision on metrics: ``python benchmarks/precision.py RUNS --tokens FILE``.
 
-Each run is evaluated in float64 and in the others; printed are, by metric, the largest difference
-of a run's value from its float64 one, and for scale its largest standard error.
+Evaluates each run in float64 and in other precisions. For each metric it prints the largest
+difference of a run's value from its value in float64, and for comparison the largest value and the
+largest standard error.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from prolu_eval.results import Result
 
 
 def evaluated(runs: str, options: argparse.Namespace, dtype: str) -> list[Result]:
-    """The results of the runs in a precision."""
+    """The results of the runs, evaluated in a precision."""
     with tempfile.TemporaryDirectory() as results:
         chosen = EvaluationOptions(
             tokens=options.tokens, n_tokens=options.n_tokens, device=options.device, dtype=dtype,
@@ -27,7 +28,7 @@ def evaluated(runs: str, options: argparse.Namespace, dtype: str) -> list[Result
 
 
 def main() -> None:
-    """Parse the options, evaluate, print."""
+    """Parse the options, evaluate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs")
     parser.add_argument("--tokens", default="embedded")

@@ -1,9 +1,9 @@
-"""How long the report of a large sweep takes, its size, its memory, and its first figure.
+"""The time, memory and page size of a large sweep's report, and the time to its first figure.
 
 python benchmarks/report.py [--runs 1000] [--features 16384] [--sequences 1024]
 
-Writes synthetic results into a temporary folder (several hundred MB), then runs `prolu-eval report`
-on it in a process of its own, and opens the page in Chromium if there is one.
+Writes synthetic results into a temporary folder (several hundred MB), runs `prolu-eval report` on
+it in a process of its own, and opens the page in Chromium if it is installed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ LABELS = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 
 
 def made(index: int, n_features: int, n_sequences: int) -> Result:
-    """One result, drawn around the frontier of its variant."""
+    """A random result near the frontier of its variant."""
     rng = np.random.default_rng(index)
     label, l0 = LABELS[index % 4], float(np.exp(rng.uniform(1, 5.5)))
     sums = {column: rng.gamma(40, 3, n_sequences) for column in COLUMNS}

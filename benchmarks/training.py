@@ -1,13 +1,14 @@
-"""What a training step costs per autoencoder: ``python benchmarks/training.py``.
+"""The cost of a training step per autoencoder: ``python benchmarks/training.py``.
 
 Standard autoencoders (ReLU, L1, unit decoder rows, Adam) are trained on the same activations, with
-the same batch and sizes, in one process: a stack of 32, one alone (a sweep trained one after
-another), and, where they are installed, SAELens's ``SAETrainer``, its ``MultiSAETrainer`` (with
-which ``MultiSAETrainingRunner`` trains several on one pass of the model), and dictionary_learning's
-``trainSAE``. On a GPU there are stacks in each precision, and SAELens with ``autocast`` too (on a
-CPU with ``--autocast``). Rounds of steps alternate between them. The first round starts from the
-first weights, when half of all features are active; the later ones go on from where the last ended.
-What the peers spend does not depend on that, so they start afresh in each round.
+the same batch and sizes, in one process. The contestants are a stack of 32, a single autoencoder (a
+sweep trained one run after another), and, if they are installed, SAELens's ``SAETrainer``, its
+``MultiSAETrainer`` (with which ``MultiSAETrainingRunner`` trains several on one pass of the model),
+and dictionary_learning's ``trainSAE``. On a GPU there are stacks in each precision, and SAELens
+with ``autocast`` too (on a CPU with ``--autocast``). Rounds of steps alternate between the
+contestants. The first round starts from the initial weights, when half of all features are active;
+each later one continues from the previous round. The cost of the other tools does not depend on
+that, so they start from initial weights in each round.
 
 Activations are sparse combinations of random directions, or a language model's (``--model``).
 """
@@ -40,7 +41,7 @@ from prolu_eval.training.stream import Stream, from_model
 
 clock = time.perf_counter
 Contestant = Callable[[list[Tensor]], float]
-"""Trains on batches; seconds per step and autoencoder."""
+"""A function that trains on batches and returns the seconds per step and autoencoder."""
 
 
 def made_activations(d_in: int, batch: int) -> Iterator[Tensor]:
@@ -88,13 +89,13 @@ def stack(
 
 
 def of_stack(trained: Stack) -> Contestant:
-    """A contestant that goes on with a stack."""
+    """A contestant that continues to train a stack."""
 
     def train(batches: list[Tensor]) -> float:
         with matrix_products(tf32=trained.shared.precision_on(batches[0].device) == "tf32"):
             start = clock()
             for x in batches:
-                losses = trained.step(x, sizes=False)  # as between two logged steps
+                losses = trained.step(x, sizes=False)  # as in the steps that are not logged
             float(losses.loss.sum())  # waits for a GPU
             return (clock() - start) / len(batches) / len(trained.plans)
 
@@ -104,7 +105,7 @@ def of_stack(trained: Stack) -> Contestant:
 def of_sae_lens(
     options: argparse.Namespace, device: str, n: int | None = None, *, autocast: bool = False
 ) -> Contestant:
-    """SAELens's trainer on its standard autoencoder; or on n of them, on the same batches."""
+    """SAELens's trainer on its standard autoencoder, or on n of them with the same batches."""
     from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.training.multi_sae_trainer import MultiSAETrainer
@@ -172,9 +173,10 @@ _LAYOUTS: dict[str, tuple[type[Active], float]] = {
 
 
 def check() -> None:
-    """Print PASS or FAIL for each layout and variant: three steps on a GPU against the CPU's.
+    """Compare three steps on a GPU with the CPU's, and print PASS or FAIL for layouts and variants.
 
-    The number is the largest relative difference of a parameter's change, by norm.
+    The numbers are the largest relative differences, by norm, of a parameter's gradient and of its
+    change after three steps.
     """
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(256, 96, generator=generator) for _ in range(3)]
@@ -230,9 +232,9 @@ def main() -> None:
     parser.add_argument("--d-sae", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--saes", type=int, default=32)
-    parser.add_argument("--peers-together", type=int, default=4, help="of MultiSAETrainer")
-    parser.add_argument("--autocast", action="store_true", help="SAELens's on a CPU too")
-    parser.add_argument("--steps", type=int, default=60, help="per round")
+    parser.add_argument("--peers-together", type=int, default=4, help="for MultiSAETrainer")
+    parser.add_argument("--autocast", action="store_true", help="autocast on a CPU too")
+    parser.add_argument("--steps", type=int, default=60, help="steps per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--coefficients", type=float, nargs=2, default=[1, 6])
@@ -240,10 +242,10 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="count the process's seconds, on a machine that others use too",
+        help="measure CPU time, for a machine that is also used for other work",
     )
-    parser.add_argument("--check", action="store_true", help="first see that a GPU trains right")
-    parser.add_argument("--profile", action="store_true", help="of each stack, on a GPU")
+    parser.add_argument("--check", action="store_true", help="first check training on a GPU")
+    parser.add_argument("--profile", action="store_true", help="profile each stack on a GPU")
     parser.add_argument("--model", help="take activations from this model")
     parser.add_argument("--tokens", default="embedded")
     parser.add_argument("--hook", default="blocks.2.hook_resid_post")

@@ -1,8 +1,8 @@
-"""Results of a whole sweep in two or three small files: what tables need, no weights or paths.
+"""Stores the results of a whole sweep in two or three small files, without weights or paths.
 
-``NAME.json`` and ``NAME.safetensors`` are a baseline (:mod:`prolu_eval.baseline`) of the runs, and
-``NAME-history.json``, where tables need it, is what their training histories hold at a few steps
-from first to last, the last histogram of their encoder biases, and how many tokens they were
+``NAME.json`` and ``NAME.safetensors`` are a baseline (:mod:`prolu_eval.baseline`) of the runs.
+``NAME-history.json``, written if tables need it, has a few steps of each run's training history
+from first to last, the last histogram of its encoder biases, and the number of tokens that it was
 trained on.
 """
 
@@ -23,9 +23,9 @@ METRICS = ("l0", "l1", "sqrt_l1", "mse", "explained_variance", "ce_clean", "ce_d
 HISTORY = ("bias_negative_fraction", "gradient_norm_W_enc", "gradient_norm_b_enc",
            "exact_gradient_norm_W_enc", "gradient_cosine_W_enc", "l0", "explained_variance",
            "dead_fraction")  # fmt: skip
-# The last histogram of encoder biases, over BIAS_EDGES.
+# The name of the last histogram of encoder biases, over BIAS_EDGES.
 BIASES = "bias_histogram"
-# How many tokens the run was trained on.
+# The name of the number of tokens that a run was trained on.
 TOKENS = "tokens_trained"
 BIAS_EDGES = np.linspace(-4, 4, 81)
 _HISTORY_POINTS = 11
@@ -34,7 +34,7 @@ History = dict[str, list[float]]
 
 
 def collect(runs: Path, out: Path, source: dict[str, str]) -> None:
-    """Gather the results below a folder; ``source`` replaces paths of model and tokens."""
+    """Store the results below a folder; ``source`` replaces the paths of model and tokens."""
     names = gather(runs, out, source, METRICS, COLUMNS)
     write_json(_history(out), {name: _logged(runs / name) for name in names})
 
@@ -42,12 +42,12 @@ def collect(runs: Path, out: Path, source: dict[str, str]) -> None:
 def gather(
     runs: Path, out: Path, source: dict[str, str], metrics: Sequence[str], columns: Sequence[str]
 ) -> list[str]:
-    """Store some metrics and sums of the results below a folder; the names of their runs."""
+    """Store the given metrics and sums of the results below a folder; return the runs' names."""
     results = [
         _reduced(read_result(path), source, metrics, columns) for path in result_files([runs])
     ]
     if len({result.setting for result in results}) != 1:
-        raise SystemExit(f"{runs}: results of one setting are needed; remove the others")
+        raise SystemExit(f"{runs}: holds results of several settings; remove all but one setting's")
     save_baseline(results, out.with_suffix(".json"))
     return [result.run.name for result in results]
 
@@ -55,7 +55,7 @@ def gather(
 def _reduced(
     result: Result, source: dict[str, str], metrics: Sequence[str], columns: Sequence[str]
 ) -> Result:
-    """A result of the metrics and sums that the tables need; sums in float32's precision."""
+    """A result with only the metrics and sums that the tables need, the sums in float32."""
     sums = {column: result.per_sequence()[column].astype(np.float32) for column in columns}
     return result.model_copy(
         update={
@@ -84,6 +84,6 @@ def _history(path: Path) -> Path:
 
 
 def read(path: Path) -> tuple[list[Result], dict[str, History]]:
-    """Results, and training histories by run's name, as :func:`collect` wrote them."""
+    """The results and the training histories by run's name that :func:`collect` wrote."""
     histories = loads(_history(path).read_text(encoding="utf-8"))
     return load_baseline(path.with_suffix(".json")), histories

@@ -1,4 +1,4 @@
-"""Static figures: points and lines of variants on logarithmic axes, as SVG."""
+"""Draws static figures as SVG: points and lines of variants on logarithmic axes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ def svg(
     *,
     x_linear: bool = False,
 ) -> str:
-    """A figure of each variant's runs (dots) and a line through some of them.
+    """A figure with each variant's runs as dots, and a line for each variant.
 
     Args:
         series: by variant, its points and the corners of its line; positive on logarithmic axes.
-        x_title: of the horizontal axis.
-        y_title: of the vertical one.
+        x_title: the title of the horizontal axis.
+        y_title: the title of the vertical axis.
         x_linear: whether the horizontal axis is linear.
     """
     everything = [point for points, line in series.values() for point in (*points, *line)]
@@ -80,7 +80,7 @@ class _Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """1, 2 and 5 times powers of ten within the range."""
+        """The values 1, 2 and 5 times powers of ten within the range."""
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         ticks = [float(f"{m}e{d}") for d in decades for m in (1, 2, 5)]
         return [tick for tick in ticks if self.low <= tick <= self.high]
@@ -98,5 +98,5 @@ class _LinearAxis:
 
     @property
     def ticks(self) -> list[float]:
-        """Whole numbers within the range."""
+        """The whole numbers within the range."""
         return [float(tick) for tick in range(math.ceil(self.low), math.floor(self.high) + 1)]

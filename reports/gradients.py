@@ -3,24 +3,24 @@
     python reports/gradients.py SWEEP_FILE --out reports/results/gradients-NAME.csv
 
 Along training runs of ProLU_STE, at a dozen steps from the first to the last, the encoder's
-parameters (``W_enc``, ``b_enc``) are frozen and three steps are compared that one could take from
-there, on one large batch of activations: against the gradient of the training loss (squared error
-plus coefficient times L1) as ProLU_STE has it, as ProLU_ReLU has it, and as it is exactly (that of
-``W_enc`` alone: the bias's exact gradient is zero).
+parameters (``W_enc``, ``b_enc``) are frozen. Three steps that training could take from there are
+compared on one large batch of activations. Each goes against a gradient of the training loss
+(squared error plus coefficient times L1): that of ProLU_STE, that of ProLU_ReLU, and the exact one
+(which is zero for the bias, and so only moves ``W_enc``).
 
-The question is about L0 at equal error, so of every step only the part counts that leaves the error
-unchanged to first order. Error and L0 are made differentiable by a smooth gate,
+The question is about L0 at equal error, so only the part of each step that leaves the error
+unchanged to first order counts. Error and L0 are made differentiable by a smooth gate,
 ``a = ReLU(m) sigmoid((m + b) / tau)`` and ``L0 = sum_i [m_i > 0] sigmoid((m_i + b_i) / tau)``, with
-tau = 0.1 in training units; their gradients over ``W_enc`` and ``b_enc`` are exact. With P the
-projection orthogonal to the error's gradient, reported is
+tau = 0.1 in training units; their gradients over ``W_enc`` and ``b_enc`` are exact. Where P is the
+projection orthogonal to the error's gradient, the script reports
 
     cosine(P step, P (-gradient of L0)):
 
-1 for the step that most reduces L0 at equal error, -1 for the one that most increases it.
+which is 1 for the step that most reduces L0 at equal error, and -1 for the one that most increases
+it.
 
-As a check that depends on no smoothing, a step of length 0.01 times the parameters' norm is taken
-along ``P step``, and the change of the real L0 and the real squared error is measured on a second
-batch.
+As a check without smoothing, a step of 0.01 times the parameters' norm is taken along ``P step``,
+and the changes of the real L0 and of the real squared error are measured on a second batch.
 """
 
 import argparse
@@ -49,12 +49,12 @@ Encoder = dict[str, Tensor]
 
 
 def inner(one: Encoder, other: Encoder) -> Tensor:
-    """Inner product over W_enc and b_enc, of each autoencoder. [n]"""
+    """The inner product over W_enc and b_enc for each autoencoder. [n]"""
     return sum((one[name] * other[name]).flatten(1).sum(1) for name in one)  # type: ignore[return-value]
 
 
 def plus(one: Encoder, other: Encoder, factor: Tensor) -> Encoder:
-    """One + factor * other, with a factor for each autoencoder. [n]"""
+    """The sum ``one + factor * other``, where factor [n] has a number for each autoencoder."""
     return {
         name: one[name] + factor.view(-1, *[1] * (one[name].dim() - 1)) * other[name]
         for name in one
@@ -62,12 +62,12 @@ def plus(one: Encoder, other: Encoder, factor: Tensor) -> Encoder:
 
 
 def cosine(one: Encoder, other: Encoder) -> Tensor:
-    """Cosine of two directions, of each autoencoder. [n]"""
+    """The cosine of two directions for each autoencoder. [n]"""
     return inner(one, other) / (inner(one, one) * inner(other, other)).sqrt()
 
 
 def smooth_gradients(stack: Stack, x: Tensor) -> tuple[Encoder, Encoder]:
-    """Gradients of the smooth squared error and the smooth L0, means over a batch."""
+    """The gradients of the smooth squared error and of the smooth L0, as means over a batch."""
     p = {name: t.detach() for name, t in stack.parameters.items()}
     encoder = {name: p[name].clone().requires_grad_() for name in ("W_enc", "b_enc")}
     m = (x - p["b_dec"][:, None]) @ encoder["W_enc"].transpose(1, 2)
@@ -82,7 +82,7 @@ def smooth_gradients(stack: Stack, x: Tensor) -> tuple[Encoder, Encoder]:
 
 @torch.no_grad()
 def real(stack: Stack, encoder: Encoder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """L0 and squared error with other encoder parameters. [n] each"""
+    """The real L0 and squared error with the given encoder parameters. [n] each"""
     p = stack.parameters
     m = (x - p["b_dec"][:, None]) @ encoder["W_enc"].transpose(1, 2)
     codes = torch.where(m > (-encoder["b_enc"]).clamp(min=0)[:, None], m, 0)
@@ -125,7 +125,7 @@ def compare(stack: Stack, x: Tensor, other: Tensor) -> Iterator[dict[str, object
 
 
 def main() -> None:
-    """Parse the options, train, measure, write."""
+    """Parse the options, train, measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def prepare(shared: Shared, plans: list[Plan]) -> tuple[Tensor, Tensor, Iterator[Tensor], Stack]:
-    """Two batches to measure on, batches to train on, and what is trained; in training units."""
+    """Two batches to measure on, batches to train on, and the autoencoders; in training units."""
     model = LanguageModel.load(shared.model)
     tokens = load_tokens(
         shared.dataset, model, split="train", n_tokens=shared.n_tokens,

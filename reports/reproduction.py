@@ -1,10 +1,10 @@
-"""The write-up's claims, from measured numbers.
+"""Tables and figures that test the write-up's claims.
 
     python reports/reproduction.py collect RUNS NAME --model MODEL   # after `prolu-eval evaluate`
-    python reports/reproduction.py tables NAME ...                   # from reports/results alone
+    python reports/reproduction.py tables NAME ...                   # needs only reports/results
 
-``tables`` writes ``tables-NAME.md`` and figures for every collected result; the text of README.md
-quotes them.
+``tables`` writes ``tables-NAME.md`` and figures for every collected result; README.md quotes the
+tables.
 """
 
 import argparse
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MAIN = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 LEVELS = (5.0, 10.0, 15.0, 25.0, 40.0, 60.0)
-# Of models whose runs reach further than this.
+# Models with runs above this L0 are compared at LARGER_LEVELS.
 LARGEST = 120.0
 LARGER_LEVELS = (10.0, 15.0, 25.0, 40.0, 60.0, 100.0, 150.0)
 SPLIT = 25.0
@@ -60,14 +60,14 @@ class Collected:
 
     @classmethod
     def read(cls, name: str) -> "Collected":
-        """Read what was collected under a name."""
+        """Read the results that were collected under a name."""
         return cls.of(name, *read(RESULTS / name))
 
     @classmethod
     def of(
         cls, name: str, results: Sequence[Result], histories: dict[str, dict[str, list[float]]]
     ) -> "Collected":
-        """Some results, all of which are comparable."""
+        """The group of results, all of which must be comparable."""
         (group,) = comparable(results)
         replicates = resample(group, KEYS)
         if replicates is None:
@@ -76,31 +76,31 @@ class Collected:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The L0 at which variants are compared."""
+        """The values of L0 at which variants are compared."""
         return LEVELS if float(self.group.table["l0"].max()) < LARGEST else LARGER_LEVELS
 
     def part(self, labels: Sequence[str]) -> tuple[Group, Replicates]:
-        """Some of the variants."""
+        """The runs of the given variants, and their replicates."""
         rows = np.flatnonzero(self.group.table["label"].isin(labels))
         return self.group.subset(rows), self.replicates.subset(rows)
 
     def rows(self, label: str) -> list[dict[str, Any]]:
-        """A variant's runs, as the table has them."""
+        """A variant's runs, as rows of the table."""
         records = self.group.table.to_dict("records")
         return [{str(k): v for k, v in row.items()} for row in records if row["label"] == label]
 
 
 def frontiers(data: Collected, x: str, y: str, labels: Sequence[str]) -> Frontier:
-    """The frontier of some variants."""
+    """The frontier of the given variants."""
     group, replicates = data.part(labels)
     return group_frontier(group, x, y, replicates=replicates)
 
 
 def at_levels(data: Collected, label: str, y: str, levels: Sequence[float]) -> tuple[Array, Array]:
-    """A metric of a variant at equal L0, along its line of configurations. [n_levels], replicates
+    """A variant's metric at levels of L0, measured [n_levels] and in every replicate.
 
-    Straight lines in logarithms join the means over seeds of neighbouring configurations that are
-    nondominated in (L0, CE degradation); NaN beyond them.
+    It is read along straight lines on logarithmic axes, which join neighbouring configurations (as
+    means over seeds) that are nondominated in (L0, CE degradation). Beyond them it is NaN.
     """
     group, replicates = data.part([label])
     keys = ("l0", "ce_degradation", y)
@@ -137,7 +137,7 @@ def shown(value: float | None, ci: tuple[float | None, float | None], scale: flo
 
 
 def level_cells(data: Collected, label: str, y: str, levels: Sequence[float]) -> list[str]:
-    """A metric of a variant at equal L0, with intervals."""
+    """A variant's metric at levels of L0, with intervals, as cells of a table."""
     measured, replicated = at_levels(data, label, y, levels)
     group, replicates = data.part([label])
     freedom = degrees_of_freedom(group, replicates.n_sequences)
@@ -148,13 +148,13 @@ def level_cells(data: Collected, label: str, y: str, levels: Sequence[float]) ->
 
 
 def level_table(data: Collected, labels: Sequence[str], y: str) -> str:
-    """A metric at equal L0 of several variants, with intervals."""
+    """A metric of several variants at levels of L0, with intervals."""
     rows = [[label, *level_cells(data, label, y, data.levels)] for label in labels]
     return table([f"{METRICS[y].title} at L0 =", *(f"{level:g}" for level in data.levels)], rows)
 
 
 def savings_table(data: Collected, first: str, others: Sequence[str], labels: Sequence[str]) -> str:
-    """How much less CE degradation a variant has at equal L0: everywhere, and by stretch."""
+    """How much less CE degradation a variant has at equal L0: over all L0, below 25 and above."""
     parts = {"all L0": frontiers(data, "l0", "ce_degradation", labels)}
     group, replicates = data.part(labels)
     for title, rows_of in stretched(group, {"l0": [SPLIT]}).items():
@@ -179,7 +179,7 @@ def savings_table(data: Collected, first: str, others: Sequence[str], labels: Se
 
 
 def leads_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
-    """Where one variant's frontier lies ahead of another's, with confidence for all at once."""
+    """Where one variant's frontier is ahead of another's, at 95 % for all pairs and places."""
     rows = []
     for lead in frontiers(data, x, y, labels).leads:
         spans = [
@@ -194,7 +194,7 @@ def leads_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
 
 
 def presence_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> str:
-    """Which variants hold the frontier over two metrics, by fifth of its range."""
+    """Which variants are on the frontier over two metrics, in each fifth of its range."""
     group, replicates = data.part(labels)
     answer = group_frontier(group, x, y, replicates=replicates)
     runs = group.table.set_index("name").loc[answer.frontier]
@@ -209,7 +209,7 @@ def presence_table(data: Collected, x: str, y: str, labels: Sequence[str]) -> st
 
 
 def bias_table(data: Collected, labels: Sequence[str]) -> str:
-    """The fraction of negative encoder biases, and how it goes with the coefficient."""
+    """The fraction of negative encoder biases, and how it depends on the coefficient."""
     rows = []
     for label in labels:
         runs = data.rows(label)
@@ -236,7 +236,7 @@ def bias_table(data: Collected, labels: Sequence[str]) -> str:
 
 
 def bias_course_table(data: Collected, labels: Sequence[str]) -> str:
-    """The fraction of negative biases over training, mean over a variant's runs."""
+    """The fraction of negative biases during training, as the mean over a variant's runs."""
     rows = []
     for label in labels:
         courses = [data.histories[row["name"]].get("bias_negative_fraction") for row in
@@ -248,9 +248,9 @@ def bias_course_table(data: Collected, labels: Sequence[str]) -> str:
 
 
 def gradient_table(path: Path) -> str:
-    """Cosines of projected steps with the step to less L0, and real changes; over runs.
+    """Cosines of projected steps with the step that most reduces L0, and real changes.
 
-    Each run's values are averaged over the steps of a phase first; intervals are over runs (t).
+    Each run's values are first averaged over the steps of a phase; intervals are over runs (t).
     """
     cells: dict[tuple[str, str], dict[tuple[str, str], list[dict[str, float]]]] = {}
     with path.open() as file:
@@ -277,9 +277,9 @@ _PHASES = {"start": 0, "first third": 1, "later": 2}
 
 
 def gradient_difference_table(path: Path) -> str:
-    """Paired differences between gradients, of the cosine and of the real change of L0, over runs.
+    """Differences between gradients in the cosine and in the real change of L0, paired by run.
 
-    Each run's values are averaged over its steps after the first.
+    Each run's values are first averaged over its steps after the first.
     """
     found: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = {}
     with path.open() as file:
@@ -312,7 +312,7 @@ def _t_interval(values: Array) -> tuple[float, tuple[float | None, float | None]
 
 
 def logged_gradients_table(data: Collected, labels: Sequence[str]) -> str:
-    """What training logged of synthetic gradients beside exact ones, after its first tenth."""
+    """Synthetic compared with exact gradients, as logged after the first tenth of training."""
     rows = []
     for label in labels:
         histories = [data.histories[row["name"]] for row in data.rows(label)]
@@ -331,7 +331,7 @@ def logged_gradients_table(data: Collected, labels: Sequence[str]) -> str:
 
 
 def draw(data: Collected, labels: Sequence[str], folder: Path, suffix: str = "") -> None:
-    """The figures of some variants."""
+    """Draw the figures of the given variants."""
     folder.mkdir(parents=True, exist_ok=True)
     for x, y in PLOTS:
         series = {}
@@ -350,7 +350,7 @@ def draw(data: Collected, labels: Sequence[str], folder: Path, suffix: str = "")
 
 
 def draw_biases(data: Collected, labels: Sequence[str], folder: Path) -> None:
-    """Histograms of the encoder biases at the end of training, a line for each coefficient."""
+    """Draw histograms of encoder biases after training, with a line for each coefficient."""
     middles = (BIAS_EDGES[:-1] + BIAS_EDGES[1:]) / 2
     for label in labels:
         by: dict[float, list[list[float]]] = defaultdict(list)
@@ -369,7 +369,7 @@ def draw_biases(data: Collected, labels: Sequence[str], folder: Path) -> None:
 
 
 def rates_table(name: str) -> str:
-    """What learning rates do, of every variant: what the best one saves against each other one."""
+    """For every variant, what the best learning rate saves compared with each other rate."""
     found = rank_learning_rates(read(RESULTS / f"{name}-rates")[0])
     rates = sorted({tried.rate for variant in found for tried in variant.tried})
     rows = []
@@ -388,7 +388,7 @@ def _against(tried: TriedRate) -> str:
 
 
 def at_best_rates(name: str) -> Collected:
-    """The short trainings of every variant at its best learning rate."""
+    """The short runs of every variant at its best learning rate."""
     results, histories = read(RESULTS / f"{name}-rates")
     best = {variant.label: variant.best for variant in rank_learning_rates(results)}
     chosen = [r for r in results if r.run.learning_rate == best[r.run.label]]
@@ -396,14 +396,14 @@ def at_best_rates(name: str) -> Collected:
 
 
 def tokens_trained(data: Collected) -> str:
-    """How many tokens the runs were trained on."""
+    """The number of tokens that the runs were trained on, in words."""
     names = [result.run.name for result in data.group.results]
     seen = {int(data.histories[name][TOKENS][0]) for name in names}
     return " or ".join(f"{n:,}" for n in sorted(seen))
 
 
 def course_table(parts: Sequence[Collected], labels: Sequence[str]) -> str:
-    """CE degradation at equal L0 of trainings of other lengths."""
+    """CE degradation at equal L0 after training for different numbers of tokens."""
     levels = parts[-1].levels
     rows = [
         [label, tokens_trained(data), *level_cells(data, label, "ce_degradation", levels)]
@@ -415,7 +415,7 @@ def course_table(parts: Sequence[Collected], labels: Sequence[str]) -> str:
 
 
 def starts_table(path: Path) -> str:
-    """The share of negative encoder biases under other settings of training."""
+    """The share of negative encoder biases with each training setting."""
     with path.open() as file:
         rows = list(csv.DictReader(file))
     cells: dict[tuple[str, str], list[str]] = {}
@@ -429,7 +429,7 @@ def starts_table(path: Path) -> str:
 
 
 def longer_sections(data: Collected) -> Iterator[tuple[str, str]]:
-    """What was trained beside the main runs: rates, lengths, another hook point, first biases."""
+    """Tables of further runs: learning rates, lengths, another hook point, initial biases."""
     name = data.name
     if (RESULTS / f"{name}-rates.json").exists():
         yield "Learning rates", rates_table(name)
@@ -463,7 +463,7 @@ def longer_sections(data: Collected) -> Iterator[tuple[str, str]]:
 
 
 def sections(data: Collected) -> Iterator[tuple[str, str]]:
-    """Every table with its title."""
+    """The title and content of every table."""
     ablations = [label for label in data.group.labels if label not in MAIN]
     everything = [*MAIN, *ablations]
     yield "CE degradation (nats) at equal L0", level_table(data, everything, "ce_degradation")
@@ -515,14 +515,14 @@ def write_tables(name: str, out: Path) -> None:
 
 
 def main() -> None:
-    """Collect results, or write tables."""
+    """Collect results or write tables, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     collecting = commands.add_parser("collect")
     collecting.add_argument("runs", type=Path)
     collecting.add_argument("name")
-    collecting.add_argument("--model", required=True, help="what to call the model")
-    collecting.add_argument("--tokens", required=True, help="what to call the tokens")
+    collecting.add_argument("--model", required=True, help="the model's name in the results")
+    collecting.add_argument("--tokens", required=True, help="the text's name in the results")
     writing = commands.add_parser("tables")
     writing.add_argument("names", nargs="+")
     writing.add_argument("--out", type=Path, default=HERE, help="folder to write to")

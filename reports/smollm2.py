@@ -1,14 +1,14 @@
 """The write-up's experiment on SmolLM2-135M, one stage at a time.
 
     python reports/prepare_smollm2.py FOLDER         # the model and 40 MB of text
-    python reports/smollm2.py FOLDER rates           # learning rates, and coefficients for given L0
+    python reports/smollm2.py FOLDER rates           # learning rates, and coefficients by L0
     python reports/smollm2.py FOLDER main quarter    # ... any of the stages below, in this order
     python reports/smollm2.py FOLDER collect         # into reports/results
     python reports/reproduction.py tables smollm2    # tables and figures
 
-Runs go to FOLDER/runs/STAGE. What is there already is not done again, so that every stage goes on
-where it was interrupted. ``--train-tokens`` trains longer or shorter, ``--short`` does all of it
-with few tokens, values and one seed, into FOLDER/short.
+Runs are written to FOLDER/runs/STAGE. Existing runs and results are kept, so that a stage continues
+where it was interrupted. ``--train-tokens`` trains longer or shorter; ``--short`` runs everything
+with few tokens, few values and one seed, into FOLDER/short.
 """
 
 import argparse
@@ -37,9 +37,9 @@ _FOUR = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 
 @dataclass(frozen=True)
 class Chosen:
-    """What short trainings found for a variant: its learning rate, and values for given L0.
+    """What short runs found for a variant: its learning rate, and values for the levels of L0.
 
-    ``table`` is of the short trainings: rate, value, L0 and CE degradation.
+    ``table`` has the learning rate, value, L0 and CE degradation of each short run.
     """
 
     rate: float
@@ -52,11 +52,11 @@ class Experiment:
     """The experiment in a folder.
 
     Attributes:
-        folder: that has the model and the text.
-        settings: of trainings.
-        dtype: of evaluations.
-        n_evaluated: tokens that every run is measured on.
-        n_trained: tokens that the main runs are trained on; None for the file's.
+        folder: the folder with the model and the text.
+        settings: how runs are trained.
+        dtype: the precision of evaluations.
+        n_evaluated: the number of tokens that every run is evaluated on.
+        n_trained: the number of tokens that the main runs are trained on; None for the file's.
         short: whether everything is done with few tokens and values.
     """
 
@@ -69,16 +69,16 @@ class Experiment:
 
     @property
     def place(self) -> Path:
-        """Where runs lie."""
+        """The folder of the runs."""
         return self.folder / ("short" if self.short else "runs")
 
     @property
     def levels(self) -> list[float]:
-        """The L0 that coefficients are chosen for."""
+        """The values of L0 for which coefficients are chosen."""
         return [float(level) for level in np.geomspace(8, 160, 8)]
 
     def base(self, **shared: Any) -> SweepFile:
-        """The grid as its file has it, with the folder's model and text."""
+        """The grid of the sweep file, with the folder's model and text."""
         few = {"n_tokens": 200_000, "d_sae": 1152} if self.short else {"n_tokens": self.n_trained}
         return read_sweep_file(
             HERE / "sweeps" / "smollm2.toml",
@@ -89,11 +89,11 @@ class Experiment:
 
     @property
     def longer(self) -> int:
-        """The tokens of the stages that train longer than the main one."""
+        """The number of training tokens in the stages that train longer than the main one."""
         return self.base().shared.n_tokens * 8 // 5
 
     def do(self, stage: str, grid: SweepFile) -> None:
-        """Train and measure a grid into a folder of the stage."""
+        """Train and evaluate a grid in the stage's folder."""
         out = self.place / stage
         begun = time.monotonic()
         n = len(train(grid, out, self.settings))
@@ -115,15 +115,15 @@ class Experiment:
 
     @property
     def chosen(self) -> dict[str, Chosen]:
-        """What the stage of rates found."""
+        """What the stage ``rates`` found."""
         path = self.place / "chosen.json"
-        if not path.exists():  # what was found before
+        if not path.exists():  # use the stored choice
             path = HERE / "results" / "smollm2-chosen.json"
         found = loads(path.read_text(encoding="utf-8"))
         return {label: Chosen(**values) for label, values in found.items()}
 
     def choose_rates(self) -> None:
-        """Try learning rates, and place coefficients."""
+        """Choose learning rates, and coefficients for the levels of L0."""
         grid, out = self.base(), self.place / "rates"
         rates = RATES[1::2] if self.short else RATES
         found = find_learning_rates(grid, out, self.settings, rates=rates, share=0.8)
@@ -147,7 +147,7 @@ class Experiment:
         write_json(self.place / "chosen.json", chosen)
 
     def sweeps(self, labels: tuple[str, ...] | None = None, step: int = 1) -> list[Sweep]:
-        """The file's sweeps with what was chosen for them; every so many of the values."""
+        """The file's sweeps with their chosen rates, and every ``step``-th of the chosen values."""
         grid, chosen = self.base(), self.chosen
         found = []
         for sweep in grid.sweep:
@@ -172,12 +172,12 @@ class Experiment:
         self.do("main", self.grid(self.sweeps(_FOUR, step=3 if self.short else 1), seeds))
 
     def quarter(self) -> None:
-        """The four sweeps on a quarter of the tokens, with a rate that falls at their end."""
+        """The four sweeps on a quarter of the tokens, where the learning rate falls at the end."""
         whole = self.base().shared.n_tokens
         self.do("quarter", self.grid(self.sweeps(_FOUR), n_tokens=whole // 4))
 
     def others(self) -> None:
-        """Other variants at like L0, on 1.6 times the tokens."""
+        """Other variants at similar L0, on 1.6 times the tokens."""
         rest = tuple(label for label in self.chosen if label not in _FOUR)
         step = 1 if self.short else 2
         self.do("others", self.grid(self.sweeps(rest, step), n_tokens=self.longer))
@@ -203,7 +203,7 @@ class Experiment:
         self.do("main", self.grid(made))
 
     def starts(self) -> None:
-        """What may bring positive biases back, as reports/starts.py has it."""
+        """The settings of reports/starts.py that may lead to positive biases."""
         grid = self.grid(self.sweeps(("prolu/relu+l1", "prolu/ste+l1"), step=3))
         for name in SETTINGS:
             self.do(f"starts/{name}", under(grid, name))
@@ -214,7 +214,7 @@ class Experiment:
         self.do("mlp", self.grid(sweeps, hook=MLP_OUT, n_tokens=self.longer))
 
     def collect(self) -> None:
-        """Gather what there is into three files a stage."""
+        """Store the results of every stage in three files."""
         into = self.place / "collected" if self.short else HERE / "results"
         into.mkdir(parents=True, exist_ok=True)
         source = {"model": "SmolLM2-135M", "tokens": "natural text"}
@@ -228,13 +228,14 @@ class Experiment:
 def placed_at(
     coefficients: Iterable[float], l0: Iterable[float], levels: Sequence[float]
 ) -> list[float]:
-    """The coefficients that give some L0, by straight lines in logarithms through measured ones.
+    """The coefficients that lead to given L0, interpolated between measured ones on log axes.
 
-    Beyond the measured ones the line through all of them goes on, to four times the outermost.
+    Beyond the measured ones, the straight line fitted to all of them is used, up to four times the
+    largest coefficient and down to a quarter of the smallest.
     """
     order = np.argsort([*coefficients])
     x = np.log(np.asarray([*coefficients], float)[order])
-    # L0 falls with the coefficient; where it did not, training had not come far enough to say.
+    # L0 falls with the coefficient; where it does not, the short runs were too short to show it.
     y = np.minimum.accumulate(np.log(np.maximum([*l0], 0.1))[order])
     slope = min(np.polyfit(x, y, 1)[0], -0.2)
     wanted = np.log(levels)
@@ -258,15 +259,15 @@ STAGES: dict[str, Callable[[Experiment], None]] = {
 
 
 def main() -> None:
-    """Do the stages that are asked for."""
+    """Run the stages that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("stages", nargs="+", choices=STAGES)
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--device")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--train-tokens", type=int, help="that the main runs are trained on")
-    parser.add_argument("--n-tokens", type=int, default=65_536, help="that runs are measured on")
+    parser.add_argument("--train-tokens", type=int, help="tokens to train the main runs on")
+    parser.add_argument("--n-tokens", type=int, default=65_536, help="tokens to evaluate runs on")
     options = parser.parse_args()
     experiment = Experiment(
         options.folder.resolve(),

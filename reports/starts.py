@@ -1,9 +1,10 @@
-"""What decides how many encoder biases of ProLU are negative: settings of training, one at a time.
+"""Which training settings decide how many of ProLU's encoder biases are negative?
 
     python reports/starts.py reports/sweeps/embedded.toml NAME --out FOLDER
 
-trains the two ProLU sweeps of a file at a few coefficients under every setting, measures them, and
-writes ``reports/results/starts-NAME.csv``, of which `reproduction.py` makes a table.
+changes one setting at a time, trains the two ProLU sweeps of a file at a few coefficients with it,
+evaluates them, and writes ``reports/results/starts-NAME.csv``, from which `reproduction.py` makes a
+table.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from prolu_eval.training import SweepFile, read_sweep_file
 from prolu_eval.training.config import Shared
 
 RESULTS = Path(__file__).parent / "results"
-# What each changes of the settings that all runs share.
+# The changes that each makes to the settings that all runs share.
 SETTINGS: dict[str, Callable[[Shared], dict[str, Any]]] = {
     "as the sweeps": lambda shared: {},
     "biases uniform": lambda shared: {"b_enc_init": "uniform"},
@@ -38,7 +39,7 @@ COLUMNS = ("setting", "label", "coefficient", "l0", "ce_degradation", "dead_frac
 
 
 def under(grid: SweepFile, name: str) -> SweepFile:
-    """A grid under a setting."""
+    """A grid with the changes of a setting."""
     changed = grid.shared.model_copy(update=SETTINGS[name](grid.shared))
     return grid.model_copy(update={"shared": changed})
 
@@ -55,7 +56,7 @@ def prolu_sweeps(file: SweepFile, n_coefficients: int = 3) -> SweepFile:
 
 
 def main() -> None:
-    """Train and measure what is not there yet, and write the table's numbers."""
+    """Train and evaluate runs that the folder does not have, and write the table's numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sweep", type=Path)
     parser.add_argument("name")

@@ -1,12 +1,12 @@
-"""What the four sweeps find of known features: trains, measures, and writes the table and its text.
+"""What the four sweeps recover of known features: trains, evaluates, and writes tables with text.
 
-    python reports/truth.py runs-truth            # all of it: 2 benchmarks, 144 trainings
+    python reports/truth.py runs-truth            # everything: 2 benchmarks, 144 runs
     python reports/truth.py runs-truth --short    # one seed and every other coefficient
-    python reports/truth.py                       # the tables alone, from reports/results
+    python reports/truth.py                       # only the tables, from reports/results
 
-What the tables need of the results goes to ``reports/results/truth-*``, the tables to
-``reports/tables-truth.md``; with ``--short`` both stay beside the runs. The text is written from
-the results, whichever way they come out.
+The parts of the results that the tables need are stored in ``reports/results/truth-*``, the tables
+in ``reports/tables-truth.md``; with ``--short`` both are stored in the folder of the runs. The text
+is generated from the results, so that it always agrees with them.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def grid(benchmark: str, short: bool) -> SweepFile:
 
 
 def over_seeds(values: "pd.Series[float]") -> Estimate:
-    """The mean over trainings, with its t interval; none of a single one."""
+    """The mean over seeds with its t interval; a single seed has no interval."""
     known = values.dropna().to_numpy(float)
     if not len(known):
         return Estimate(value=None)
@@ -63,7 +63,7 @@ def over_seeds(values: "pd.Series[float]") -> Estimate:
 
 
 def table(results: pd.DataFrame) -> list[str]:
-    """One line for each configuration, in order of variant and coefficient."""
+    """The table of configurations, in order of variant and coefficient."""
     keys = [key for key in _SHOWN if key in results and results[key].notna().any()]
     lines = [f"| variant | coefficient | {' | '.join(keys)} |", "|---|---|" + "---|" * len(keys)]
     for (label, coefficient), rows in results.groupby(["label", "coefficient"]):
@@ -73,16 +73,16 @@ def table(results: pd.DataFrame) -> list[str]:
 
 
 def at_the_truth(results: pd.DataFrame) -> pd.DataFrame:
-    """Of each variant and seed, the run whose L0 is nearest to that of the truth."""
+    """For each variant and seed, the run whose L0 is nearest to the true features' L0."""
     distance = np.log(results["l0"] / results["ideal_l0"]).abs()
     nearest = distance.groupby([results["label"], results["seed"]]).idxmin()
     return results.loc[nearest]
 
 
 def motivation(results: pd.DataFrame) -> list[str]:
-    """What the runs nearest to the truth's L0 say of how magnitudes are recovered."""
+    """How the runs nearest to the true features' L0 recover magnitudes."""
     chosen = at_the_truth(results)
-    lines = ["Of each variant and seed, the run whose L0 is nearest to that of the truth "
+    lines = ["For each variant and seed, the run whose L0 is nearest to the true features' L0 "
              f"({results['ideal_l0'].mean():.2f}); means over seeds:", ""]  # fmt: skip
     slopes = {}
     for label, rows in chosen.groupby("label"):
@@ -98,11 +98,11 @@ def motivation(results: pd.DataFrame) -> list[str]:
 
 
 def _reading(slope: Estimate, intercept: Estimate) -> str:
-    """What a line of recovered against true magnitudes means, as far as its intervals tell."""
+    """What a line of recovered against true magnitudes means, as far as its intervals allow."""
     if slope.value is None or intercept.value is None:
         return "no feature is recovered, so there is no line"
     if slope.low is None or intercept.low is None or slope.high is None:
-        return "one training, so that no interval says how sure the line is"
+        return "one seed, so there are no intervals for the line"
     through = not intercept.excludes_zero
     whole = slope.low <= 1 <= slope.high
     if through and whole:
@@ -114,14 +114,14 @@ def _reading(slope: Estimate, intercept: Estimate) -> str:
         return "what is recovered differs from the truth by a constant"
     meeting = intercept.value / (1 - slope.value)
     if meeting > 0:
-        return f"recovered and true magnitude agree at {meeting:.2g} of the mean alone"
+        return f"recovered and true magnitude agree only at {meeting:.2g} of the mean"
     return "recovered and true magnitude agree nowhere on the ray"
 
 
 def differences(results: pd.DataFrame) -> list[str]:
     """How much nearer to the whole ray ProLU's lines are than ReLU's, by Welch's intervals."""
     chosen = at_the_truth(results)
-    lines = ["Of the same runs, each ProLU variant less each ReLU one:", ""]
+    lines = ["For the same runs, each ProLU variant minus each ReLU variant:", ""]
     by_label = {str(label): rows for label, rows in chosen.groupby("label")}
     for one in (label for label in by_label if label.startswith("prolu")):
         for other in (label for label in by_label if label.startswith("relu")):
@@ -133,12 +133,12 @@ def differences(results: pd.DataFrame) -> list[str]:
             ):
                 found = _less(by_label[one][key], by_label[other][key], ideal)
                 parts.append(f"{name} {found:+}")
-            lines.append(f"- {one} less {other}: {', '.join(parts)}")
+            lines.append(f"- {one} minus {other}: {', '.join(parts)}")
     return lines
 
 
 def _less(first: "pd.Series[float]", second: "pd.Series[float]", ideal: float | None) -> Estimate:
-    """The difference of two means over trainings, or of their distances from an ideal."""
+    """The difference of two means over seeds, or of their mean distances from an ideal."""
     sides = [side.dropna().to_numpy(float) for side in (first, second)]
     if ideal is not None:
         sides = [np.abs(side - ideal) for side in sides]
@@ -150,7 +150,7 @@ def _less(first: "pd.Series[float]", second: "pd.Series[float]", ideal: float | 
 
 
 def section(benchmark: str, results: Sequence[Result]) -> list[str]:
-    """Table and text of one benchmark."""
+    """The table and the text of one benchmark."""
     lines = [f"## {benchmark}", ""]
     for y in _ASKED[benchmark]:
         lines += [f"{y}: {frontier(results, y=y).sentence}", ""]
@@ -160,12 +160,12 @@ def section(benchmark: str, results: Sequence[Result]) -> list[str]:
 
 
 def tables(folder: Path) -> str:
-    """Tables and text of the results that a folder holds, by benchmark."""
+    """The tables and the text of the results in a folder, by benchmark."""
     lines = [
         "# The four sweeps on known features", "",
-        "Written by `reports/truth.py` from its results. Means over trainings with other seeds, "
-        "in brackets their 95 % intervals; nothing in brackets for a single training. Lines of "
-        "magnitudes are of recovered features alone, which are not the same in all variants.", "",
+        "Written by `reports/truth.py` from its results. Numbers are means over seeds, with 95 % "
+        "intervals in brackets; there are no brackets for a single seed. Lines of magnitudes are "
+        "for recovered features only, which are not the same in all variants.", "",
     ]  # fmt: skip
     for benchmark in BENCHMARKS:
         lines += section(benchmark, load_baseline(stored(folder, benchmark)))
@@ -173,12 +173,12 @@ def tables(folder: Path) -> str:
 
 
 def stored(folder: Path, benchmark: str) -> Path:
-    """Where the results of a benchmark are kept."""
+    """The file of a benchmark's stored results."""
     return folder / f"truth-{benchmark}.json"
 
 
 def measure(runs: Path, results: Path, *, short: bool) -> None:
-    """Train and measure what is not there yet, and keep what the tables need of it."""
+    """Train and evaluate runs that the folder does not have, and store what the tables need."""
     begun, n = time.monotonic(), 0
     for benchmark in BENCHMARKS:
         folder = runs / benchmark
@@ -190,7 +190,7 @@ def measure(runs: Path, results: Path, *, short: bool) -> None:
 
 
 def main() -> None:
-    """Train and measure what is not there yet, and write the tables."""
+    """Train and evaluate runs if a folder is named, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("--short", action="store_true")

@@ -1,7 +1,7 @@
-"""Write tokens.npy, the text that the fixed autoencoders are evaluated on.
+"""Writes tokens.npy, the tokens that the fixed autoencoders are evaluated on.
 
-Token ids rather than text: the embedded model's own text, the standard library, differs between
-versions of Python, and a baseline needs the same tokens everywhere.
+The file has token ids rather than text, because the embedded model's own text, the standard
+library, differs between versions of Python, and a baseline needs the same tokens everywhere.
 """
 
 from pathlib import Path
