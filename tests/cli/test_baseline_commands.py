@@ -133,7 +133,7 @@ def test_a_name_that_would_overwrite_a_baselines_sums_is_refused(
     before = {path: path.read_bytes() for path in runs.parent.glob("*.*")}
     refused = run(capfd, "baseline", "save", runs, "-o", runs.parent / name, "--force")
     assert refused.code == 2
-    assert "end it in .json" in refused.err
+    assert "let it end in .json" in refused.err
     assert {path: path.read_bytes() for path in runs.parent.glob("*.*")} == before
 
 
@@ -151,8 +151,8 @@ def test_the_verdict_is_said_even_where_a_file_cannot_be_written(
     [
         (["--tolerance", "l0=-1%"], ["l0 is better when lower", "l0=+1%"]),
         (["--tolerance", "loss=1"], ["'loss' is not a metric"]),
-        (["--frontier", "l0"], ["no pair of metrics"]),
-        (["--match", "("], ["no regular expression"]),
+        (["--frontier", "l0"], ["not a pair of metrics"]),
+        (["--match", "("], ["not a regular expression"]),
         (["--only", "nothing"], ["leaves no run of the baseline"]),
         (["--junit", "{tmp}"], ["{tmp}", "cannot be written"]),
         (

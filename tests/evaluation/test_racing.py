@@ -109,7 +109,7 @@ def test_the_answer_is_that_of_all_runs_and_the_table_marks_those_that_left(
     assert shown.count("\nx ") == 2
     assert "x left the race" in shown
     page = (tmp_path / "raced" / "report.html").read_text(encoding="utf-8")
-    assert "2 runs, the others had" in page
+    assert "2 runs; the others have" in page
     beaten = pd.read_csv(table).set_index("name")["beaten_by"]
     assert sorted(beaten.dropna().index) == ["bad0", "bad1"]
     assert main(["frontier", *words, "--race", "--json"]) == 0

@@ -167,7 +167,7 @@ def test_other_evaluations_are_named_in_one_line_beside_the_one_taken(tmp_path: 
     (remark,) = select([tmp_path]).remarks
     taken, there = remark.split("; ")
     full, half = (on_text("a.txt", "x", n).setting.n_counted for n in (64, 32))
-    assert taken == f"the results on a.txt, {full:,} tokens are taken"
+    assert taken == f"the results on a.txt, {full:,} tokens are used"
     assert there.startswith("there are also 3 on b.txt (--tokens ")
     assert f", 2 on a.txt, {half:,} tokens (--tokens " in there
     assert "fingerprint" not in remark
