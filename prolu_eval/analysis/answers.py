@@ -530,7 +530,7 @@ def _folder_sentence(folders: Sequence[FolderSaving], group: Group, found: Front
             for v in by_folder[folder]
             if common and v not in by_folder[other]
         ]
-        sentences += [f"In one of the two alone: {', '.join(apart)}."] if apart else []
+        sentences += [f"Only in one of the two folders: {', '.join(apart)}."] if apart else []
     if not folders:
         sentences.append(statement(found))
     return " ".join(sentences)
@@ -580,7 +580,7 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     elif min(seeds.values()) == 1:
         single = ", ".join(label for label, n in seeds.items() if n == 1)
         notes.append(
-            f"1 seed of {single}: how much its trainings vary is taken from the variants with more"
+            f"1 seed of {single}: variation between seeds is estimated from the variants with more"
         )
     else:
         fewest, most = min(seeds.values()), max(seeds.values())
@@ -588,7 +588,7 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     unfinished = sum(result.run.not_converged is not None for result in group.results)
     if unfinished:
         among = f"{unfinished} of {len(group.results)} runs"
-        notes.append(f"{among} not converged: longer training would move them")
+        notes.append(f"{among} not converged: longer training would change their results")
     lost = sum(result.dropped is not None for result in group.raced)
     if lost:
         shared = group.results[0].setting.n_counted
@@ -597,10 +597,10 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
             f"{shared:,} tokens that all runs have"
         )
     if not found.n_replicates:
-        notes.append("no intervals: these results hold no sums over sequences")
+        notes.append("no intervals: these results have no sums per sequence")
     if found.vague:
         notes.append(
-            f"no curve goes through {', '.join(found.vague)}: over these sequences its place is "
-            "too uncertain"
+            f"curves leave out {', '.join(found.vague)}: on these sequences, the place is too "
+            "uncertain"
         )
     return tuple(notes)

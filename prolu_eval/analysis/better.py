@@ -354,7 +354,7 @@ def _sentence(measures: Sequence[MeasureAt], l0: float) -> str:
     firsts = {m.metric: m.first for m in others if m.first is not None}
     named = ", ".join(f"{METRICS[key].title} ({variant})" for key, variant in firsts.items())
     open_ = len(others) - len(firsts)
-    rest = [f"{open_} {'do' if open_ != 1 else 'does'} not tell who is first"] if open_ else []
+    rest = [f"{open_} {'have' if open_ != 1 else 'has'} no surely best variant"] if open_ else []
     where, of = f"At L0 {number(l0)}", f"of {len(others)} other measures"
     if best is None:
         if not firsts:
@@ -368,9 +368,9 @@ def _sentence(measures: Sequence[MeasureAt], l0: float) -> str:
     same = sum(variant == best for variant in firsts.values())
     against = {key: variant for key, variant in firsts.items() if variant != best}
     named = ", ".join(f"{METRICS[key].title} ({variant})" for key, variant in against.items())
-    told = [f"{same} put{'s' if same == 1 else ''} it first too"]
+    told = [f"{same} also rank{'s' if same == 1 else ''} it first"]
     if against:
-        told.append(f"{len(against)} put{'s' if len(against) == 1 else ''} another variant first "
+        told.append(f"{len(against)} rank{'s' if len(against) == 1 else ''} another variant first "
                     f"({named})")  # fmt: skip
     said = ", ".join([*told, *rest])
     return f"{where} {best} is surely best in {title}; {of} {said}."

@@ -1,8 +1,8 @@
 """The embedded default: a small language model and the text that it was trained on.
 
-The model lies beside this file in Hugging Face format (:data:`MODEL_PATH`). Its text is on every
-machine that has Python: the source files of the running interpreter's standard library, split by
-file into ``train`` and ``heldout`` (:func:`documents`). Neither needs a network.
+The model is stored next to this file in Hugging Face format (:data:`MODEL_PATH`). Its text is
+available on every machine that has Python: the source files of the running interpreter's standard
+library, split by file into ``train`` and ``heldout`` (:func:`documents`). Neither needs a network.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ MODEL_PATH = Path(__file__).parent / "model"
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 
-# Not everywhere installed (tests, idlelib), not the interpreter's own (site-packages), or tables
-# rather than source text (encodings, pydoc_data).
+# Folders that are not installed everywhere (tests, idlelib), do not belong to the interpreter
+# (site-packages), or hold tables rather than source text (encodings, pydoc_data).
 _LEFT_OUT = frozenset(
     [
         "site-packages",

@@ -1,7 +1,7 @@
-"""Fused kernels (Triton), each of which does what the eager code beside its caller does.
+"""Fused kernels in Triton; each computes the same as the eager code next to its caller.
 
-Modules here import Triton, so that callers import them only after :func:`suit`, the one place that
-decides. They run on CUDA, or wherever Triton's interpreter is on (``TRITON_INTERPRET=1``), as in
+Modules here import Triton, so callers import them only if :func:`suit` says that they can be used.
+Kernels run on CUDA, and on any device if Triton's interpreter is on (``TRITON_INTERPRET=1``), as in
 the tests.
 """
 

@@ -1,8 +1,9 @@
-"""From pre-activations to reconstructions and sums, by way of the active codes alone.
+"""Computes reconstructions and sums from pre-activations, using only the active codes.
 
-The active codes of a token lie in slots, in the order of their features. A token that has more of
-them than there are slots is read from its pre-activations wherever its codes are needed: that is
-slower, but as right, and nobody waits for the device to say how many there are.
+The active codes of a token are stored in slots, in the order of their features. For a token with
+more active codes than slots, codes are computed from its pre-activations wherever they are needed.
+That is slower, but equally correct, and the host never waits for the device to report how many
+codes are active.
 """
 
 from typing import NamedTuple
@@ -19,11 +20,12 @@ _SLOTS, _WIDTH, _FEATURES = 8, 1024, 8
 
 
 class Slots(NamedTuple):
-    """Active codes of tokens, ``capacity`` slots a token.
+    """The active codes of tokens, in ``capacity`` slots for each token.
 
-    ``feature`` int32 and ``value`` float32 are [n, capacity]; of the first ``n_active`` [n] slots
-    of a token those whose value is 0 are empty. Where ``n_active`` exceeds the capacity, what
-    counts is ``m`` [n, d_sae], the pre-activations that ``thresholding`` turns into codes.
+    ``feature`` int32 and ``value`` float32 are [n, capacity]; among the first ``n_active`` [n]
+    slots of a token, those with value 0 are empty. Where ``n_active`` exceeds the capacity, the
+    slots are ignored, and codes are computed from the pre-activations ``m`` [n, d_sae] by
+    ``thresholding``.
     """
 
     feature: Tensor
@@ -39,7 +41,7 @@ def _code(
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
     HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr,
 ):  # fmt: skip
-    """The code at each place, and whether it is active; what is no number is."""
+    """The code at each place, and whether it is active; NaN counts as active."""
     v = m
     if HAS_SCALE:
         v = v * tl.load(scale + feature, mask=inside, other=0.0).to(tl.float32)
@@ -62,7 +64,7 @@ def _sieve(
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
     HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, TOKENS: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
-    """Which codes are active, 32 in a word."""
+    """Set a bit for every active code, 32 in each word."""
     token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     word = tl.program_id(1) * WORDS + tl.arange(0, WORDS)
     bit = tl.arange(0, 32)
@@ -85,7 +87,7 @@ def _sieve(
 
 @triton.jit
 def _bits(word):
-    """How many bits of each word are set. uint32 -> int32"""
+    """The number of set bits in each word. uint32 -> int32"""
     word = word - ((word >> 1) & 0x55555555)
     word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
     word = (word + (word >> 4)) & 0x0F0F0F0F
@@ -99,7 +101,7 @@ def _fill(
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
     HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The active codes that words name, in order."""
+    """Fill slots, in order, with the active codes whose bits are set."""
     token = tl.program_id(0).to(tl.int64)
     found = 0
     for start in range(0, n_words, BLOCK):
@@ -172,7 +174,7 @@ def _decode(
 
 @triton.jit
 def _count(feature, value, on, factor, norms, fold, fired, total, largest, d_sae):
-    """Add active codes to the sums of their features; what they add to their token's sums."""
+    """Add active codes to the sums of their features; return their share of the token's sums."""
     size = tl.where(on, tl.abs(value), 0.0)
     weighted = size * tl.load(norms + feature, mask=on, other=0.0) * factor
     tl.atomic_add(fired + fold * d_sae + feature, tl.full(feature.shape, 1, tl.int64), mask=on)
@@ -233,9 +235,9 @@ def _sums(
 
 
 def compact(m: Tensor, thresholding: Thresholding, capacity: int) -> Slots:
-    """The active codes of pre-activations, read once. [n, d_sae]
+    """The active codes of pre-activations [n, d_sae], which are read once.
 
-    With a capacity of 0 nothing is read yet: every token is read where its codes are needed.
+    With a capacity of 0 nothing is read yet: codes are computed wherever they are needed.
     """
     n, d_sae = m.shape
     feature = torch.empty(n, capacity, dtype=torch.int32, device=m.device)
@@ -260,21 +262,21 @@ def compact(m: Tensor, thresholding: Thresholding, capacity: int) -> Slots:
 
 
 def dense(codes: Tensor) -> Slots:
-    """No slots: codes [n, d_sae] that are read as they are."""
+    """Codes [n, d_sae] without slots, which are read as they are."""
     return compact(codes, Thresholding(both_signs=True), 0)
 
 
 def selected(m: Tensor, value: Tensor, feature: Tensor) -> Slots:
-    """Slots of codes that are known, equally many of each token. [n, k] each; 0 for no code."""
+    """Slots for known codes, the same number for each token. [n, k] each; 0 means no code."""
     count = torch.full((len(m),), value.shape[1], dtype=torch.int32, device=m.device)
     slots = feature.int().contiguous(), value.float().contiguous()
     return Slots(*slots, count, m, Thresholding())
 
 
 def listed(slots: Slots) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Tokens, features and values of the active codes, one token after another. [n_active] each
+    """The tokens, features and values of the active codes, one token after another. [n_active] each
 
-    None if a token has more than there are slots, which the device is waited for to say.
+    None if a token has more active codes than slots. The host waits for the device to know that.
     """
     n, capacity = slots.value.shape
     if n and int(slots.n_active.max()) > capacity:
@@ -286,7 +288,7 @@ def listed(slots: Slots) -> tuple[Tensor, Tensor, Tensor] | None:
 
 
 def decode(slots: Slots, W_dec: Tensor, b_dec: Tensor) -> Tensor:
-    """Reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
+    """The reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
     n, d_in = len(slots.n_active), W_dec.shape[1]
     W_dec = W_dec if W_dec.stride(1) == 1 else W_dec.contiguous()
     x_hat = torch.empty(n, d_in, dtype=W_dec.dtype, device=W_dec.device)
@@ -314,16 +316,16 @@ def add_codes(
 
     Args:
         slots: the active codes.
-        norms: of the decoder's rows. [d_sae] float32
-        scale: the factor from the codes' units to the model's; None for one. [n]
-        fold: of each token's sequence. [n] int64
+        norms: the norms of the decoder's rows. [d_sae] float32
+        scale: the factor from the codes' units to the model's; None for a factor of 1. [n]
+        fold: the fold of each token's sequence. [n] int64
         fired: how often each feature was active, by fold. [n_folds, d_sae] int64
         total: the sum of each feature's codes. [d_sae] float64
-        largest: the largest of them. [d_sae] float32
+        largest: the largest code of each feature. [d_sae] float32
 
     Returns:
-        Token by token: the number of active codes, the sum of their sizes in the model's units and
-        as they are, and the sums of the square roots of both. [5, n] float32
+        For each token: the number of active codes; the sums of their sizes, weighted by the norms
+        and the scale, and unweighted; and the sums of the square roots of both. [5, n] float32
     """
     n, d_sae = slots.m.shape
     columns = torch.empty(5, n, dtype=torch.float32, device=norms.device)
@@ -339,7 +341,7 @@ def add_codes(
 
 
 def _pointers(m: Tensor, by: Thresholding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The parts of a thresholding; one that is not there stands for none and is never read."""
+    """The parts of a thresholding; for a missing part, ``m`` is passed instead and never read."""
     parts = (by.scale, by.shift, by.bound, by.gate)
     first, second, third, fourth = (m if part is None else part for part in parts)
     return first, second, third, fourth

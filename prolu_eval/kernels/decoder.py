@@ -1,4 +1,4 @@
-"""An optimiser's step for decoder rows of unit norm, in one pass over them."""
+"""One step of Adam for decoder rows of unit norm, in a single pass over them."""
 
 import triton
 import triton.language as tl
@@ -36,17 +36,20 @@ def step_unit_rows(
     betas: tuple[float, float],
     epsilon: float,
 ) -> None:
-    """Adam on rows of unit norm: without the gradient's part along a row, and back to norm one.
+    """Take a step of Adam on rows of unit norm.
+
+    The part of the gradient along a row is removed first, and rows are scaled to norm one
+    afterwards.
 
     Args:
         rows: contiguous float32, changed in place. [..., d]
-        gradients: of the loss. [..., d]
+        gradients: the gradients of the loss. [..., d]
         first: Adam's average of gradients, changed in place. [..., d]
-        second: Adam's average of their squares, changed in place. [..., d]
-        step: steps taken, this one included.
+        second: Adam's average of squared gradients, changed in place. [..., d]
+        step: the number of steps taken, including this one.
         rate: Adam's learning rate.
-        betas: how slowly the averages follow.
-        epsilon: what Adam adds to a root.
+        betas: Adam's decay rates of the two averages.
+        epsilon: the number that Adam adds to the square root.
     """
     width = rows.shape[-1]
     _step[(rows.numel() // width,)](

@@ -1,6 +1,6 @@
-"""Cross-entropy and KL divergence of two rows of logits, each logit read once.
+"""Cross-entropy and KL divergence from rows of clean and spliced logits, each logit read once.
 
-With the running maximum m and sum z = sum exp(c - m) of the clean logits c, likewise of the spliced
+With the running maximum m and sum z = sum exp(c - m) of the clean logits c, the same of the spliced
 logits s, and a = sum exp(c - m) (c - s)::
 
     CE = lse(s) - s[target],    KL = a / z - lse(c) + lse(s).
@@ -11,15 +11,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# A row is read by so many lanes, each of which keeps a maximum and sums of its own to the end.
+# The number of lanes that read a row; each keeps its own maximum and sums to the end.
 _LANES = 256
-# Bytes of a row that a lane reads at once.
+# The bytes of a row that a lane reads at once.
 _BYTES = 16
 
 
 @triton.jit
 def _shift(highest):
-    """What to subtract before the exponential: before the first finite logit nothing."""
+    """The number to subtract before the exponential: 0 until there is a finite logit."""
     return tl.where(highest == float("-inf"), 0.0, highest)
 
 
@@ -58,7 +58,7 @@ def _losses(
     c_max = tl.full([LANES], float("-inf"), tl.float32)
     c_sum = tl.zeros([LANES], tl.float32)
     weighted = tl.zeros([LANES], tl.float32)
-    # Without a mask, a lane's logits are read at once; only the last ones need one.
+    # Without a mask, a lane reads its logits at once; only the end of a row needs a mask.
     whole = n_logits // (LANES * WIDTH) * (LANES * WIDTH)
     for start in range(0, whole, LANES * WIDTH):
         s = tl.load(spliced + start + within).to(tl.float32)
@@ -88,15 +88,15 @@ def _losses(
 def cross_entropy_and_kl(
     clean: Tensor | None, spliced: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of spliced logits, and the KL divergence of the clean ones from them, in nats.
+    """The cross-entropy of spliced logits, and KL(clean, spliced), in nats.
 
     Args:
-        clean: logits of the clean pass, None if the divergence is not asked for. [n, vocab]
-        spliced: logits of the spliced pass. [n, vocab]
-        targets: next tokens. [n] int64
+        clean: the logits of the clean pass; None if the divergence is not needed. [n, vocab]
+        spliced: the logits of the spliced pass. [n, vocab]
+        targets: the next tokens. [n] int64
 
     Returns:
-        Both [n] float32; the second is empty where it is not asked for.
+        Both [n] float32; the second is empty if ``clean`` is None.
     """
     n, n_logits = spliced.shape
     ce = torch.empty(n, dtype=torch.float32, device=spliced.device)

@@ -1,4 +1,4 @@
-"""How near a reconstruction comes to its activation, both read once."""
+"""Compares reconstructions with their activations, reading both once."""
 
 import torch
 import triton
@@ -38,15 +38,15 @@ def _fidelity(x, x_hat, columns, n, d_in, x_stride, x_hat_stride, BLOCK: tl.cons
 
 
 def fidelity(x: Tensor, x_hat: Tensor) -> Tensor:
-    """What is known of reconstructions, token by token.
+    """The errors and norms of reconstructions, token by token.
 
     Args:
-        x: activations. [n, d_in]
+        x: the activations. [n, d_in]
         x_hat: their reconstructions. [n, d_in]
 
     Returns:
         The squared error, the cosine similarity, the ratio of the norms, the squared norm of x_hat
-        and its product with x; a ratio of nothing is 0. [5, n] float32
+        and its inner product with x; a quotient with denominator 0 is 0. [5, n] float32
     """
     n, d_in = x.shape
     columns = torch.empty(5, n, dtype=torch.float32, device=x.device)

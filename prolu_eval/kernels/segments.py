@@ -1,4 +1,4 @@
-"""Sums over consecutive stretches, always in the same order."""
+"""Sums over consecutive segments of columns, always in the same order."""
 
 import torch
 import triton
@@ -24,11 +24,11 @@ def _sum(values, starts, sums, values_stride, sums_stride, BLOCK: tl.constexpr):
 
 
 def sum_segments(values: Tensor, starts: Tensor) -> Tensor:
-    """Sums in float64 of columns over stretches, each in one fixed order.
+    """The sums of columns over segments in float64, each in a fixed order.
 
     Args:
         values: contiguous columns. [k, n]
-        starts: where each stretch begins, and where the last ends. [m + 1] int64
+        starts: where each segment begins, and where the last one ends. [m + 1] int64
 
     Returns:
         [k, m] float64.

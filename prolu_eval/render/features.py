@@ -17,8 +17,8 @@ from prolu_eval.results import Examples, Result
 Array = NDArray[Any]
 
 N_BINS = 48
-# The most numbers that a page may hold: in tables of features, histories of biases and response
-# curves; in curves of training, and the most tokens in examples.
+# The most numbers that a page may hold in tables of features, in histories of biases, in response
+# curves and in training curves; and the most tokens in examples.
 TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 300_000, 250_000, 80_000
 TRAINING_BUDGET, EXAMPLE_BUDGET = 250_000, 500_000
 _STEPS, _TRAINING_STEPS = 25, 40

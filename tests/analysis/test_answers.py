@@ -207,7 +207,7 @@ def test_a_nearly_dead_run_gives_no_absurd_interval() -> None:
         low, high = saving.amount.ci95
         if low is not None and high is not None:
             assert (1 - low) / (1 - high) <= _WIDEST
-    assert any("no curve goes through adead0, bdead0" in note for note in found.notes)
+    assert any("curves leave out adead0, bdead0" in note for note in found.notes)
 
 
 def test_budgets() -> None:
@@ -258,7 +258,7 @@ def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
         found.sentence
     )
     assert "For z, b and a are tied within what these runs can tell: b has " in found.sentence
-    assert found.sentence.endswith("In one of the two alone: w (a).")
+    assert found.sentence.endswith("Only in one of the two folders: w (a).")
     ((head, rows),) = folder_tables(found)
     assert head == ["b compared with a", "less L0", "less CE degradation", "better"]
     assert [(row[0], row[-1]) for row in rows] == [("all", "b"), ("x: y", "b"), ("z", "tied")]
