@@ -44,7 +44,7 @@ def test_every_key_and_title_names_its_own_metric() -> None:
 def test_a_near_miss_is_told_what_may_be_meant(name: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"write .*{meant}"):
         metric_key(name, "--x")
-    with pytest.raises(UsageError, match="no metric; see `prolu-eval metrics`"):
+    with pytest.raises(UsageError, match="not a metric; see `prolu-eval metrics`"):
         metric_key("zzzzzz", "--x")
 
 

@@ -87,7 +87,7 @@ def test_variants_are_compared_at_a_budget(runs: Path) -> None:
     at = prolu_eval.frontier(runs, at={"l0": 4}).groups[0].at
     assert {part.label for part in at} == set(prolu_eval.load_results(runs)["label"])
     assert all(part.budget == 4 and part.other == "ce_degradation" for part in at)
-    with pytest.raises(prolu_eval.ProluEvalError, match="no objective"):
+    with pytest.raises(prolu_eval.ProluEvalError, match="not an objective"):
         prolu_eval.frontier(runs, at={"mse": 4})
 
 

@@ -172,7 +172,7 @@ def test_unknown_names_are_refused() -> None:
         prolu(m, m, "st")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'box' is unknown; choose thresh"):
         prolu(m, m, estimator="box")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="no positive number"):
+    with pytest.raises(UsageError, match="not a positive number"):
         prolu(m, m, bandwidth=0)
 
 
