@@ -1,11 +1,12 @@
 """Language models: capture a hook point, splice a replacement in, resume from there.
 
-TransformerLens finds the architecture and names its hook points: its bridge translates a hook name
-into the Hugging Face module that computes it. The passes themselves run the Hugging Face model as
-it is, with the attention it chooses (SDPA wherever the architecture allows), and a resumed pass
-turns the blocks before the hook into pass-throughs (TransformerLens's own ``start_at_layer`` still
-runs them, and its bridge forces eager attention). Passes end at the final hidden states;
-:meth:`LanguageModel.logits` turns as many of those into logits as are wanted at a time.
+TransformerLens recognises the architecture and names its hook points: its bridge translates a hook
+name into the Hugging Face module that computes it. The passes run the Hugging Face model as it is,
+with the attention that it chooses (SDPA wherever the architecture allows). A resumed pass skips the
+blocks before the hook: each of them only returns a given residual stream. TransformerLens itself is
+not used for passes, because its ``start_at_layer`` still runs those blocks and its bridge forces
+eager attention. Passes end at the final hidden states; :meth:`LanguageModel.logits` computes
+logits from them, for as many positions at a time as the caller wants.
 """
 
 from prolu_eval.lm.loading import official_name

@@ -1,4 +1,4 @@
-"""Changing for a while what a module of a network does."""
+"""Context managers that change what a module of a network does until their block ends."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,10 @@ from prolu_eval.lm.sites import Side
 
 @contextlib.contextmanager
 def hooked(module: nn.Module, side: Side, function: Callable[[Any], Any]) -> Iterator[None]:
-    """Call ``function`` on what enters or leaves a module; what it returns takes its place."""
+    """Call ``function`` on a module's input or output, and put its result in their place.
+
+    A result of None leaves the input or output unchanged.
+    """
 
     def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
         several = isinstance(output, tuple | list)
@@ -39,7 +42,7 @@ def hooked(module: nn.Module, side: Side, function: Callable[[Any], Any]) -> Ite
 
 @contextlib.contextmanager
 def forwarding(module: Any, forward: Any) -> Iterator[None]:
-    """Give a module another forward for a while, whatever it had in its own place before."""
+    """Replace a module's ``forward`` until the block ends, and restore the earlier one after."""
     own = module.__dict__.get("forward")
     module.forward = forward
     try:

@@ -1,6 +1,6 @@
-"""Bringing a Hugging Face model into memory, and telling it from any other.
+"""Loading a Hugging Face model, and computing the fingerprint that identifies it.
 
-Nothing that a model brings is executed, and nothing is installed for it.
+No code that comes with a model is executed, and no package is installed for it.
 """
 
 import contextlib
@@ -32,8 +32,9 @@ _MOVED = "pass --model with the folder where it is now, or its name on the hub"
 class Loaded:
     """A network, and what is known about it.
 
-    ``bridge`` is TransformerLens's over a second tree of the network's modules, and ``modules``
-    the path of each by id; ``tokenizer`` is the model's own, as it was saved, or None.
+    ``bridge`` is TransformerLens's bridge over a second tree of the network's modules; ``modules``
+    gives the path of each module of that tree by its ``id()``; ``tokenizer`` is the model's own
+    tokenizer as it was saved, or None.
     """
 
     network: Any
@@ -50,7 +51,7 @@ def load_network(
     dtype: torch.dtype,
     revision: str | None,
 ) -> Loaded:
-    """The network of a name, which is an official one.
+    """Load the network of a model, which is named by its official name.
 
     Raises:
         ModelError: as :meth:`prolu_eval.lm.LanguageModel.load`.
@@ -77,7 +78,10 @@ def load_network(
 
 
 def fuse_activations(network: nn.Module) -> None:
-    """Compute GPT-2's GELU in one pass; Transformers writes it as eight, equal up to rounding."""
+    """Compute GPT-2's GELU by one fused operation, where Transformers uses eight.
+
+    The results are equal up to rounding.
+    """
     from transformers.activations import NewGELUActivation
 
     for module in list(network.modules()):
@@ -87,10 +91,10 @@ def fuse_activations(network: nn.Module) -> None:
 
 
 def official_name(name: str) -> str:
-    """The one name of a model: a folder's plain path, or what the hub calls it. No network.
+    """The official name of a model: a folder's plain path, or the model's name on the hub.
 
-    Checkpoints of SAELens and e2e_sae say ``gpt2-small``, an alias of TransformerLens, where the
-    hub says ``gpt2``.
+    Checkpoints of SAELens and e2e_sae name the model ``gpt2-small``, TransformerLens's alias, which
+    is called ``gpt2`` on the hub. No request is sent over the network.
     """
     from transformer_lens.supported_models import MODEL_ALIASES
 
@@ -101,13 +105,14 @@ def official_name(name: str) -> str:
     return aliases.get(name.lower(), name)
 
 
-# Transformers replaces methods of its classes while it loads, and restores what it found. Two
-# threads that load at once would leave them replaced: weights would no longer be tied.
+# While it loads a model, Transformers replaces methods of its classes, and it restores the methods
+# that it found. If two threads loaded at once, the replaced methods would be found and restored,
+# and weights would no longer be tied.
 _LOADING = threading.Lock()
 
 
 def _is_local(name: str, place: str) -> bool:
-    """Whether a model is a folder here rather than a name on the hub."""
+    """Whether a model is a local folder; otherwise it is a name on the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -138,7 +143,7 @@ def _network(
         if config.is_encoder_decoder:
             what = "has an encoder besides its decoder"
         raise ModelError(
-            name, f"{what}, and no causal language model", "name a causal language model"
+            name, f"{what}, not a causal language model", "name a causal language model"
         )
     with _LOADING:
         network, report = kind.from_pretrained(
@@ -158,16 +163,16 @@ def _network(
             "correct the number of layers in config.json, or save the smaller model again",
         )
     if dtype == torch.float64:
-        # Torch has no grouped product in float64, by which experts run otherwise.
+        # Experts run by a grouped matrix product, which torch does not have in float64.
         network.set_experts_implementation("eager")
     return network if config.get_text_config() is config else _text_part(name, network)
 
 
 def _left_over(network: nn.Module, keys: Iterable[str]) -> list[str]:
-    """Of the tensors in a model's files that it has no place for: those of further blocks.
+    """Of the tensors in a model's files that it has no place for, those of additional blocks.
 
-    Such a tensor has a like one in the first block; other tensors of no use are buffers that older
-    versions saved.
+    Such a tensor has a counterpart in the first block. The other tensors without a place are
+    buffers that older versions of transformers saved.
     """
     known = {name for name, _ in network.named_parameters()}
     ends = {".".join(parts[i:]) for parts in (n.split(".") for n in known) for i in range(2)}
@@ -175,29 +180,29 @@ def _left_over(network: nn.Module, keys: Iterable[str]) -> list[str]:
 
 
 def _text_part(name: str, whole: Any) -> Any:
-    """The causal language model within a multimodal one, whose other parts are let go.
+    """The causal language model within a multimodal model, whose other parts are dropped.
 
     Raises:
-        ModelError: if it is none that transformers has as a model of its own, or it computes
-            something else by itself.
+        ModelError: if transformers has no separate model class for the text part, or if the part
+            alone computes other logits than the whole model does.
     """
     from transformers import AutoModelForCausalLM
 
     text, what = whole.config.get_text_config(), f"is a multimodal {whole.config.model_type} model"
     remedy = "name a model of text alone"
     if type(text) not in AutoModelForCausalLM._model_mapping:
-        raise ModelError(name, f"{what}, whose part for text is no model of its own", remedy)
+        raise ModelError(name, f"{what}, whose text part is no separate model", remedy)
     with torch.device("meta"):
         part = AutoModelForCausalLM.from_config(text)
     trunk, head = whole.get_decoder(), whole.get_output_embeddings()
     if type(trunk) is not type(part.base_model) or head is None:
-        raise ModelError(name, f"{what}, whose part for text cannot be told apart", remedy)
+        raise ModelError(name, f"{what}, whose text part cannot be separated", remedy)
     setattr(part, part.base_model_prefix, trunk)
     part.set_output_embeddings(head)
     part.config._commit_hash = getattr(whole.config, "_commit_hash", None)
     part.eval()
     if not _same_logits(part, whole.eval()):
-        raise ModelError(name, f"{what}, whose part for text computes less than the whole", remedy)
+        raise ModelError(name, f"{what}, whose text part alone gives other logits", remedy)
     return part
 
 
@@ -235,12 +240,12 @@ def _bridge(name: str, place: str, network: Any) -> tuple[Any, dict[int, str]]:
         raise ModelError(
             name,
             f"TransformerLens {version} has no hook points for {type(network).__name__}{reason}",
-            "name a model of an architecture that it knows",
+            "name a model of an architecture that TransformerLens knows",
         ) from None
     if not hasattr(bridge, "blocks"):
         raise ModelError(
             name,
-            f"has no one stack of blocks (TransformerLens {version}, {type(network).__name__})",
+            f"has no single stack of blocks (TransformerLens {version}, {type(network).__name__})",
             "name a model whose blocks follow one another",
         )
     return bridge, modules
@@ -252,7 +257,7 @@ def _reason(error: Exception) -> str:
 
 
 def _fingerprint(folder: Path | None, name: str, revision: str | None, network: nn.Module) -> str:
-    """What tells this model from any other: the bytes of its files, or its commit on the hub."""
+    """A hash that identifies this model: of its files' bytes, or of its commit on the hub."""
     if folder is None:
         commit = getattr(network.config, "_commit_hash", None)
         named = f"{name}@{commit or revision}"
@@ -261,7 +266,7 @@ def _fingerprint(folder: Path | None, name: str, revision: str | None, network: 
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """What tells the model in a folder from any other: the bytes of its files."""
+    """A hash that identifies the model in a folder, computed from its files' bytes."""
     digest = hashlib.sha256()
     for path in sorted(
         [folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")]
@@ -274,7 +279,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep other libraries' loading bars and remarks off the terminal."""
+    """Keep other libraries' progress bars and notices off the terminal."""
     from transformers.utils import logging
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

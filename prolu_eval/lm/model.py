@@ -65,22 +65,24 @@ class LanguageModel:
         revision: str | None = None,
         processed: bool = False,
     ) -> "LanguageModel":
-        """Load a model by name; of a multimodal one, the part that reads text.
+        """Load a model by name; of a multimodal model, only the part that reads text.
 
         Args:
             name: ``embedded`` (the package's own), a local Hugging Face folder, a hub name, or an
                 alias of one in TransformerLens.
-            device: a torch device; None for CUDA where there is one, else the CPU.
+            device: a torch device; None for CUDA where it is available, else the CPU.
             device_map: how to spread a model over several devices (``auto`` or ``balanced``, needs
-                accelerate), in the place of ``device``.
-            dtype: of the weights and the passes.
+                accelerate), instead of ``device``.
+            dtype: the precision of the weights and the passes.
             revision: a hub revision.
-            processed: whether hook points give the activations of the weights as TransformerLens
-                processes them by default (centred writing weights, folded value biases).
+            processed: whether hook points give the activations that they have with weights as
+                TransformerLens processes them by default (centred writing weights, folded value
+                biases).
 
         Raises:
             ModelError: if the name is neither a model folder nor a hub model that can be reached,
-                it is no causal language model, or TransformerLens does not know its architecture.
+                if the model is no causal language model, or if TransformerLens does not know its
+                architecture.
         """
         name = official_name(name)
         loaded = load_network(name, device, device_map, dtype, revision)
@@ -93,27 +95,27 @@ class LanguageModel:
 
     @property
     def hooks(self) -> tuple[str, ...]:
-        """Every hook name of the blocks that is a module's input or output, in order.
+        """Every hook name of the blocks that names a module's input or output, in order.
 
-        :meth:`site` says which of them can be spliced.
+        :meth:`site` finds out which of them can be spliced.
         """
         return tuple(self._sites)
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Token ids that are no text: BOS, EOS, PAD and the tokenizer's other special tokens."""
+        """Ids of the tokens that stand for no text: BOS, EOS, PAD and other special tokens."""
         if self.tokenizer is None:
             return frozenset()
         return frozenset(self.tokenizer.all_special_ids)
 
     def site(self, hook: str) -> Site:
-        """Where a hook point lies, once splicing it has been tried on a few tokens.
+        """Where a hook point is in the network, after splicing there was tried on a few tokens.
 
-        It may also be named ``PATH.input`` or ``PATH.output``, by the path of a module of the
-        blocks.
+        A hook point may also be named ``PATH.input`` or ``PATH.output``, where PATH is the path of
+        a module within the blocks.
 
         Raises:
-            ModelError: if the model has no such hook point, or none that can be spliced faithfully.
+            ModelError: if the model has no such hook point, or splicing there is not faithful.
         """
         if hook not in self._tried:
             whole, head = of_head(hook)
@@ -132,13 +134,14 @@ class LanguageModel:
         return self._tried[hook]
 
     def source(self, hook: str, into: str) -> Site:
-        """Where a hook point lies that is read, for something to be put in at another.
+        """Where the hook point is that a dictionary reads, to replace the activation at ``into``.
 
-        Besides those of :meth:`site`, these are ``hook_mlp_in`` and the ``hook_normalized`` of
-        norms, at which nothing can be put in.
+        It may be any hook point of :meth:`site`, and also ``hook_mlp_in`` or the
+        ``hook_normalized`` of a norm, whose activations can be read but not replaced.
 
         Raises:
-            ModelError: if there is none, it cannot be read, or depends on what is put in.
+            ModelError: if there is no such hook point, if it cannot be read, or if its activation
+                depends on the one at ``into``.
         """
         site = self._source(hook)
         if hook != into:
@@ -165,7 +168,7 @@ class LanguageModel:
         return self._read[hook]
 
     def usual_name(self, hook: str) -> str:
-        """The name that a hook point usually goes by, of those that mean just the same."""
+        """The most usual of all names that a hook point has."""
         site = self._sites.get(hook) or module_site(self._network, self._blocks, hook)
         block = hook.removeprefix("blocks.").partition(".")[0]
         if site is not None and not hook.startswith("blocks."):
@@ -183,22 +186,23 @@ class LanguageModel:
     def activations(self, tokens: Tensor, hook: str) -> Tensor:
         """Activations at a hook point; the pass ends there. [B, T] int64 -> [B, T, d].
 
-        One at which nothing can be put in has to be asked for by :meth:`source` before.
+        A hook point that can be read but not replaced has to be passed to :meth:`source` first.
         """
         return self._passes.activations(tokens, self._read.get(hook) or self.site(hook))
 
     def clean(self, tokens: Tensor, hook: str, inputs: Collection[str] = ()) -> Pass:
-        """A pass with nothing replaced; activations at ``inputs`` are kept too. [B, T] int64"""
+        """A pass that replaces nothing; it also keeps activations at ``inputs``. [B, T] int64"""
         sources = {name: self._read.get(name) or self.site(name) for name in inputs}
         return self._passes.clean(tokens, self.site(hook), sources)
 
     def clean_at(
         self, tokens: Tensor, hooks: Sequence[str], inputs: Collection[str] = ()
     ) -> list[Pass]:
-        """One pass with nothing replaced, as :meth:`clean` would give it for each hook point.
+        """One pass that replaces nothing, and for each hook point what :meth:`clean` would return.
 
         Raises:
-            ModelError: if one is a sum of several modules' outputs, which is replaced alone.
+            ModelError: if a hook point is the sum of several modules' outputs: such a hook point
+                cannot be replaced together with others.
         """
         sources = {name: self._read.get(name) or self.site(name) for name in inputs}
         return self._passes.clean_at(tokens, self._together(hooks), sources)
@@ -211,15 +215,19 @@ class LanguageModel:
         reading: Callable[[int, Tensor], object],
         writing: Callable[[int, Tensor], Tensor],
     ) -> Tensor:
-        """Hidden states with several hook points replaced by what is read in the same pass.
+        """Hidden states of a pass whose activations at some hook points are replaced as it runs.
+
+        The replacements are computed from activations that the same pass reads at other hook
+        points.
 
         Args:
             tokens: the token ids. [B, T] int64
             read: the hook points that are read, in the order of the pass.
-            hooks: those that are replaced.
-            reading: called with the index and the activation of each that is read. [B, T, d]
-            writing: called with the index and the activation of each that is replaced; gives what
-                takes its place. [B, T, d] -> [B, T, d]
+            hooks: the hook points whose activations are replaced.
+            reading: called with the index and the activation of each hook point of ``read``.
+                [B, T, d]
+            writing: called with the index and the activation of each hook point of ``hooks``; its
+                result replaces the activation. [B, T, d] -> [B, T, d]
 
         Raises:
             ModelError: as :meth:`clean_at`.
@@ -232,18 +240,18 @@ class LanguageModel:
         for hook, site in zip(hooks, sites, strict=True):
             if site.added_at is not None:
                 raise self._no_site(
-                    hook, "is no one module's input or output", "replaced with others"
+                    hook, "is no single module's input or output", "replaced with others"
                 )
         return sites
 
     def resume(self, tokens: Tensor, hook: str, clean: Pass, replacement: Tensor) -> Tensor:
-        """Hidden states with a hook point's activation replaced; only what follows it is run.
+        """Hidden states with a hook point's activation replaced; only the blocks after it run.
 
         Args:
             tokens: the token ids of the clean pass. [B, T] int64
             hook: the hook point of the clean pass.
             clean: what :meth:`clean` returned for these tokens.
-            replacement: what to put in the activation's place. [B, T, d]
+            replacement: the activation to put in its place. [B, T, d]
 
         Returns:
             Final hidden states, equal to those of :meth:`splice` up to rounding. [B, T, d_model]
@@ -251,7 +259,7 @@ class LanguageModel:
         return self._passes.resume(tokens, self.site(hook), clean, replacement)
 
     def splice(self, tokens: Tensor, hook: str, replacement: Tensor) -> Tensor:
-        """As :meth:`resume`, by a full pass: slower; resumed passes are checked against it."""
+        """As :meth:`resume`, by a full pass, which is slower and serves to check resumed ones."""
         return self._passes.splice(tokens, self.site(hook), replacement)
 
     @torch.inference_mode()
@@ -268,11 +276,11 @@ class LanguageModel:
 
     def _absence(self, hook: str) -> str:
         if hook in self._named:
-            return "is no module's input or output, where something could take its place"
+            return "is no module's input or output, so it cannot be replaced"
         return f"is no hook point of its {self.n_blocks} blocks"
 
     def _choice(self, hook: str) -> str:
-        """The usual hook points of the block that a name means, or of the last."""
+        """The usual hook points of the block that a name refers to, or else of the last block."""
         block = hook.removeprefix("blocks.").partition(".")[0]
         names = [f"blocks.{block}.{name}" for name in _USUAL]
         if not (known := [name for name in names if name in self._sites and name != hook]):

@@ -1,4 +1,4 @@
-"""Two language models that a crosscoder compares: one text, a site in each."""
+"""Two language models that a crosscoder compares: both read one text, each at one site."""
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
@@ -14,25 +14,25 @@ from prolu_eval.runs import BETWEEN_MODELS, of_two_models
 class ModelPair(LanguageModel):
     """Two models with one vocabulary. Build one with :meth:`of`, of names ``FIRST+SECOND``.
 
-    What is asked of one model is answered by the first, but for hook points, which have to be there
-    in both, with the same width.
+    Methods and attributes of a single model are those of the first model. Hook points are the
+    exception: both models must have them, with the same width.
 
     Attributes:
-        models: the two.
+        models: the two models.
     """
 
     models: tuple[LanguageModel, LanguageModel]
 
     @classmethod
     def of(cls, name: str, load: Callable[[str], LanguageModel]) -> "ModelPair":
-        """Two models by their names.
+        """Load two models by their names.
 
         Args:
-            name: both names, with a plus between them.
-            load: gives the model of each, as :meth:`LanguageModel.load`.
+            name: both names, joined by a plus.
+            load: a function that loads a model by name, such as :meth:`LanguageModel.load`.
 
         Raises:
-            ModelError: if it is not two names, or their tokenizers differ.
+            ModelError: if the name is not two names, or the tokenizers differ.
         """
         names = name.split(BETWEEN_MODELS)
         if len(names) != 2:
@@ -51,7 +51,7 @@ class ModelPair(LanguageModel):
         """Width of the activations at a hook point, the same in both models.
 
         Raises:
-            ModelError: if it is not.
+            ModelError: if the widths differ.
         """
         first, second = (model.width(hook) for model in self.models)
         if first != second:
@@ -62,11 +62,11 @@ class ModelPair(LanguageModel):
     def clean_at(
         self, tokens: Tensor, hooks: Sequence[str], inputs: Collection[str] = ()
     ) -> list[Pass]:
-        """A pass of each model, at its own hook point; nothing else is read."""
+        """A pass of each model at its own hook point; no other activation is read."""
         pairs = zip(self.models, hooks, strict=True)
         return [model.clean(tokens, hook) for model, hook in pairs]
 
 
 def _vocabulary(model: LanguageModel) -> object:
-    """What tells if two models' tokens mean the same: a tokenizer's vocabulary, else its size."""
+    """What is equal in two models that share their tokens: the vocabulary, or else its size."""
     return model.vocab_size if model.tokenizer is None else model.tokenizer.get_vocab()

@@ -1,4 +1,4 @@
-"""Passes of a network up to, through, and from a site."""
+"""Passes of a network that end at a site, run through it, or resume from it."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +13,12 @@ from prolu_eval.lm.unpadded import never_packed
 
 
 class Pass(NamedTuple):
-    """A clean pass: what follows from it, the site's activation, and what to resume from.
+    """The result of a clean pass, from which another pass can resume.
 
-    ``hidden`` [B, T, d_model] are the final hidden states, which
-    :meth:`prolu_eval.lm.LanguageModel.logits` reads out; ``activation`` [B, T, d] is the site's;
-    ``entry`` [B, T, d_model] is the residual stream that enters the site's block; ``inputs``
-    [B, T, d] are the activations of the other sites that were asked for.
+    ``hidden`` [B, T, d_model] are the final hidden states, from which
+    :meth:`prolu_eval.lm.LanguageModel.logits` computes logits; ``activation`` [B, T, d] is the
+    site's activation; ``entry`` [B, T, d_model] is the residual stream that enters the site's
+    block; ``inputs`` [B, T, d] are the activations at the other sites that the caller asked for.
     """
 
     hidden: Tensor
@@ -32,10 +32,10 @@ class _Captured(Exception):  # noqa: N818 - no error: it ends a pass that has re
 
 
 class Passes:
-    """The passes of a network over token ids [B, T], on the device that it lies on.
+    """The passes of a network over token ids [B, T], on the network's device.
 
-    Networks calculate in what passes between their modules (Falcon adds the attention's output
-    into the MLP's), so what is captured is copied, and so is what is put in its place.
+    Some networks change the tensors that pass between their modules in place (Falcon adds the
+    attention's output to the MLP's), so captured activations are copied, and replacements too.
     """
 
     def __init__(self, network: Any, trunk: nn.Module | None, blocks: Sequence[str]) -> None:
@@ -43,9 +43,9 @@ class Passes:
 
         Args:
             network: a causal language model of transformers.
-            trunk: its part that ends in the final hidden states; None if it cannot be told from
-                the head, in which case logits take their place.
-            blocks: paths of its blocks.
+            trunk: the part of it that ends in the final hidden states; None if it cannot be
+                separated from the head, in which case logits take the place of hidden states.
+            blocks: the paths of its blocks.
         """
         self._network, self._trunk, self._blocks = network, trunk, blocks
         self._device = next(network.parameters()).device
@@ -53,7 +53,7 @@ class Passes:
 
     @torch.inference_mode()
     def run(self, tokens: Tensor) -> Tensor:
-        """Final hidden states, or logits without a trunk. [B, T, d_model]"""
+        """Final hidden states, or logits if there is no trunk. [B, T, d_model]"""
         tokens = tokens.to(self._device, non_blocking=True)
         with never_packed():
             if self._trunk is None:
@@ -86,7 +86,7 @@ class Passes:
 
     @torch.inference_mode()
     def clean(self, tokens: Tensor, site: Site, inputs: Mapping[str, Site] | None = None) -> Pass:
-        """A pass with nothing replaced; activations at ``inputs`` are kept besides the site's."""
+        """A pass that replaces nothing; it keeps activations at the site and at ``inputs``."""
         found: dict[str, Tensor] = {}
         read: dict[str, Tensor] = {}
         inputs = inputs or {}
@@ -110,7 +110,7 @@ class Passes:
     def clean_at(
         self, tokens: Tensor, sites: Sequence[Site], inputs: Mapping[str, Site]
     ) -> list[Pass]:
-        """One pass with nothing replaced, as a clean pass of each of several sites."""
+        """One pass that replaces nothing, as a clean pass of each of several sites."""
         found: dict[str, Tensor] = {}
         read: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
@@ -136,14 +136,15 @@ class Passes:
         reading: Callable[[int, Tensor], object],
         writing: Callable[[int, Tensor], Tensor],
     ) -> Tensor:
-        """Final hidden states with several sites replaced, by what is read in the same pass.
+        """Final hidden states of a pass whose activations at some sites are replaced as it runs.
 
         Args:
             tokens: the token ids. [B, T]
             sources: the sites that are read, in order.
             sites: the sites that are replaced, in order.
-            reading: told of the activation at each source, by its index. [B, T, d]
-            writing: gives what takes the place of the activation at each site, by its index.
+            reading: called with the index and the activation of each source. [B, T, d]
+            writing: called with the index and the activation of each site; its result replaces the
+                activation.
         """
 
         def reads(index: int, source: Site) -> Callable[[Any], None]:
@@ -164,7 +165,7 @@ class Passes:
 
     @torch.inference_mode()
     def resume(self, tokens: Tensor, site: Site, clean: Pass, replacement: Tensor) -> Tensor:
-        """Final hidden states with a site's activation replaced; only what follows it is run."""
+        """Final hidden states with a site's activation replaced; only the blocks after it run."""
         if not site.resumable:
             return self.splice(tokens, site, replacement)
         entering = replacement if site.residual else clean.entry
@@ -199,7 +200,7 @@ class Passes:
         return found
 
     def _entry(self, block: int) -> Port:
-        """Where the residual stream that enters a block can be had."""
+        """Where the residual stream that enters a block can be captured."""
         if block < len(self._blocks):
             return Port(self._blocks[block], "input")
         return Port(self._blocks[-1], "output")
@@ -219,7 +220,7 @@ class Passes:
     def _passing_through(
         self, index: int, residual: Tensor
     ) -> contextlib.AbstractContextManager[None]:
-        """Make a block return ``residual`` at no cost, in the shape its own output has."""
+        """Make a block return ``residual`` without computing, in the form of its own output."""
         block = self._network.get_submodule(self._blocks[index])
         is_tuple = self._block_returns_tuple[index]
 
@@ -234,7 +235,7 @@ class Passes:
 
 
 def _into(found: dict[str, Tensor], key: str) -> Callable[[Any], None]:
-    """A function that keeps a copy of what it is called with under a key."""
+    """A function that stores a copy of its argument in ``found`` under ``key``."""
 
     def keep(value: Any) -> None:
         found[key] = value.clone()

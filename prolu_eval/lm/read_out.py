@@ -1,4 +1,4 @@
-"""From final hidden states to logits, whatever a network does on that way."""
+"""Computing logits from final hidden states, including all that a network does in between."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prolu_eval.lm.hooks import forwarding
 
-# Matrix products with a number of rows that is no multiple of this run on slow kernels of CUDA's.
+# CUDA runs matrix products on slow kernels if their number of rows is no multiple of this.
 _ROWS = 128
 
 
@@ -16,10 +16,11 @@ _ROWS = 128
 def find_read_out(
     network: Any, trunk: nn.Module, vocab_size: int
 ) -> Callable[[Tensor], Tensor] | None:
-    """What turns the trunk's hidden states into the network's logits, by trial.
+    """A function that computes the network's logits from the trunk's hidden states.
 
-    The output embedding alone, or else the network's own forward with its trunk's output given,
-    which has its soft caps and scales; None if neither gives the logits of a whole pass.
+    It is the output embedding alone, if that gives the logits of a whole pass; else the network's
+    own forward with a trunk that returns the hidden states, which applies soft caps and scales;
+    None if neither gives the logits of a whole pass.
     """
     if trunk is network:
         return None
@@ -42,7 +43,7 @@ def find_read_out(
 
 
 def _suited(read_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same on CUDA with a number of rows that its fast matrix products take."""
+    """The same function; on CUDA, a linear head is padded so that fast kernels can run it."""
     if not isinstance(read_out, nn.Linear) or read_out.weight.device.type != "cuda":
         return read_out
     return padded_head(read_out)
@@ -51,7 +52,8 @@ def _suited(read_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def padded_head(head: nn.Linear) -> Callable[[Tensor], Tensor]:
     """A head's logits, by a product whose number of rows is a multiple of :data:`_ROWS`.
 
-    The rows added are zero, and what they give is cut off: its columns never count.
+    Rows of zeros are added to the head's weights, and the columns of logits that they give are cut
+    off again.
     """
     missing = -head.out_features % _ROWS
     if not missing:

@@ -1,7 +1,7 @@
-"""Where hook points lie in a Hugging Face model, by TransformerLens's names and aliases.
+"""Where hook points are in a Hugging Face model, by TransformerLens's names and aliases.
 
-What a dictionary is spliced into is a module's input or output; what it reads may also be a norm's
-result before its weights, or the stream that enters the MLP's norm alone.
+A dictionary replaces a module's input or output. It may read, besides those, the result of a norm
+before its weights, or the stream that enters the norm before the MLP.
 """
 
 import copy
@@ -20,42 +20,43 @@ _ON_THE_STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_a
                   "hook_mlp_out", "hook_in", "hook_out", "attn.hook_out", "mlp.hook_out",
                   "attn.o.hook_out", "mlp.out.hook_out")  # fmt: skip
 _VALUES_MIXED = ("attn.hook_z", "attn.o.hook_in")
-# Parts of a model that encode other inputs than text; theirs are no blocks of the decoder.
+# Parts of a model that encode inputs other than text; their blocks are not the decoder's.
 _NO_ENCODER = r"(?!\S*(?:vision|visual|audio|encoder))"
-# What a block adds to the stream that enters it, so that hook_resid_mid follows: attention, or
-# what stands in its place in blocks of hybrid models.
+# The output that a block adds to the stream that enters it, which gives hook_resid_mid: attention,
+# or the layer that takes its place in blocks of hybrid models.
 _FIRST_WRITERS = ("hook_attn_out", "attn.hook_out", "linear_attn.hook_out", "mamba.hook_out",
                   "mixer.hook_out", "ssm.hook_out", "conv.hook_out")  # fmt: skip
-# What some blocks multiply by a constant before they add it (Granite), and the modules meant.
+# Outputs that some blocks (Granite's) multiply by a constant before they add them to the stream,
+# and the modules that compute these outputs.
 _SCALED = {
     "hook_attn_out": ("attn.hook_out", "linear_attn.hook_out", "mamba.hook_out"),
     "hook_mlp_out": ("mlp.hook_out",),
 }
 
 
-# Activations of heads side by side, of which one may be meant: ``blocks.5.attn.hook_z[3]``.
+# Activations of all heads side by side. One head's is named ``blocks.5.attn.hook_z[3]``.
 _OF_HEADS = ("hook_z", "hook_q", "hook_k", "hook_v")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding; the model's name makes an error of it
-    """Why a hook point cannot be spliced, as the rest of a sentence about it."""
+    """Why a hook point cannot be spliced: the predicate of a sentence about the hook point."""
 
 
 class Port(NamedTuple):
-    """A module of the network, by path, and the side of it that is meant."""
+    """A module of the network, by path, and one of its sides, input or output."""
 
     module: str
     side: Side
 
 
 class Norm(NamedTuple):
-    """What a norm does before its weights: ``centred`` by the mean of x or not, and its epsilon."""
+    """A norm without its weights: whether it subtracts the mean of x, and its epsilon."""
 
     centred: bool
     epsilon: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        """X normalised, by way of float32 at least. [..., d]"""
+        """Normalise x, in float32 or higher precision. [..., d]"""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.centred:
             wide = wide - wide.mean(-1, keepdim=True)
@@ -64,27 +65,27 @@ class Norm(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """Where a hook point lies, and how it is spliced.
+    """Where a hook point is in the network, and how it is spliced.
 
-    ``block`` is the first block that a replacement at the site can change; it is the number of
-    blocks if only what follows them can change. ``residual`` says that the site is the stream that
-    enters that block, so that resuming needs nothing but the replacement. ``added_at`` is set where
-    no module's input or output can be replaced in the site's stead, because it is the sum of that
-    module's output and the stream that enters the block: the replacement is then that output, and
-    the stream zero, so that the sum is exactly the replacement. ``scale`` is what a block
-    multiplies such an output by.
+    ``block`` is the index of the first block that a replacement at the site can change, or the
+    number of blocks if it can change none of them. ``residual`` says that the site is the stream
+    that enters that block; resuming a pass then needs the replacement alone. ``added_at`` is set
+    where the activation is the input or output of no module, but the sum of a module's output and
+    of the stream that enters the block. To splice there, that output is replaced by the
+    replacement and the stream by zero, so that their sum is exactly the replacement. ``scale`` is
+    the constant by which a block multiplies such an output.
 
-    ``centred`` and ``offset`` [d] lead from the network's activations to those of a model whose
-    weights TransformerLens has processed: its streams have mean zero over d_model (layer norms do
-    not see the difference), and its attention heads mix values without their bias.
+    ``centred`` and ``offset`` [d] turn the network's activations into those of a model whose
+    weights TransformerLens has processed: its streams have mean zero over d_model (which layer
+    norms do not notice), and its attention heads mix values without their bias.
 
-    ``resumable`` is false where a pass cannot begin at the block; it is then run whole.
+    ``resumable`` is false where a pass cannot begin at the block; the whole pass is run instead.
 
     ``columns`` say where those begin and end that are meant, where it is not all of
     them: one attention head's, the others staying as the pass has them.
 
-    ``norm`` is what is done to what passes the port where the site is inside a norm, before its
-    weights: such a site is read, and nothing can be put in its place.
+    ``norm`` is set where the site is inside a norm, before its weights: it is applied to the norm's
+    input. Such a site can be read, but not replaced.
     """
 
     port: Port
@@ -99,15 +100,15 @@ class Site:
     norm: Norm | None = None
 
     def read(self, value: Any, rows: torch.Size) -> Tensor:
-        """The activation that autoencoders see, of what passes the port. [B, T, d]
+        """The activation that autoencoders read, from the value that passes the port. [B, T, d]
 
         Args:
-            value: what passes; some networks flatten the tokens [B * T, d], others keep heads
-                apart [B, T, n_heads, d_head].
+            value: the value that passes; some networks flatten its tokens [B * T, d], others keep
+                heads in an axis of their own [B, T, n_heads, d_head].
             rows: shape [B, T] of the token ids.
 
         Raises:
-            Unfit: if it is no such tensor.
+            Unfit: if the value is no tensor of such a shape.
         """
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise Unfit("passes no tensor of activations")
@@ -127,9 +128,9 @@ class Site:
         return activation - activation.mean(-1, keepdim=True) if self.centred else activation
 
     def written(self, activation: Tensor, value: Tensor) -> Tensor:
-        """What has to pass in the place of ``value`` for the site to have an activation.
+        """The value that has to pass instead of ``value`` so that the site has an activation.
 
-        It is a tensor of its own, in which the network may go on to calculate.
+        It shares no memory with ``activation``, so the network may change it in place.
         """
         offset = self.offset
         if self.columns is not None and offset is not None:
@@ -148,10 +149,11 @@ class Site:
 def bridge_over(place: str, network: Any) -> tuple[Any, dict[int, str]]:
     """TransformerLens's bridge over a second module tree, and the path of each HF module by id.
 
-    A bridge rebuilds the tree that it is given and changes its configuration, so it gets one of its
-    own, whose parameters are the network's (shared, not copied); paths are the same in both. It is
-    built from that tree alone: given a name, TransformerLens would set a BOS token for tokenizers
-    that have none, and install what the processor of a multimodal model needs.
+    A bridge rebuilds its tree of modules and changes the tree's configuration. It therefore gets a
+    second tree, which shares the network's parameters (they are not copied) and has the same paths.
+    The bridge is built from that tree alone: if it were built from a name, TransformerLens would
+    set a BOS token for tokenizers that have none, and would install packages that the processor of
+    a multimodal model needs.
 
     Raises:
         ValueError: if TransformerLens does not know the architecture.
@@ -179,7 +181,7 @@ def bridge_over(place: str, network: Any) -> tuple[Any, dict[int, str]]:
 
 
 def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> dict[str, Site]:
-    """Every hook name of the bridge's blocks, aliases too, that is a module's input or output.
+    """The sites of all hook names and aliases in the blocks that are a module's input or output.
 
     ``processed`` asks for the activations of TransformerLens's processed weights.
     """
@@ -203,7 +205,8 @@ def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
         index, name = hook.removeprefix("blocks.").split(".", 1)
         block, added_at, residual = int(index), None, False
         if name == "hook_resid_mid":
-            # TransformerLens's bridge has the name on the MLP norm's input, past the skip.
+            # TransformerLens's bridge puts this name on the MLP norm's input, where the skip
+            # connection has already branched off.
             writers = (f"blocks.{index}.{writer}" for writer in _FIRST_WRITERS)
             added_at = next((found[writer] for writer in writers if writer in found), None)
             if added_at is None:
@@ -223,31 +226,32 @@ def hook_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
 
 
 def one_head(site: Site, hook: str, head: int, d_head: int, width: int) -> Site:
-    """The part of a site that is one attention head's.
+    """The part of a site that belongs to one attention head.
 
     Args:
-        site: where the activations of all heads lie.
+        site: the site of the activations of all heads.
         hook: its name.
         head: the head's number.
-        d_head: width of a head's activation.
-        width: of all together.
+        d_head: the width of one head's activation.
+        width: the width of all heads' activations together.
 
     Raises:
-        Unfit: if the site is not one of heads, or has no such head.
+        Unfit: if the site does not hold the activations of heads, or has no such head.
     """
     if hook.rpartition(".")[2] not in _OF_HEADS or width % d_head:
-        raise Unfit("is no activation of attention heads, of which one could be meant")
+        raise Unfit("is not the activation of attention heads, so no head of it can be chosen")
     if head >= width // d_head:
         raise Unfit(f"has {width // d_head} heads, counted from 0")
     return replace(site, columns=(head * d_head, (head + 1) * d_head))
 
 
 def read_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> dict[str, Site]:
-    """Hook names of the bridge's blocks that can be read, though nothing can take their place.
+    """The sites of hook names in the bridge's blocks that can be read but not replaced.
 
     They are ``hook_mlp_in``, the stream as it enters the norm before the MLP (or the MLP itself,
     where no norm comes before it), and the ``hook_normalized`` of every norm: its result before its
-    weights, as TransformerLens 3 and 4 have it, so that folding these changes nothing.
+    weights are applied, as in TransformerLens 3 and 4, so that it is the same whether the weights
+    are folded into the next layer or not.
     """
     hooks = bridge.hook_dict
     norms = {
@@ -281,8 +285,8 @@ def read_sites(bridge: Any, modules: Mapping[int, str], *, processed: bool) -> d
 def module_site(network: Any, blocks: Sequence[str], name: str) -> Site | None:
     """The site of ``PATH.input`` or ``PATH.output`` in one of the blocks; None if there is none.
 
-    A path may leave out what the network has above it, as ``layers.3.mlp`` for
-    ``model.layers.3.mlp``, or name what it lies under in a model that holds more than text.
+    A path may leave out its first parts, as ``layers.3.mlp`` for ``model.layers.3.mlp``. It may
+    also be the longer path of the same module in a multimodal model.
     """
     path, _, side = name.rpartition(".")
     if side not in ("input", "output"):
@@ -304,7 +308,7 @@ def module_site(network: Any, blocks: Sequence[str], name: str) -> Site | None:
 
 
 def _scaled(found: Mapping[str, Port], n_blocks: int) -> dict[str, Port]:
-    """The modules whose outputs a block scales before it adds them, by the names of the sums."""
+    """The modules whose outputs a block scales before adding, by the name of the scaled hook."""
     scaled = {}
     for block in range(n_blocks):
         for name, modules in _SCALED.items():
@@ -315,10 +319,10 @@ def _scaled(found: Mapping[str, Port], n_blocks: int) -> dict[str, Port]:
 
 
 def _value_bias(bridge: Any, block: int) -> Tensor | None:
-    """The bias of a block's values, head by head as its output projection takes them. [n_heads d]
+    """The bias of a block's values, one head after another as W_O takes them. [n_heads * d_head]
 
-    It includes what the norm before adds, which folding makes part of it. Attention weights sum to
-    one, so it passes through the mixing of values unchanged.
+    It includes the contribution of the preceding norm's bias, which folding adds to it. Attention
+    weights sum to one, so the mixing of values leaves the bias unchanged.
     """
     attention = bridge.blocks[block].attn
     bias = attention.b_V

@@ -1,4 +1,4 @@
-"""What training and measuring need of whatever gives activations, a language model or another."""
+"""The interface through which training and evaluation read activations, of any model."""
 
 from typing import Any, Protocol
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class ActivationSource(Protocol):
-    """Gives activations at hook points; :class:`~prolu_eval.lm.LanguageModel` is one.
+    """A source of activations at hook points, such as a :class:`~prolu_eval.lm.LanguageModel`.
 
     Attributes:
-        name: what it is called.
-        fingerprint: what tells it from any other.
-        device: where activations are given.
-        dtype: in what precision.
-        tokenizer: of its tokens, or None.
+        name: its name.
+        fingerprint: a hash that identifies it.
+        device: the device on which it returns activations.
+        dtype: their precision.
+        tokenizer: the tokenizer of its tokens, or None.
     """
 
     name: str
@@ -32,9 +32,9 @@ class ActivationSource(Protocol):
         ...
 
     def source(self, hook: str, into: str) -> Any:
-        """Where a hook point lies that is read, for something to be put in at another."""
+        """Where a hook point is that a dictionary reads, to replace the activation at ``into``."""
         ...
 
     def usual_name(self, hook: str) -> str:
-        """The name that a hook point usually goes by."""
+        """The most usual of all names that a hook point has."""
         ...

@@ -9,19 +9,21 @@ from torch import Tensor
 from prolu_eval.lm.passes import Pass, Passes
 from prolu_eval.lm.sites import Site, Unfit
 
-# Few enough to cost nothing; no number of heads or experts that models have, so that an axis of
-# those is not taken for one of tokens.
+# Few tokens, so that a trial costs next to nothing. Models have neither 2 * 13 nor 13 heads or
+# experts, so that an axis of heads or experts is not mistaken for an axis of tokens.
 _ROWS = torch.Size((2, 13))
-# What networks raise that are run in a way, or in a type of numbers, that they are not made for.
+# Exceptions that networks raise when they are run in a way, or in a precision, that they do not
+# support.
 FAILURES = (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError,
             NotImplementedError)  # fmt: skip
 
 
 def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
-    """The site as it can be spliced, found by splicing it.
+    """The site, after a trial has shown that it can be spliced and whether passes can resume there.
 
-    A name tells what a hook point is in most architectures, not that this network's block calls
-    the module once, with all tokens in order, and adds its output where the name says.
+    A hook point's name says what it is in most architectures. It does not ensure that a block of
+    this network calls the module once, with all tokens in order, and adds the module's output where
+    the name says. The trial splices an activation and checks the result.
 
     Raises:
         Unfit: if splicing is not faithful there.
@@ -30,13 +32,13 @@ def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
     site.read(_passed_once(passes, tokens, site, "nothing can take its place"), _ROWS)
     clean = passes.clean(tokens, site)
     if not bool(clean.hidden.isfinite().all()):
-        return site  # what is measured says so
+        return site  # the evaluation reports that its results are not finite
     if not site.centred and not _close(passes.splice(tokens, site, clean.activation), clean.hidden):
-        raise Unfit("changes what follows even if its own activation is put back")
+        raise Unfit("gives other hidden states even if its own activation is put back")
     other = _other(clean.activation)
     spliced = passes.splice(tokens, site, other)
     if torch.equal(spliced, clean.hidden):
-        raise Unfit("feeds nothing that follows, so replacing it has no effect")
+        raise Unfit("is read by nothing that follows, so replacing it has no effect")
     if site.added_at is not None:
         _check_sum(passes, tokens, site, other)
     resumes = _resumes(passes, tokens, site, clean, other, spliced)
@@ -44,13 +46,13 @@ def tried(passes: Passes, site: Site, vocab_size: int) -> Site:
 
 
 def read_in_trial(passes: Passes, site: Site, vocab_size: int) -> Site:
-    """The site, once it is known that its activations can be read.
+    """The site, after a trial has shown that its activations can be read.
 
     Raises:
-        Unfit: if they cannot.
+        Unfit: if they cannot be read.
     """
     tokens = _tokens(vocab_size)
-    value = _passed_once(passes, tokens, site, "no one activation is to be read")
+    value = _passed_once(passes, tokens, site, "it has no single activation to read")
     found = site.read(value, _ROWS)
     if site.norm is not None:
         _check_norm(passes, tokens, site, found)
@@ -58,10 +60,11 @@ def read_in_trial(passes: Passes, site: Site, vocab_size: int) -> Site:
 
 
 def check_reaches(passes: Passes, source: Site, site: Site, vocab_size: int) -> None:
-    """See that what is read at one site does not depend on what is put in at another.
+    """Check that the activation read at one site does not depend on the replacement at another.
 
     Raises:
-        Unfit: if it does, so that what is put in could not be computed from it.
+        Unfit: if it does: the replacement, which is computed from that activation, could not be
+            computed first.
     """
     tokens = _tokens(vocab_size)
     clean = passes.clean(tokens, site, {"source": source})
@@ -70,14 +73,14 @@ def check_reaches(passes: Passes, source: Site, site: Site, vocab_size: int) -> 
     other = _other(clean.activation)
     (value,) = passes.spliced_passing(tokens, site, other, source.port)
     if not _close(source.read(value, _ROWS), clean.inputs["source"]):
-        raise Unfit("lies behind the site that is replaced, and so depends on what is put in there")
+        raise Unfit("comes after the site that is replaced, and so depends on the replacement")
 
 
 def check_causal(passes: Passes, vocab_size: int) -> None:
-    """See that no position depends on a later one.
+    """Check that no position depends on a later one.
 
     Raises:
-        Unfit: if one does, so that predicting the next token from it means nothing.
+        Unfit: if one does, because the network then sees the next token that it should predict.
     """
     tokens = torch.arange(_ROWS[1]).remainder(vocab_size).repeat(2, 1)
     tokens[1, -1] = (tokens[1, -1] + 1) % vocab_size
@@ -99,9 +102,10 @@ def _passed_once(passes: Passes, tokens: Tensor, site: Site, otherwise: str) -> 
 
 
 def _check_norm(passes: Passes, tokens: Tensor, site: Site, normalised: Tensor) -> None:
-    """See that the norm's result is an affine function of what is taken for it before its weights.
+    """Check that the norm's output is its computed result before its weights, scaled and shifted.
 
-    Each of its numbers, over tokens, is then a multiple of the one before, plus a constant.
+    If it is, each dimension of the output is, over all tokens, a constant multiple of the same
+    dimension of that result, plus a constant.
     """
     (value,) = passes.passing(tokens, site.port._replace(side="output"))
     passed = replace(site, norm=None).read(value, _ROWS).flatten(0, 1)
@@ -110,11 +114,11 @@ def _check_norm(passes: Passes, tokens: Tensor, site: Site, normalised: Tensor) 
     x, result = x - x.mean(0), result - result.mean(0)
     gain = (x * result).sum(0) / x.square().sum(0).clamp(min=1e-30)
     if bool(result.isfinite().all()) and not _close(x * gain, result.to(passed)):
-        raise Unfit("is no norm with weights after it, in this architecture")
+        raise Unfit("is no norm followed by weights in this architecture")
 
 
 def _other(activation: Tensor) -> Tensor:
-    """Another activation of about the same size, as no norm makes it equal."""
+    """Another activation of about the same size, which no norm maps to the same result."""
     size = activation.float().square().mean().sqrt().clamp(min=1e-3)
     ramp = torch.linspace(-1, 1, activation.shape[-1], device=activation.device) * size
     return 0.5 * activation.flip(-1) + ramp.to(activation)
@@ -125,7 +129,7 @@ def _check_sum(passes: Passes, tokens: Tensor, site: Site, replacement: Tensor) 
     found = site.read(value, tokens.shape)
     wanted = replacement - replacement.mean(-1, keepdim=True) if site.centred else replacement
     if not _close(found, wanted):
-        raise Unfit("is no sum of the stream and the attention's output in this architecture")
+        raise Unfit("is not the sum of the stream and the attention's output in this architecture")
 
 
 def _resumes(
@@ -134,12 +138,12 @@ def _resumes(
     try:
         resumed = passes.resume(tokens, site, clean, replacement)
     except FAILURES:
-        return False  # the network wants more of its blocks than a stream
+        return False  # the network needs more from its blocks than a residual stream
     return _close(resumed, spliced)
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
-    """Equality up to rounding, by norms."""
+    """Whether two tensors are equal up to rounding: the norm of their difference is small."""
     if found.shape != expected.shape:
         return False
     difference = (found.double() - expected.double()).norm()

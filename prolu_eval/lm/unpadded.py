@@ -1,7 +1,8 @@
-"""Passes over rows that are neither padded nor packed, without Transformers looking whether so.
+"""Passes that skip Transformers' search for padding and for packed sequences.
 
-It looks at the values of token and position ids, for which the host waits for the device: twice a
-pass. Rows here are of one length, and their positions count from zero.
+To search, Transformers reads the values of token and position ids, and the host has to wait for the
+device twice in each pass. The search is not needed here, since all rows have one length and their
+positions count from zero.
 """
 
 import contextlib
@@ -15,14 +16,14 @@ _PACKED, _PADDED = "find_packed_sequence_indices", "warn_if_padding_and_no_atten
 
 
 def never_padded(trunk: nn.Module) -> None:
-    """Spare a network the search for padding in its token ids."""
+    """Make a network skip the search for padding in its token ids."""
     if hasattr(trunk, _PADDED):
         setattr(trunk, _PADDED, lambda *_: None)
 
 
 @contextlib.contextmanager
 def never_packed() -> Iterator[None]:
-    """Spare passes the search for several sequences in one row; for as long as the block lasts."""
+    """Until the block ends, make passes skip the search for several sequences in one row."""
     search: Any = getattr(masking_utils, _PACKED, None)
     if search is None:
         yield

@@ -1,4 +1,4 @@
-"""Token rows remembered between invocations, by what they were made from."""
+"""The cache of token rows, which later invocations reuse for the same source and options."""
 
 import hashlib
 import logging
@@ -24,10 +24,10 @@ def remembered(
     how: tuple[object, ...],
     make: Callable[[], NDArray[np.int64]],
 ) -> NDArray[np.int64]:
-    """Rows from the cache, or made now and kept there. [n_rows, T] int64
+    """Rows from the cache; if they are not there, they are made and stored. [n_rows, T] int64
 
-    ``how`` is all beside the source's content and the tokenizer that decides them. Rows of a source
-    whose content cannot be told from its name, such as one on the hub, are not kept.
+    ``how`` holds all options that decide the rows, besides the source's content and the tokenizer.
+    Rows are not stored if the source's content cannot be identified, as of a dataset on the hub.
     """
     content = identity(source)
     tokenizer = _tokenizer(model)
@@ -48,7 +48,7 @@ def remembered(
 
 
 def _tokenizer(model: LanguageModel) -> str | None:
-    """What tells a tokenizer from any other; None for those without a backend to describe them."""
+    """A hash that identifies a tokenizer; None if it has no backend that can be serialised."""
     if model.tokenizer is None:
         return "none"
     backend = getattr(model.tokenizer, "backend_tokenizer", None)

@@ -1,7 +1,7 @@
-"""What a file holds: told by its ending, and by how it begins where that says nothing.
+"""The kind of a file: known by its ending or, if that does not tell, by its first characters.
 
-Records are often kept under names such as ``corpus.txt`` or without an ending; as prose they would
-be tokenised with their braces and commas.
+Records are often stored under names such as ``corpus.txt``, or without an ending. If they were read
+as prose, their braces and commas would be tokenised too.
 """
 
 import re
@@ -20,7 +20,7 @@ DELIMITERS = ",;\t|"
 
 _MAGIC = {b"PAR1": PARQUET, b"\x93NUMPY": ".npy"}
 _STRING = r'"(?:[^"\\]|\\.)*"'
-# An object; or a list of objects, of texts, or of numbers.
+# The beginning of an object, or of a list of objects, texts or numbers.
 _JSON = re.compile(
     rf"\s*(\{{\s*{_STRING}\s*:|\[\s*(\{{\s*{_STRING}\s*:|{_STRING}\s*[,\]]|(\[\s*)?\d+\s*,\s*\d+\s*,))"
 )
@@ -28,16 +28,17 @@ _NAME = re.compile(r"\w[\w .-]{0,40}")
 
 
 def ending(path: Path) -> str:
-    """The ending that says what is in a file, without that of a packed one."""
+    """The ending that names a file's kind, without the ending of its compression."""
     plain = path.with_suffix("") if path.suffix.lower() in reading.PACKED else path
     return plain.suffix.lower()
 
 
 def kind_of(path: Path) -> str:
-    """The ending that a file has, or that it should have by how it begins.
+    """The ending that a file has, or the ending that suits its first characters.
 
     Raises:
-        TokensError: if its ending says nothing and it cannot be read, or is no text.
+        TokensError: if the ending does not tell the kind, and the file cannot be read or is no
+            text.
     """
     said = ending(path)
     if said != PLAIN and said in (*TEXTS, *RECORDS, *IDS):
@@ -52,7 +53,7 @@ def kind_of(path: Path) -> str:
 
 
 def _is_table(begin: str) -> bool:
-    """Whether a first line names columns, one of them that of the text or the token ids."""
+    """Whether a first line names columns, among them a column of text or of token ids."""
     first, _, rest = begin.partition("\n")
     for delimiter in DELIMITERS:
         names = [name.strip().strip('"') for name in first.split(delimiter)]

@@ -1,4 +1,4 @@
-"""Documents to token ids, and these to rows of equal length."""
+"""Turning documents into token ids, and token ids into rows of equal length."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,19 +11,20 @@ from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens.pieces import Piece
 
-# Characters given to the tokenizer at once: few at first, for who asks for few tokens.
+# Characters passed to the tokenizer at once. The first batch is small, because a caller may want
+# only a few tokens.
 _FIRST_BATCH, _LARGEST_BATCH = 1 << 14, 1 << 20
 
 
 class TokenizedPiece(NamedTuple):
-    """The token ids of a piece of a document, and whether the document begins with it."""
+    """The token ids of a piece of a document, and whether it is the document's first piece."""
 
     ids: NDArray[np.int64]
     begins: bool
 
 
 def encode(pieces: Iterable[Piece], model: LanguageModel, source: str) -> Iterator[TokenizedPiece]:
-    """Token ids of each piece, without special tokens added.
+    """The token ids of each piece; no special tokens are added.
 
     Raises:
         TokensError: if a piece is text and the model has no tokenizer.
@@ -62,9 +63,9 @@ def pack(
     prepend_bos: bool,
     packing: Packing,
 ) -> Iterator[NDArray[np.int64]]:
-    """Rows cut from the stream of documents, each document and each row begun by BOS.
+    """Rows cut from the stream of documents; each document and each row begins with BOS.
 
-    A document of token ids that begins with BOS gets no second one.
+    A document of token ids that already begins with BOS gets no second one.
     """
     bos_id = None if model.tokenizer is None else model.tokenizer.bos_token_id
     bos = np.array([] if bos_id is None or not prepend_bos else [bos_id], dtype=np.int64)

@@ -1,23 +1,24 @@
-"""Documents in pieces, and which pieces are held out: a fixed rule, versioned in fingerprints.
+"""Cutting documents into pieces, and choosing by a fixed rule which pieces are held out.
 
-A source is a sequence of *pieces*: a whole short document, a part of a long one, or one given row
-of token ids. Long documents are cut at paragraphs, then at lines, at spaces, and where there is
-none of these by position. Sizes are in characters; a token id counts as four.
+A source is a sequence of *pieces*. A piece is a whole short document, a part of a long one, or one
+row of token ids from the source. Long documents are cut between paragraphs; if there is no such
+place, between lines; else at spaces; and else by position. Sizes are in characters; a token id
+counts as four characters.
 
-The rule that chooses the held-out pieces reads the pieces alone, never the tokenizer, the context
-length or the number of tokens asked for, so that every evaluation of a run agrees with its training
-on what was held out:
+The rule depends on the pieces alone, not on the tokenizer, the context length or the requested
+number of tokens. Every evaluation of a run therefore holds out the same pieces as its training. The
+rule's version is part of every fingerprint. The rule:
 
 - In a source of more than 2 Mi characters a piece (of at most 8,192 characters) is held out if the
   first byte of its SHA-256 is divisible by ten.
-- A smaller source is known as a whole. Its pieces are at most a twentieth of it (128 to 8,192
-  characters), and are held out in the order of their hashes until these make a tenth of the source
-  and 3,072 characters, but never more than half of it.
-- Pieces of equal content fall on one side. Where too little could then be held out, as of a text
-  that repeats one sentence, the place of a piece in the source takes part in its hash.
+- A smaller source is read as a whole before the choice. Its pieces are at most a twentieth of it
+  (128 to 8,192 characters long). They are held out in the order of their hashes until the held-out
+  part is a tenth of the source and at least 3,072 characters, but never more than half of it.
+- Pieces of equal content fall on the same side of the split. If too little could be held out that
+  way, as of a text that repeats one sentence, a piece's position in the source is hashed with it.
 
-Neighbouring pieces of a document on the same side are one text again. Where the side changes a
-document ends, so that no sequence holds tokens of both sides.
+Neighbouring pieces of a document that fall on the same side are joined again. Where the side
+changes, a document ends, so that no sequence holds tokens of both sides.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ Content = str | NDArray[np.integer]
 
 SPLIT_VERSION = 2
 # 1: whole documents, by their hash (2026-11)
-# 2: long documents in pieces, a part of every source on each side (2026-11)
+# 2: long documents are cut into pieces; every source has a part on each side (2026-11)
 
 BOUNDARY = "<|endoftext|>"
 LARGEST = 8192
@@ -43,14 +44,15 @@ _SMALLEST = 128
 _ID_SIZE = 4
 _HELDOUT_ONE_IN = 10
 _LEAST_HELDOUT = 3072
-# What is read before the rule for large sources applies: characters, and pieces.
+# Characters and pieces that are read before the rule for large sources applies.
 _HEAD_SIZE, _HEAD_PIECES = 1 << 21, 256
 
 
 class Piece(NamedTuple):
-    """Text or token ids, and whether a document begins with them or goes on.
+    """Text or token ids, and whether they begin a document or continue one.
 
-    ``real`` [n] bool says which ids an attention mask holds to be no padding; None for all.
+    ``real`` [n] bool is the attention mask: it is true for ids that are no padding. None means that
+    there is no mask.
     """
 
     content: Content
@@ -59,14 +61,14 @@ class Piece(NamedTuple):
 
 
 def text_pieces(chunks: Iterable[str]) -> Iterator[Piece]:
-    """Pieces of a text that comes in chunks of any size, its documents parted by the marker."""
+    """Pieces of a text that comes in chunks of any size and whose marker separates documents."""
     rest, begins = "", True
     for chunk in chain(chunks, (BOUNDARY,)):
         *whole, rest = (rest + chunk).split(BOUNDARY)
         for document in whole:
             yield from _cut(document, LARGEST, begins)
             begins = True
-        while len(rest) > 2 * LARGEST:  # the marker may be half there at the end
+        while len(rest) > 2 * LARGEST:  # the chunk may end within the marker
             at = _place_to_cut(rest, LARGEST)
             for piece in _cut(rest[:at], LARGEST, begins):
                 yield piece
@@ -80,7 +82,7 @@ def id_pieces(ids: NDArray[np.integer]) -> Iterator[Piece]:
 
 
 def split_pieces(pieces: Iterable[Piece], split: Split, *, rows: bool) -> Iterator[Piece]:
-    """The pieces of one side, by the rule above; rows are never cut."""
+    """The pieces on one side of the split, by the rule above; rows are never cut."""
     if split == "all":
         yield from pieces
         return
@@ -123,9 +125,9 @@ def _heldout_of_whole(pieces: list[Piece]) -> list[bool]:
 
 
 def _chosen(pieces: list[Piece], digests: list[bytes]) -> tuple[set[bytes], bool]:
-    """Contents to hold out, in the order of their hashes, and whether they are enough.
+    """The contents to hold out, in the order of their hashes, and whether they are enough.
 
-    They are never more than half of all.
+    They never make up more than half of the source.
     """
     sizes: dict[bytes, int] = defaultdict(int)
     for piece, digest in zip(pieces, digests, strict=True):
@@ -159,7 +161,7 @@ def _size(content: Content) -> int:
 
 
 def _cut(content: Content, largest: int, begins: bool) -> Iterator[Piece]:
-    """A document, or a part of one, in pieces; blank text is left out."""
+    """The pieces of a document or of a part of one; blank text is left out."""
     while _size(content) > largest:
         at = _place_to_cut(content, largest)
         if not isinstance(content, str) or content[:at].strip():

@@ -1,6 +1,6 @@
-"""Text files as they come: compressed or not, with a byte order mark, with any line ends.
+"""Reading text files, compressed or not, with or without a byte order mark, with any line ends.
 
-A file is read in chunks, as far as is asked for. Its compression is told by its first bytes.
+A file is read in chunks, only as far as the caller asks. Its first bytes tell its compression.
 """
 
 import bz2
@@ -17,19 +17,19 @@ from prolu_eval.errors import TokensError
 
 _CHUNK = 1 << 16
 _MAGIC_BYTES = 8
-# Where an archive says what it is, and how.
+# The offset at which an archive of each kind has its signature, and the signature.
 _ARCHIVES = {"zip": (0, b"PK\x03\x04"), "tar": (257, b"ustar")}
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-# Endings that say how a file is packed, and nothing about what is in it.
+# Endings that name a file's compression and not the kind of its content.
 PACKED = (".gz", ".zst", ".bz2", ".xz")
 
 
 def chunks(path: Path) -> Iterator[str]:
-    """The text of a file, its line ends as line feeds, without a byte order mark.
+    """The text of a file in chunks, with line feeds as line ends and without a byte order mark.
 
     Raises:
-        TokensError: if the file cannot be read or unpacked, or is no UTF-8 text; it names the
-            offset, which in a packed file is that of the unpacked bytes.
+        TokensError: if the file cannot be read or decompressed, or is no UTF-8 text. The message
+            names the offset of the wrong byte, in a compressed file that in the decompressed bytes.
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
@@ -86,10 +86,10 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def magic(path: Path) -> bytes:
-    """The first few bytes of a file, by which many formats are known.
+    """The first few bytes of a file, by which many formats are recognised.
 
     Raises:
-        TokensError: if it cannot be read.
+        TokensError: if the file cannot be read.
     """
     try:
         with path.open("rb") as file:

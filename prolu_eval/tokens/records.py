@@ -1,9 +1,9 @@
 """Records of JSON, CSV and Parquet files and of datasets, and the text or token ids in them.
 
-A record's text is in the column that was named, or in ``input_ids``, ``tokens``, ``text`` or
-``content``, the first of them that holds token ids or text. ``a.b`` names what is called b in the
-objects of column a. An ``attention_mask`` beside token ids says which of them are no padding; all
-records have one, or none has.
+The text or the token ids of a record are in the column that the caller names, or else in the first
+of ``input_ids``, ``tokens``, ``text`` and ``content`` that holds either. The name ``a.b`` refers to
+the key b in the objects of column a. A column ``attention_mask`` says which token ids are no
+padding; either all records have one or none has.
 """
 
 import csv
@@ -29,13 +29,14 @@ from prolu_eval.tokens.kinds import (
 )
 
 Record = dict[str, Any]
-# Gives the records of a file or a dataset: all columns, or those of the named ones that it has.
+# A function that reads the records of a file or a dataset: with all their columns if it is called
+# with None, or else with those of the given columns that they have.
 Open = Callable[[list[str] | None], Iterator[Record]]
 Value = str | tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 
-# What a mask of padding is called, the first of them that there is.
+# Names of a padding mask; the first of them that is present is used.
 MASKS = ("attention_mask", "mask")
-# Columns that an error lists, and letters of each.
+# An error message lists at most so many columns, with so many characters of each name.
 _SHOWN = 24
 _FIELD_LIMIT = (1 << 31) - 1
 
@@ -46,12 +47,12 @@ def values(
     """The text, or the token ids and their mask, of each record.
 
     Args:
-        source: what errors about all of it name.
-        parts: the files of the source, or it itself, and their records.
-        column: the one that was named, if one was.
+        source: the name that errors about the whole source give.
+        parts: the files of the source, or the source itself, and the records of each.
+        column: the column that the caller names, or None.
 
     Raises:
-        TokensError: if there is no such column, or a row has neither text nor token ids in it.
+        TokensError: if there is no such column, or a row holds neither text nor token ids in it.
     """
     first = next(chain.from_iterable(records(None) for _, records in parts), None)
     if first is None:
@@ -84,7 +85,7 @@ def _column(source: str | Path, first: Record, named: str | None) -> str:
 
 
 def _names(record: Record) -> Iterator[str]:
-    """The columns of a record; of one that holds objects, what is in them."""
+    """The columns of a record; for a column of objects, the names of their keys as ``a.b``."""
     for name, value in record.items():
         yield from (f"{name}.{inner}" for inner in value) if isinstance(value, dict) else (name,)
 
@@ -95,7 +96,7 @@ def _has(record: Record, column: str) -> bool:
 
 
 def _found(record: Record, column: str) -> Any:
-    """What is in a column, which the record has."""
+    """The value in a column, which the record must have."""
     if column in record:
         return record[column]
     outer, _, inner = column.partition(".")
@@ -144,7 +145,7 @@ def _value(
 
 
 def _characters(text: str) -> str:
-    """Text in which halves of characters, which JSON can write, are replacement characters."""
+    """Text in which lone surrogates, which JSON can contain, become replacement characters."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -187,7 +188,7 @@ def _mask(
 
 
 def file_records(path: Path, kind: str) -> Open:
-    """The records of a file; its kind is its ending, without that of a packed file."""
+    """A function that reads the records of a file; ``kind`` is its ending without compression."""
     if kind == PARQUET:
         return lambda columns: _parquet(path, columns)
     if kind in JSON_LINES:
@@ -225,7 +226,7 @@ def _parsed(path: Path, where: str, text: str) -> Any:
 
 
 def _record(path: Path, where: str, value: Any) -> Record:
-    """A record of what a line or a list holds: an object, a text alone, or token ids alone."""
+    """A record from a JSON value: an object, only a text, or only token ids."""
     if isinstance(value, dict):
         return value
     if isinstance(value, str):
@@ -239,7 +240,7 @@ def _record(path: Path, where: str, value: Any) -> Record:
 
 
 def _json(path: Path) -> Iterator[Record]:
-    """A list of objects or texts, or one object after another, as in JSON lines."""
+    """Records from a list of objects or texts, or from consecutive objects, as in JSON lines."""
     chunks = iter(reading.chunks(path))
     begin = ""
     while not begin.strip() and (chunk := next(chunks, None)) is not None:
@@ -257,7 +258,7 @@ def _json(path: Path) -> Iterator[Record]:
 def _items(
     path: Path, chunks: Iterable[str], separator: str = ",", end: str = "]"
 ) -> Iterator[Any]:
-    """JSON values that follow one another, as they become complete."""
+    """JSON values that follow one another, each as soon as its last chunk is read."""
     decoder, more = json.JSONDecoder(), iter(chunks)
     buffer, row, ended = "", 0, False
     while True:
@@ -272,7 +273,7 @@ def _items(
                 value, at = decoder.raw_decode(buffer)
             except (ValueError, RecursionError) as error:
                 problem = str(error)
-        # A number or a value at the very end of what is read may go on.
+        # A number at the very end of the buffer may continue in the next chunk.
         if at and (ended or at < len(buffer)):
             yield value
             buffer, row = buffer[at:], row + 1
@@ -283,7 +284,8 @@ def _items(
             where = f"row {row} (from 0)"
             raise TokensError(path, f"{where} is no JSON ({problem})", "write it again")
         read = 0
-        while read <= len(buffer) and not ended:  # as much again: each byte is parsed a few times
+        # As much again as the buffer holds is read, so that each byte is parsed only a few times.
+        while read <= len(buffer) and not ended:
             chunk = next(more, None)
             ended = chunk is None
             buffer += chunk or ""
@@ -295,7 +297,7 @@ def _table(path: Path, delimiter: str) -> Iterator[Record]:
     csv.field_size_limit(_FIELD_LIMIT)
     lines = reading.lines(path)
     first = next(lines, "")
-    if first.startswith("sep=") and len(first.strip()) == len("sep=;"):  # as for Excel
+    if first.startswith("sep=") and len(first.strip()) == len("sep=;"):  # written for Excel
         delimiter, first = first[4], next(lines, "")
     if delimiter not in first:
         delimiter = next((other for other in DELIMITERS if other in first), delimiter)

@@ -1,4 +1,4 @@
-"""Rows of token ids, read from a source or the cache, with the positions that count."""
+"""Rows of token ids, read from a source or the cache, and the positions that count."""
 
 import hashlib
 import logging
@@ -23,10 +23,10 @@ from prolu_eval.tokens.pieces import SPLIT_VERSION, Piece
 from prolu_eval.tokens.sources import content
 from prolu_eval.tokens.token_ids import rows_of
 
-# How positions are counted and padding is left out; part of every fingerprint.
+# Version of the rule that decides which positions count; part of every fingerprint.
 _VERSION = 2
 # 1: positions of special tokens do not count (2026-11)
-# 2: nor does padding, nor a position before either as the place of a prediction (2026-11)
+# 2: nor do positions of padding; predicting either kind of token does not count (2026-11)
 
 _PARTS = {"train": "the part to train on", "heldout": "the held-out part", "all": "all of it"}
 _ROWS_AT_ONCE = 1024
@@ -37,9 +37,10 @@ class TokenRows:
     """Rows of token ids, and which positions count.
 
     ``ids`` [n_rows, T] int64 and ``counted`` [n_rows, T] bool are on the CPU. A position counts if
-    its own token is neither special nor padding (with special tokens included: no padding); its
-    next token is a target if that counts too. Padding ends a row, where in a causal model no
-    counted position attends to it, and every row has a position that counts.
+    its own token is neither special nor padding (or, if special tokens are included, if it is no
+    padding). The next token is a prediction target if both positions count. Padding comes after all
+    other tokens of a row, so that no counted position of a causal model attends to it. Every row
+    has at least one position that counts.
     """
 
     ids: Tensor
@@ -48,14 +49,14 @@ class TokenRows:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells these ids and this mask from any others."""
+        """A hash that identifies these ids and this mask."""
         rows, counted = self.ids.numpy(), self.counted.numpy()
         digest = hashlib.sha256(rows.tobytes() + counted.tobytes() + str(rows.shape).encode())
         digest.update(f"{_VERSION} {SPLIT_VERSION}".encode())
         return digest.hexdigest()[:32]
 
     def first(self, n_rows: int) -> "TokenRows":
-        """The first rows alone."""
+        """Only the first ``n_rows`` rows."""
         if n_rows == len(self):
             return self
         return TokenRows(self.ids[:n_rows], self.counted[:n_rows], self.source)
@@ -79,14 +80,15 @@ def load_tokens(
     """Read a source, tokenise it for a model, and pack it into rows.
 
     Args:
-        source: see the module's text.
-        model: whose tokenizer and vocabulary count.
-        split: the part to train on, the tenth that is held out, or all.
-        n_tokens: stop after so many tokens, rounded down to rows; None for all there are.
-        context_length: length of a row; given rows that are longer are cut.
+        source: one of the sources that :mod:`prolu_eval.tokens` lists.
+        model: the model whose tokenizer and vocabulary are used.
+        split: the part to train on, the tenth that is held out, or the whole source.
+        n_tokens: stop after so many tokens, rounded down to whole rows; None for all tokens.
+        context_length: the length of a row; longer rows of token ids are cut to it.
         prepend_bos: whether rows that are packed here begin with the BOS token.
-        packing: ``concatenate`` lets rows run on from one document into the next, ``separate``
-            begins each document with a row of its own and drops what does not fill one.
+        packing: with ``concatenate`` a row may hold the end of one document and the beginning of
+            the next; with ``separate`` each document begins a new row, and its last tokens are
+            dropped if they do not fill a row.
         include_special: whether special positions count too.
         text_column: the column of the text or the token ids, in a source that has columns.
 
@@ -137,15 +139,15 @@ def load_tokens(
 
 
 def _wanted(n_tokens: int | None, length: int) -> int | None:
-    """How many rows of a length make so many tokens, one at least."""
+    """How many rows of a length hold ``n_tokens`` tokens, rounded down; at least one."""
     return None if n_tokens is None else min(max(1, n_tokens // length), sys.maxsize)
 
 
 @cache
 def _warn_of_short_rows(source: str, width: int, context_length: int) -> None:
-    """Warn once, however often and in however many parts a source is read."""
+    """Warn once for each source, however often and in however many parts it is read."""
     logging.getLogger(__name__).warning(
-        "%s: has rows of %d tokens; they stay as they are, below the context of %d.",
+        "%s: has rows of %d tokens; they are used as they are, shorter than the context of %d.",
         printable(source), width, context_length,
     )  # fmt: skip
 
@@ -157,7 +159,7 @@ def _given(
     n_tokens: int | None,
     context_length: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Rows that are given, as many as make so many tokens, and their real positions."""
+    """As many of the source's own rows as hold ``n_tokens`` tokens, and their real positions."""
     first = next(pieces, None)
     if first is None:
         return np.empty((0, context_length), np.int64), np.empty((0, context_length), bool)

@@ -1,4 +1,4 @@
-"""Documents and rows of a source, from files, folders and datasets."""
+"""Reading the documents or rows of a source: a file, a folder or a dataset."""
 
 import hashlib
 import re
@@ -28,22 +28,22 @@ from prolu_eval.tokens.records import Open, Record, Value, file_records, values
 from prolu_eval.tokens.token_ids import read_ids, row_pieces
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
-# Records that are looked at to tell rows of one length from documents.
+# Records that are examined to decide whether a source holds rows of one length or documents.
 _HEAD = 64
-# Local sources up to this size are identified by their bytes, larger ones by some of them.
+# Local sources of up to this many bytes are identified by all their bytes, larger ones by samples.
 _HASHED_BYTES = 1 << 26
 _SAMPLE = 1 << 16
 
 
 class SourceContent(NamedTuple):
-    """A source's documents in pieces, or its rows of token ids."""
+    """The pieces of a source's documents, or its rows of token ids."""
 
     pieces: Iterator[Piece]
     are_rows: bool
 
 
 def content(source: str, split: Split, text_column: str | None) -> SourceContent:
-    """The documents or rows of a split of a source, in order, read as they are taken.
+    """The documents or rows of one split of a source, in order, read while they are consumed.
 
     Raises:
         TokensError: if the source cannot be read.
@@ -57,19 +57,19 @@ def content(source: str, split: Split, text_column: str | None) -> SourceContent
 
 
 def check_source(source: str, text_column: str | None, remedy: str) -> None:
-    """See that a source on this machine can be read, by its first document or row.
+    """Check that a local source can be read, by reading its first document or row.
 
     Raises:
-        TokensError: if not, or if it is not there and cannot be a dataset's name on the hub; the
-            remedy is for that.
+        TokensError: if it cannot be read. If it does not exist and cannot be the name of a dataset
+            on the hub, the error gives the remedy.
     """
     if source == EMBEDDED_MODEL:
         return
-    if not source.strip():  # a path of it would be the current folder
+    if not source.strip():  # as a path, it would be the current folder
         raise TokensError("the tokens", "have an empty name", remedy)
     path = Path(source)
     if path.is_symlink() and not path.exists():
-        raise TokensError(source, "is a link to what is not there", f"mend it, or {remedy}")
+        raise TokensError(source, "is a link to a file that is not there", f"mend it, or {remedy}")
     if not path.exists():
         name = source.partition(":")[0]
         as_file = ending(path) in (*TEXTS, *RECORDS, *IDS) or path.suffix in reading.PACKED
@@ -93,9 +93,9 @@ def _whole(source: str, text_column: str | None) -> SourceContent:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder that hold its text: of the kind that most of its bytes are in.
+    """The files of a folder's text: those of the one kind that holds most of the bytes.
 
-    Token ids are taken where there is no text.
+    Files of token ids are taken if the folder holds no text.
     """
     visible = sorted(
         path
@@ -143,13 +143,13 @@ def _text(file: Path) -> Iterator[Piece]:
 
 
 def _of_ids(files: list[Path]) -> SourceContent:
-    """Rows of token ids, or documents of them, as the first file has it."""
+    """Rows of token ids, or documents of token ids, whichever the first file holds."""
     are_rows = read_ids(files[0], kind_of(files[0]))[0].ndim == 2
 
     def pieces(file: Path) -> Iterator[Piece]:
         ids, mask = read_ids(file, kind_of(file))
         if (ids.ndim == 2) != are_rows:
-            raise TokensError(file, f"holds ids of {ids.ndim} dimensions, others do not",
+            raise TokensError(file, f"holds ids of {ids.ndim} dimensions, unlike the first file",
                               "give [n] everywhere, or [rows, T]")  # fmt: skip
         return row_pieces(ids, mask) if are_rows else id_pieces(ids if mask is None else ids[mask])
 
@@ -190,7 +190,7 @@ def _is_saved_dataset(folder: Path) -> bool:
 
 
 def _dataset(source: str, columns: list[str] | None) -> Iterator[Record]:
-    """Records of a dataset that ``save_to_disk`` wrote, or that is on the hub, streamed."""
+    """Records of a dataset that ``save_to_disk`` wrote, or of one that is streamed from the hub."""
     try:
         data = _open_dataset(source)
         if columns is not None and data.column_names is not None:
@@ -209,7 +209,7 @@ def _open_dataset(source: str) -> Any:
     import datasets
 
     if Path(source).is_dir():
-        data: Any = datasets.load_from_disk(source).with_format(None)  # as plain lists
+        data: Any = datasets.load_from_disk(source).with_format(None)  # gives plain lists
         if isinstance(data, datasets.Dataset):
             return data
         return data["train"] if "train" in data else next(iter(data.values()))
@@ -218,7 +218,7 @@ def _open_dataset(source: str) -> Any:
 
 
 def identity(source: str) -> str | None:
-    """What tells a source's content from any other; None if that cannot be known (on the hub)."""
+    """A hash that identifies a source's content; None if there is none, as for one on the hub."""
     digest = hashlib.sha256()
     if source == EMBEDDED_MODEL:
         for part in embedded.SPLITS:
@@ -231,7 +231,7 @@ def identity(source: str) -> str | None:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     whole = sum(file.stat().st_size for file in files) <= _HASHED_BYTES
     for file in files:
-        # A packed file's, or a table's, name says how it is read.
+        # The file's name is part of the hash, because its ending decides how it is read.
         digest.update(f"{file.relative_to(path)} {ending(file)} ".encode())
         with file.open("rb") as data:
             if whole:

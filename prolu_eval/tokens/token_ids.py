@@ -1,12 +1,16 @@
-"""Token ids that are given: files of them, rows of them, their masks and their padding.
+"""Sources of token ids: reading files and rows of them, their masks and their padding.
 
-Rows stay rows: none gets a BOS token, none runs on into the next, and each falls on one side of the
-split. The padding of a row is what an attention mask leaves out or, without a mask, a run of the
-tokenizer's PAD or EOS token at an end of the row: a trailing run of EOS but for its first, which
-ends the text; a leading run of BOS but for its last, which begins it; a leading EOS by itself,
-unless it is PAD too or BOS follows, is no padding. The other tokens of a row are moved to its
-beginning, so that positions start at the first of them and, in a causal model, none of them attends
-to padding.
+Rows stay as they are: no BOS token is added, no row continues in the next, and each row falls on
+one side of the split. If there is an attention mask, the padding of a row is all that the mask
+leaves out. Without a mask, it is a run of the tokenizer's PAD or EOS token at either end of the
+row, with these exceptions:
+
+- the first token of a trailing run of EOS is no padding, because it ends the text;
+- the last token of a leading run of BOS is no padding, because it begins the text;
+- a single leading EOS is no padding, unless it is also the PAD token or BOS follows it.
+
+The other tokens of a row are moved to its beginning, so that positions start at the first of them
+and, in a causal model, none of them attends to padding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,14 +27,14 @@ from prolu_eval.tokens.pieces import Piece
 from prolu_eval.tokens.records import MASKS
 
 _NAMES = ("input_ids", "tokens", "ids")
-# Masks that tell nothing of padding; which tokens are special, the ids themselves say.
+# Masks that say nothing about padding. Which tokens are special is known from the ids.
 _NO_PADDING = ("special_tokens_mask",)
-# So many ids of zeros and ones alone are a mask.
+# If at least this many first ids are all zeros and ones, they are taken for a mask.
 _MANY = 64
 
 
 def read_ids(path: Path, kind: str) -> tuple[NDArray[np.integer], NDArray[np.bool_] | None]:
-    """The token ids of a file, read as they are used, and their attention mask. [n] or [rows, T]
+    """The token ids of a file, read when they are used, and their attention mask. [n] or [rows, T]
 
     Args:
         path: the file.
@@ -43,14 +47,14 @@ def read_ids(path: Path, kind: str) -> tuple[NDArray[np.integer], NDArray[np.boo
     if ids.dtype.kind not in "iu" or ids.ndim not in (1, 2):
         raise TokensError(
             path,
-            f"holds {ids.dtype} of {ids.ndim} dimensions, no token ids",
+            f"holds {ids.dtype} of {ids.ndim} dimensions, not token ids",
             "give integers, [n] or [rows, T]",
         )
     if ids.size == 0:
         raise TokensError(path, f"holds no token ids (its shape is {list(ids.shape)})", "give some")
     first = ids[:_MANY]
     if first.size >= _MANY and first.max() <= 1 and first.min() >= 0:
-        raise TokensError(path, "holds zeros and ones alone, as an attention mask does", "give ids")
+        raise TokensError(path, "holds only zeros and ones, as an attention mask does", "give ids")
     if mask is not None and (mask.shape != ids.shape or not np.isin(mask, (0, 1)).all()):
         raise TokensError(
             path, f"has no {MASKS[0]} of one 0 or 1 for each token id", "write the file again"
@@ -76,14 +80,14 @@ def _safetensors(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
             if unknown := sorted({*masks} - {*MASKS}):
                 raise TokensError(
                     path,
-                    f"has a tensor {unknown[0]}, of which nothing says what it leaves out",
-                    f"call it {MASKS[0]} if that is padding, or leave it out",
+                    f"has a tensor {unknown[0]}, a mask of unknown meaning",
+                    f"call it {MASKS[0]} if it masks padding, or remove it",
                 )
             if not ids and len(others) != 1:
                 raise TokensError(
                     path,
                     f"has no tensor input_ids, tokens or ids, but {', '.join(names) or 'none'}",
-                    "name the tensor of the token ids so",
+                    "give the tensor of token ids one of these names",
                 )
             found = file.get_tensor((ids or others)[0])
             mask = next((name for name in MASKS if name in names), None)
@@ -93,7 +97,7 @@ def _safetensors(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 def row_pieces(ids: NDArray[np.integer], mask: NDArray[np.bool_] | None) -> Iterator[Piece]:
-    """The rows of ids and their mask. [rows, T]"""
+    """One piece for each row of ids, with the row of the mask. [rows, T]"""
     for row in range(len(ids)):
         yield Piece(ids[row], real=None if mask is None else mask[row])
 
@@ -101,9 +105,9 @@ def row_pieces(ids: NDArray[np.integer], mask: NDArray[np.bool_] | None) -> Iter
 def rows_of(
     pieces: Sequence[Piece], model: LanguageModel, length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Rows and which of their positions are no padding. [rows, length] both
+    """The rows' ids, and which of their positions are no padding. [rows, length] both
 
-    Longer rows are cut, once their padding is at their ends, and shorter ones padded.
+    Padding is moved to the ends of rows first; longer rows are then cut and shorter ones padded.
     """
     width = max(length, *(len(piece.content) for piece in pieces))
     ids = np.zeros((len(pieces), width), dtype=np.int64)
@@ -144,6 +148,6 @@ def _padding(ids: NDArray[np.int64], model: LanguageModel) -> NDArray[np.bool_]:
 
 
 def _run(ids: NDArray[np.int64], token: int) -> int:
-    """How many of the first ids are this one."""
+    """The length of the run of ``token`` with which the ids begin."""
     others = np.flatnonzero(ids != token)
     return int(others[0]) if len(others) else len(ids)

@@ -1,4 +1,4 @@
-"""Token ids of another tokenizer: in range, yet predicted worse than by their frequencies."""
+"""Detecting token ids of another tokenizer, which may be in range but are predicted badly."""
 
 import logging
 
@@ -9,17 +9,17 @@ from prolu_eval.lm import LanguageModel
 from prolu_eval.plain_text import printable
 from prolu_eval.tokens.rows import TokenRows
 
-# Fewer targets say too little of a distribution over a vocabulary.
+# With fewer targets, the distribution over a vocabulary is too uncertain.
 _LEAST_TARGETS = 256
 _TOKENS_TRIED = 4096
 
 
 def warn_of_foreign_ids(tokens: TokenRows, model_name: str, ce_clean: float) -> None:
-    """Warn if a model predicts the targets of rows worse than a unigram of them does.
+    """Warn if a model predicts the targets of rows worse than a unigram model does.
 
-    ``ce_clean`` is its mean cross-entropy in nats over the targets. That of the unigram is the
-    entropy of the targets' own frequencies, with Miller and Madow's correction for their number
-    (Note on the bias of information estimates, 1955).
+    ``ce_clean`` is the model's mean cross-entropy in nats over the targets. The cross-entropy of
+    the unigram model is the entropy of the targets' own frequencies, with Miller and Madow's
+    correction for their number (Note on the bias of information estimates, 1955).
     """
     of_next = tokens.counted[:, :-1] & tokens.counted[:, 1:]
     _, counts = np.unique(tokens.ids[:, 1:][of_next].numpy(), return_counts=True)
@@ -37,7 +37,7 @@ def warn_of_foreign_ids(tokens: TokenRows, model_name: str, ce_clean: float) -> 
 
 
 def check_vocabulary(model: LanguageModel, hook: str, tokens: TokenRows) -> None:
-    """As :func:`warn_of_foreign_ids`, by a pass of the model over the first few rows."""
+    """As :func:`warn_of_foreign_ids`, with a cross-entropy measured on the first few rows."""
     rows = tokens.first(min(len(tokens), max(1, _TOKENS_TRIED // tokens.ids.shape[1])))
     total, n = 0.0, 0
     for ids, counted in zip(rows.ids, rows.counted, strict=True):

@@ -1,9 +1,9 @@
-"""Which entries of a stack's codes take part in a step, and the operations over them.
+"""The interface of layouts: which entries of a stack's codes take part in a step, and how.
 
-:class:`Dense` works on all entries of any number of autoencoders, by autograd: the reference.
-:mod:`prolu_eval.training.products` and :mod:`prolu_eval.training.on_device` have the choices that
-training makes, on a CPU and on a GPU, with gradients of their own; all offer the same operations,
-differentiable alike.
+:class:`Dense` is the reference: it computes all entries of any number of autoencoders and leaves
+gradients to autograd. Training uses the layouts of :mod:`prolu_eval.training.products` on a CPU and
+those of :mod:`prolu_eval.training.on_device` on a GPU, whose gradients are written by hand. All of
+them offer the same operations with the same derivatives.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from torch import Tensor
 
 Room = Callable[..., Tensor]
 Mask = Callable[[], Tensor]
-"""Makes, when it is needed, the mask of the entries that take part. [n, batch, d_sae] bool"""
+"""Computes the mask of the entries that take part, when it is called. [n, batch, d_sae] bool"""
 
 
 class Active(Protocol):
-    """A choice of entries of [n, batch, d_sae]; what is one number per entry is called values."""
+    """A choice of entries of [n, batch, d_sae]. A tensor of one number per entry is its values."""
 
     def __init__(self, mask: Mask) -> None: ...
 
@@ -29,25 +29,25 @@ class Active(Protocol):
 
         Args:
             x: the batch. [batch, d_in]
-            W_enc: encoder, a row per feature. [n, d_sae, d_in]
-            b_dec: what is subtracted from x. [n, d_in]
-            room: gives memory for a tensor of a shape.
+            W_enc: the encoder, one row per feature. [n, d_sae, d_in]
+            b_dec: the decoder bias, which is subtracted from x. [n, d_in]
+            room: a function that returns memory for a tensor of a shape.
         """
 
     def pre_activations(self, m: Tensor, x: Tensor, W_enc: Tensor, b_dec: Tensor) -> Tensor:
-        """Values of ``m``, which :meth:`product` computed from the other three."""
+        """The values of ``m``, which :meth:`product` computed from the other arguments."""
 
     def chosen(self, values: Tensor) -> Tensor:
-        """The values, zero at entries that were not chosen if there are such among them.
+        """The values, set to zero at entries that were not chosen, if the values include such.
 
-        What is given to the operations below has that form.
+        The operations below expect values in this form.
         """
 
     def per_feature(self, tensor: Tensor) -> Tensor:
-        """Values of a tensor that has one number per feature. [n, d_sae]"""
+        """The values of a tensor that has one number per feature. [n, d_sae]"""
 
     def decode(self, values: Tensor, W_dec: Tensor, b_dec: Tensor) -> Tensor:
-        """Reconstructions. values, [n, d_sae, d_in], [n, d_in] -> [n, batch, d_in]"""
+        """The reconstructions. values, [n, d_sae, d_in], [n, d_in] -> [n, batch, d_in]"""
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of the values of each autoencoder. [n]"""
@@ -56,7 +56,7 @@ class Active(Protocol):
         """Which features have a value above zero. [n, d_sae] bool"""
 
     def smallest(self, values: Tensor) -> Tensor:
-        """The least positive value of each autoencoder; infinity where there is none. [n]"""
+        """The smallest positive value of each autoencoder; infinity if it has none. [n]"""
 
     def share(self) -> Tensor:
         """The fraction of entries that were chosen. [n]"""

@@ -25,10 +25,10 @@ def cached(
     folder: Path,
     precision: Literal["float32", "tf32", "mixed"] = "float32",
 ) -> RowActivations:
-    """Activations of rows, from a file of all of them that is written if it is missing.
+    """Activations of rows, read from a file that is written first if it is missing.
 
-    The file is named by a fingerprint of the model, the hook, the tokens and the precision of the
-    passes, and holds float32.
+    The file holds the activations of all rows in float32. Its name is a fingerprint of the model,
+    the hook, the tokens and the precision of the passes.
 
     Raises:
         ResultsError: if the folder cannot be written to, or the disk is full.
@@ -49,7 +49,7 @@ def cached(
 
 
 def _write(path: Path, source: RowActivations, tokens: TokenRows) -> None:
-    """Write the activations of all rows, under another name until they are complete."""
+    """Write the activations of all rows, to a temporary file until they are complete."""
     part = path.with_suffix(f".{os.getpid()}.part")
     width = source(torch.zeros(1, dtype=torch.int64)).shape[1]
     try:

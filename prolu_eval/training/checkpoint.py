@@ -1,4 +1,4 @@
-"""Where an interrupted training run stands: everything that a continued one needs, in one file."""
+"""Checkpoints: one file with everything that is needed to continue an interrupted training."""
 
 import json
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ CHECKPOINT_FILE = "training.checkpoint.safetensors"
 
 
 def checkpoint_file(index: int) -> str:
-    """The name of the file of one of several trainings into a folder."""
+    """The file name of one of several trainings that use the same folder."""
     return CHECKPOINT_FILE if index == 0 else f"training-{index}.checkpoint.safetensors"
 
 
 class Checkpoint:
     """The state of a stream, its stacks and their histories, at a step.
 
-    ``plan`` says what is being trained; a checkpoint of anything else is not continued. With the
-    same plan and number of threads on the same machine, a continued run has bit for bit the weights
-    of one that was never interrupted; so the number of threads is part of the state.
+    ``plan`` describes the training; a checkpoint of another plan is not continued. A continued run
+    has the same weights, bit for bit, as one that was never interrupted, if it trains on the same
+    machine with the same number of threads. The number of threads is therefore part of the state.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """The step that the file stands at; 0 if there is none of this plan.
+        """The step at which the file was written; 0 if there is no checkpoint of this plan.
 
         Raises:
             ResultsError: if the file is damaged.
@@ -60,7 +60,7 @@ class Checkpoint:
 
     @property
     def threads(self) -> int | None:
-        """The number of threads that the stored steps were taken with, if they were on a CPU.
+        """The number of threads with which the stored steps were taken; None if not on a CPU.
 
         Raises:
             ResultsError: if the file is damaged.
@@ -69,9 +69,9 @@ class Checkpoint:
         return None if threads is None else int(threads)
 
     def write(self, step: int, threads: int | None = None) -> None:
-        """Store the state after a number of steps, which were taken with so many threads.
+        """Store the state after ``step`` steps, and the number of threads that took them.
 
-        Nothing is copied in memory but what is on another device.
+        Only tensors on another device are copied in memory.
 
         Raises:
             ResultsError: if the file cannot be written.
@@ -87,7 +87,7 @@ class Checkpoint:
             save_file(tensors, temporary, metadata)
 
     def read(self, device: torch.device) -> int:
-        """Put a stored state of the same plan in place; the number of steps done, 0 if none.
+        """Restore the stored state of the same plan, and return its step; 0 if there is none.
 
         Raises:
             ResultsError: if the file is damaged.
@@ -105,7 +105,7 @@ class Checkpoint:
         return step
 
     def _metadata(self) -> dict[str, str]:
-        """What the file says beside its tensors; empty if it is missing, or of another plan."""
+        """The file's metadata; empty if the file is missing or belongs to another plan."""
         if not self.path.exists():
             return {}
         try:
@@ -116,12 +116,12 @@ class Checkpoint:
             raise _damaged(self.path, error) from None
 
     def remove(self) -> None:
-        """Forget the state: the runs are finished."""
+        """Remove the file, once the runs are finished."""
         self.path.unlink(missing_ok=True)
 
 
 def stored_runs(folder: Path) -> dict[str, frozenset[str]]:
-    """Names of the runs whose training each checkpoint in a folder continues, by file name.
+    """For each checkpoint in a folder, by file name, the names of the runs that it continues.
 
     Raises:
         ResultsError: if a file is damaged.

@@ -1,7 +1,7 @@
-"""The sweep file: what all runs share, what varies between sweeps, what varies within one.
+"""The sweep file: what all runs share, what varies between sweeps, and what varies within a sweep.
 
-The three parts are the write-up's own headings. A file is TOML; ``sweeps/example.toml`` shows every
-setting.
+These three parts are the headings of the write-up. The file is TOML; ``sweeps/example.toml`` shows
+every setting.
 """
 
 import tomllib
@@ -32,7 +32,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# What torch's generators take.
+# The seeds that torch's generators accept.
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)]
 
 
@@ -46,7 +46,7 @@ class Shared(_Table):
     n_tokens: int = Field(gt=0, description="activations trained on; the text repeats if shorter")
     context_length: int = Field(128, ge=2)
     d_sae: int | None = Field(None, gt=0)
-    expansion: float | None = Field(None, gt=0, description="d_sae over d_in, in its stead")
+    expansion: float | None = Field(None, gt=0, description="d_sae over d_in, instead of d_sae")
     batch_size: int = Field(gt=0, description="activations per step")
     buffer_size: int = Field(65_536, gt=0, description="activations shuffled together")
     warmup: float = Field(0.05, ge=0, le=1, description="fraction of steps with a rising rate")
@@ -81,7 +81,7 @@ class Shared(_Table):
     @model_validator(mode="before")
     @classmethod
     def _of_a_benchmark(cls, document: Any) -> Any:
-        """A benchmark has one hook point, and its samples stand for text too."""
+        """Fill in a benchmark's one hook point, and its samples as the dataset."""
         if isinstance(document, dict) and is_synthetic(document.get("model")):
             model = absolute(document["model"])
             return document | {"model": model, "hook": HOOK, "dataset": model}
@@ -90,7 +90,7 @@ class Shared(_Table):
     @field_validator("model", "dataset")
     @classmethod
     def _absolute(cls, name: str) -> str:
-        """A path that exists, made absolute so that runs can be evaluated from any folder."""
+        """Make a path that exists absolute, so that runs can be evaluated from any folder."""
         if name == EMBEDDED_MODEL or not Path(name).exists():
             return name
         return str(Path(name).resolve())
@@ -112,11 +112,11 @@ class Shared(_Table):
 
     @property
     def sae_normalisation(self) -> Normalisation:
-        """What the autoencoders themselves do to each activation; a factor is folded in instead."""
+        """The normalisation that autoencoders apply to each activation; a factor is folded in."""
         return "none" if self.normalisation == "mean_norm" else self.normalisation
 
     def resamples_at(self, step: int) -> bool:
-        """Whether dead features are resampled after a step: not while the rate rises or falls."""
+        """Whether dead features are resampled after a step; never while the rate rises or falls."""
         if not self.resample_every or (step + 1) % self.resample_every:
             return False
         return self.warmup * self.n_steps <= step < (1 - self.decay) * self.n_steps
@@ -130,19 +130,19 @@ LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Within(_Table):
-    """What varies within every sweep, beside its coefficients."""
+    """What varies within every sweep, in addition to its coefficients."""
 
     learning_rates: list[LearningRate] | None = Field(
-        None, min_length=1, description="each variant's own if none are given"
+        None, min_length=1, description="each variant's default if none are given"
     )
     seeds: list[Seed] = Field(default=[0], min_length=1)
 
 
 class Sweep(_Table):
-    """One sweep: a variant, its options and penalty, over its own coefficients or values of k.
+    """One sweep: a variant with options and a penalty, over several coefficients or values of k.
 
-    ``chance`` makes it a chance baseline (:mod:`prolu_eval.training.baselines`): one that is
-    computed has a variant of its own, and neither penalty nor coefficients nor k.
+    ``chance`` makes it a chance baseline (:mod:`prolu_eval.training.baselines`). A baseline that is
+    computed uses a variant of its own, and takes neither penalty nor coefficients nor k.
     """
 
     variant: str
@@ -198,12 +198,12 @@ class Sweep(_Table):
 
     @property
     def has_encoder(self) -> bool:
-        """Whether its encoder is trained apart from its decoder."""
+        """Whether the variant has an encoder that is not tied to its decoder."""
         cls = VARIANTS[self.variant]
         return "W_enc" in cls.tensor_shapes(1, 1, cls.Options.model_validate(self.options))
 
     def as_baseline(self, kind: ChanceKind, rate: float, seed: int) -> "Sweep":
-        """The chance baseline that is trained as this sweep is, at one learning rate and seed."""
+        """The chance baseline that trains like this sweep, at one learning rate and seed."""
         changed = {"chance": kind, "learning_rates": [rate], "seeds": [seed]}
         return Sweep.model_validate(self.model_dump() | changed)
 
@@ -214,15 +214,15 @@ class Sweep(_Table):
         k: float | None = None,
         normalisation: Normalisation = "none",
     ) -> SparseAutoencoder:
-        """An autoencoder of the sweep, its weights zero; :meth:`check` has been passed."""
+        """An autoencoder of the sweep with zero weights; :meth:`check` must have passed."""
         cls = VARIANTS[self.variant]
         return cls(d_in, d_sae, self.options_with(k), normalisation=normalisation)
 
     def check(self, d_sae: int) -> None:
-        """See that the sweep suits a number of features.
+        """Check that the sweep suits a number of features.
 
         Raises:
-            ConfigError: if an option does not, or a k is larger than it.
+            ConfigError: if an option does not suit it, or a k is larger than it.
         """
         if self.k and max(self.k) > d_sae:
             raise ConfigError(
@@ -240,7 +240,7 @@ class Sweep(_Table):
                 ) from None
 
     def options_with(self, k: float | None) -> VariantOptions:
-        """The variant's options, checked, with k where that is what varies."""
+        """The variant's options, checked, including k if the sweep varies k."""
         options = self.options if k is None else {**self.options, "k": k}
         return VARIANTS[self.variant].Options.model_validate(options)
 
@@ -257,10 +257,10 @@ class SweepFile(_Table):
 
     @property
     def sweeps(self) -> list[Sweep]:
-        """The sweeps, and where it asks for them the chance baselines that it does not name.
+        """The file's sweeps, with all chance baselines added if ``baselines`` asks for them.
 
-        Those that are trained take after the first sweep that has an encoder of its own, at its
-        first learning rate and seed.
+        Baselines that are trained copy the first sweep with an untied encoder, at its first
+        learning rate and seed. Baselines that the file already names are not added.
         """
         if not self.baselines:
             return self.sweep
@@ -277,15 +277,15 @@ class SweepFile(_Table):
         return found + [Sweep.model_validate(sweep) for sweep in computed]
 
     def rates_of(self, sweep: Sweep) -> list[float]:
-        """The learning rates of a sweep: its own, those of all, or else the variant's default."""
+        """A sweep's learning rates: its own, or those of all sweeps, or the variant's default."""
         default = OBJECTIVES[sweep.variant].learning_rate if sweep.variant in OBJECTIVES else 0.0
         return sweep.learning_rates or self.within.learning_rates or [default]
 
     def check(self, d_in: int) -> None:
-        """See that every sweep suits the width of the activations.
+        """Check that every sweep suits the width of the activations.
 
         Raises:
-            ConfigError: if one does not.
+            ConfigError: if a sweep does not suit it.
         """
         for sweep in self.sweeps:
             sweep.check(self.shared.dictionary_size(d_in))
@@ -304,7 +304,7 @@ class SweepFile(_Table):
 
 @dataclass(frozen=True)
 class Plan:
-    """One run of a grid; ``value`` is its coefficient, its k, or of what is computed the level."""
+    """One run of a grid; ``value`` is its coefficient, its k, or a computed baseline's level."""
 
     sweep: Sweep
     value: float
@@ -313,22 +313,22 @@ class Plan:
 
     @property
     def k(self) -> float | None:
-        """How many features may be active, where that is what varies."""
+        """How many features may be active, if the sweep varies k."""
         return self.value if self.sweep.k else None
 
     @property
     def coefficient(self) -> float | None:
-        """The penalty's coefficient, where there is one."""
+        """The penalty's coefficient, if there is one."""
         return self.value if self.sweep.coefficients else None
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it is a chance baseline that is computed, not trained."""
+        """Whether the run is a chance baseline that is computed, not trained."""
         return self.sweep.chance in FITTED
 
     @property
     def label(self) -> str:
-        """The sweep's name, as tables and figures have it."""
+        """The sweep's name in tables and figures."""
         return chance_label(self._variant, self.sweep.chance)
 
     @property
@@ -338,7 +338,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The run's folder."""
+        """The name of the run and of its folder."""
         if self.is_fitted:
             return f"chance-{self.sweep.chance}_{self.value:g}_s{self.seed}"
         label = self._variant.replace("/", "-").replace("+", "_")
@@ -348,12 +348,12 @@ class Plan:
 
 
 def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
-    """Read and check a sweep file; overrides that are not None replace what is shared.
+    """Read and check a sweep file; overrides that are not None replace shared settings.
 
     Raises:
         ConfigError: if the file cannot be read, has an unknown key or a value out of range, names
-            an unknown variant, option or penalty, or has more active features than features.
-        UsageError: if a model of the user's own is to be trained on no text of theirs.
+            an unknown variant, option or penalty, or has a k larger than the number of features.
+        UsageError: if an override names a model and no text is named to train on.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -367,7 +367,8 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
         if "dataset" in replacements:
             shared.pop("text_column", None)
         model = replacements.get("model", shared.get("model", EMBEDDED_MODEL))
-        # The embedded text beside another model is that of the file's model, unless both say so.
+        # If an override names another model, embedded text in the file was meant for the file's
+        # model, unless the overrides name that text too.
         text = replacements.get("dataset", shared.get("dataset"))
         for_another = "model" in replacements and "dataset" not in replacements
         missing = text is None or (for_another and text == EMBEDDED_MODEL)
@@ -391,7 +392,7 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
     return file
 
 
-# What pydantic finds, in a sweep file's own terms.
+# The kinds of mistake that pydantic reports, in the terms of a sweep file.
 _FOUND = {
     "missing": "is missing",
     "extra_forbidden": "is no setting",
@@ -401,7 +402,7 @@ _FOUND = {
 
 
 def _in_words(found: ErrorDetails) -> str:
-    """One mistake in a sweep file: where, counting sweeps from 1, and what."""
+    """One mistake in a sweep file: its place, counting sweeps from 1, and its reason."""
     parts = list(found["loc"])
     if parts[:1] == ["sweep"] and len(parts) > 1 and isinstance(parts[1], int):
         parts[:2] = [f"sweep {parts[1] + 1}"]

@@ -1,36 +1,37 @@
-"""Whether a training had come to rest when it ended."""
+"""Deciding whether a training had converged when it ended."""
 
 from torch import Tensor
 
 from prolu_eval.estimates import number
 
-# How much L0 and loss may fall from one fifth of the steps to the next.
+# The largest fractions by which L0 and the loss may fall from one fifth of the steps to the next.
 _MOST_L0, _MOST_LOSS = 0.2, 0.05
 _MOST_DEAD = 0.5
-# Earlier than this, two fifths do not fit before the learning rate falls.
+# If the learning rate falls before this fraction of the steps, no two fifths come before the fall.
 _EARLIEST = 0.4
 
 
 def not_converged(
     history: dict[str, Tensor], silent: Tensor, tokens: int, decay: float
 ) -> str | None:
-    """Why a run's training is called unfinished: a clause; None if it is not.
+    """Why a run's training is called unfinished, as a clause; None if it had converged.
 
-    The rule, over the values that were logged at evenly spaced steps: in the last fifth of the
-    steps before the learning rate falls, the median L0 is lower than in the fifth before it by more
-    than 20 %, or the median loss by more than 5 %; or more than half of all features did not fire
-    in the last fifth of the tokens. While the rate falls the loss falls in every training, however
-    long, so that the rule looks at what comes before. A frontier through such runs says how far
-    training had come rather than what a variant can do.
+    The rule uses the values that were logged at evenly spaced steps. It compares the last fifth of
+    the steps before the learning rate falls with the fifth before that. Training is unfinished if
+    the median L0 is lower by more than 20 %, or the median loss by more than 5 %. It is also
+    unfinished if more than half of all features did not fire in the last fifth of the tokens. The
+    steps with a falling learning rate are left out, because then the loss falls in every training,
+    however long. A frontier through unfinished runs shows how far training had come rather than
+    what a variant can do.
 
-    The limits are from sweeps of the embedded model at a quarter, once, twice and four times the
-    demo's tokens: docs/inputs.md has the figures.
+    The limits come from sweeps on the embedded model with a quarter, once, twice and four times the
+    demo's tokens; docs/inputs.md gives the figures.
 
     Args:
-        history: logged scalars, ``l0`` and ``loss`` among them. [n_logs] each
-        silent: tokens since each feature fired. [d_sae]
-        tokens: how many the run was trained on.
-        decay: the fraction of steps with a falling learning rate, at the end.
+        history: logged scalars, including ``l0`` and ``loss``. [n_logs] each
+        silent: the number of tokens since each feature last fired. [d_sae]
+        tokens: the number of tokens that the run was trained on.
+        decay: the fraction of steps, at the end, with a falling learning rate.
     """
     for name, title, most in (("l0", "L0", _MOST_L0), ("loss", "the loss", _MOST_LOSS)):
         values = history[name]

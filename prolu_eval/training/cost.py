@@ -1,4 +1,4 @@
-"""What a grid costs, before it is trained: memory, operations, time."""
+"""Estimating the memory, operations and time of a grid before it is trained."""
 
 import time
 from collections import Counter
@@ -22,11 +22,11 @@ from prolu_eval.training.stack import Stack
 _FLOAT = 4
 # Parameters, their gradients and Adam's two moments.
 _TENSORS_PER_PARAMETER = 4
-# Of the size of a buffer of activations, while it is filled anew: the one before, what is added to
-# its rest, and both in one.
+# Memory at the peak of refilling the buffer of activations, in multiples of its size: the old
+# buffer, the new activations, and the two concatenated.
 _BUFFERS = 2.5
-# Of the size of the codes that pass at a time on a CPU, as measured: pre-activations, the mask, the
-# numbers of active entries and what the products over them take.
+# Memory of one pass on a CPU, in multiples of the size of its codes, as measured: pre-activations,
+# the mask, the indices of active entries and the memory of the products over them.
 _CODES = 5.5
 # The share of free memory that stacks may take.
 _MEMORY_SHARE = 0.6
@@ -37,14 +37,14 @@ _TENTH_BELOW = -1.28
 
 @dataclass(frozen=True)
 class Memory:
-    """What training holds at its peak, in bytes.
+    """The memory that training uses at its peak, in bytes.
 
     Attributes:
-        process: held before training: on a CPU torch, and the language model in any case.
-        stacks: parameters, gradients, moments, and when each feature fired last.
-        activations: the buffer that is shuffled, while it is filled.
-        passes: codes and gradients of the autoencoders that pass at a time.
-        total: all of these.
+        process: memory in use before training: the language model and, on a CPU, torch.
+        stacks: parameters, gradients, Adam's moments, and when each feature last fired.
+        activations: the shuffled buffer while it is refilled.
+        passes: codes and gradients of the autoencoders that are computed at one time.
+        total: the peak of all of these together.
     """
 
     process: int
@@ -59,13 +59,14 @@ class Cost:
     """An estimate for a whole grid.
 
     Attributes:
-        runs: autoencoders.
-        steps: optimiser steps of each.
-        parameters: of one autoencoder.
-        memory: bytes at the peak, of the largest round.
-        rounds: how often the text is gone through, because of memory.
-        flops: operations of the products, were every code active: six of 2 batch d_in d_sae a step.
-        seconds: of training, without the language model, by a short measured calibration.
+        runs: the number of autoencoders.
+        steps: the number of optimiser steps of each.
+        parameters: the number of parameters of one autoencoder.
+        memory: the peak of the largest round, in bytes.
+        rounds: in how many rounds, each with a pass through the text, the grid fits in memory.
+        flops: operations of the matrix products if every code were active: in each step six
+            products of 2 batch d_in d_sae operations.
+        seconds: the time of training without the language model, from a short calibration.
     """
 
     runs: int
@@ -80,10 +81,10 @@ class Cost:
 def rounds(
     plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device
 ) -> list[list[Plan]]:
-    """Plans that are trained, in parts each of which fits in memory.
+    """The plans that are trained, divided into rounds that each fit in memory.
 
     Raises:
-        ConfigError: if not even one of them does.
+        ConfigError: if a single plan does not fit.
     """
     plans = [plan for plan in plans if not plan.is_fitted]
     if not plans:
@@ -93,7 +94,7 @@ def rounds(
     if (needed := fixed + _run_memory(shared, d_in)) > free:
         raise ConfigError(
             "a run",
-            f"needs {needed / 2**30:,.1f} GiB of memory, where {free / 2**30:,.1f} are free",
+            f"needs {needed / 2**30:,.1f} GiB of memory, but {free / 2**30:,.1f} are free",
             "choose a smaller d_sae, batch_size or buffer_size",
         )
     room = int(_MEMORY_SHARE * free) - fixed
@@ -102,19 +103,20 @@ def rounds(
 
 
 def memory(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Memory:
-    """What training plans at once holds at its peak. The language model is loaded."""
+    """The peak memory of training plans together. The language model must be loaded already."""
     process = held(device)
     stacks = len(plans) * _run_memory(shared, d_in)
     together = Counter((plan.label, plan.learning_rate) for plan in plans)
     largest = max(together.values(), default=0)
     activations, passes = _buffers(shared, d_in), _passes(shared, d_in, largest, device)
-    # Filling the buffer and passing are never at once, so that the smaller's extra is not added.
+    # Refilling the buffer and computing a pass never happen together, so only the larger of their
+    # two temporary needs is added.
     extra = max(activations, activations / _BUFFERS + passes)
     return Memory(process, stacks, activations, passes, int(process + stacks + extra))
 
 
 def held(device: torch.device) -> int:
-    """Bytes that are held on a device now: by this process, or on a GPU by its tensors."""
+    """Bytes that this process uses now on a device; on a GPU, those of its tensors."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     give_back_freed()
@@ -122,9 +124,9 @@ def held(device: torch.device) -> int:
 
 
 def estimate_cost(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> Cost:
-    """What training plans costs; takes a few steps of each sweep to find out.
+    """Estimate the cost of training plans, by taking a few steps of each sweep.
 
-    Baselines that are computed cost next to nothing, and count among the runs alone.
+    Baselines that are computed cost next to nothing; they are counted in ``runs`` only.
     """
     d_sae, steps = shared.dictionary_size(d_in), shared.n_steps
     parts = rounds(plans, shared, d_in, device)
@@ -153,7 +155,7 @@ def _buffers(shared: Shared, d_in: int) -> int:
 
 
 def _passes(shared: Shared, d_in: int, n: int, device: torch.device) -> int:
-    """What one pass holds beside parameters: codes, and gradients before they are in place."""
+    """Memory of one pass besides parameters: codes, and gradients before they are stored."""
     d_sae = shared.dictionary_size(d_in)
     tensors = DENSE_TENSORS if device.type == "cuda" else _CODES
     at_once = n * shared.batch_size * d_sae
@@ -166,10 +168,10 @@ def _passes(shared: Shared, d_in: int, n: int, device: torch.device) -> int:
 def _seconds_per_step(
     plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device
 ) -> float:
-    """Seconds that a step of a sweep takes, from a few steps of some of it on Gaussian activations.
+    """Seconds per step of all plans, measured over a few steps of some on Gaussian activations.
 
-    Where there is an encoder bias it lets a tenth of the features be active, more than most
-    autoencoders have after their first few hundred steps.
+    If a variant has an encoder bias, the bias is set so that a tenth of the features are active.
+    That is more than in most autoencoders after their first few hundred steps.
     """
     statistics = Statistics(1.0, torch.zeros(d_in, device=device), torch.zeros(d_in, device=device))
     stack = Stack(plans[:_CALIBRATION_RUNS], shared, statistics)
@@ -179,6 +181,6 @@ def _seconds_per_step(
     times = []
     for _ in range(_CALIBRATION_STEPS):
         start = time.perf_counter()
-        float(stack.step(x, sizes=False).loss.sum())  # waits for a GPU
+        float(stack.step(x, sizes=False).loss.sum())  # waits until the GPU is done
         times.append(time.perf_counter() - start)
     return median(times) * len(plans) / len(stack.plans)

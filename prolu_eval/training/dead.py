@@ -1,25 +1,26 @@
-"""Giving features that never fire another start."""
+"""Resampling of dead features."""
 
 import torch
 from torch import Tensor
 
 from prolu_eval.training.stack import Stack
 
-# Encoder norm of a resampled feature, as a share of the mean norm of those alive.
+# Encoder norm of a resampled feature, as a fraction of the mean norm of features that are alive.
 _ENCODER_SHARE = 0.2
 
 
 @torch.no_grad()
 def resample_dead(stack: Stack, x: Tensor, x_hat: Tensor) -> Tensor:
-    """Point dead features at tokens that are reconstructed badly.
+    """Restart dead features in the directions of tokens that are reconstructed badly.
 
-    The procedure of Towards Monosemanticity (Bricken et al. 2023): tokens are drawn with
-    probability in proportion to their squared loss; the decoder row is set to the token's
-    direction, the encoder row to the same at a fifth of the mean norm of the living, the bias to
-    zero, and Adam forgets the feature. Draws depend on a run's seed and the step alone.
+    The procedure is that of Towards Monosemanticity (Bricken et al. 2023). Tokens are drawn with
+    probability proportional to their squared loss. The feature's decoder row becomes the token's
+    direction; its encoder row becomes the same direction, with a fifth of the mean norm of the
+    features that are alive; its bias becomes zero, and Adam's moments of the feature are reset.
+    Draws depend only on a run's seed and the step.
 
     Args:
-        stack: what is trained; features silent for ``dead_after`` tokens are dead.
+        stack: the stack that trains; features silent for ``dead_after`` tokens are dead.
         x: a batch. [batch, d_in]
         x_hat: its reconstructions. [n, batch, d_in]
 

@@ -1,8 +1,8 @@
-"""A sweep over the workers of a cluster: each trains a portion of the runs, as devices do here.
+"""Training a sweep over the workers of a cluster, each of which trains a portion of the runs.
 
-Runs and checkpoints come back and are stored where they are when one machine trains. A portion
-whose worker ended goes on from its last checkpoint on another; a call that was interrupted goes on
-from them too.
+Workers send runs and checkpoints back, which are stored in the same folders as when one machine
+trains. If a worker ends, another worker continues its portion from the last checkpoint. A call that
+was interrupted also continues from these checkpoints.
 """
 
 import logging
@@ -28,7 +28,7 @@ from prolu_eval.training.steps import Steps
 
 SERVICE = "prolu_eval.training.worker:TrainingWorker"
 _PATIENCE = 1.0
-# Workers that may end, or refuse, one after another, without a step's being stored between.
+# So many workers may end or fail one after another without any new checkpoint.
 _TRIES = 3
 
 
@@ -42,7 +42,7 @@ def train_elsewhere(
     """Train missing runs of a grid on the cluster that settings name.
 
     Raises:
-        EvaluationError: if no worker can be had, or each ends that trains a portion.
+        EvaluationError: if no worker can be started, or all workers that try a portion end.
         ModelError, TokensError, ConfigError: as on one machine.
         ResultsError: if ``out`` cannot be written to.
         UsageError: if the cluster cannot be reached.
@@ -73,7 +73,7 @@ def train_over(
 
 @dataclass
 class _Begun:
-    """A portion on a worker, and the steps of it that were told: expected, found and taken."""
+    """A portion on a worker, and the steps that the worker reported: expected, found and taken."""
 
     portion: Portion
     message: dict[str, Any]
@@ -81,7 +81,7 @@ class _Begun:
 
 
 class _Sharing:
-    """Portions of a grid, and the workers that train them."""
+    """The portions of a grid that remain to be trained, and the workers that train them."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class _Sharing:
         }
 
     def train(self) -> None:
-        """Train to the end."""
+        """Train all portions."""
         while self._missing:
             for event in self._pool.events(_PATIENCE):
                 match event:
@@ -167,24 +167,24 @@ class _Sharing:
                 logger.log(*message["log"])
         elif "trained" in message:
             plan = self._missing.pop(message.pop("trained"), None)
-            if plan is not None:  # one that was stored before its worker ended is told again
+            if plan is not None:  # a run that an earlier worker stored is reported again
                 self._settle(Trained(plan, self._out / plan.name, **message))
         else:
             begun.steps.update(message)
             self._steps.take(message)
 
     def _end(self, worker: Worker) -> None:
-        """Take a portion as trained: its checkpoint is not needed any more."""
+        """Mark a portion as trained and remove its checkpoint, which is no longer needed."""
         begun = self._begun.pop(worker.id)
         (self._out / begun.portion.checkpoint).unlink(missing_ok=True)
         self._idle.append(worker)
         self._again(begun)
 
     def _refused(self, worker: Worker, begun: _Begun, answer: Message) -> None:
-        """Have another worker try what one could not do.
+        """Let another worker try a portion that failed on one.
 
         Raises:
-            ProluEvalError: once several could not.
+            ProluEvalError: once it failed on several workers.
         """
         tries = self._tries[begun.portion.checkpoint] = self._tries[begun.portion.checkpoint] + 1
         if tries >= _TRIES or not (self._idle or len(self._begun) > 1):
@@ -199,7 +199,7 @@ class _Sharing:
         if begun is None:
             return
         logging.getLogger(__name__).warning(
-            "A worker on %s ended (%s); another goes on from its last checkpoint.",
+            "A worker on %s ended (%s); another continues from its last checkpoint.",
             worker.node,
             reason,
         )
@@ -207,13 +207,13 @@ class _Sharing:
         if self._tries[begun.portion.checkpoint] > _TRIES:
             raise EvaluationError(
                 begun.portion.plans[0].name,
-                f"and what is trained with it ended each worker (the last: {reason})",
-                "see that a worker's memory is enough, or give more workers",
+                f"and each worker ended that trained its portion (the last: {reason})",
+                "check that workers have enough memory, or use more workers",
             )
         self._again(begun)
 
     def _again(self, begun: _Begun) -> None:
-        """Wait with what is left of a portion for the next worker."""
+        """Keep the rest of a portion for the next free worker."""
         told = begun.steps
         self._steps.expect(-(told["expected"] - told["found"] - told["taken"]))
         left = [plan for plan in begun.portion.plans if plan.name in self._missing]

@@ -11,21 +11,21 @@ from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.initial import initialise, measure_statistics
 
 _ITERATIONS = 10
-# Activations whose projections on all centres are held at a time.
+# Number of activations whose projections on all centres are in memory at one time.
 _ROWS = 4096
 
 
 def fit(plans: Sequence[Plan], x: Tensor, shared: Shared) -> Iterator[SparseAutoencoder]:
     """The autoencoder of each plan, in the model's units.
 
-    Principal components are kept by the size of a token's coordinates along them, the k largest.
-    Cluster centres are encoded by matching pursuit with k steps, which at one step is the nearest
-    centre times its projection. The untrained autoencoder keeps the k largest projections on the
-    random directions that trainings start from.
+    With principal components, a code has a token's k coordinates of largest magnitude along them.
+    With cluster centres, codes come from matching pursuit with k steps; with one step that is the
+    nearest centre times the projection on it. The untrained autoencoder keeps the k largest
+    projections on the random directions from which trainings start.
 
     Args:
-        plans: of baselines that are computed.
-        x: activations, normalised as the autoencoders will. [n, d_in]
+        plans: plans of baselines that are computed.
+        x: activations, normalised as the autoencoders will normalise them. [n, d_in]
         shared: the settings of the sweep.
     """
     dictionaries: dict[tuple[str, int], Tensor] = {}
@@ -54,7 +54,7 @@ def fit(plans: Sequence[Plan], x: Tensor, shared: Shared) -> Iterator[SparseAuto
 
 
 def principal_components(x: Tensor, n: int) -> Tensor:
-    """The n directions of most variance, the first first; as many as there are. [n, d_in]"""
+    """The n directions of largest variance, in decreasing order; fewer if x has fewer. [n, d_in]"""
     centred = (x - x.mean(0)).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     rows: Tensor = vectors.flip(1).T[:n]
@@ -62,17 +62,17 @@ def principal_components(x: Tensor, n: int) -> Tensor:
 
 
 def cluster_directions(x: Tensor, n: int, seed: int) -> Tensor:
-    """Centres of norm one by gain-shape k-means: the directions that activations lie along best.
+    """Centres of norm one by gain-shape k-means: directions near which many activations lie.
 
-    Each activation belongs to the centre on which its projection is largest; centres become the
-    direction of the sum of their activations, weighed by the projections (Coates and Ng, Learning
-    feature representations with k-means, 2012). A centre without activations starts anew at one of
-    them. Ten iterations from activations at random.
+    Each activation belongs to the centre on which its projection is largest. Each centre becomes
+    the direction of the sum of its activations, weighted by their projections (Coates and Ng,
+    Learning feature representations with k-means, 2012). A centre without activations restarts at a
+    randomly drawn activation. Ten iterations start from randomly drawn activations.
 
     Args:
-        x: activations about their mean. [N, d_in]
-        n: centres.
-        seed: of the start.
+        x: activations minus their mean. [N, d_in]
+        n: the number of centres.
+        seed: the seed of the random draws.
 
     Returns:
         The centres. [n, d_in]
@@ -92,7 +92,7 @@ def cluster_directions(x: Tensor, n: int, seed: int) -> Tensor:
 
 
 def _drawn(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Directions of activations at random, none twice while there are enough. [n, d_in]"""
+    """Directions of randomly drawn activations, without repeats if there are enough. [n, d_in]"""
     rounds = [torch.randperm(len(x), generator=generator) for _ in range(-(-n // len(x)))]
     which = torch.cat([*rounds, torch.empty(0, dtype=torch.int64)])[:n]
     rows = x[which.to(x.device)]

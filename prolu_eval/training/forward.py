@@ -1,4 +1,4 @@
-"""Forward of stacked autoencoders over a batch, as far as their losses."""
+"""The forward pass of stacked autoencoders over a batch, up to their losses."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,23 +16,26 @@ from prolu_eval.training.objectives import OBJECTIVES, Encoded, reconstruct_dead
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.products import Full, Gathered
 
-# Codes computed at a time on a CPU: few enough for its caches, enough to be worth a call.
+# Number of codes computed at one time on a CPU: few enough to fit in its caches, and enough to
+# outweigh the cost of a call.
 CODES_AT_ONCE: dict[type[Active], int] = {Full: 1 << 20, Gathered: 1 << 23}
 _OTHER_CODES_AT_ONCE = 1 << 22
-# The share of active entries above which whole products are faster than gathered ones.
+# Below this share of active entries, products over gathered entries are faster than whole ones.
 _GATHERED_BELOW = 0.25
-# Above this share a GPU need not try: pairs of rows that are gathered take more memory than codes.
+# A GPU tries gathered products only below this share, because gathered pairs of rows otherwise
+# need more memory than whole codes.
 _GATHERED_BELOW_ON_DEVICE = 0.02
-# On a GPU: tensors of the codes' size that a pass holds, and the share of free memory it may take.
+# On a GPU: the number of tensors of the codes' size in one pass, and the share of free memory that
+# a pass may use.
 DENSE_TENSORS, _MEMORY_SHARE = 10, 0.5
 
 
 class Losses(NamedTuple):
-    """What one step measured, per autoencoder. [n] each, fired [n, d_sae] bool
+    """What one step measured of each autoencoder. [n] each, fired [n, d_sae] bool
 
     All but ``auxiliary`` are means over the batch. ``sizes`` are the codes' l0, l1 and sqrt_l1, [n,
-    3], or [n, 0] where they were not asked for; ``share`` is the fraction of entries that took
-    part (on a GPU, where nothing asks for it at each step, one).
+    3], or [n, 0] if they were not requested. ``share`` is the fraction of entries that took part;
+    on a GPU it is one, because no step there needs it.
     """
 
     loss: Tensor
@@ -60,28 +63,28 @@ class Losses(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Autoencoders of a stack that pass together, and how."""
+    """Autoencoders of a stack that are computed together, and the layout of their pass."""
 
     which: slice
     layout: type[Active]
 
 
 class Forward:
-    """How the autoencoders of a stack turn a batch into losses.
+    """Computes the losses of the autoencoders of a stack on a batch.
 
     Args:
-        plans: the runs; they share their sweep.
-        saes: the autoencoders one by one, whose options may differ in ``k``.
+        plans: the runs, which share their sweep.
+        saes: the individual autoencoders, whose options may differ in ``k``.
         shared: the settings of all sweeps.
-        layout: how passes work; None for what suits: on a CPU by the share of active entries, on a
-            GPU what :meth:`choose` says.
-        device: where the parameters are.
+        layout: the layout of passes; if None, the share of active entries decides on a CPU, and
+            :meth:`choose` on a GPU.
+        device: the device of the parameters.
 
     Attributes:
-        objective: of the variant.
-        fixed: the layout of all; None if the share of active entries decides.
-        chooses: whether :meth:`choose` is to be called from time to time.
-        coefficients: of the penalty. [n]
+        objective: the variant's objective.
+        fixed: the layout of all passes; None if the share of active entries decides.
+        chooses: whether :meth:`choose` should be called from time to time.
+        coefficients: the penalty's coefficients. [n]
     """
 
     def __init__(
@@ -107,11 +110,11 @@ class Forward:
         self._memory = self.coefficients.new_empty(0)
 
     def chunks(self, batch: int, share: Tensor) -> Iterator[Chunk]:
-        """The stack in parts.
+        """The stack, divided into chunks that are computed one after another.
 
         Args:
-            batch: activations that will pass.
-            share: about how many entries will take part, as :class:`Losses` has it. [n]
+            batch: the number of activations in the batch.
+            share: the expected fraction of entries that take part, as in :class:`Losses`. [n]
         """
         start = 0
         for layout, group in groupby(self._layouts(share)):
@@ -123,15 +126,15 @@ class Forward:
 
     def _layouts(self, share: Tensor) -> list[type[Active]]:
         if self.fixed is not None:
-            return [self.fixed] * len(share)  # without waiting for a GPU to tell the share
+            return [self.fixed] * len(share)  # does not wait for a GPU to return the share
         return [Gathered if part < _GATHERED_BELOW else Full for part in share.tolist()]
 
     def choose(self, share: float, seconds: Callable[[], float]) -> None:
-        """Take the layout that is faster now, on a GPU; which it is depends on many things.
+        """On a GPU, measure which layout is faster now, and use it from here on.
 
         Args:
             share: the fraction of entries that take part.
-            seconds: what a pass takes, measured, with the layout that is set.
+            seconds: a function that measures the seconds of a pass with the current layout.
         """
         self.fixed = self._whole
         whole = seconds()
@@ -142,7 +145,7 @@ class Forward:
 
     def _codes_at_once(self, layout: type[Active]) -> int:
         if self.coefficients.is_cuda:
-            if not self._at_once:  # asked for before anything is kept in reserve
+            if not self._at_once:  # asked before torch keeps memory in reserve
                 free, _ = torch.cuda.mem_get_info(self.coefficients.device)
                 self._at_once = int(_MEMORY_SHARE * free) // (4 * DENSE_TENSORS)
             return self._at_once
@@ -155,13 +158,13 @@ class Forward:
         leaves: dict[str, Tensor],
         options: VariantOptions | None = None,
     ) -> Encoded[Any]:
-        """A pass of some of the autoencoders over a batch.
+        """The pass of some of the autoencoders over a batch.
 
         Args:
-            chunk: which.
+            chunk: the autoencoders.
             x: the batch. [batch, d_in]
-            leaves: their stacked tensors, as :attr:`Stack.parameters` has them.
-            options: instead of the sweep's.
+            leaves: their stacked tensors, in the form of :attr:`Stack.parameters`.
+            options: options to use instead of the sweep's.
         """
         alone = self._saes[chunk.which]
         leaves = {"W_enc": leaves["W_dec"], **leaves}
@@ -184,14 +187,14 @@ class Forward:
     def losses(
         self, chunk: Chunk, encoded: Encoded[Any], dead: Tensor, n_done: int, *, sizes: bool
     ) -> Losses:
-        """What a pass of some of the autoencoders costs.
+        """The losses of some of the autoencoders after their pass.
 
         Args:
-            chunk: which.
-            encoded: the pass.
+            chunk: the autoencoders.
+            encoded: their pass.
             dead: which of their features are dead. [n, d_sae] bool
-            n_done: steps done before, which decide the coefficients' warm-up.
-            sizes: whether to measure the codes' sizes, which costs passes over them.
+            n_done: the number of steps done, which decides the coefficients' warm-up.
+            sizes: whether to measure the codes' sizes, which takes further passes over the codes.
         """
         batch, objective = len(encoded.x), self.objective
         parts = objective.reconstructions(encoded)
@@ -217,7 +220,7 @@ class Forward:
         return Losses(loss, errors[-1] / batch, penalty, auxiliary, fired, share, measured)
 
     def _sizes(self, encoded: Encoded[Any], size: Tensor) -> Tensor:
-        # The root of zero itself takes a CPU twenty times as long.
+        # A CPU takes twenty times as long to compute the root of exact zeros.
         root = size.clamp(min=torch.finfo(size.dtype).tiny).sqrt()
         totals = [encoded.active.total(values) for values in (size.sign(), size, root)]
         return torch.stack(totals, dim=1) / len(encoded.x)
@@ -233,7 +236,7 @@ class Forward:
         return self._shared.auxk / len(encoded.x) * error
 
     def _room(self, *shape: int) -> Tensor:
-        """Memory that is the same in every step: fresh pages cost more than what fills them."""
+        """Memory that is reused in every step: new pages cost more time than filling them."""
         size = math.prod(shape)
         if self._memory.numel() < size:
             self._memory = self.coefficients.new_empty(size)
@@ -241,7 +244,7 @@ class Forward:
 
 
 def rate_factor(step: int, n_steps: int, warmup: float, decay: float) -> float:
-    """Learning-rate factor of a step: a linear rise, a plateau, a linear fall."""
+    """The learning rate's factor at a step: a linear rise, a plateau, and a linear fall."""
     rising = (step + 1) / max(1.0, warmup * n_steps)
     falling = (n_steps - step) / max(1.0, decay * n_steps)
     return max(0.0, min(1.0, rising, falling))

@@ -1,7 +1,7 @@
-"""Synthetic gradients beside the exact one, while an autoencoder trains.
+"""Comparing synthetic gradients with exact ones while an autoencoder trains.
 
-The exact gradient of the loss is that of ``gradient = "relu"`` for every parameter, but for ProLU's
-encoder bias, whose exact gradient is zero almost everywhere.
+For every parameter but ProLU's encoder bias, the exact gradient of the loss is that of
+``gradient = "relu"``. The exact gradient of ProLU's encoder bias is zero almost everywhere.
 """
 
 import torch
@@ -15,7 +15,8 @@ from prolu_eval.training.stack import Stack
 def compare_gradients(stack: Stack, x: Tensor) -> dict[str, Tensor]:
     """Norms of the encoder's synthetic and exact gradients, and the cosine between them. [n] each
 
-    Empty for variants whose gradients are all exact. ``x`` is a batch in training units.
+    The result is empty if all gradients of the variant are exact. ``x`` is a batch in training
+    units.
     """
     options = stack.options
     if not isinstance(options, SyntheticGradientOptions):

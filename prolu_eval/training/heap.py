@@ -1,4 +1,4 @@
-"""The C library's heap, which holds on to memory that was freed."""
+"""Returning memory to the system that the C library's heap keeps after it was freed."""
 
 import ctypes
 from collections.abc import Callable
@@ -6,10 +6,11 @@ from functools import cache
 
 
 def give_back_freed() -> None:
-    """Give freed memory back to the system, where the C library can (GNU's).
+    """Return freed memory to the system, if the C library can do so (GNU's can).
 
-    What is logged stays, in small pieces between the large tensors of a step. Each such piece keeps
-    the freed memory below it, so that the process grew with every log.
+    Logged values stay in memory, in small pieces between the large tensors of a step. The heap
+    cannot return freed memory below such a piece, and without this call the process grew with
+    every log.
     """
     if (trim := _trim()) is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""A process that trains a portion of another's sweep, on a device of its own."""
+"""A helper process, which trains a portion of another process's sweep on its own device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from prolu_eval.training.sweep import train_portions
 
 @dataclass(frozen=True)
 class Telling:
-    """Passes what is logged on to the process that has the loggers."""
+    """A logger that sends logged values to the process that has the real loggers."""
 
     tell: Tell
 
@@ -37,9 +37,9 @@ def train_and_tell(
     tell: Tell,
     places: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Train portions of a grid with the settings that a message has, and tell what comes of them.
+    """Train portions of a grid with the settings in a message, and report steps and results.
 
-    ``places`` are those of :func:`~prolu_eval.training.sweep.train_portions`.
+    ``places`` is the argument of :func:`~prolu_eval.training.sweep.train_portions`.
     """
     cache = told["cache"] and Path(told["cache"])
     loggers = [Telling(tell)] if told["logs"] else []

@@ -1,4 +1,4 @@
-"""What is logged while a stack trains: loss terms, sparsity, gradients, the biases' histograms."""
+"""Logging while a stack trains: loss terms, sparsity, gradients and histograms of biases."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ BIAS_EDGES = torch.linspace(-4, 4, 81)
 class History:
     """Logged values of each autoencoder of a stack, in training units.
 
-    ``dead_fraction`` is over the tokens since the last log; biases beyond the outermost edges are
-    counted in the outermost bins.
+    ``dead_fraction`` is the fraction of features that did not fire since the last log. Biases
+    beyond the outermost edges are counted in the outermost bins.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -26,16 +26,16 @@ class History:
 
     @property
     def latest(self) -> dict[str, Tensor]:
-        """What was logged last. [n] each"""
+        """The values that were logged last. [n] each"""
         return {name: values[-1] for name, values in self._scalars.items()}
 
     @torch.no_grad()
     def observe(self, losses: Losses) -> None:
-        """Note which features fired in a step."""
+        """Record which features fired in a step."""
         self._fired |= losses.fired
 
     def log(self, step: int, x: Tensor, losses: Losses) -> None:
-        """Log a step, from its batch [batch, d_in] and what it measured."""
+        """Log a step, from its batch [batch, d_in] and its losses."""
         bias = self._stack.biases()
         values = {
             "step": torch.full_like(losses.loss, step),
@@ -74,14 +74,14 @@ class History:
         return {name: tensor.contiguous() for name, tensor in logged.items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that was logged, and which features fired since."""
+        """All logged values, and which features fired since the last log."""
         scalars = {f"scalars/{name}": torch.stack(v) for name, v in self._scalars.items()}
         if self._histograms:
             scalars["histograms"] = torch.stack(self._histograms)
         return {"fired": self._fired, **scalars}
 
     def resume(self, state: dict[str, Tensor]) -> None:
-        """Go on from where another history of the same stack was."""
+        """Continue from the state of another history of the same stack."""
         self._fired.copy_(state["fired"])
         self._histograms = list(state.get("histograms", []))
         self._scalars = {

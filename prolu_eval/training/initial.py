@@ -1,4 +1,4 @@
-"""Where training starts: the units of the activations, their centre, and the first weights."""
+"""The start of training: the activations' units, their centre, and the first weights."""
 
 from typing import Literal, NamedTuple
 
@@ -13,9 +13,9 @@ _MEDIAN_STEPS = 50
 
 
 class Statistics(NamedTuple):
-    """Of the first activations: the factor into training units, and in those units the centre.
+    """The first activations' factor into training units, and their mean and centre in these units.
 
-    ``mean`` and ``centre`` are [d_in]; ``centre`` is what decoder biases start as.
+    ``mean`` and ``centre`` are [d_in]; decoder biases start as ``centre``.
     """
 
     scale: float
@@ -24,11 +24,11 @@ class Statistics(NamedTuple):
 
 
 def measure_statistics(x: Tensor, shared: Shared) -> Statistics:
-    """Statistics of a sample of activations, normalised already. [n, d_in]"""
+    """Statistics of a sample of activations that are normalised already. [n, d_in]"""
     scale = 1.0
     if shared.normalisation == "mean_norm":
-        # Activations get mean norm sqrt(d_in), so that coefficients carry over between models and
-        # hook points.
+        # Activations are scaled to mean norm sqrt(d_in), so that the same coefficients suit
+        # different models and hook points.
         scale = float(x.shape[1] ** 0.5 / x.norm(dim=1).mean())
     mean = scale * x.mean(0)
     if shared.b_dec_init == "zero":
@@ -41,7 +41,7 @@ def measure_statistics(x: Tensor, shared: Shared) -> Statistics:
 
 
 def geometric_median(x: Tensor) -> Tensor:
-    """The point of least summed distance to rows, by Weiszfeld's iteration. [n, d] -> [d]"""
+    """The point with the smallest sum of distances to rows (Weiszfeld's method). [n, d] -> [d]"""
     median = x.mean(0)
     for _ in range(_MEDIAN_STEPS):
         weights = 1 / (x - median).norm(dim=1).clamp(min=1e-8)
@@ -58,10 +58,10 @@ def initialise(
 ) -> None:
     """Give an autoencoder its first weights.
 
-    Random unit decoder rows, their transpose as encoder; JumpReLU's thresholds are one bandwidth,
-    as otherwise its pseudo-derivative would begin below zero. Encoder biases are ``b_enc_init``, in
-    training units, or if that is ``uniform`` drawn within 1/sqrt(d_in) of zero, as
-    ``torch.nn.Linear`` begins.
+    Decoder rows are random unit vectors, and the encoder is their transpose. JumpReLU's thresholds
+    are one bandwidth; if they were smaller, the window of its pseudo-derivative would reach below
+    zero. Encoder biases are ``b_enc_init``, in training units; if that is ``uniform``, they are
+    drawn within 1/sqrt(d_in) of zero, as in ``torch.nn.Linear``.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(sae.W_dec.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something trains: stop where nothing is lost."""
+"""Handling Ctrl-C and SIGTERM during training, so that it stops where no work is lost."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Within its block a first signal is only noted, for :meth:`check`; a second one ends at once.
+    """Within its block, a first signal is only noted for :meth:`check`; a second one stops at once.
 
-    SIGTERM is what batch systems such as Slurm send before they kill. Outside the main thread,
-    where Python allows no handlers, signals do what they did before.
+    Batch systems such as Slurm send SIGTERM before they kill a job. Outside the main thread, where
+    Python allows no signal handlers, signals keep their usual effect.
     """
 
     def __init__(self) -> None:
@@ -30,13 +30,13 @@ class Interruption:
         self._before = {}
 
     def check(self) -> None:
-        """Raise :class:`KeyboardInterrupt` if there was a signal. Called where nothing is lost."""
+        """Raise :class:`KeyboardInterrupt` after a signal. It is called where no work is lost."""
         if self._signals:
             raise KeyboardInterrupt
 
     @property
     def orderly(self) -> bool:
-        """Whether a :class:`KeyboardInterrupt` came from :meth:`check`, not from anywhere."""
+        """Whether a :class:`KeyboardInterrupt` came from :meth:`check` and not from elsewhere."""
         return self._signals == 1
 
     def _note(self, number: int, frame: FrameType | None) -> None:

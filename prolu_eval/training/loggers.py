@@ -1,4 +1,4 @@
-"""Where to tell what is logged, beside each run's own history: TensorBoard, Weights & Biases."""
+"""Loggers besides each run's own history: TensorBoard, and Weights & Biases."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -7,13 +7,13 @@ from prolu_eval.errors import UsageError
 
 
 class Logger(Protocol):
-    """Takes logged values as they come."""
+    """Receives logged values during training."""
 
     def log(self, run: str, step: int, values: dict[str, float]) -> None:
-        """Take the values that a run had at a step."""
+        """Log the values of a run at a step."""
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write all values that are not written yet, and close the log."""
 
 
 class TensorBoard:
@@ -44,7 +44,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One run per run in a Weights & Biases project; ``WANDB_MODE=offline`` needs no network.
+    """Logs each run as a run of a Weights & Biases project; offline with ``WANDB_MODE=offline``.
 
     Raises:
         UsageError: if wandb is not installed.

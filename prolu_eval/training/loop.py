@@ -1,4 +1,4 @@
-"""Training stacks on one stream of activations, each in turn on every batch."""
+"""Training stacks on one stream of activations; every stack trains on every batch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,25 +34,27 @@ from prolu_eval.training.stream import Ahead, Stream, from_model
 from prolu_eval.training.threads import quickest, using_threads
 
 _LOGS = 50
-# Enough for the mean norm and the centre; the geometric median of more takes long.
+# Number of activations from which the mean norm and the centre are computed. More of them would
+# make the geometric median slow.
 _SAMPLE = 8192
-# What decides a run's training beside what its name says.
+# The settings of a sweep that decide a run's training and are not part of the run's name.
 _OF_SWEEP = {"variant", "options", "penalty", "chance"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a grid is trained, beside what its file says: nothing here changes what is learned.
+    """How a grid is trained, besides the settings of its file; nothing here changes the results.
 
     Attributes:
-        device: a torch device, or several with commas between them that share the runs, or
-            ``all`` for every GPU; None for CUDA where there is one, else the CPU.
-        cache: folder in which activations are kept for later sweeps; None for none.
-        checkpoint_minutes: time between checkpoints, from which an interrupted training goes on.
-        progress: whether to show how far it is: a bar on a terminal, else a line a minute.
-        loggers: further places for what is logged.
+        device: a torch device, or several, separated by commas, that share the runs, or ``all`` for
+            every GPU; None for CUDA where it is available, else the CPU.
+        cache: a folder in which activations are kept for later sweeps; None for no cache.
+        checkpoint_minutes: the time between checkpoints; an interrupted training continues from the
+            last one.
+        progress: whether to show the progress: a bar on a terminal, else one line a minute.
+        loggers: loggers besides each run's own history.
         on: ``ray`` or ``ray://HOST:PORT`` to train on a cluster; None for this machine alone.
-        ray: the workers there, as ``cpus=4,gpus=1,workers=8``.
+        ray: the cluster's workers, as ``cpus=4,gpus=1,workers=8``.
     """
 
     device: str | None = None
@@ -65,10 +67,10 @@ class Settings:
 
 
 class TrainingOutcome(NamedTuple):
-    """What came of a plan: its autoencoder in the model's units, None if it diverged.
+    """The result of a plan: its autoencoder in the model's units, or None if training diverged.
 
-    ``history`` is what was logged, as :meth:`History.tensors` has it; ``not_converged`` says why
-    its training is called unfinished, if it is.
+    ``history`` holds the logged values in the form of :meth:`History.tensors`; ``not_converged``
+    says why the training is called unfinished, or is None.
     """
 
     plan: Plan
@@ -78,15 +80,15 @@ class TrainingOutcome(NamedTuple):
 
 
 class Training:
-    """Plans of one grid, trained together.
+    """The training of plans of one grid, all together.
 
     Args:
         plans: the runs.
-        shared: what they share.
-        model, tokens: where activations come from.
-        checkpoint: the file that an interrupted training goes on from.
-        settings: how.
-        steps: counts the steps.
+        shared: the settings that they share.
+        model, tokens: the model and the text that activations come from.
+        checkpoint: the file from which an interrupted training continues.
+        settings: how the grid is trained.
+        steps: the counter of steps.
 
     Raises:
         EvaluationError: if activations are not finite.
@@ -125,11 +127,11 @@ class Training:
     def run(self) -> None:
         """Train to the end, from the last checkpoint if there is one.
 
-        Ctrl-C and SIGTERM end it after the step that is being taken, or between two passes of the
-        language model, with a checkpoint; a second one ends it at once.
+        After Ctrl-C or SIGTERM, training ends with the current step, or between two passes of the
+        language model, and writes a checkpoint; a second signal ends it at once.
 
         Raises:
-            Interrupted: on either; it says from where a second call goes on.
+            Interrupted: after such a signal; it says from which step a second call continues.
             ResultsError: if the checkpoint is damaged, or cannot be written.
         """
         n_steps = self._shared.n_steps
@@ -156,7 +158,7 @@ class Training:
                 raise self._stopped(done, threads) from None
 
     def results(self) -> Iterator[TrainingOutcome]:
-        """What came of each plan, one after another."""
+        """The result of each plan, one after another."""
         tokens = self._shared.n_steps * self._shared.batch_size
         for stack, history in zip(self.stacks, self.histories, strict=True):
             for index, plan in enumerate(stack.plans):
@@ -169,17 +171,17 @@ class Training:
                     yield TrainingOutcome(plan, sae, logged, reason)
 
     def finish(self) -> None:
-        """Forget the checkpoint: what was trained has been stored."""
+        """Remove the checkpoint, once the trained runs are stored."""
         self._checkpoint.remove()
 
     def _threads(self) -> int | None:
-        """How many threads to train with: as before the checkpoint, or as measured; on a CPU."""
+        """On a CPU, the number of threads to use: the checkpoint's, or else the fastest."""
         if self.statistics.mean.device.type != "cpu":
             return None
         return self._checkpoint.threads or quickest(partial(self.stacks[0].try_out, self._first))
 
     def _stopped(self, done: int, threads: int | None) -> Interrupted:
-        """Store what was done if it is whole, and say from where training goes on."""
+        """Write a checkpoint if the last step is complete, and say where training will continue."""
         n_steps = self._shared.n_steps
         if self._interruption.orderly and done:
             self._checkpoint.write(done, threads)
@@ -189,7 +191,7 @@ class Training:
                 "from there"
             )
         return Interrupted(
-            "nothing was trained and stored yet; run the same command again to begin anew"
+            "no step is stored yet; run the same command again to start from the beginning"
         )
 
     def _step(self, step: int) -> None:
@@ -230,7 +232,7 @@ def opened(
     n: int,
     check: Callable[[], object] = lambda: None,
 ) -> tuple[Stream, Tensor]:
-    """A sweep's stream of activations, and those that come first. [n, d_in] at most
+    """A sweep's stream of activations, and a sample: its first n activations. [n, d_in] at most
 
     ``check`` is called before each pass of the model.
 
@@ -273,7 +275,7 @@ def fitted(
     tokens: TokenRows,
     settings: Settings,
 ) -> Iterator[TrainingOutcome]:
-    """What comes of chance baselines that are computed, from the first buffer of activations.
+    """The results of chance baselines that are computed from the first buffer of activations.
 
     Raises:
         EvaluationError, ResultsError: as :class:`Training`.
@@ -285,7 +287,7 @@ def fitted(
 
 
 def trained_plan(plans: Sequence[Plan], shared: Shared, tokens: TokenRows) -> dict[str, Any]:
-    """What decides a training, as plain data: a checkpoint continues the same one only."""
+    """All that decides a training, as plain data; a checkpoint continues only an equal one."""
     return {
         "shared": shared.model_dump(mode="json"),
         "tokens": tokens.fingerprint,
@@ -296,7 +298,7 @@ def trained_plan(plans: Sequence[Plan], shared: Shared, tokens: TokenRows) -> di
 
 
 def _stackable(plans: Sequence[Plan]) -> list[list[Plan]]:
-    """Plans that can be stacked, together: those of one sweep and learning rate."""
+    """Groups of plans that can be stacked: those of one sweep and learning rate."""
 
     def key(plan: Plan) -> str:
         varying = {"coefficients", "k", "learning_rates", "seeds"}

@@ -1,7 +1,7 @@
 """How each variant is trained: which entries take part, its penalty, its auxiliary loss.
 
-The loss of every autoencoder is ``mean ||x - x_hat||^2 + coefficient * penalty + auxiliary``. What
-a variant's paper does otherwise is one small class here, named in :data:`OBJECTIVES`.
+The loss of every autoencoder is ``mean ||x - x_hat||^2 + coefficient * penalty + auxiliary``. Where
+a variant's paper differs from this, a small class here says how; :data:`OBJECTIVES` names it.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from prolu_eval.saes import Gated, JumpRelu, Matryoshka, SparseAutoencoder
 from prolu_eval.training.active import Active
 from prolu_eval.training.penalties import PENALTIES
 
-# The variant that an objective is of.
+# The variant that an objective trains.
 _V = TypeVar("_V", bound=SparseAutoencoder)
 
 
 @dataclass(frozen=True)
 class Encoded(Generic[_V]):
-    """One pass of n autoencoders over a batch, as far as the codes.
+    """One pass of n autoencoders over a batch, up to the codes.
 
     Attributes:
         x: the batch. [batch, d_in]
-        m: pre-activations of all entries. [n, batch, d_sae]
-        whole: stacked tensors: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], ``b_dec`` [n, d_in], and
-            per-feature ones [n, d_sae].
+        m: the pre-activations of all entries. [n, batch, d_sae]
+        whole: the stacked tensors: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], ``b_dec`` [n, d_in],
+            and per-feature tensors [n, d_sae].
         active: the entries that take part.
-        sae: its per-feature tensors are values of those entries.
-        active_m, codes: values of those entries.
+        sae: an autoencoder whose per-feature tensors hold the values of those entries.
+        active_m, codes: the pre-activations and the codes, as values of those entries.
     """
 
     x: Tensor
@@ -43,9 +43,9 @@ class Encoded(Generic[_V]):
     codes: Tensor
 
     def decode(self, values: Tensor, *, frozen: bool = False) -> Tensor:
-        """Reconstruction from codes, or from other values of the same entries.
+        """The reconstruction from codes, or from other values of the same entries. [n, batch, d_in]
 
-        ``frozen``: with no gradient for the decoder. [n, batch, d_in]
+        If ``frozen``, the decoder gets no gradient from it.
         """
         W_dec, b_dec = self.whole.W_dec, self.whole.b_dec
         if frozen:
@@ -56,8 +56,8 @@ class Encoded(Generic[_V]):
 class Objective(Generic[_V]):
     """Reconstruction error plus a penalty on the codes: the standard loss.
 
-    ``learning_rate`` is what sweeps take that name none: the best of five on SmolLM2-135M
-    (reports/tables-smollm2.md, "Learning rates"), at batches of 2,048.
+    ``learning_rate`` is the rate of sweeps that name none: the best of five on SmolLM2-135M
+    (reports/tables-smollm2.md, "Learning rates"), with batches of 2,048 activations.
     """
 
     learning_rate: ClassVar[float] = 4e-3
@@ -69,7 +69,7 @@ class Objective(Generic[_V]):
     def select(self, alone: Sequence[_V], whole: _V, m: Tensor) -> Tensor:
         """Which entries have a code or a gradient. [n, batch, d_sae] -> bool of that shape
 
-        ``alone`` are the autoencoders one by one, whose options may differ in ``k``.
+        ``alone`` holds the individual autoencoders, whose options may differ in ``k``.
         """
         threshold = torch.atleast_2d(whole.gradient_threshold()).unsqueeze(1)
         if m.device.type != "cpu":
@@ -81,19 +81,19 @@ class Objective(Generic[_V]):
         return sae.activate(m)
 
     def magnitudes(self, codes: Tensor) -> Tensor:
-        """|a_i|, whose derivative at zero is one where codes cannot be negative."""
+        """|a_i|; if codes cannot be negative, its derivative at zero is one."""
         return codes
 
     def reconstructions(self, encoded: Encoded[_V]) -> list[Tensor]:
-        """Those whose mean error is the loss, the autoencoder's own last. [n, batch, d_in] each"""
+        """Reconstructions whose mean error is the loss; the full one is last. [n, batch, d_in]"""
         return [encoded.decode(encoded.codes)]
 
     def penalty(self, name: str, encoded: Encoded[_V], norms: Tensor | None) -> Tensor:
-        """The penalty of each entry; ``norms`` of decoder rows weigh it. values -> values"""
+        """The penalty of each entry, times its decoder row's norm if given. values -> values"""
         return PENALTIES[name](_weighed(self.magnitudes(encoded.codes), norms))
 
     def auxiliary(self, encoded: Encoded[_V]) -> Tensor | None:
-        """A further squared error, summed over the batch; None for none. [n]"""
+        """An additional squared error, summed over the batch; None if there is none. [n]"""
         return None
 
 
@@ -113,9 +113,9 @@ class GatedObjective(Objective[Gated]):
 
 
 class JumpReluObjective(Objective[JumpRelu]):
-    """arXiv 2407.14435: the penalty is L0, whose gradient reaches the thresholds alone.
+    """arXiv 2407.14435: the penalty is L0, which has a gradient for the thresholds only.
 
-    ``tanh`` is the smooth count that Anthropic trains with, whose gradient reaches all parameters.
+    The penalty ``tanh`` is Anthropic's smooth count, which has a gradient for all parameters.
     """
 
     penalties = ("l0", "tanh")
@@ -129,7 +129,7 @@ class JumpReluObjective(Objective[JumpRelu]):
 class SelectingObjective(Objective[_V]):
     """Variants that keep the largest codes (arXiv 2406.04093): no penalty, AuxK for dead features.
 
-    The variant's own activation selects; what it keeps is ``m + b_enc``.
+    The variant's own activation function selects the codes; a selected code is ``m + b_enc``.
     """
 
     learning_rate = 1e-3
@@ -153,13 +153,13 @@ class SelectingObjective(Objective[_V]):
 
 
 class BatchTopKObjective(SelectingObjective[_V]):
-    """arXiv 2412.06410: the threshold used at inference follows the smallest code kept."""
+    """arXiv 2412.06410: the threshold for inference is an average of the smallest codes kept."""
 
     learns_threshold = True
 
 
 class MatryoshkaObjective(BatchTopKObjective[Matryoshka]):
-    """arXiv 2503.17547: the mean over prefixes of groups of their own reconstruction error."""
+    """arXiv 2503.17547: the loss is the mean reconstruction error over prefixes of groups."""
 
     def reconstructions(self, encoded: Encoded[Matryoshka]) -> list[Tensor]:
         d_sae = encoded.whole.W_dec.shape[1]
@@ -203,15 +203,15 @@ def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def reconstruct_dead(encoded: Encoded[Any], error: Tensor, dead: Tensor, k_aux: int) -> Tensor:
-    """AuxK of arXiv 2406.04093: the squared error of dead features at what the others leave.
+    """AuxK of arXiv 2406.04093: the squared error with which dead features predict the residual.
 
-    Of each token the ``k_aux`` largest dead features reconstruct ``error``, the residual.
+    For each token, the ``k_aux`` dead features with the largest codes reconstruct ``error``.
 
     Args:
         encoded: the pass.
-        error: x - x_hat, without gradients. [n, batch, d_in]
-        dead: which features are. [n, d_sae] bool
-        k_aux: features per token.
+        error: the residual x - x_hat, without gradients. [n, batch, d_in]
+        dead: which features are dead. [n, d_sae] bool
+        k_aux: the number of dead features per token.
 
     Returns:
         The squared error, summed over the batch; zero where no feature is dead. [n]

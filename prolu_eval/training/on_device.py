@@ -1,9 +1,10 @@
-"""Entries of codes on a GPU: the products on tensor cores, or of the gathered entries alone.
+"""Layouts for a GPU: products on tensor cores, or products over the gathered entries alone.
 
-Training without either is bound by float32 arithmetic; with tensor cores passes over [n, batch,
-d_sae] take about as long as the products, so there are few of them: gradients are written by hand,
-no mask is made where nothing asks for it, and what products take in another precision is converted
-once for forward and backward. Everything here runs on a CPU too, where the tests are.
+Without either, training is limited by float32 arithmetic. With tensor cores, one elementwise pass
+over [n, batch, d_sae] takes about as long as a product, so there are few such passes: gradients are
+written by hand, a mask is computed only where it is needed, and operands of products in another
+precision are converted once for the forward and the backward pass. Everything here also runs on a
+CPU, where it is tested.
 """
 
 import torch
@@ -25,7 +26,7 @@ def in_bfloat16(one: Tensor, other: Tensor) -> Tensor:
 
 
 class Whole(Full):
-    """Every entry; products in float32, or in TF32 where torch is told to use that."""
+    """Every entry; products in float32, or in TF32 if torch is set to use it."""
 
     def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
         return self.multiply(values.transpose(1, 2), rows)
@@ -36,7 +37,7 @@ class Whole(Full):
 
 
 class WholeMixed(Whole):
-    """Every entry; products of bfloat16, while codes, thresholds and sums are float32."""
+    """Every entry; products of bfloat16 operands, but float32 codes, thresholds and sums."""
 
     multiply = staticmethod(in_bfloat16)
 
@@ -48,7 +49,7 @@ class WholeMixed(Whole):
 class GatheredOnDevice(Chosen):
     """The chosen entries, found on the device.
 
-    The encoder's product is the only one over all entries; the others cost what their entries do.
+    Only the encoder's product is over all entries; the others are over the chosen entries alone.
     """
 
     def __init__(self, mask: Mask) -> None:
@@ -97,10 +98,10 @@ class GatheredOnDevice(Chosen):
 
 
 class GatheredMixed(GatheredOnDevice):
-    """As :class:`GatheredOnDevice`, the encoder's product in bfloat16."""
+    """As :class:`GatheredOnDevice`, but with the encoder's product in bfloat16."""
 
     multiply = staticmethod(in_bfloat16)
 
 
-# Pairs of rows multiplied at a time.
+# Number of pairs of rows that are multiplied at one time.
 _PAIRS = 1 << 18

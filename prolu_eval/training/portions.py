@@ -1,4 +1,4 @@
-"""Runs of a grid in portions, one for each process that trains, and what comes of a run."""
+"""Portions of a grid's runs, one for each process that trains, and the results of runs."""
 
 import os
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from prolu_eval.training.loop import Settings
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of one planned run.
+    """The result of one planned run.
 
-    ``not_converged`` says why its training is called unfinished, if it is, by the rule of
-    :func:`~prolu_eval.training.convergence.not_converged`.
+    ``not_converged`` says why its training is called unfinished, by the rule of
+    :func:`~prolu_eval.training.convergence.not_converged`; it is None if the training converged.
     """
 
     plan: Plan
@@ -28,7 +28,7 @@ class Trained:
     not_converged: str | None = None
 
     def message(self) -> Message:
-        """What came of the run as plain data, for who knows its plan and its folder."""
+        """The result as plain data, for a process that knows the run's plan and folder."""
         return {
             "trained": self.plan.name,
             "status": self.status,
@@ -39,10 +39,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Portion:
-    """Runs that one process trains, in rounds if they do not fit in memory.
+    """Runs that one process trains, in several rounds if they do not fit in memory together.
 
-    ``checkpoint`` is the name of the file that they go on from; if they are ``begun``, they are one
-    round, together with those of it that were stored already.
+    ``checkpoint`` is the name of the file from which the runs continue. If they are ``begun``, they
+    are the runs of one interrupted round, including those that it has already stored.
     """
 
     plans: Sequence[Plan]
@@ -63,7 +63,7 @@ class Portion:
 
 
 def config_of(file: SweepFile, settings: Settings) -> Message:
-    """What a process that trains portions of a grid is told of it, and of how it is trained."""
+    """The grid and its training's settings as plain data, for a process that trains portions."""
     return {
         "file": file.model_dump(mode="json"),
         "device": settings.device,
@@ -74,7 +74,7 @@ def config_of(file: SweepFile, settings: Settings) -> Message:
 
 
 def portions_of(file: SweepFile, missing: Sequence[Plan], out: Path, n: int) -> list[Portion]:
-    """Missing runs in portions: what was begun goes on as it was, the rest is spread over n."""
+    """Missing runs as portions: begun rounds stay together, and the rest is divided into n."""
     names = {plan.name for plan in missing}
     begun = {name: runs for name, runs in stored_runs(out).items() if runs & names}
     portions = [

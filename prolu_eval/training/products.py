@@ -1,10 +1,11 @@
-"""Entries of codes on a CPU, whole or gathered, and the products over them with their gradients.
+"""Layouts for a CPU, whole or gathered, and their products with gradients written by hand.
 
-A step's five products (encoding, decoding, the codes' gradient and both weights') take the time
-that the arithmetic takes only if what lies between them stays in cache and is gone through few
-times. So :class:`Full` has the entries of few autoencoders at a time, and gradients written by
-hand. Soon after training has begun a few per cent of the entries are active; :class:`Gathered`
-takes these from the encoder's product, the only dense one that is left, and does the rest on them.
+A step has five products: encoding, decoding, the codes' gradient, and both weights' gradients. They
+are as fast as the arithmetic allows only if their operands stay in cache and are read few times.
+:class:`Full` therefore computes the entries of a few autoencoders at a time, with gradients written
+by hand. Soon after the start of training only a few per cent of the entries are active.
+:class:`Gathered` takes these from the encoder's product, which remains the only dense product, and
+computes everything else on them alone.
 """
 
 import warnings
@@ -21,14 +22,14 @@ from prolu_eval.training.active import Dense, Mask, Room
 
 
 class Products:
-    """The products over chosen entries, made of what a layout does with values and rows."""
+    """The products over chosen entries, built from a layout's operations on values and rows."""
 
     multiply: Callable[[Tensor, Tensor], Tensor] = staticmethod(torch.bmm)
     """The batched product of operands."""
 
     @staticmethod
     def operand(tensor: Tensor) -> Tensor:
-        """A tensor as :attr:`multiply` takes it, to be kept for the backward pass."""
+        """A tensor converted for :attr:`multiply`, to be kept for the backward pass."""
         return tensor
 
     @classmethod
@@ -47,22 +48,22 @@ class Products:
         return products + b_dec[:, None]
 
     def gather(self, m: Tensor) -> Tensor:
-        """Values of a tensor of all entries. [n, batch, d_sae]"""
+        """The values of a tensor of all entries. [n, batch, d_sae]"""
         raise NotImplementedError
 
     def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
-        """For each feature, its tokens' rows summed with its values. [n, batch, d] -> [n, d_sae, d]
+        """For each feature, a weighted sum of token rows. [n, batch, d] -> [n, d_sae, d]
 
-        This is values^T rows, for each autoencoder.
+        The weights are the feature's values; for each autoencoder this is values^T rows.
         """
         raise NotImplementedError
 
     def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
-        """For each token, its features' rows summed. [n, d_sae, d] -> [n, batch, d]"""
+        """For each token, the sum of feature rows times values. [n, d_sae, d] -> [n, batch, d]"""
         raise NotImplementedError
 
     def dot(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """Inner product of each entry's token row and feature row. [n, batch, d], [n, d_sae, d]"""
+        """The inner product of each entry's token and feature row. [n, batch, d], [n, d_sae, d]"""
         raise NotImplementedError
 
     def per_feature_sum(self, values: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class Products:
 
 
 class Full(Products, Dense):
-    """Every entry, as whole tensors; for so few autoencoders that these stay in cache."""
+    """Every entry, as whole tensors of so few autoencoders that the tensors stay in cache."""
 
     def gather(self, m: Tensor) -> Tensor:
         return m.view_as(m)
@@ -89,17 +90,18 @@ class Full(Products, Dense):
         return values.sum(1)
 
     def share(self) -> Tensor:
-        # Ten times as fast as torch's.
+        # NumPy counts ten times as fast as torch.
         counts = [np.count_nonzero(mask) for mask in self.mask.numpy()]
         return torch.tensor(counts) / self.mask[0].numel()
 
 
 class Chosen(Products):
-    """The chosen entries alone, in order of token; values are [n_active].
+    """Only the chosen entries, in order of token; values are [n_active].
 
-    A subclass finds them: ``feature`` is each one's row of all autoencoders' features, and those of
-    token row t begin at ``token_starts[t]``. In order of feature they are ``order``, of tokens
-    ``token_by_feature``, and those of feature row f begin at ``feature_starts[f]``.
+    A subclass finds them. ``feature`` is the row of each entry among all autoencoders' features,
+    and the entries of token row t begin at ``token_starts[t]``. ``order`` sorts the entries by
+    feature; ``token_by_feature`` are their token rows in that order, in which the entries of
+    feature row f begin at ``feature_starts[f]``.
     """
 
     n: int
@@ -161,7 +163,7 @@ class Gathered(Chosen):
         first_feature = token // self.batch * self.d_sae
         feature = flat - np.repeat(token * self.d_sae - first_feature, np.diff(starts))
         feature = feature.astype(np.int32)
-        # Entry numbers in order of feature: a transposed sparse matrix of them.
+        # Transposing a sparse matrix of the entries' numbers puts them in order of feature.
         entries = csr_array((tokens, features), dtype=np.int32)  # filled without being checked
         entries.data = np.arange(len(flat), dtype=np.int32)
         entries.indices, entries.indptr = feature, starts

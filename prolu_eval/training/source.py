@@ -1,4 +1,4 @@
-"""Where a sweep's activations come from: a language model on text, or a benchmark's samples."""
+"""The source of a sweep's activations: a language model on text, or a benchmark's samples."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,15 +15,15 @@ Source = LanguageModel | SyntheticActivations
 def load_source(
     shared: Shared, device: str | None, places: Mapping[str, str] = MappingProxyType({})
 ) -> Source:
-    """What gives a sweep's activations.
+    """Load the source of a sweep's activations.
 
     Args:
-        shared: names the model and the text.
-        device: where activations are given.
-        places: where either lies that is not where its name says.
+        shared: settings that name the model and the text.
+        device: the device on which the source returns activations.
+        places: by name, the paths of a model or text that is stored elsewhere on this machine.
 
     Raises:
-        ModelError: if it cannot be loaded.
+        ModelError: if the model cannot be loaded.
         TokensError: if the text to train on cannot be read.
     """
     if is_synthetic(shared.model):
@@ -39,7 +39,7 @@ def load_source(
 def training_rows(
     shared: Shared, source: Source, places: Mapping[str, str] = MappingProxyType({})
 ) -> TokenRows:
-    """The rows that a sweep is trained on; arguments as of :func:`load_source`.
+    """The rows that a sweep is trained on; the arguments are those of :func:`load_source`.
 
     Raises:
         ModelError: if the model lacks the hook point.
@@ -55,7 +55,7 @@ def training_rows(
         context_length=shared.context_length,
         text_column=shared.text_column,
     )
-    read(split="heldout", n_tokens=shared.context_length)  # or nothing could be evaluated later
+    read(split="heldout", n_tokens=shared.context_length)  # fails if none is left to evaluate on
     tokens = read(split="train", n_tokens=shared.n_tokens)
     check_vocabulary(source, shared.hook, tokens)
     return tokens

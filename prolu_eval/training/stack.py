@@ -1,7 +1,8 @@
 """Autoencoders of one shape that train together: stacked parameters, one batched pass for all.
 
-Each autoencoder's loss depends on its own slice of the parameters alone, so the gradient of the sum
-of losses is each one's own gradient, and training them together equals training each alone.
+Each autoencoder's loss depends only on its own slice of the parameters. The gradient of the sum of
+losses is therefore each autoencoder's own gradient in its slice, and training them together gives
+the same result as training each alone.
 """
 
 import time
@@ -21,26 +22,27 @@ from prolu_eval.training.forward import Chunk, Forward, Losses, rate_factor
 from prolu_eval.training.initial import Statistics, initialise
 from prolu_eval.training.objectives import Encoded
 
-# After how many steps a GPU's layout is chosen; after the last, every so many.
+# A GPU's layout is chosen after these numbers of steps, and at every multiple of the last.
 _CHOICES = (0, 20, 100, 500)
 
 
 class Stack:
     """Autoencoders of one sweep and learning rate, and their optimiser.
 
-    Weights start as :func:`~prolu_eval.training.initial.initialise` has them.
+    :func:`~prolu_eval.training.initial.initialise` sets the first weights.
 
     Args:
-        plans: the runs; they share their sweep and learning rate.
+        plans: the runs, which share their sweep and learning rate.
         shared: the settings of all sweeps.
-        statistics: of the activations, in training units.
-        layout: how passes work; None for what suits the device and the share of active entries.
+        statistics: statistics of the activations.
+        layout: the layout of passes; if None, the device and the share of active entries decide.
 
     Attributes:
-        parameters: stacked: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], a row per feature, ``b_dec``
-            [n, d_in], the variant's own [n, d_sae], or [n, 1] if one for all features.
-        silent: tokens since each feature fired. [n, d_sae]
-        n_done: steps done.
+        parameters: the stacked parameters: ``W_enc`` and ``W_dec`` [n, d_sae, d_in], one row per
+            feature; ``b_dec`` [n, d_in]; the variant's own parameters [n, d_sae], or [n, 1] for one
+            that all features share.
+        silent: the number of tokens since each feature last fired. [n, d_sae]
+        n_done: the number of steps done.
     """
 
     def __init__(
@@ -66,12 +68,13 @@ class Stack:
                 if name not in self.parameters:
                     self.parameters[name] = torch.empty(len(plans), *own.shape, device=device)
                 self.parameters[name][index] = own
-                # The stacked tensors take their place; the shape is all that is still needed.
+                # The stacked tensors replace these parameters, of which only the shape is needed.
                 parameter.data = parameter.new_zeros(()).expand(parameter.shape)
             self._saes.append(sae)
         for stacked in self.parameters.values():
             stacked.requires_grad_()
-        # Per-feature tensors begin alike in every feature; a restarted one begins so again.
+        # Per-feature tensors start with one value for all features, to which a restarted feature
+        # returns.
         self._first = {name: p[0, 0].detach().clone() for name, p in self.parameters.items()}
         self._chance = plans[0].sweep.chance
         self._start = self.parameters["W_dec"].detach()
@@ -80,7 +83,7 @@ class Stack:
         elif self._chance == "soft_frozen_decoder":
             self._start = self._start.clone()
         if shared.b_enc_init == "uniform" and "b_enc" in self._first:
-            self._first["b_enc"].zero_()  # the mean of what they began as
+            self._first["b_enc"].zero_()  # the mean of their first values
         self._forward = Forward(plans, self._saes, shared, layout, device)
         if self._forward.objective.learns_threshold:
             self.parameters["threshold"].requires_grad_(False)
@@ -100,35 +103,35 @@ class Stack:
 
     @property
     def options(self) -> VariantOptions:
-        """The variant's options of the sweep; ``k`` may differ between runs."""
+        """The sweep's options of the variant; ``k`` may differ between runs."""
         return self._saes[0].options
 
     @property
     def holds_decoder(self) -> bool:
-        """Whether decoder rows stay as they started, or near it."""
+        """Whether decoder rows stay as they started, or near their start."""
         return self._chance in HELD
 
     def given(self, x: Tensor) -> Tensor:
-        """What the next step trains on, of a batch in training units. [batch, d_in]
+        """The batch on which the next step trains, from a batch in training units. [batch, d_in]
 
-        For the baseline on shuffled activations, these with each coordinate from another token.
+        It is the same batch, or for the baseline on shuffled activations its shuffled form.
         """
         return shuffled(x, self.shared.data_seed, self.n_done) if self._chance == "shuffled" else x
 
     @property
     def layout(self) -> type[Active] | None:
-        """How all passes work now; None if that differs between autoencoders."""
+        """The layout that all passes use now; None if it differs between autoencoders."""
         return self._forward.fixed
 
     @property
     def trained(self) -> dict[str, Tensor]:
-        """The parameters that the optimiser moves."""
+        """The parameters that the optimiser changes."""
         return {name: p for name, p in self.parameters.items() if p.requires_grad}
 
     def step(self, x: Tensor, *, sizes: bool = True) -> Losses:
         """Train on a batch of activations in training units. [batch, d_in]
 
-        ``sizes``: whether to measure l0, l1 and sqrt_l1 too.
+        If ``sizes``, the codes' l0, l1 and sqrt_l1 are measured too.
         """
         if self._forward.chooses and (self.n_done in _CHOICES or self.n_done % _CHOICES[-1] == 0):
             self._choose(x)
@@ -138,13 +141,13 @@ class Stack:
         factor = rate_factor(self.n_done, shared.n_steps, shared.warmup, shared.decay)
         self._update(rate * factor)
         self.silent += len(x)
-        self.silent.masked_fill_(measured.fired, 0)  # which, unlike an index, waits for nothing
+        self.silent.masked_fill_(measured.fired, 0)  # an index would wait for the GPU
         self._share = measured.share
         self.n_done += 1
         return measured
 
     def biases(self) -> Tensor | None:
-        """Encoder biases, or their counterpart; None where the variant has none. [n, d_sae]"""
+        """Encoder biases, or their counterpart; None if the variant has none. [n, d_sae]"""
         whole = self._saes[0].with_tensors(self.parameters)
         bias = whole.encoder_bias()
         return None if bias is None else bias.detach()
@@ -152,7 +155,7 @@ class Stack:
     def gradients(self, x: Tensor, options: VariantOptions | None = None) -> dict[str, Tensor]:
         """The gradients of each autoencoder's loss on a batch, by parameter. [n, ...] each
 
-        ``options`` replace those of the sweep, to see what another synthetic gradient would do.
+        ``options`` replace those of the sweep, for example with another synthetic gradient.
         """
         parts = [part for (part,) in self.gradients_in_parts(x, options)]
         return {name: torch.cat([part[name] for part in parts]) for name in self.trained}
@@ -160,16 +163,16 @@ class Stack:
     def gradients_in_parts(
         self, x: Tensor, *options: VariantOptions | None
     ) -> Iterator[tuple[dict[str, Tensor], ...]]:
-        """As :meth:`gradients`, for each of several options, in order but never for all at once."""
+        """As :meth:`gradients` for each of several options, chunk by chunk of the stack."""
         for chunk in self._chunks(x):
             yield tuple(self._differentiate(chunk, x, chosen)[0] for chosen in options)
 
     def try_out(self, x: Tensor) -> None:
-        """Do the most of a step's work for some of the stack, and change nothing."""
+        """Do most of a step's work for some of the stack, without changing anything."""
         self._differentiate(next(self._chunks(x)), x)
 
     def _choose(self, x: Tensor) -> None:
-        """Measure on a GPU which layout is faster, now that so many entries take part."""
+        """On a GPU, measure which layout is faster for the current share of active entries."""
         chunk = next(self._chunks(x))
         leaves = {name: p.detach()[chunk.which] for name, p in self.parameters.items()}
         share = float(self._forward.run(chunk, x, leaves).active.share().max())
@@ -209,7 +212,7 @@ class Stack:
         return dict(zip(wanted, gradients, strict=True)), measured, encoded
 
     def _descend(self, chunk: Chunk, x: Tensor, *, sizes: bool) -> Losses:
-        """Put a chunk's gradients where the optimiser finds them."""
+        """Store a chunk's gradients for the optimiser, and return its losses."""
         gradients, losses, encoded = self._differentiate(chunk, x, sizes=sizes)
         for name, gradient in gradients.items():
             parameter = self.parameters[name]
@@ -225,7 +228,7 @@ class Stack:
 
     @torch.no_grad()
     def _follow_threshold(self, chunk: Chunk, encoded: Encoded[Any]) -> None:
-        """Move an exponential average, corrected for its start, to the smallest code kept."""
+        """Update the threshold: a bias-corrected exponential average of the smallest code kept."""
         keep = self.shared.threshold_ema
         weight = (1 - keep) / (1 - keep ** (self.n_done + 1))
         smallest = encoded.active.smallest(encoded.codes)[:, None]
@@ -234,10 +237,10 @@ class Stack:
 
     @torch.no_grad()
     def _update(self, rate: float) -> None:
-        """Adam's step. Decoder rows of unit norm do not move along themselves, and keep it.
+        """Take Adam's step; decoder rows of unit norm keep their norm.
 
-        Without the part of the gradient that would lengthen rows, Adam's moments are of what moves
-        them. The kernel does all of that for them at once.
+        The part of the gradient that is parallel to such a row is removed first, so that Adam's
+        moments contain only the part that turns the row. The kernel does all of this at once.
         """
         W_dec, unit = self.parameters["W_dec"], self.shared.decoder_norm == "unit"
         self._optimiser.param_groups[0]["lr"] = rate
@@ -257,7 +260,7 @@ class Stack:
             self.parameters["threshold"].clamp_(min=0)
 
     def _step_unit_rows(self, rate: float) -> None:
-        """Adam's step of the decoder's rows by the kernel; the optimiser then has none to take."""
+        """Take Adam's step of the decoder's rows in the kernel; the optimiser then skips them."""
         from prolu_eval.kernels.decoder import step_unit_rows
 
         W_dec = self.parameters["W_dec"]
@@ -280,7 +283,7 @@ class Stack:
 
     @torch.no_grad()
     def reconstructions(self, x: Tensor) -> Tensor:
-        """x_hat of a batch, of each autoencoder. [batch, d_in] -> [n, batch, d_in]"""
+        """Each autoencoder's x_hat of a batch. [batch, d_in] -> [n, batch, d_in]"""
         leaves = {name: p.detach() for name, p in self.parameters.items()}
         parts = []
         for chunk in self._chunks(x):
@@ -290,7 +293,7 @@ class Stack:
         return torch.cat(parts)
 
     def restart(self, index: int, features: Tensor, rows: Tensor, encoder_share: float) -> None:
-        """Begin some features of one autoencoder anew, with given directions. [r], [r, d_in]
+        """Restart some features of one autoencoder in the directions ``rows``. [r], [r, d_in]
 
         Encoder rows get ``encoder_share`` of the mean norm of the other features' rows.
         """
@@ -311,7 +314,7 @@ class Stack:
         self.silent[index, features] = 0
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that decides how training goes on."""
+        """All tensors that decide how training continues."""
         moments = {
             f"{name}/{moment}": tensor
             for name, parameter in self.trained.items()
@@ -324,7 +327,7 @@ class Stack:
 
     @torch.no_grad()
     def resume(self, state: dict[str, Tensor]) -> None:
-        """Go on from where another stack of the same arguments was."""
+        """Continue from the state of another stack with the same arguments."""
         self.n_done = int(state["n_done"])
         self.silent.copy_(state["silent"])
         self._share.copy_(state["share"])
@@ -337,15 +340,15 @@ class Stack:
                 }
 
     def autoencoder(self, index: int, scale: float) -> SparseAutoencoder:
-        """One of the autoencoders, taking activations in the model's units.
+        """One of the autoencoders, for activations in the model's units.
 
-        Training saw ``scale`` times each activation; the factor is folded into the weights. Codes
-        and encoder biases stay in training units.
+        In training, activations were multiplied by ``scale``. This factor is folded into the
+        weights; codes and encoder biases stay in training units.
         """
         factors = {"W_enc": scale, "W_dec": 1 / scale, "b_dec": 1 / scale}
         sae = self._saes[index]
         if isinstance(sae.options, TrecOptions) and sae.options.tied:
-            # The rows serve both ways, so it is the threshold that takes the factor.
+            # The same rows encode and decode, so the factor is folded into the threshold.
             factors |= {"W_dec": 1.0}
             sae.options = sae.options.model_copy(update={"theta": sae.options.theta / scale})
         for name, stacked in self.parameters.items():
@@ -356,10 +359,10 @@ class Stack:
 
 
 def shuffled(x: Tensor, seed: int, step: int) -> Tensor:
-    """A batch whose every coordinate comes from other tokens than the rest. [batch, d_in]
+    """A batch in which each coordinate comes from other tokens than the others. [batch, d_in]
 
-    Columns are rotated by numbers of places at random, no two alike while there are enough: each
-    keeps its own distribution, and nothing is left of how they go together.
+    Each column is rotated by a random number of places; the numbers differ if the batch is large
+    enough. Columns keep their own distributions and lose all dependence on one another.
     """
     n, d = x.shape
     generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
@@ -369,9 +372,9 @@ def shuffled(x: Tensor, seed: int, step: int) -> Tensor:
 
 
 def hold_near(rows: Tensor, start: Tensor, least: float) -> None:
-    """Turn rows back, in place, until their cosine with where they started is ``least``. [..., d]
+    """Turn rows back, in place, until their cosine with their start is ``least``. [..., d]
 
-    Those that are nearer stay as they are, and norms stay too.
+    Rows that are nearer to their start are unchanged, and all rows keep their norms.
     """
     norms, start = rows.norm(dim=-1, keepdim=True), start / start.norm(dim=-1, keepdim=True)
     unit = rows / norms
@@ -382,7 +385,7 @@ def hold_near(rows: Tensor, start: Tensor, least: float) -> None:
 
 
 def _by_feature(name: str, tensor: Tensor) -> Tensor:
-    """An autoencoder's tensor as the stack has it, or back."""
+    """Convert an autoencoder's tensor to the form that it has in the stack, or back."""
     if name == "W_enc":
         return tensor.detach().T.contiguous()
     return tensor.detach()[None] if tensor.dim() == 0 else tensor.detach()

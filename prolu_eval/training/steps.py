@@ -1,4 +1,4 @@
-"""How far a sweep is, and what its helpers on further devices have told."""
+"""Counting the steps of a sweep, including those that helpers on other devices report."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ from prolu_eval.progress import Progress
 
 
 class Steps:
-    """Counts the steps that are taken, in this process and in its helpers.
+    """Counts the steps that this process and its helpers take.
 
     Args:
-        shown: where they are shown.
-        tell: where a helper says what it did.
-        helpers: of the process that was called.
-        on_message: takes what else the helpers tell.
+        shown: the progress display.
+        tell: in a helper, the function that reports its steps to the main process.
+        helpers: in the main process, its helpers.
+        on_message: a function that receives the helpers' other messages.
     """
 
     def __init__(
@@ -29,20 +29,20 @@ class Steps:
         self._helpers, self._on_message = helpers, on_message
 
     def expect(self, n: int) -> None:
-        """Count steps that are to be taken."""
+        """Add steps that remain to be taken."""
         self._do({"expected": n})
 
     def found(self, n: int) -> None:
-        """Count steps that were taken before."""
+        """Add steps that an earlier, interrupted call took."""
         self._do({"found": n})
 
     def taken(self, note: str) -> None:
-        """Count a step; the note says what is worth knowing of it."""
+        """Count a step; the note is shown beside the progress."""
         self._do({"taken": 1}, note)
         self.listen()
 
     def listen(self) -> None:
-        """Take what the helpers have told meanwhile."""
+        """Process the messages that the helpers have sent meanwhile."""
         for message in self._helpers.messages() if self._helpers is not None else ():
             if message.keys() & {"expected", "found", "taken"}:
                 self.take(message)
@@ -50,7 +50,7 @@ class Steps:
                 self._on_message(message)
 
     def take(self, message: Message) -> None:
-        """Count what another process has told of its steps."""
+        """Count the steps that another process reported."""
         self._do(message)
 
     def _do(self, message: Message, note: str = "") -> None:

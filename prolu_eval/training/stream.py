@@ -1,4 +1,4 @@
-"""A stream of shuffled activations, the language model running once for all that train on it."""
+"""A stream of shuffled activations; the language model runs once for all autoencoders."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,13 +17,14 @@ RowActivations = Callable[[Tensor], Tensor]
 def from_model(
     model: ActivationSource, hook: str, tokens: TokenRows, *, mixed: bool = False
 ) -> RowActivations:
-    """Activations at the counted positions of chosen rows, by a pass of the model. [r] -> [n, d]
+    """A function that gives activations at the counted positions of rows. [r] -> [n, d]
 
-    ``mixed``: with the model's products in bfloat16, its weights and residual stream as they are.
+    If ``mixed``, the model's products are in bfloat16; its weights and residual stream keep their
+    precision.
     """
 
     def activations(rows: Tensor) -> Tensor:
-        # Found on the CPU, so that nothing waits for the GPU.
+        # Counted positions are found on the CPU, so that the host does not wait for the GPU.
         counted = tokens.counted[rows].flatten().nonzero()[:, 0]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
             found = model.activations(tokens.ids[rows], hook).flatten(0, 1)
@@ -33,7 +34,7 @@ def from_model(
 
 
 class Ahead:
-    """Activations of rows that will be asked for next, computed on a CUDA stream of their own.
+    """Computes activations of the next rows in advance, on a CUDA stream of its own.
 
     Args:
         source: activations of rows. [r] int64 -> [n, d_in]
@@ -48,7 +49,7 @@ class Ahead:
         return len(self._started)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Those of rows that were begun before, in the order in which they were; or of others."""
+        """Activations of rows: of the pass begun first if it is over these rows, or of a new one."""
         if self._started and torch.equal(self._started[0][0], rows):
             _, found, ready = self._started.popleft()
             torch.cuda.current_stream(found.device).wait_event(ready)
@@ -58,7 +59,7 @@ class Ahead:
         return self._source(rows)
 
     def begin(self, rows: Tensor) -> None:
-        """Begin a pass over rows, which goes on beside what the current stream does."""
+        """Begin a pass over rows, which runs in parallel with the current CUDA stream."""
         with torch.cuda.stream(self._stream):
             found = self._source(rows)
             self._started.append((rows, found, self._stream.record_event()))
@@ -67,17 +68,18 @@ class Ahead:
 class Stream:
     """Batches of activations, in shuffled epochs over rows and from a shuffled buffer.
 
-    The buffer is shuffled anew whenever half of it is used, so neighbouring tokens of a text, whose
-    activations are alike, end up in different batches. :meth:`state` and :meth:`resume` continue a
-    stream exactly where it was.
+    The buffer is refilled and shuffled again whenever half of it is used, so that neighbouring
+    tokens of a text, which have similar activations, end up in different batches. :meth:`state` and
+    :meth:`resume` continue a stream exactly where it was.
 
     Args:
-        source: activations of rows. [r] int64 -> [n, d_in] If it is :class:`Ahead`, passes for the
-            next buffer begin while batches of this one are used; the batches are the same.
-        n_rows: how many rows there are.
-        batch_size: activations per batch.
-        buffer_size: activations shuffled together, at least.
-        seed: of both shuffles.
+        source: a function that computes activations of rows, [r] int64 -> [n, d_in]. With
+            :class:`Ahead`, passes for the next buffer begin while batches of this one are used; the
+            batches are the same.
+        n_rows: the number of rows.
+        batch_size: the number of activations per batch.
+        buffer_size: the smallest number of activations that are shuffled together.
+        seed: the seed of both shuffles.
     """
 
     def __init__(
@@ -101,15 +103,15 @@ class Stream:
         return batch
 
     def peek(self, n: int) -> Tensor:
-        """Some of the activations that come next, without consuming them. [n, d_in] at most"""
+        """The next n activations at most, without consuming them. [n, d_in]"""
         if not len(self._buffer):
             self._refill()
         return self._buffer[self._used : self._used + n]
 
     def _refill(self) -> None:
-        """Make a new buffer of what is left and of further rows.
+        """Fill a new buffer with the rest of the old one and with activations of more rows.
 
-        If it is interrupted, the stream is where it was before.
+        If this is interrupted, the stream keeps its earlier state.
         """
         before = self._order, self._generator.get_state()
         pending = [self._buffer[self._used :]] if len(self._buffer) else []
@@ -129,7 +131,7 @@ class Stream:
         self._buffer, self._used = buffer[order], 0
 
     def _begin_next(self, source: Ahead) -> None:
-        """Begin a further pass, as far as the rest of this epoch and the next buffer go."""
+        """Begin another pass, if the next buffer still needs rows and this epoch still has some."""
         first = len(source) * _ROWS_AT_ONCE
         expected = len(source) * self._per_pass
         if first < len(self._order) and expected < self._buffer_size // 2:
@@ -142,7 +144,7 @@ class Stream:
         return rows
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that decides which batches follow."""
+        """All tensors that decide which batches follow."""
         return {
             "buffer": self._buffer[self._used :].contiguous(),
             "order": self._order.contiguous(),
@@ -151,7 +153,7 @@ class Stream:
         }
 
     def resume(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Go on from where another stream of the same arguments was."""
+        """Continue from the state of another stream with the same arguments."""
         used, size = state["used"].tolist()
         rest = state["buffer"].to(device)
         self._buffer = torch.cat([rest.new_empty(size - len(rest), rest.shape[1]), rest])

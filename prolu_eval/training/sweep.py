@@ -1,4 +1,4 @@
-"""Training a grid of runs, each into a folder of its own."""
+"""Training a grid of runs and storing each run in its own folder."""
 
 import logging
 import time
@@ -36,7 +36,7 @@ from prolu_eval.training.steps import Steps
 
 HISTORY_FILE = "history.safetensors"
 _LOCK_FILE = ".sweep.lock"
-# Seconds between two looks at what helpers tell.
+# Seconds between two checks for messages from helpers.
 _POLL = 0.2
 
 
@@ -46,20 +46,20 @@ def train_sweep(
     settings: Settings | None = None,
     on_trained: Callable[[Trained], Any] = lambda _: None,
 ) -> list[Trained]:
-    """Train every run of a grid that is not in ``out`` yet, one folder each.
+    """Train every run of a grid that is not in ``out`` yet, and store each in its own folder.
 
-    A run whose loss stops being finite is ``failed``; the others go on. A call that was interrupted
-    and is made again continues from its last checkpoint. What does not fit in memory at once is
-    trained in rounds. Several devices share the runs, a process each; what one leaves undone that
-    ended early is done by the first.
+    A run whose loss becomes infinite or NaN is ``failed``; the others continue. After an
+    interruption, the same call continues from the last checkpoint. Runs that do not fit in memory
+    together are trained in rounds. Several devices share the runs, with one process each. If one of
+    these processes ends early, the first device trains the runs that it left.
 
     Raises:
         ConfigError: if a run's folder holds a run of another configuration, or a sweep does not
-            suit the model's width or fit in memory.
-        Interrupted: on Ctrl-C or SIGTERM; what was trained is stored.
+            suit the model's width or does not fit in memory.
+        Interrupted: on Ctrl-C or SIGTERM; the steps done so far are stored.
         ModelError, TokensError: if the model, hook or dataset cannot be used.
         ResultsError: if ``out`` cannot be written to, or another sweep is training into it.
-        UsageError: if a device is not there.
+        UsageError: if a device does not exist.
     """
     if not isinstance(settings, Settings | None):
         reason = f"are of type {type(settings).__name__}"
@@ -97,7 +97,7 @@ def train_sweep(
 
 
 def _told(stop: KeyboardInterrupt) -> Interrupted:
-    """An interruption that says what a second call does."""
+    """An interruption whose message says what a second call does."""
     if isinstance(stop, Interrupted):
         return stop
     return Interrupted("run the same command again to go on from what is stored")
@@ -105,11 +105,11 @@ def _told(stop: KeyboardInterrupt) -> Interrupted:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Keep other sweeps out of a folder until the block ends, however it ends.
+    """Keep other sweeps out of a folder until the block ends, also if it ends with an exception.
 
-    The folder is made if need be, and removed if nothing came of it.
+    The folder is created if it does not exist, and removed at the end if it is empty.
     """
-    check_writable(out)  # rather than after minutes of training
+    check_writable(out)  # fails now, not after minutes of training
     lock = FileLock(out / _LOCK_FILE, is_singleton=False)
     try:
         lock.acquire(timeout=0)
@@ -125,7 +125,7 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (out / _LOCK_FILE).unlink(missing_ok=True)  # held still, so that nobody's own is removed
+        (out / _LOCK_FILE).unlink(missing_ok=True)  # while it is still locked
         lock.release()
         with suppress(OSError):
             out.rmdir()
@@ -139,7 +139,7 @@ def _train_on(
     settings: Settings,
     settle: Callable[[Trained], None],
 ) -> None:
-    """Train missing runs, a portion of them on each of some devices."""
+    """Train missing runs, one portion of them on each of several devices."""
     n = len(devices)
     portions = portions_of(file, missing, out, n)
     settled: set[str] = set()
@@ -179,7 +179,7 @@ def _train_on(
         ended = {h.device: why for h in helpers.running if (why := h.failure()) is not None}
     for device, reason in ended.items():
         logging.getLogger(__name__).warning(
-            "The process on %s ended early (%s); what it left undone is done on the first device.",
+            "The process on %s ended early (%s); the first device trains the runs that it left.",
             device,
             reason,
         )
@@ -200,12 +200,12 @@ def train_portions(
 
     Args:
         file: the grid.
-        portions: which of its runs, and the checkpoints that they go on from.
+        portions: the runs to train, and the checkpoints from which they continue.
         out: the folder for runs and checkpoints.
-        settings: how.
-        settle: is told of each run.
-        steps: counts the steps.
-        places: where the model and the text lie, by name, that are not where their names say.
+        settings: how the grid is trained.
+        settle: a function that is called with the result of each run.
+        steps: the counter of steps.
+        places: by name, the paths of a model or text that is stored elsewhere on this machine.
 
     Raises:
         ConfigError, EvaluationError, Interrupted, ModelError, ResultsError, TokensError: as
@@ -239,7 +239,7 @@ def _store(
     out: Path,
     settle: Callable[[Trained], None],
 ) -> None:
-    """Store what was trained, but for what was stored before an interruption."""
+    """Store the trained runs, except those that were stored before an interruption."""
     for plan, sae, history, reason in outcomes:
         folder = out / plan.name
         if sae is None:
@@ -255,7 +255,7 @@ def _store(
 
 
 def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:
-    """What a run's config.json says of its training."""
+    """The description of a run's training for its config.json."""
     return RunConfig(
         variant=plan.sweep.variant,
         d_in=d_in,
@@ -276,12 +276,12 @@ def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:
 
 
 def _present(folder: Path, shared: Shared) -> RunConfig | None:
-    """The finished run of this very configuration that lies in a folder, if there is one."""
+    """The finished run of the same configuration in a folder, or None."""
     path = folder / CONFIG_FILE
     if not path.exists():
         return None
     config = read_config(path)
-    # A setting that the run's version did not know yet had its default.
+    # A setting that did not exist in the version that trained the run had its default value.
     fields = Shared.model_fields.items()
     defaults = {name: field.default for name, field in fields if not field.is_required()}
     if defaults | (config.training or {}) != shared.model_dump(mode="json"):

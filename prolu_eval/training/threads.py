@@ -1,7 +1,8 @@
-"""How many threads a CPU should train with: measured, as no rule knows what else it is doing.
+"""Choosing the number of threads for training on a CPU.
 
-More threads than there are idle cores can be many times slower than one, since they wait for one
-another in every operation.
+The number is measured, because no rule can know what else the CPU is doing. If there are more
+threads than idle cores, training can be many times slower than with one thread, since threads wait
+for one another in every operation.
 """
 
 import time
@@ -15,17 +16,18 @@ _ROUNDS = 3
 
 
 def quickest(work: Callable[[], Any]) -> int:
-    """The number of threads with which a piece of work took least time.
+    """The number of threads with which ``work`` takes the least time.
 
-    Tried are one, the number that torch is set to use, and the powers of two between them, each
-    once per round; the median of the rounds decides. A larger number has to be a tenth faster.
+    The numbers tried are one, the number that torch is set to use, and the powers of two between
+    them. Each is tried once per round, and the median over rounds decides. A larger number of
+    threads is chosen only if it is faster by a tenth.
     """
     most = torch.get_num_threads()
     tried = sorted({most, *(2**i for i in range(most.bit_length()))})
     if tried == [1]:
         return 1
     with using_threads(1):
-        work()  # what is done for the first time takes longer
+        work()  # the first call takes longer
     times: dict[int, list[float]] = {n: [] for n in tried}
     for _ in range(_ROUNDS):
         for n in tried:
@@ -42,7 +44,7 @@ def quickest(work: Callable[[], Any]) -> int:
 
 @contextmanager
 def using_threads(n: int) -> Iterator[None]:
-    """Let torch use so many threads until the block ends."""
+    """Let torch use n threads until the block ends."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:

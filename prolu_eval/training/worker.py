@@ -1,7 +1,7 @@
-"""What a worker of a cluster does for a sweep: it trains a portion of the runs, as one device does.
+"""A cluster's worker for a sweep, which trains a portion of the runs on its device.
 
-The training goes on in a thread, into a folder of this node. Whoever asked for it asks again and
-again what there is to tell, and is given runs and checkpoints as they appear.
+Training runs in a thread and writes to a folder of this node. The process that started it asks
+repeatedly for news and receives runs and checkpoints as they are written.
 """
 
 import queue
@@ -21,13 +21,13 @@ from prolu_eval.training.config import SweepFile
 from prolu_eval.training.helper import train_and_tell
 from prolu_eval.training.portions import Portion
 
-# Seconds that an answer waits for something to tell.
+# Seconds for which an answer waits for news.
 _PATIENCE = 1.0
 
 
 @dataclass
 class _Work:
-    """A portion that is being trained, and what of it was told."""
+    """A portion that is being trained, its news, and the files of it that were sent."""
 
     portion: Portion
     folder: "tempfile.TemporaryDirectory[str]"
@@ -38,18 +38,19 @@ class _Work:
 
     @property
     def out(self) -> Path:
-        """Where runs and the checkpoint appear."""
+        """The folder in which runs and the checkpoint are written."""
         return Path(self.folder.name)
 
 
 class TrainingWorker:
     """Answers the messages of :mod:`prolu_eval.training.distributed`.
 
-    ``begin`` a portion, with its checkpoint if it has one; then ``listen``.
+    The message ``begin`` starts a portion, from its checkpoint if it has one; ``listen`` asks for
+    news.
 
     Args:
         config: the grid, the device, and the settings of its training.
-        fetch: gives what was put.
+        fetch: a function that returns an object stored in the cluster.
     """
 
     def __init__(self, config: Message, fetch: Fetch) -> None:
@@ -59,10 +60,10 @@ class TrainingWorker:
         self._work: _Work | None = None
 
     def answer(self, message: Message) -> dict[str, Any]:
-        """Do what a message asks.
+        """Execute a message.
 
         Raises:
-            ProluEvalError: if it cannot be done.
+            ProluEvalError: if it cannot be executed.
         """
         for parcel in message.get("parcels", ()):
             self._arrivals.unpack(parcel, self._fetch)
@@ -96,7 +97,7 @@ class TrainingWorker:
             work.error = error
 
     def _listen(self) -> dict[str, Any]:
-        """What was told since, and the files that are new: a run's only once it is whole."""
+        """News since the last call, and new files; a run's files are sent once it is complete."""
         work = self._work
         if work is None or work.thread is None:
             return {"told": [], "files": {}, "done": True}
@@ -122,7 +123,7 @@ class TrainingWorker:
     def _new_files(work: _Work) -> dict[str, bytes]:
         found = [path.parent for path in work.out.glob(f"**/{CONFIG_FILE}")]
         paths = [path for folder in found for path in sorted(folder.iterdir())]
-        paths.sort(key=lambda path: path.name == CONFIG_FILE)  # a run is there once this is
+        paths.sort(key=lambda path: path.name == CONFIG_FILE)  # written last: it completes a run
         new = {}
         for path in [*paths, work.out / work.portion.checkpoint]:
             name = path.relative_to(work.out).as_posix()
@@ -131,6 +132,6 @@ class TrainingWorker:
                 if work.sent.get(name) != changed:
                     new[name] = path.read_bytes()
                     work.sent[name] = changed
-            except FileNotFoundError:  # of a checkpoint: there is none yet, or none any more
+            except FileNotFoundError:  # the checkpoint is not written yet, or is removed
                 continue
         return new

@@ -202,7 +202,7 @@ def test_a_wrong_option_fails_every_run_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("floats.npy", "no token ids"), ("broken.npy", "cannot be read")]
+    ("name", "reason"), [("floats.npy", "not token ids"), ("broken.npy", "cannot be read")]
 )
 def test_tokens_that_no_model_can_use_are_told_once(
     runs: Path, name: str, reason: str, capfd: pytest.CaptureFixture[str]
@@ -332,7 +332,7 @@ def test_folders_of_one_name_are_told_apart(
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("empty.npy", "cannot be read"), ("dangling", "is a link to what is not there")],
+    [("empty.npy", "cannot be read"), ("dangling", "is a link to a file that is not there")],
 )
 def test_tokens_that_are_none_are_told_once(
     runs: Path, tmp_path: Path, name: str, reason: str, capfd: pytest.CaptureFixture[str]

@@ -181,4 +181,4 @@ def test_what_does_not_fit_the_model_is_told(
     layers = clt_layers(LAYERS, D, N)
     clt = circuit_tracer_clt(tmp_path / "c", layers, model_name=str(folder), **backwards)
     (outcome,) = evaluate(clt, options)
-    assert "lies behind the site that is replaced" in (outcome.error or "")
+    assert "comes after the site that is replaced" in (outcome.error or "")

@@ -297,7 +297,7 @@ def test_what_a_transcoder_cannot_be_measured_at_is_told(
     x, y = torch.randn(2, 64, D, generator=torch.Generator().manual_seed(1))
     sae = transcoder(x, y)
     wrong = {
-        ("blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"): "lies behind the site",
+        ("blocks.1.hook_resid_post", "blocks.1.hook_mlp_out"): "comes after the site",
         ("blocks.9.mlp.hook_in", "blocks.1.hook_mlp_out"): "is no hook point of its 3 blocks",
         ("blocks.1.mlp.hook_post", "blocks.1.hook_mlp_out"): "takes activations of width 32, but",
         ("blocks.1.mlp.hook_in", "blocks.1.ln2.hook_normalized"): "that can be spliced",

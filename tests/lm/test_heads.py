@@ -73,7 +73,7 @@ def test_a_head_of_processed_weights_has_its_own_part_of_the_value_bias(
     ("hook", "words"),
     [
         (f"{HOOK}[4]", "has 4 heads, counted from 0"),
-        ("blocks.1.hook_resid_post[0]", "is no activation of attention heads"),
+        ("blocks.1.hook_resid_post[0]", "is not the activation of attention heads"),
         ("blocks.9.attn.hook_z[0]", "is no hook point of its 3 blocks"),
     ],
 )

@@ -267,7 +267,7 @@ def test_a_folder_of_token_ids_is_its_files_rows(model: LanguageModel, tmp_path:
         write(folder / f"1{kind}", ids[12:])
         assert load(folder, model).fingerprint == expected
     np.save(tmp_path / "shards.npy" / "2.npy", ids[0])
-    with pytest.raises(TokensError, match=r"2\.npy: holds ids of 1 dimensions, others do not"):
+    with pytest.raises(TokensError, match=r"2\.npy: holds ids of 1 dimensions, unlike the first"):
         load(tmp_path / "shards.npy", model)
     with pytest.raises(TokensError, match="holds token ids and has no columns"):
         load(tmp_path / "ids.npy", model, text_column="text")
@@ -310,7 +310,8 @@ def test_short_rows_are_told_once(
         load(tmp_path / "a\nb.npy", model, split)
     (told,) = caplog.messages
     assert told.endswith(
-        "a\\nb.npy: has rows of 8 tokens; they stay as they are, below the context of 16."
+        "a\\nb.npy: has rows of 8 tokens; they are used as they are, shorter than the context of "
+        "16."
     )
 
 
@@ -369,7 +370,7 @@ def test_token_ids_are_told_from_their_mask(model: LanguageModel, tmp_path: Path
     save_file({"tokens": ids, "attention_mask": mask[:, :8]}, tmp_path / "short.safetensors")
     for name, reason in {
         "mask.safetensors": "has no tensor input_ids",
-        "mask.npy": "zeros and ones alone",
+        "mask.npy": "only zeros and ones",
         "names.safetensors": "but x, y",
         "short.safetensors": "one 0 or 1 for each token id",
     }.items():
