@@ -1,15 +1,15 @@
-"""Activation functions of sparse autoencoders with gradients of their own.
+"""Activation functions of sparse autoencoders that can have synthetic gradients.
 
-ProLU (Proportional ReLU) passes its pre-activation unchanged where that exceeds a learned
-threshold: ``ProLU(m, b) = m if m + b > 0 and m > 0 else 0``. Its true gradient with respect to the
-bias is zero almost everywhere, so the write-up ("ProLU: A Nonlinearity for Sparse Autoencoders")
-replaces it by synthetic gradients. They follow from writing ``ProLU(m, b) = ReLU(m) Thresh(m + b)``
-and replacing Thresh's derivative by a straight-through estimator ST:
+ProLU (Proportional ReLU) returns its pre-activation unchanged where it exceeds a learned threshold:
+``ProLU(m, b) = m if m + b > 0 and m > 0 else 0``. Its true gradient for the bias is zero almost
+everywhere. The write-up ("ProLU: A Nonlinearity for Sparse Autoencoders") therefore replaces it by
+synthetic gradients. They follow from ``ProLU(m, b) = ReLU(m) Thresh(m + b)`` if the derivative of
+Thresh is replaced by a straight-through estimator ST:
 
     d/dm = gate + ReLU(m) ST(m + b),    d/db = ReLU(m) ST(m + b),    gate = Thresh(m) Thresh(m + b)
 
-The same can be done with ReLU itself, which the write-up's comments ask about: with u = m + b,
-``ReLU(u) = ReLU(u) Thresh(u)``, so that ``d/du = Thresh(u) + ReLU(u) ST(u)``.
+ReLU can have such a gradient as well (the write-up's comments ask whether that works): with
+u = m + b, ``ReLU(u) = ReLU(u) Thresh(u)``, and so ``d/du = Thresh(u) + ReLU(u) ST(u)``.
 """
 
 import math
@@ -24,7 +24,7 @@ from prolu_eval.errors import UsageError
 Gradient = Literal["relu", "ste", "ste_bias_only", "ste_input_only"]
 Estimator = Literal["thresh", "rectangle", "triangle", "sigmoid", "gaussian"]
 
-# Which of the two partial derivatives, with respect to (m, b), contain the straight-through term.
+# Whether the derivatives with respect to m and to b contain the straight-through term.
 _STRAIGHT_THROUGH: dict[Gradient, tuple[bool, bool]] = {
     "relu": (False, False),
     "ste": (True, True),
@@ -43,7 +43,7 @@ ESTIMATORS: dict[Estimator, Callable[[Tensor, float], Tensor]] = {
         torch.exp(-0.5 * (u / width) ** 2) / (width * math.sqrt(2 * math.pi))
     ),
 }
-# How far below the threshold each estimator is nonzero, in bandwidths.
+# How far below the threshold each pseudo-derivative is nonzero, in bandwidths.
 REACH: dict[Estimator, float] = {
     "thresh": 0,
     "rectangle": 0.5,
@@ -54,21 +54,21 @@ REACH: dict[Estimator, float] = {
 
 
 def gate(value: Tensor, by: Tensor) -> Tensor:
-    """``value`` where ``by > 0``, else 0; the gradient flows to ``value`` only.
+    """``value`` where ``by > 0``, else 0; only ``value`` gets a gradient.
 
-    Both have the same shape and dtype. This is the kernel of ReLU's own backward pass, which on a
-    CPU is several times faster than a mask with ``torch.where``.
+    Both have the same shape and dtype. This uses the kernel of ReLU's own backward pass, which on a
+    CPU is several times faster than a mask and ``torch.where``.
     """
     result: Tensor = torch.ops.aten.threshold_backward(value, by, 0)
     return result
 
 
 class Thresholding(NamedTuple):
-    """An activation in a form that all thresholding variants share, for kernels to evaluate.
+    """The activation of any thresholding variant in one common form, which kernels evaluate.
 
-    With v = m scale + shift, a = v where v > bound and m > gate, else 0; with ``both_signs``, where
-    abs(v) > bound. A part that is None means scale 1, shift 0, bound 0, or no gate; bounds are
-    never negative. [d_sae] each
+    With v = m scale + shift, a = v where v > bound and m > gate, else 0. With ``both_signs``, the
+    condition is abs(v) > bound. A part that is None means scale 1, shift 0, bound 0, or no gate.
+    Bounds are not negative. [d_sae] each
     """
 
     scale: Tensor | None = None
@@ -84,7 +84,7 @@ class _ProLU(torch.autograd.Function):
     @staticmethod
     def forward(m: Tensor, b: Tensor, gradient: Gradient, st: Estimator, width: float) -> Tensor:
         m, b = torch.broadcast_tensors(m.to(torch.promote_types(m.dtype, b.dtype)), b)
-        return gate(m, m - (-b).clamp(min=0))  # tests m > 0 and m + b > 0 at once
+        return gate(m, m - (-b).clamp(min=0))  # m > 0 and m + b > 0 in one comparison
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -124,25 +124,25 @@ def prolu(
 ) -> Tensor:
     """Proportional ReLU: ``m`` where ``m > 0`` and ``m + b > 0``, else 0.
 
-    The forward pass is the same for every ``gradient``; a positive ``b`` acts as zero.
+    The result is the same for every ``gradient``; a positive ``b`` acts as zero.
 
     Args:
-        m: pre-activation without its bias, ``(x - b_dec) W_enc``. [..., d_sae]
-        b: encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
+        m: the pre-activation without its bias, ``(x - b_dec) W_enc``. [..., d_sae]
+        b: the encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
         gradient: ``relu`` is the write-up's ProLU_ReLU (both derivatives are the gate), ``ste`` its
             ProLU_STE; ``ste_bias_only`` and ``ste_input_only`` put the straight-through term into
-            one derivative and the gate into the other (the ablations that its comments raise).
+            one derivative and the gate into the other (ablations that the comments propose).
         estimator: the pseudo-derivative ST of Thresh; the default, ``thresh``, is the derivative of
             ReLU and gives ProLU_STE its published gradients ``(1 + m) gate`` and ``m gate``. With
-            any other estimator, gradients also flow where ``m + b <= 0``.
-        bandwidth: width of the estimator, in the units of ``m``; ``thresh`` has none.
+            any other estimator, there is also a gradient where ``m + b <= 0``.
+        bandwidth: the width of the estimator, in the units of ``m``; ``thresh`` has none.
 
     Returns:
-        The activation, in the promoted dtype of ``m`` and ``b``. Shape of ``m + b``.
+        The activation, in the promoted dtype of ``m`` and ``b`` and the shape of ``m + b``.
 
     Raises:
-        UsageError: if ``m`` or ``b`` is not a tensor, if their shapes do not fit, if the gradient
-            or the estimator is unknown, or if the bandwidth is not positive.
+        UsageError: if an argument is no tensor, if the gradient or the estimator is unknown, or if
+            the bandwidth is not positive.
     """
     for name, tensor in (("m", m), ("b", b)):
         if not isinstance(tensor, Tensor):
@@ -151,17 +151,17 @@ def prolu(
     try:
         torch.broadcast_shapes(m.shape, b.shape)
     except RuntimeError:
-        reason = f"is of shape {list(b.shape)}, and m of {list(m.shape)}"
+        reason = f"is of shape {list(b.shape)}, which does not fit m of {list(m.shape)}"
         raise UsageError("b", reason, "give one number for each feature") from None
     if not isinstance(gradient, str) or gradient not in _STRAIGHT_THROUGH:
         raise UsageError(
-            "gradient", f"{gradient!r} is unknown", f"choose {', '.join(get_args(Gradient))}"
+            "gradient", f"{gradient!r} is none", f"choose {', '.join(get_args(Gradient))}"
         )
     if not isinstance(estimator, str) or estimator not in ESTIMATORS:
         known = ", ".join(get_args(Estimator))
-        raise UsageError("estimator", f"{estimator!r} is unknown", f"choose {known}")
+        raise UsageError("estimator", f"{estimator!r} is none", f"choose {known}")
     if not isinstance(bandwidth, int | float) or not bandwidth > 0:
-        raise UsageError("bandwidth", f"{bandwidth!r} is not a positive number", "give a width")
+        raise UsageError("bandwidth", f"{bandwidth!r} is no positive number", "give a width")
     result: Tensor = _ProLU.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
     return result
 
@@ -184,7 +184,7 @@ class _Relu(torch.autograd.Function):
         (grad,) = upstream
         (value,) = ctx.saved_tensors
         gated = gate(grad, value)
-        # Where u is not positive, ReLU(u) = 0, so that ST is only needed where u = ReLU(u).
+        # ReLU(u) = 0 where u is not positive, so ST is needed only where u = ReLU(u).
         straight = gated + grad * value * ESTIMATORS[ctx.st](value, ctx.width)
         through_m, through_b = _STRAIGHT_THROUGH[ctx.gradient]
         grad_m, grad_b = straight if through_m else gated, straight if through_b else gated
@@ -206,20 +206,20 @@ def relu(
     estimator: Estimator = "thresh",
     bandwidth: float = 1.0,
 ) -> Tensor:
-    """``ReLU(m + b)``, with its own gradient or that of a straight-through estimator.
+    """``ReLU(m + b)``, with its exact gradient or one with a straight-through estimator.
 
     Args:
-        m: pre-activation without its bias. [..., d_sae]
-        b: encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
-        gradient: ``relu`` is the exact gradient, the gate ``m + b > 0`` in both derivatives;
-            ``ste`` adds ``ReLU(m + b) ST(m + b)`` to both, ``ste_bias_only`` and ``ste_input_only``
+        m: the pre-activation without its bias. [..., d_sae]
+        b: the encoder bias; any shape that broadcasts against ``m``, usually [d_sae].
+        gradient: ``relu`` is the exact gradient, the gate ``m + b > 0`` for both arguments; ``ste``
+            adds ``ReLU(m + b) ST(m + b)`` to both; ``ste_bias_only`` and ``ste_input_only`` add it
             to one.
         estimator: the pseudo-derivative ST of Thresh. No estimator gives a gradient where
-            ``m + b <= 0``, because the factor ``ReLU(m + b)`` is zero there.
-        bandwidth: width of the estimator, in the units of ``m``; ``thresh`` has none.
+            ``m + b <= 0``, because its factor ``ReLU(m + b)`` is zero there.
+        bandwidth: the width of the estimator, in the units of ``m``; ``thresh`` has none.
 
     Returns:
-        The activation. Shape of ``m + b``.
+        The activation, in the shape of ``m + b``.
     """
     if gradient == "relu":
         return (m + b).relu_()

@@ -1,4 +1,4 @@
-"""The devices to work on, checked before anything is loaded onto one of them."""
+"""Finding the devices that can be used, before anything is loaded onto one."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,20 @@ def default_device() -> str:
 
 
 def devices_of(named: str | None) -> list[str | None]:
-    """The devices that ``--device`` names, at least one, all of which can be used.
+    """The devices that ``--device`` names; there is at least one, and all of them can be used.
 
     Args:
-        named: one device, several with commas between them, ``all`` for every GPU, or None for the
+        named: one device, several separated by commas, ``all`` for every GPU, or None for the
             default device, which can always be used.
 
     Raises:
-        UsageError: if torch does not know a device, or if it is not available.
+        UsageError: if torch does not know a device, or it does not exist on this machine.
     """
     import torch
 
     if named == ALL:
         if not torch.cuda.is_available():
-            raise UsageError("--device", f"{ALL!r} means every GPU, but there is none", "try cpu")
+            raise UsageError("--device", f"{ALL!r} names no device: there is no GPU", "try cpu")
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if named is None:
         return [None]
@@ -49,7 +49,7 @@ def devices_of(named: str | None) -> list[str | None]:
 
 
 def threads_each(devices: Sequence[str | None]) -> int | None:
-    """How many threads each process may use if several share the CPU; None for no limit."""
+    """How many threads each of several processes may use on a shared CPU; None for no limit."""
     import torch
 
     n = sum(device == "cpu" for device in devices)
@@ -58,9 +58,9 @@ def threads_each(devices: Sequence[str | None]) -> int | None:
 
 @contextlib.contextmanager
 def working_on(device: str | None, threads: int | None = None) -> Iterator[None]:
-    """Make a GPU the current one, and limit the number of threads, until the block ends.
+    """Until the block ends, make a device current if it is a GPU, and let torch use n threads.
 
-    Kernels are launched on the current GPU, whichever GPU their tensors are on.
+    Kernels are launched on the current GPU, even if their tensors are on another one.
     """
     import torch
 
@@ -75,7 +75,7 @@ def working_on(device: str | None, threads: int | None = None) -> Iterator[None]
 
 
 def free_memory(device: "torch.device") -> int:
-    """The bytes that can be allocated on a device, including memory that only caches files."""
+    """Bytes that can be allocated on a device, including memory that only caches files."""
     import psutil
     import torch
 

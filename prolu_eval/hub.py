@@ -1,8 +1,8 @@
-"""Checkpoints on the hub, named ``hub:owner/name[/subfolder][@revision]`` or as SAELens does.
+"""Fetching checkpoints from the hub, named ``hub:owner/name[/subfolder][@revision]``.
 
-Names of SAELens's table of releases are resolved by :mod:`prolu_eval.releases`. Downloading named
-checkpoints is the only use of the network here. Checkpoints are stored in the hub's own cache, and
-results for them in the cache of prolu-eval.
+Names of SAELens's table of releases (:mod:`prolu_eval.releases`) are fetched as well. Checkpoints
+are the only thing that this package downloads with code of its own. Their files are kept in the
+cache of the Hugging Face hub, and their results in the cache of prolu-eval.
 """
 
 import re
@@ -19,9 +19,9 @@ from prolu_eval.errors import CheckpointError
 PREFIX = "hub:"
 _NAME = re.compile(r"hub:([\w.-]+/[\w.-]+)((?:/[^@/]+)*)(?:@([^@]+))?")
 _PREFIXES = (PREFIX, releases.SAELENS, releases.NEURONPEDIA)
-# The folder for results of checkpoints that SAELens's table names, by release.
+# The folder, within the cache, for results of checkpoints that the table names, by release.
 _TABLE_RESULTS = "saelens"
-# Names of configuration files of a whole repository or run, in folders above the checkpoints.
+# Configurations of a whole repository or run, which are stored in folders above the checkpoints.
 _ABOVE = ("config.json", "config.yaml", "wandb-config.yaml", "wanb-config.yaml")
 _CROSS_LAYER = "mntss_clt_layer_transcoder"
 _PLAIN = ("json", "yaml", "safetensors", "npz")
@@ -36,26 +36,26 @@ class Name(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Name":
-        """Parse a text that begins with :data:`PREFIX`.
+        """Parse a name that begins with :data:`PREFIX`.
 
         Raises:
-            CheckpointError: if the text is malformed.
+            CheckpointError: if the name is malformed.
         """
         match = _NAME.fullmatch(text.rstrip("/"))
         if match is None or {".", ".."} & set(re.split("[:/@]", text)):
             remedy = "write hub:owner/name[/subfolder][@revision]"
-            raise CheckpointError(text, "is not a hub name", remedy)
+            raise CheckpointError(text, "is no hub name", remedy)
         return cls(match[1], match[2].strip("/"), match[3])
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where checkpoints are on this machine.
+    """Where the checkpoints of a path are on this machine.
 
     Attributes:
         path: a folder to search, or a file.
-        results: the folder that results are kept in; None if they are kept with the checkpoints.
-        entry: the entry of SAELens's table, if that table named this one checkpoint.
+        results: the folder in which results are kept instead; None if they are kept in ``path``.
+        entry: the entry of SAELens's table that names the one checkpoint here, if there is one.
     """
 
     path: Path
@@ -69,7 +69,7 @@ def is_hub_name(path: str | Path) -> bool:
 
 
 def origin(path: str | Path) -> str:
-    """The repository or release of a hub name, which tells its runs from those of other names."""
+    """The repository or release of a name, which distinguishes its runs from other names' runs."""
     text = str(path)
     if text.startswith(PREFIX):
         return Name.parse(text).repository
@@ -77,12 +77,11 @@ def origin(path: str | Path) -> str:
 
 
 def places(path: str | Path) -> list[Place]:
-    """Where the checkpoints of a path are; those of a hub name are downloaded if not in the cache.
+    """Where the checkpoints of a path are; files of a name are downloaded if the cache lacks them.
 
     Raises:
-        CheckpointError: in the cases in which :func:`fetch` raises it, or if SAELens's table does
-            not have the name.
-        UsageError: if the name is one of SAELens's table, and SAELens is not installed.
+        CheckpointError: as :func:`fetch`, or if SAELens's table does not have the name.
+        UsageError: if the name is one of SAELens's table and SAELens is not installed.
     """
     text = str(path)
     if not is_hub_name(path):
@@ -101,10 +100,10 @@ def places(path: str | Path) -> list[Place]:
 
 
 def _whole(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
-    """The entries, with the layers of a cross-layer transcoder joined into one entry.
+    """The entries, with the layers of a cross-layer transcoder combined into one entry.
 
     Raises:
-        CheckpointError: if only some layers of a cross-layer transcoder are named.
+        CheckpointError: if a single layer is named without the others.
     """
     layers: dict[str, list[releases.Entry]] = defaultdict(list)
     whole = []
@@ -118,16 +117,14 @@ def _whole(name: str, found: Sequence[releases.Entry]) -> list[releases.Entry]:
             raise CheckpointError(
                 name,
                 "is a layer of a cross-layer transcoder, whose codes add to several MLPs' outputs",
-                f"name all layers, as {releases.SAELENS}{release}",
+                f"name the whole transcoder, {releases.SAELENS}{release}",
             )
         whole.append(replace(of_release[0], sae_id="", path="", neuronpedia=None))
     return whole
 
 
 def results_folder(path: str | Path) -> Path:
-    """The folder in or below which results of the checkpoints of a path are kept.
-
-    Results of local runs are kept in the runs' own folders, those of hub names in the cache.
+    """The folder of a path's results: the path itself or, for a name on the hub, a cache folder.
 
     Raises:
         CheckpointError: if the path is a malformed hub name.
@@ -142,11 +139,10 @@ def results_folder(path: str | Path) -> Path:
 
 
 def results_folders(path: str | Path) -> list[Path]:
-    """The folders in or below which results of a path are kept; nothing is downloaded.
+    """The folders in or below which the results of a path are; nothing is downloaded.
 
     Raises:
-        CheckpointError, UsageError: in the cases in which :func:`places` raises them, except for
-            failed downloads.
+        CheckpointError, UsageError: as :func:`places`.
     """
     if not is_hub_name(path) or str(path).startswith(PREFIX):
         return [results_folder(path)]
@@ -164,8 +160,8 @@ def fetch(name: str) -> Path:
     Pickled weights (``.pt``, ``.pth``) are downloaded only if there are no others.
 
     Raises:
-        CheckpointError: if the name is malformed, or if the repository, revision or folder cannot
-            be downloaded.
+        CheckpointError: if the name is malformed, or the repository, revision or folder cannot be
+            downloaded.
     """
     repository, subfolder, revision = Name.parse(name)
     folder = _download(name, repository, subfolder, revision, _PLAIN)
@@ -179,7 +175,7 @@ def fetch(name: str) -> Path:
 def _download(
     name: str, repository: str, subfolder: str, revision: str | None, endings: tuple[str, ...]
 ) -> Path:
-    # A run's own configuration may be up to two folders above its checkpoints.
+    # The configuration of a run is in a folder up to two levels above its checkpoints.
     above = [folder.as_posix() for folder in Path(subfolder).parents][:2] if subfolder else []
     patterns = [f"{subfolder}/*.{ending}".lstrip("/") for ending in endings]
     patterns += [f"{folder}/config.json".removeprefix("./") for folder in above]
@@ -187,7 +183,7 @@ def _download(
 
 
 def _fetch_entries(name: str, repository: str, entries: Sequence[releases.Entry]) -> Path:
-    """The local folder of a repository, with the files of the given entries of the table."""
+    """The local folder of a repository with the files of some entries of the table."""
     root = _snapshot(name, repository, None, _entry_patterns(entries, _PLAIN))
     bare = [entry for entry in entries if not _has_weights(root / entry.path)]
     if bare:
@@ -195,7 +191,7 @@ def _fetch_entries(name: str, repository: str, entries: Sequence[releases.Entry]
     for entry in entries:
         if not (root / entry.path).exists():
             reason = f"{repository} has no {entry.path!r}"
-            raise CheckpointError(name, reason, "update sae-lens, whose table names it")
+            raise CheckpointError(name, reason, "update sae-lens, whose table names this file")
     return root
 
 

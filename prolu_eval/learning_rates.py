@@ -1,7 +1,7 @@
-"""Chooses a learning rate for each variant by the frontiers of short runs at several rates.
+"""Choosing each variant's learning rate on the frontier, by short trainings at several rates.
 
-The learning rate moves a variant's frontier, and the best rate differs between variants. A
-comparison at one rate for all would therefore compare rates as much as variants.
+The learning rate changes a variant's frontier, and the best rate differs between variants. A
+comparison at one rate for all variants therefore compares rates as much as variants.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ class TriedRate:
 
     Attributes:
         rate: the learning rate.
-        saving: how much L0 the best rate saves at equal CE degradation compared with this one (or
-            CE degradation at equal L0, if only that is known); None for the best rate.
-        n_runs: the number of runs that did not diverge.
-        is_tied: whether this rate cannot be told from the best one.
+        saving: the share of L0 that the best rate saves against this one at equal CE degradation
+            (or of CE degradation at equal L0, if only that is known); None for the best rate.
+        n_runs: the number of trainings that did not diverge.
+        is_tied: whether this rate cannot be distinguished from the best one.
     """
 
     rate: float
@@ -42,7 +42,7 @@ class TriedRate:
 
 @dataclass(frozen=True)
 class FoundRate:
-    """The rates that were tried for a variant, the best one first."""
+    """The rates that were tried for a variant, in order from the best."""
 
     label: str
     tried: tuple[TriedRate, ...]
@@ -54,7 +54,7 @@ class FoundRate:
 
     @property
     def is_at_the_edge(self) -> bool:
-        """Whether the best rate is the largest or the smallest that was tried."""
+        """Whether the best rate is the largest or the smallest one that was tried."""
         rates = [tried.rate for tried in self.tried]
         return self.best in (min(rates), max(rates))
 
@@ -71,25 +71,25 @@ def find_learning_rates(
 ) -> list[FoundRate]:
     """Try learning rates for every variant of a grid, and rank them on the frontier.
 
-    At every rate, each variant is trained on a share of the tokens, with its first seed and a few
-    of its coefficients (or values of k), spread evenly from the smallest to the largest. The runs
-    are evaluated on held-out tokens, and rates are ranked like variants: by how much L0 they save
-    at equal CE degradation. A call that was interrupted continues when it is repeated.
+    Each variant trains at every rate for a share of the tokens, with its first seed and a few
+    evenly spaced values of its coefficients (or of k), including the first and the last. The runs
+    are evaluated on held-out tokens. Rates are ranked like variants, by the L0 that they save at
+    equal CE degradation. After an interruption, the same call continues.
 
     Args:
-        file: the grid; its own learning rates are ignored.
+        file: the grid, whose own rates are not used.
         out: the folder for the short runs.
-        settings: how the runs are trained.
-        rates: the learning rates to try.
-        share: the share of the grid's tokens that each run is trained on.
-        n_values: the most coefficients, or values of k, to use for each variant.
-        n_tokens: the number of tokens that the runs are evaluated on.
+        settings: how the short runs are trained.
+        rates: the rates to try.
+        share: the share of the grid's tokens on which each short run is trained.
+        n_values: the largest number of coefficients (or values of k) used of each variant.
+        n_tokens: the number of tokens on which short runs are evaluated.
 
     Returns:
-        The rates for each variant, in the grid's order.
+        The rates found for each variant, in the grid's order.
 
     Raises:
-        ConfigError: if no run of a variant finishes training.
+        ConfigError: if all trainings of a variant diverge.
     """
     shared = file.shared.model_copy(
         update={"n_tokens": max(1, round(share * file.shared.n_tokens))}
@@ -108,8 +108,8 @@ def find_learning_rates(
         if plan.label not in found:
             raise ConfigError(
                 f"the sweep of {plan.label}",
-                "no run finished training at any of the learning rates that were tried",
-                "try smaller ones",
+                "diverged at every learning rate that was tried",
+                "try smaller rates",
             )
     return list(found.values())
 
@@ -123,7 +123,7 @@ def rank_learning_rates(results: Sequence[Result]) -> list[FoundRate]:
 
 
 def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFile:
-    """The grid with the best rate found for each variant; chance baselines keep their own rates."""
+    """The grid with the best rate found for each variant; chance baselines keep their rates."""
     best = {rate.label: [rate.best] for rate in found}
     sweeps = [
         sweep
@@ -135,12 +135,12 @@ def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFil
 
 
 def label_of(sweep: Sweep, file: SweepFile) -> str:
-    """The label of a sweep's variant in tables and figures."""
+    """The name of a sweep's variant in tables and figures."""
     return next(file.model_copy(update={"sweep": [sweep]}).plans()).label
 
 
 def spread(values: Sequence[float], n: int) -> list[float]:
-    """At most n of the values, spread evenly from the smallest to the largest."""
+    """At most n of the values, evenly chosen in order, including the smallest and the largest."""
     ordered = sorted(values)
     at = np.linspace(0, len(ordered) - 1, min(n, len(ordered))).round().astype(int)
     return [ordered[i] for i in at]

@@ -1,4 +1,4 @@
-"""The precision of matrix products: which ones a device offers, and which one torch uses."""
+"""The precision of matrix products: which ones a device has, and which one torch uses."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from prolu_eval.choices import Dtype
 
 
 def faster_than_float32(device: torch.device) -> tuple[Dtype, ...]:
-    """The precisions in which a device computes products faster than in float32, fastest first."""
+    """Precisions in which a device computes products faster than in float32, fastest first."""
     if device.type != "cuda" or torch.version.hip is not None:
         return ()
     with torch.cuda.device(device):
-        # One generation of GPUs introduced tensor cores for both; torch emulates them on older
-        # ones.
+        # The same generation of GPUs introduced tensor cores for both; on earlier ones torch
+        # emulates bfloat16.
         return ("bfloat16", "tf32") if torch.cuda.is_bf16_supported(False) else ()
 
 
 @contextlib.contextmanager
 def matrix_products(*, tf32: bool) -> Iterator[None]:
-    """Set whether float32 matrix products on CUDA may round to TF32, until the block ends."""
+    """Until the block ends, allow or forbid float32 matrix products on CUDA to round to TF32."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     try:

@@ -1,9 +1,9 @@
-"""Helper processes that share the work of this one, each on a device of its own.
+"""Helper processes, which take over parts of this process's work, each on its own device.
 
-A helper is a module of this package that runs as a program. It reads its task as one JSON document,
-and prints its messages as JSON documents, one on each line. Its input stays open for as long as the
-process that started it needs it, and closes when that process ends, however that happens; the
-helper then stops as if after Ctrl-C.
+A helper is a module of this package that is run as a program. It reads its task as one JSON
+document, and prints its messages as JSON documents, one per line. Its input stays open as long as
+the process that started it wants it to work. The input closes when that process ends, in whatever
+way, and the helper then stops as after Ctrl-C.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from prolu_eval.json_text import dumps_compact
 Message = dict[str, Any]
 Tell = Callable[[Message], None]
 
-# Seconds that a helper has to store its work after it is told to stop.
+# Seconds that a helper has to store its results once it is asked to stop.
 _PATIENCE = 120.0
 _STOPPED = 130
 
@@ -35,11 +35,11 @@ class Helper:
     """A process that works on a task.
 
     Args:
-        module: the module to run.
-        device: the device that it works on, for messages.
-        task: the task, as plain data.
-        threads: for a CPU, how many threads it may use; None for no limit.
-        told: the queue that its messages are put into.
+        module: the module that is run.
+        device: the device on which it works, for messages.
+        task: its task, as plain data.
+        threads: on a CPU, how many threads it may use; None for no limit.
+        told: the queue for its messages.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Helper:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=environment,
-            start_new_session=True,  # Ctrl-C goes to this process only, which then stops the helper
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops it
         )
         self._input = cast(IO[bytes], self._process.stdin)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -74,16 +74,16 @@ class Helper:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def is_done(self) -> bool:
-        """Whether the process has ended and all of its messages have been read."""
+        """Whether it has ended, and all its messages are in the queue."""
         return self._process.poll() is not None and not self._reader.is_alive()
 
     def failure(self) -> str | None:
-        """Why the process failed; None if it is running, or ended with its work done."""
+        """Why it ended before its work was done; None if it did not."""
         code = self._process.poll()
         if code in (None, 0):
             return None
@@ -95,12 +95,12 @@ class Helper:
         return said or f"exit code {code}"
 
     def let_go(self) -> None:
-        """Tell the helper to stop."""
+        """Ask it to stop, by closing its input."""
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
 
     def wait(self) -> None:
-        """Wait until the helper has stopped; kill it if that takes too long, or on Ctrl-C."""
+        """Wait until it has stopped; kill it if that takes too long, or on Ctrl-C."""
         try:
             self._process.wait(_PATIENCE)
         except BaseException:
@@ -118,12 +118,12 @@ class Helper:
 
 
 class Helpers:
-    """Several helpers, as a context manager that stops them at the end of its block.
+    """Several helpers, which work until their block ends or until they are done.
 
     Args:
         module: the module that each helper runs.
         tasks: the device and the task of each helper.
-        threads: for a CPU, how many threads each may use; None for no limit.
+        threads: on a CPU, how many threads each may use; None for no limit.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Helpers:
                 helper.wait()
 
     def messages(self) -> list[Message]:
-        """The messages of all helpers since the last call."""
+        """The messages since the last call."""
         found = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -155,13 +155,12 @@ class Helpers:
 
 
 def serve(work: Callable[[Message, Tell], None]) -> None:
-    """Run as a helper: read the task, do the work, and exit.
+    """Run as a helper: read a task, do its work, and exit.
 
     Args:
-        work: gets the task, and a function that sends a message to the process that started this
-            one.
+        work: a function of the task and of a function that sends a message to the main process.
     """
-    # What libraries print must not mix with the messages, so it goes to stderr.
+    # Output that libraries print must not mix with the messages.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)

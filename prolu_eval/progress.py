@@ -1,4 +1,4 @@
-"""The progress of long work: a bar on a terminal, and a line every minute in a log."""
+"""Showing the progress of long work: a bar on a terminal, and one line a minute in a log."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ _INTERVAL = 60.0
 
 
 class Progress:
-    """Shows progress on stderr until its block ends.
+    """Shows on stderr how far some work has come, until its block ends.
 
     Args:
-        what: the name of the work.
-        unit: what is counted, in the singular.
-        total: how many units there are; it may be set later.
+        what: a word for the work.
+        unit: the unit that is counted, in the singular.
+        total: the number of units; it may be set later.
         shown: whether anything is shown.
     """
 
@@ -32,7 +32,7 @@ class Progress:
         self._began = self._told = time.monotonic()
 
     def found(self, n: int) -> None:
-        """Count ``n`` units that had been done before."""
+        """Count units that were done before this call."""
         self._done += n
         self._before += n
         if not self._bar.disable:
@@ -40,7 +40,7 @@ class Progress:
             self._bar.n += n
 
     def update(self, n: int = 1, note: str = "") -> None:
-        """Count ``n`` more units; ``note`` is a remark to show with them."""
+        """Count units that are done now; the note is shown beside the progress."""
         self._done += n
         self._bar.total = self.total
         if note:
@@ -74,7 +74,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """A duration rounded to minutes, or to seconds if it is below a minute."""
+    """A duration in whole minutes, or in seconds if it is below one minute."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

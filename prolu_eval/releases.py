@@ -1,7 +1,7 @@
 """SAELens's table of public releases, read as data from the installed package without importing it.
 
-The table has the names ``saelens:RELEASE/SAE_ID`` and ``neuronpedia:MODEL/SOURCE``, the repository
-on the hub that holds each, and settings that its files do not have (overrides).
+The table lists names ``saelens:RELEASE/SAE_ID`` and ``neuronpedia:MODEL/SOURCE``. For each it gives
+the repository on the hub and the settings that the files lack or have wrong (overrides).
 """
 
 import difflib
@@ -31,14 +31,14 @@ class Entry:
 
     Attributes:
         release: the name of the release.
-        sae_id: the autoencoder's name in the release; empty if it is the whole release.
+        sae_id: its name within the release; empty if it is the whole release.
         repository: the repository on the hub.
         path: the path of its folder or file in the repository.
-        model: the language model, as the table names it.
-        loader: the table's name for the layout of its files; None for SAELens's own layout.
+        model: the table's name for the language model.
+        loader: the table's name for the format of its files; None for SAELens's own.
         neuronpedia: its name on Neuronpedia, ``MODEL/SOURCE``, if it has one.
-        l0: the L0 that the table expects of it, if it does.
-        scale: the factor on activations that its training used, if its files do not have it.
+        l0: the L0 that the table gives for it, if it does.
+        scale: the factor on activations in training, if the files do not contain it.
         overrides: settings of the table that replace those of its own configuration.
     """
 
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name by which a command line refers to it."""
+        """Its name on a command line."""
         return f"{SAELENS}{self.release}/{self.sae_id}".rstrip("/")
 
 
@@ -78,20 +78,20 @@ class _Release(BaseModel):
 
 
 def is_installed() -> bool:
-    """Whether SAELens is installed, and with it the table."""
+    """Whether SAELens, and so its table, is installed."""
     return _table_file() is not None
 
 
 def entries(name: str) -> list[Entry]:
-    """The entries that a name with :data:`SAELENS` or :data:`NEURONPEDIA` refers to.
+    """The entries that a name of :data:`SAELENS` or :data:`NEURONPEDIA` refers to.
 
-    ``saelens:RELEASE`` alone refers to all entries of a release. ``*``, ``?`` and ``[...]`` in a
-    name are patterns, in which a slash is a character like any other. Entries with the same path in
-    the same repository are returned once.
+    ``saelens:RELEASE`` alone refers to a whole release; ``*``, ``?`` and ``[...]`` in a name are
+    patterns, which treat a slash like any other character. If several entries have the same path in
+    a repository, only one of them is returned.
 
     Raises:
         UsageError: if SAELens is not installed.
-        CheckpointError: if no entry of the table has the name.
+        CheckpointError: if the table does not have the name.
     """
     kind = SAELENS if name.startswith(SAELENS) else NEURONPEDIA
     wanted = name.removeprefix(kind).strip("/")
@@ -107,7 +107,7 @@ def entries(name: str) -> list[Entry]:
 
 
 def at(repository: str) -> list[Entry]:
-    """The entries in a repository of the hub; empty if SAELens is not installed."""
+    """The entries of a repository on the hub; none if SAELens is not installed."""
     if not is_installed():
         return []
     return [
@@ -154,7 +154,7 @@ def _table_file() -> Path | None:
 
 @cache
 def _text(path: Path) -> dict[str, str]:
-    """The table's text by release, since parsing all of it takes a second, and one release none."""
+    """The table's text by release: parsing the whole table takes a second, one release no time."""
     text = path.read_text(encoding="utf-8")
     blocks = re.split(r"^(?=[^\s#-])", text, flags=re.MULTILINE)
     return {block.partition(":")[0].strip("'\""): block for block in blocks if ":" in block}

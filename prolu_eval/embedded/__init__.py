@@ -1,8 +1,8 @@
-"""The embedded default: a small language model and the text that it was trained on.
+"""The embedded default: a small language model and text like that on which it was trained.
 
-The model is stored next to this file in Hugging Face format (:data:`MODEL_PATH`). Its text is
-available on every machine that has Python: the source files of the running interpreter's standard
-library, split by file into ``train`` and ``heldout`` (:func:`documents`). Neither needs a network.
+The model is stored beside this file in Hugging Face format (:data:`MODEL_PATH`). The text is on
+every machine that has Python: the source files of the running interpreter's standard library, split
+by file into ``train`` and ``heldout`` (:func:`documents`). Neither needs a network.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ MODEL_PATH = Path(__file__).parent / "model"
 Split = Literal["train", "heldout"]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 
-# Folders that are not installed everywhere (tests, idlelib), do not belong to the interpreter
-# (site-packages), or hold tables rather than source text (encodings, pydoc_data).
+# Folders that are not installed everywhere (tests, idlelib), that do not belong to the interpreter
+# (site-packages), or that hold tables rather than source text (encodings, pydoc_data).
 _LEFT_OUT = frozenset(
     [
         "site-packages",
@@ -39,8 +39,8 @@ _HELDOUT_ONE_IN = 10
 def split_of(relative_path: str) -> Split:
     """Which split a source file belongs to: a tenth, chosen by the hash of its path, is held out.
 
-    The path is relative to the standard library's folder and POSIX style, so that a file falls on
-    the same side on every machine and in every Python version.
+    The path is relative to the standard library's folder and written in POSIX style, so that a file
+    belongs to the same split on every machine and in every Python version.
     """
     digest = hashlib.sha256(relative_path.encode()).digest()
     return "heldout" if digest[0] % _HELDOUT_ONE_IN == 0 else "train"

@@ -1,8 +1,9 @@
 """Train the embedded language model and write its card: ``python -m prolu_eval.embedded.train``.
 
 A byte-level BPE tokenizer and a small Llama are trained on the training files of the standard
-library (:func:`prolu_eval.embedded.documents`). The held-out files then give its cross-entropy,
-beside that of a unigram and of an interpolated bigram model on the very same tokens.
+library (:func:`prolu_eval.embedded.documents`). The model's cross-entropy is measured on the
+held-out files, and compared with those of a unigram and an interpolated bigram model on the same
+tokens.
 """
 
 import argparse
@@ -34,8 +35,8 @@ vocabulary of {vocabulary}, context {context}), trained from scratch by
 split by file: {train_tokens:,} tokens for training (seen {epochs:.1f} times), {heldout_tokens:,}
 held out.
 
-It exists so that `prolu-eval demo` and the tests have a real language model with no network. It is
-good at nothing but Python-looking text.
+It exists so that `prolu-eval demo` and the tests have a real language model without a network. It
+predicts only Python source text well.
 
 Next-token cross-entropy on the held-out files, in nats per token, over the same tokens, in rows of
 {context} tokens:
@@ -43,13 +44,13 @@ Next-token cross-entropy on the held-out files, in nats per token, over the same
 | model | cross-entropy |
 |---|---|
 | unigram of the training tokens | {unigram:.3f} |
-| bigram, interpolated with the unigram (with the weight best for the held-out) | {bigram:.3f} |
+| bigram, interpolated with the unigram (with the weight that is best on the held-out files) | {bigram:.3f} |
 | **this model** | **{model:.3f}** |
 """
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer whose one special token marks document boundaries."""
+    """A byte-level BPE tokenizer with one special token, which marks document boundaries."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -68,7 +69,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
 
 
 def token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> NDArray[np.int64]:
-    """All documents as one stream of token ids, each begun by the boundary token. [n_tokens]"""
+    """All documents as one stream of token ids; the boundary token begins each. [n_tokens]"""
     encoded = tokenizer.backend_tokenizer.encode_batch(texts)
     boundary = np.array([tokenizer.bos_token_id], dtype=np.int64)
     return np.concatenate(
@@ -84,9 +85,9 @@ def rows(stream: NDArray[np.int64], context: int) -> Tensor:
 def ngram_cross_entropy(train: Tensor, heldout: Tensor, vocabulary: int) -> tuple[float, float]:
     """Cross-entropy of next tokens under unigram and bigram models, in nats per token.
 
-    Both are counted on ``train`` [n_rows, context]; the unigram is smoothed by one count a token,
-    the bigram is interpolated with it, with the weight that suits ``heldout`` best (a gift to the
-    bigram).
+    Both are counted on ``train`` [n_rows, context]. The unigram model is smoothed by adding one to
+    each token's count. The bigram model is interpolated with it, with the weight that is best on
+    ``heldout``, which favours the bigram model.
     """
     unigram = torch.bincount(train.flatten(), minlength=vocabulary).double() + 1
     unigram /= unigram.sum()
@@ -112,7 +113,7 @@ def cross_entropy(model: LlamaForCausalLM, batch_rows: Tensor) -> float:
 
 
 def fit(model: LlamaForCausalLM, train: Tensor, steps: int, batch: int, rate: float) -> None:
-    """AdamW with linear warm-up and cosine decay, rows drawn in shuffled epochs."""
+    """Train with AdamW, a linear warm-up and a cosine decay, on rows in shuffled epochs."""
     model.train()
     decayed = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim < 2]

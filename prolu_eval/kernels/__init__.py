@@ -1,8 +1,8 @@
-"""Fused kernels in Triton; each computes the same as the eager code next to its caller.
+"""Fused kernels in Triton. Each computes the same as the eager code in the function that calls it.
 
-Modules here import Triton, so callers import them only if :func:`suit` says that they can be used.
-Kernels run on CUDA, and on any device if Triton's interpreter is on (``TRITON_INTERPRET=1``), as in
-the tests.
+The modules of this package import Triton, so callers import them only if :func:`suit` says that the
+kernels can run. They run on CUDA, and anywhere with Triton's interpreter (``TRITON_INTERPRET=1``),
+which the tests use.
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ _DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
 def suit(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels run on a device in a precision; eager code runs everywhere."""
+    """Whether the kernels run on a device and in a precision; eager code runs everywhere."""
     return dtype in _DTYPES and (device.type == "cuda" or _interpreted()) and _installed()
 
 

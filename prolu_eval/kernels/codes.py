@@ -1,9 +1,8 @@
-"""Computes reconstructions and sums from pre-activations, using only the active codes.
+"""Computing reconstructions and sums from pre-activations, with the active codes alone.
 
-The active codes of a token are stored in slots, in the order of their features. For a token with
-more active codes than slots, codes are computed from its pre-activations wherever they are needed.
-That is slower, but equally correct, and the host never waits for the device to report how many
-codes are active.
+The active codes of a token are stored in slots, in the order of their features. If a token has more
+active codes than there are slots, every kernel computes them again from the pre-activations. That
+is slower but gives the same result, and the host need not wait for the device to count codes.
 """
 
 from typing import NamedTuple
@@ -20,12 +19,12 @@ _SLOTS, _WIDTH, _FEATURES = 8, 1024, 8
 
 
 class Slots(NamedTuple):
-    """The active codes of tokens, in ``capacity`` slots for each token.
+    """The active codes of tokens, in ``capacity`` slots per token.
 
-    ``feature`` int32 and ``value`` float32 are [n, capacity]; among the first ``n_active`` [n]
-    slots of a token, those with value 0 are empty. Where ``n_active`` exceeds the capacity, the
-    slots are ignored, and codes are computed from the pre-activations ``m`` [n, d_sae] by
-    ``thresholding``.
+    ``feature`` int32 and ``value`` float32 are [n, capacity]. A token uses its first ``n_active``
+    [n] slots, of which those with value 0 are empty. If ``n_active`` exceeds the capacity, the
+    token's slots are ignored, and its codes are computed by ``thresholding`` from the
+    pre-activations ``m`` [n, d_sae].
     """
 
     feature: Tensor
@@ -41,7 +40,7 @@ def _code(
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
     HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr,
 ):  # fmt: skip
-    """The code at each place, and whether it is active; NaN counts as active."""
+    """The code at each position, and whether it is active; NaN counts as active."""
     v = m
     if HAS_SCALE:
         v = v * tl.load(scale + feature, mask=inside, other=0.0).to(tl.float32)
@@ -64,7 +63,7 @@ def _sieve(
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
     HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, TOKENS: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
-    """Set a bit for every active code, 32 in each word."""
+    """Which codes are active, as one bit each, 32 in a word."""
     token = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)).to(tl.int64)
     word = tl.program_id(1) * WORDS + tl.arange(0, WORDS)
     bit = tl.arange(0, 32)
@@ -87,7 +86,7 @@ def _sieve(
 
 @triton.jit
 def _bits(word):
-    """The number of set bits in each word. uint32 -> int32"""
+    """The number of bits that are set in each word. uint32 -> int32"""
     word = word - ((word >> 1) & 0x55555555)
     word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
     word = (word + (word >> 4)) & 0x0F0F0F0F
@@ -101,7 +100,7 @@ def _fill(
     HAS_SCALE: tl.constexpr, HAS_SHIFT: tl.constexpr, HAS_BOUND: tl.constexpr,
     HAS_GATE: tl.constexpr, BOTH_SIGNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Fill slots, in order, with the active codes whose bits are set."""
+    """Store the active codes, which the bits of words mark, in slots, in order."""
     token = tl.program_id(0).to(tl.int64)
     found = 0
     for start in range(0, n_words, BLOCK):
@@ -146,7 +145,7 @@ def _decode(
             place = token * capacity + slot
             value = tl.load(slot_value + place, mask=slot < n_active, other=0.0)
             feature = tl.load(slot_feature + place, mask=slot < n_active, other=0).to(tl.int64)
-            # An empty slot adds nothing, not even where its row is infinite.
+            # An empty slot adds nothing, even if the decoder row is infinite.
             rows = tl.load(
                 W_dec + feature[:, None] * W_stride + column[None, :],
                 mask=(value != 0.0)[:, None] & inside[None, :],
@@ -174,7 +173,7 @@ def _decode(
 
 @triton.jit
 def _count(feature, value, on, factor, norms, fold, fired, total, largest, d_sae):
-    """Add active codes to the sums of their features; return their share of the token's sums."""
+    """Add active codes to their features' sums, and return their terms of the token's sums."""
     size = tl.where(on, tl.abs(value), 0.0)
     weighted = size * tl.load(norms + feature, mask=on, other=0.0) * factor
     tl.atomic_add(fired + fold * d_sae + feature, tl.full(feature.shape, 1, tl.int64), mask=on)
@@ -237,7 +236,7 @@ def _sums(
 def compact(m: Tensor, thresholding: Thresholding, capacity: int) -> Slots:
     """The active codes of pre-activations [n, d_sae], which are read once.
 
-    With a capacity of 0 nothing is read yet: codes are computed wherever they are needed.
+    With a capacity of 0, pre-activations are not read here but in every kernel that needs codes.
     """
     n, d_sae = m.shape
     feature = torch.empty(n, capacity, dtype=torch.int32, device=m.device)
@@ -262,21 +261,22 @@ def compact(m: Tensor, thresholding: Thresholding, capacity: int) -> Slots:
 
 
 def dense(codes: Tensor) -> Slots:
-    """Codes [n, d_sae] without slots, which are read as they are."""
+    """Codes [n, d_sae] without slots, which kernels read directly."""
     return compact(codes, Thresholding(both_signs=True), 0)
 
 
 def selected(m: Tensor, value: Tensor, feature: Tensor) -> Slots:
-    """Slots for known codes, the same number for each token. [n, k] each; 0 means no code."""
+    """Slots of codes that are known already, k for each token; 0 means no code. [n, k] each"""
     count = torch.full((len(m),), value.shape[1], dtype=torch.int32, device=m.device)
     slots = feature.int().contiguous(), value.float().contiguous()
     return Slots(*slots, count, m, Thresholding())
 
 
 def listed(slots: Slots) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The tokens, features and values of the active codes, one token after another. [n_active] each
+    """Tokens, features and values of the active codes, one token after another. [n_active] each
 
-    None if a token has more active codes than slots. The host waits for the device to know that.
+    The result is None if a token has more active codes than slots. To know that, the host waits for
+    the device.
     """
     n, capacity = slots.value.shape
     if n and int(slots.n_active.max()) > capacity:
@@ -288,7 +288,7 @@ def listed(slots: Slots) -> tuple[Tensor, Tensor, Tensor] | None:
 
 
 def decode(slots: Slots, W_dec: Tensor, b_dec: Tensor) -> Tensor:
-    """The reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
+    """Reconstructions of normalised activations, in the dtype of the weights. [n, d_in]"""
     n, d_in = len(slots.n_active), W_dec.shape[1]
     W_dec = W_dec if W_dec.stride(1) == 1 else W_dec.contiguous()
     x_hat = torch.empty(n, d_in, dtype=W_dec.dtype, device=W_dec.device)
@@ -317,15 +317,15 @@ def add_codes(
     Args:
         slots: the active codes.
         norms: the norms of the decoder's rows. [d_sae] float32
-        scale: the factor from the codes' units to the model's; None for a factor of 1. [n]
+        scale: the factor from the codes' units to the model's; None means one. [n]
         fold: the fold of each token's sequence. [n] int64
         fired: how often each feature was active, by fold. [n_folds, d_sae] int64
         total: the sum of each feature's codes. [d_sae] float64
         largest: the largest code of each feature. [d_sae] float32
 
     Returns:
-        For each token: the number of active codes; the sums of their sizes, weighted by the norms
-        and the scale, and unweighted; and the sums of the square roots of both. [5, n] float32
+        For each token: the number of active codes, the sum of their magnitudes in the model's units
+        and in their own, and the sums of the square roots of both. [5, n] float32
     """
     n, d_sae = slots.m.shape
     columns = torch.empty(5, n, dtype=torch.float32, device=norms.device)
@@ -341,7 +341,7 @@ def add_codes(
 
 
 def _pointers(m: Tensor, by: Thresholding) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The parts of a thresholding; for a missing part, ``m`` is passed instead and never read."""
+    """The parts of a thresholding; a part that is None is replaced by a tensor that is not read."""
     parts = (by.scale, by.shift, by.bound, by.gate)
     first, second, third, fourth = (m if part is None else part for part in parts)
     return first, second, third, fourth

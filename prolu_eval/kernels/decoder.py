@@ -1,4 +1,4 @@
-"""One step of Adam for decoder rows of unit norm, in a single pass over them."""
+"""An optimiser's step for decoder rows of unit norm, in one pass over them."""
 
 import triton
 import triton.language as tl
@@ -36,10 +36,10 @@ def step_unit_rows(
     betas: tuple[float, float],
     epsilon: float,
 ) -> None:
-    """Take a step of Adam on rows of unit norm.
+    """Take Adam's step on rows of unit norm, with gradients orthogonal to the rows.
 
-    The part of the gradient along a row is removed first, and rows are scaled to norm one
-    afterwards.
+    The part of the gradient that is parallel to a row is removed before the step, and the row is
+    scaled back to norm one after it.
 
     Args:
         rows: contiguous float32, changed in place. [..., d]
@@ -48,8 +48,8 @@ def step_unit_rows(
         second: Adam's average of squared gradients, changed in place. [..., d]
         step: the number of steps taken, including this one.
         rate: Adam's learning rate.
-        betas: Adam's decay rates of the two averages.
-        epsilon: the number that Adam adds to the square root.
+        betas: the decay rates of the two averages.
+        epsilon: the number that Adam adds to the root.
     """
     width = rows.shape[-1]
     _step[(rows.numel() // width,)](

@@ -1,6 +1,6 @@
-"""Cross-entropy and KL divergence from rows of clean and spliced logits, each logit read once.
+"""Cross-entropy and KL divergence of two rows of logits, each logit read once.
 
-With the running maximum m and sum z = sum exp(c - m) of the clean logits c, the same of the spliced
+With the running maximum m and sum z = sum exp(c - m) of the clean logits c, likewise of the spliced
 logits s, and a = sum exp(c - m) (c - s)::
 
     CE = lse(s) - s[target],    KL = a / z - lse(c) + lse(s).
@@ -11,15 +11,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# The number of lanes that read a row; each keeps its own maximum and sums to the end.
+# This many lanes read a row; each keeps its own maximum and sums until the end of the row.
 _LANES = 256
-# The bytes of a row that a lane reads at once.
+# The bytes of a row that a lane reads at one time.
 _BYTES = 16
 
 
 @triton.jit
 def _shift(highest):
-    """The number to subtract before the exponential: 0 until there is a finite logit."""
+    """The number to subtract before the exponential; 0 until a finite logit was read."""
     return tl.where(highest == float("-inf"), 0.0, highest)
 
 
@@ -37,7 +37,7 @@ def _compare(c, s, c_max, c_sum, weighted):
     shift = _shift(highest)
     shrunk = tl.exp(c_max - shift)
     p = tl.exp(c - shift[:, None])
-    # A token of probability zero contributes nothing, whatever the spliced pass says.
+    # A token of probability zero contributes nothing, whatever its logit in the spliced pass.
     terms = tl.where(p == 0.0, 0.0, p * (c - s))
     c_sum = c_sum * shrunk + tl.sum(p, 1)
     weighted = tl.where(shrunk == 0.0, 0.0, weighted * shrunk) + tl.sum(terms, 1)
@@ -58,7 +58,7 @@ def _losses(
     c_max = tl.full([LANES], float("-inf"), tl.float32)
     c_sum = tl.zeros([LANES], tl.float32)
     weighted = tl.zeros([LANES], tl.float32)
-    # Without a mask, a lane reads its logits at once; only the end of a row needs a mask.
+    # Without a mask, a lane reads several logits at once; only the last ones need a mask.
     whole = n_logits // (LANES * WIDTH) * (LANES * WIDTH)
     for start in range(0, whole, LANES * WIDTH):
         s = tl.load(spliced + start + within).to(tl.float32)
@@ -88,15 +88,16 @@ def _losses(
 def cross_entropy_and_kl(
     clean: Tensor | None, spliced: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of spliced logits, and KL(clean, spliced), in nats.
+    """Cross-entropy of spliced logits, and KL divergence of the clean logits from them, in nats.
 
     Args:
-        clean: the logits of the clean pass; None if the divergence is not needed. [n, vocab]
-        spliced: the logits of the spliced pass. [n, vocab]
+        clean: logits of the clean pass; None if the divergence is not needed. [n, vocab]
+        spliced: logits of the spliced pass. [n, vocab]
         targets: the next tokens. [n] int64
 
     Returns:
-        Both [n] float32; the second is empty if ``clean`` is None.
+        The cross-entropy and the divergence, [n] float32; the divergence is empty without clean
+        logits.
     """
     n, n_logits = spliced.shape
     ce = torch.empty(n, dtype=torch.float32, device=spliced.device)

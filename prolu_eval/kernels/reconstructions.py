@@ -1,4 +1,4 @@
-"""Compares reconstructions with their activations, reading both once."""
+"""Measures of how close a reconstruction is to its activation; each of the two is read once."""
 
 import torch
 import triton
@@ -30,7 +30,7 @@ def _fidelity(x, x_hat, columns, n, d_in, x_stride, x_hat_stride, BLOCK: tl.cons
     dot = tl.sum(product, 0)
     both = norm * norm_hat
     tl.store(columns + token, tl.sum(error, 0))
-    # 0 where the denominator is 0: an activation or a reconstruction of zero.
+    # The ratio is 0 where its denominator is 0: for an activation or a reconstruction of zero.
     tl.store(columns + n + token, tl.where(both == 0.0, 0.0, dot / both))
     tl.store(columns + 2 * n + token, tl.where(norm == 0.0, 0.0, norm_hat / norm))
     tl.store(columns + 3 * n + token, tl.sum(size_hat, 0))
@@ -38,15 +38,15 @@ def _fidelity(x, x_hat, columns, n, d_in, x_stride, x_hat_stride, BLOCK: tl.cons
 
 
 def fidelity(x: Tensor, x_hat: Tensor) -> Tensor:
-    """The errors and norms of reconstructions, token by token.
+    """Measures of how close reconstructions are to their activations, for each token.
 
     Args:
-        x: the activations. [n, d_in]
+        x: activations. [n, d_in]
         x_hat: their reconstructions. [n, d_in]
 
     Returns:
         The squared error, the cosine similarity, the ratio of the norms, the squared norm of x_hat
-        and its inner product with x; a quotient with denominator 0 is 0. [5, n] float32
+        and the inner product of x_hat and x; a ratio with denominator 0 is 0. [5, n] float32
     """
     n, d_in = x.shape
     columns = torch.empty(5, n, dtype=torch.float32, device=x.device)

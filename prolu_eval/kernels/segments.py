@@ -1,4 +1,4 @@
-"""Sums over consecutive segments of columns, always in the same order."""
+"""Sums over consecutive segments, always added in the same order."""
 
 import torch
 import triton
@@ -24,7 +24,7 @@ def _sum(values, starts, sums, values_stride, sums_stride, BLOCK: tl.constexpr):
 
 
 def sum_segments(values: Tensor, starts: Tensor) -> Tensor:
-    """The sums of columns over segments in float64, each in a fixed order.
+    """Sums of columns over segments in float64, each added in a fixed order.
 
     Args:
         values: contiguous columns. [k, n]

@@ -43,7 +43,8 @@ VARIANTS: dict[str, type[SparseAutoencoder]] = {
     )
 }
 
-# Those that read and stand for several sites; what is said of a site is said of each of theirs.
+# Variants that read and reconstruct several sites. Statements about the site of an autoencoder hold
+# for each of their sites.
 OF_SEVERAL_SITES: dict[str, type[SparseAutoencoder]] = {
     cls.variant: cls for cls in (CrossLayerTranscoder, Crosscoder)
 }

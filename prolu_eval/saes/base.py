@@ -1,7 +1,8 @@
-"""What all sparse autoencoders share: parameters, encode, decode, and the units of their input.
+"""The base of all sparse autoencoders: parameters, encode, decode, and the units of their input.
 
 A variant is a subclass of :class:`SparseAutoencoder` that names its own per-feature tensors and
-options, and says how a pre-activation becomes an activation. Modules here do no input or output.
+options, and defines how a pre-activation becomes an activation. No module of this package reads or
+writes files.
 """
 
 from collections.abc import Mapping
@@ -21,13 +22,13 @@ _LAYER_NORM_EPSILON = 1e-5
 
 
 class VariantOptions(BaseModel):
-    """A variant's settings beside its tensors; each variant extends it, unknown keys are errors."""
+    """A variant's settings besides its tensors. Variants extend it; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @property
     def label_suffix(self) -> str:
-        """What follows the variant's name in tables and figures, to tell its options apart."""
+        """The suffix of the variant's name in tables and figures that shows its options."""
         return ""
 
     def check(self, d_sae: int) -> None:
@@ -35,10 +36,10 @@ class VariantOptions(BaseModel):
 
 
 class Normalised(NamedTuple):
-    """An activation in the units its autoencoder was trained in, and the way back.
+    """An activation z in the units in which its autoencoder was trained, and how to undo them.
 
     ``x = z * scale + shift`` up to the epsilon of the normalisation; ``scale`` and ``shift`` are
-    [..., 1], and ``scale`` also carries feature activations into the model's units.
+    [..., 1]. Multiplying feature activations by ``scale`` gives them in the model's units.
     """
 
     z: Tensor
@@ -46,7 +47,7 @@ class Normalised(NamedTuple):
     shift: Tensor | None
 
     def restore(self, z_hat: Tensor) -> Tensor:
-        """A reconstruction of ``z`` [..., d_in] as one of ``x``, in the model's units."""
+        """Turn a reconstruction of ``z`` [..., d_in] into one of ``x``, in the model's units."""
         if self.scale is not None:
             z_hat = z_hat * self.scale
         return z_hat if self.shift is None else z_hat + self.shift
@@ -55,7 +56,7 @@ class Normalised(NamedTuple):
 class Reconstruction(NamedTuple):
     """One pass through an autoencoder: codes [..., d_sae], x_hat [..., d_out], the code's scale.
 
-    ``scale`` [..., 1] is the factor from the codes' units to the model's; None stands for one.
+    ``scale`` [..., 1] is the factor from the codes' units to the model's; None means one.
     """
 
     codes: Tensor
@@ -66,40 +67,43 @@ class Reconstruction(NamedTuple):
 class SparseAutoencoder(nn.Module):
     """x_hat = activate((x - b_dec) W_enc) W_dec + b_dec, with x [..., d_in] in the model's units.
 
-    A transcoder, which has ``d_out``, reads x at one site and stands for y at another:
-    y_hat = activate(x W_enc) W_dec + b_dec + x W_skip, the last only with ``skip``. What is said of
-    the x_hat of autoencoders holds of the y_hat of transcoders.
+    A transcoder, which has ``d_out``, reads x at one site and predicts y at another:
+    y_hat = activate(x W_enc) W_dec + b_dec + x W_skip, where the last term exists only with
+    ``skip``. Statements about the x_hat of autoencoders hold for the y_hat of transcoders.
 
     Parameters: ``W_enc`` [d_in, d_sae], ``W_dec`` [d_sae, d_out], ``b_dec`` [d_out], ``W_skip``
-    [d_in, d_out] with ``skip``, and the variant's own, [d_sae] each, named by
-    :attr:`feature_tensors`. All start at zero.
+    [d_in, d_out] with ``skip``, and the variant's own parameters, [d_sae] each, which
+    :attr:`feature_tensors` names. All start at zero.
 
     Args:
-        d_in: width of the activations that are encoded.
-        d_sae: dictionary size, the number of features.
+        d_in: the width of the activations that are encoded.
+        d_sae: the dictionary size, which is the number of features.
         options: the variant's settings; None for its defaults.
-        d_out: of a transcoder, the width of the activations that it stands for; None for an
-            autoencoder, which reconstructs what it reads.
-        skip: whether a transcoder adds an affine function of its input, ``x W_skip``, with x as it
-            comes, before any normalisation.
-        apply_b_dec_to_input: whether the decoder bias is subtracted before encoding. An input bias
-            of its own, as some transcoders have, is folded into theirs when they are loaded.
-        normalisation: what is done to each x before encoding and undone after decoding:
-            ``layer_norm`` subtracts the mean over d_in and divides by the unbiased standard
-            deviation plus 1e-5, ``constant_norm`` scales x to norm sqrt(d_in). Constant factors and
-            whitening are folded into the weights when a checkpoint is loaded, so none is here. A
-            transcoder's input alone is normalised: nothing is undone at another site.
+        d_out: for a transcoder, the width of the activations that it predicts; None for an
+            autoencoder, which reconstructs its input.
+        skip: whether a transcoder adds a linear function ``x W_skip`` of its input, where x is the
+            input before any normalisation.
+        apply_b_dec_to_input: whether the decoder bias is subtracted before encoding. Some
+            transcoders have a separate input bias; it is folded into the encoder bias when a
+            checkpoint is loaded.
+        normalisation: a normalisation that is applied to each x before encoding and undone after
+            decoding: ``layer_norm`` subtracts the mean over d_in and divides by the unbiased
+            standard deviation plus 1e-5, ``constant_norm`` scales x to norm sqrt(d_in). Constant
+            factors and whitening are folded into the weights when a checkpoint is loaded, so they
+            do not occur here. For a transcoder only the input is normalised; its output is at
+            another site, where nothing is undone.
 
     Raises:
-        ValueError: if the options do not suit the number of features, only an autoencoder can have
-            what is asked for, or only a transcoder.
+        ValueError: if the options do not suit the number of features, or if they combine a property
+            of autoencoders with one of transcoders.
     """
 
     variant: ClassVar[str]
     feature_tensors: ClassVar[tuple[str, ...]] = ("b_enc",)
     Options: ClassVar[type[VariantOptions]] = VariantOptions
 
-    # Whether decoding is adding up the rows of W_dec, and b_dec: if not, it is done densely.
+    # Whether x_hat is a sum of rows of W_dec, times the codes, and b_dec. If not, codes are decoded
+    # by `decode_normalised`, not by kernels over the active codes.
     decodes_linearly: bool = True
 
     W_enc: Tensor
@@ -131,7 +135,7 @@ class SparseAutoencoder(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def __getattr__(self, name: str) -> Any:
-        """Tied autoencoders hold no ``W_enc``: theirs is the decoder's transpose."""
+        """Give tied autoencoders, which hold no ``W_enc``, the decoder's transpose for it."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -141,12 +145,12 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def n_sites(self) -> int:
-        """How many sites it reads, and stands for as many; x has an axis of them if several."""
+        """How many sites it reads and reconstructs; if there are several, x has an axis of them."""
         return 1
 
     @property
     def n_weights(self) -> int:
-        """How many numbers its parameters are."""
+        """The number of its parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
@@ -161,8 +165,8 @@ class SparseAutoencoder(nn.Module):
         """Name and shape of every tensor that its checkpoint holds.
 
         Raises:
-            ValueError: if a transcoder would have to share what only an autoencoder can, or an
-                autoencoder has a skip connection.
+            ValueError: if a transcoder would need tied weights or a decoder bias of its input's
+                width, or if an autoencoder has a skip connection.
         """
         shapes = self.tensor_shapes(self.d_in, self.d_sae, self.options)
         if not self.transcodes:
@@ -170,7 +174,7 @@ class SparseAutoencoder(nn.Module):
                 raise ValueError("only a transcoder has a skip connection: give its d_out")
             return shapes
         if "W_enc" not in shapes:
-            raise ValueError(f"no transcoder: its encoder is its decoder ({self.variant})")
+            raise ValueError(f"variant {self.variant} has tied weights: it cannot be a transcoder")
         if self.apply_b_dec_to_input and self.d_out != self.d_in:
             raise ValueError(
                 f"b_dec of {self.d_out} numbers cannot be subtracted from inputs of {self.d_in}"
@@ -179,11 +183,11 @@ class SparseAutoencoder(nn.Module):
         return shapes | ({"W_skip": (self.d_in, self.d_out)} if self.skip else {})
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
-        """A twin that computes with other tensors in the place of its parameters, sharing the rest.
+        """A copy that computes with other tensors instead of its parameters, and shares the rest.
 
-        They may have any shapes that broadcast: stacked autoencoders are [n, ...] tensors in one.
-        As plain attributes they hide the parameters, which the twin still has: it is no module to
-        train or to move.
+        The tensors may have any shapes that broadcast, such as the [n, ...] tensors of n stacked
+        autoencoders. They are plain attributes and hide the parameters, which the copy still has.
+        The copy must therefore not be trained, or moved to another device, as a module.
         """
         twin = copy(self)
         vars(twin).update(tensors)
@@ -191,40 +195,41 @@ class SparseAutoencoder(nn.Module):
 
     @classmethod
     def label_of(cls, options: VariantOptions) -> str:
-        """The variant as tables and figures name it, with the options that tell it apart."""
+        """The variant's name in tables and figures, with the options that distinguish it."""
         return cls.variant + options.label_suffix
 
     @property
     def label(self) -> str:
         """The name of this autoencoder's variant and options in tables and figures.
 
-        That of a transcoder says so: those of one output site share a frontier with its SAEs.
+        The name of a transcoder says that it is one, because transcoders share a frontier with the
+        autoencoders of their output site.
         """
         kind = "" if not self.transcodes else "-skip-transcoder" if self.skip else "-transcoder"
         return self.label_of(self.options) + kind
 
     def activate(self, m: Tensor) -> Tensor:
-        """Feature activations of pre-activations without their bias. [..., d_sae]"""
+        """Feature activations, from pre-activations without the encoder bias. [..., d_sae]"""
         raise NotImplementedError
 
     def thresholding(self) -> Thresholding | None:
-        """What :meth:`activate` does outside training, as a threshold; None if it is none."""
+        """The thresholding that :meth:`activate` does outside training; None if it is another."""
         return None
 
     def effective_threshold(self) -> Tensor:
-        """The value of m at or below which a feature is off; NaN where there is none. [d_sae]"""
+        """The value of m at or below which a feature is off; NaN if there is none. [d_sae]"""
         raise NotImplementedError
 
     def gradient_threshold(self) -> Tensor:
-        """The value of m at or below which code and training gradients are both zero. [d_sae]"""
+        """The value of m at or below which both code and training gradients are zero. [d_sae]"""
         return self.effective_threshold()
 
     def encoder_bias(self) -> Tensor | None:
-        """What bias histograms show: b_enc, or its counterpart in the variant. [d_sae]"""
+        """The bias that histograms show: b_enc, or its counterpart in the variant. [d_sae]"""
         return self.b_enc
 
     def normalise(self, x: Tensor) -> Normalised:
-        """X [..., d_in] in the units the weights expect, with what leads back.
+        """Convert x [..., d_in] to the units that the weights expect.
 
         Raises:
             UsageError: if x is no tensor of activations of this width.
@@ -233,8 +238,8 @@ class SparseAutoencoder(nn.Module):
             reason = f"are of type {type(x).__name__}"
             raise UsageError("activations", reason, "give a tensor, as torch.as_tensor makes one")
         if x.shape[-1:] != (self.d_in,):
-            reason = f"are of shape {list(x.shape)}, and {self.d_in} wide ones are encoded"
-            raise UsageError("activations", reason, "give those of the hook point of the SAE")
+            reason = f"are of shape {list(x.shape)}, but the SAE encodes width {self.d_in}"
+            raise UsageError("activations", reason, "give activations of the SAE's hook point")
         if not x.is_floating_point():
             raise UsageError("activations", f"are of {x.dtype}", "give floating-point numbers")
         if self.normalisation == "layer_norm":
@@ -247,7 +252,7 @@ class SparseAutoencoder(nn.Module):
         return Normalised(x, None, None)
 
     def pre_activation(self, z: Tensor) -> Tensor:
-        """M = (z - b_dec) W_enc of a normalised activation. [..., d_in] -> [..., d_sae]"""
+        """The pre-activation m = (z - b_dec) W_enc. [..., d_in] -> [..., d_sae]"""
         return (z - self.b_dec if self.apply_b_dec_to_input else z) @ self.W_enc
 
     def encode(self, x: Tensor) -> Tensor:
@@ -260,15 +265,15 @@ class SparseAutoencoder(nn.Module):
         return self.activate(self.pre_activation(self.normalise(x).z))
 
     def decode_normalised(self, codes: Tensor) -> Tensor:
-        """Codes to the normalised activation that they stand for. [..., d_sae] -> [..., d_out]"""
+        """Decode codes into a normalised activation. [..., d_sae] -> [..., d_out]"""
         return codes @ self.W_dec + self.b_dec
 
     def complete(self, decoded: Tensor, normalised: Normalised, x: Tensor) -> Tensor:
-        """What :meth:`decode_normalised` gave for x, as a reconstruction in the model's units.
+        """Turn the result of :meth:`decode_normalised` into a reconstruction in the model's units.
 
         Args:
-            decoded: [..., d_out]
-            normalised: what :meth:`normalise` gave for x.
+            decoded: the result of :meth:`decode_normalised`. [..., d_out]
+            normalised: the result of :meth:`normalise` for x.
             x: the input, in the model's units. [..., d_in]
         """
         if not self.transcodes:
@@ -276,22 +281,22 @@ class SparseAutoencoder(nn.Module):
         return decoded + x @ self.W_skip if self.skip else decoded
 
     def skipped(self, x: Tensor) -> Tensor:
-        """What a transcoder with a skip connection gives with every feature off. [..., d_out]"""
+        """The output of a transcoder with a skip connection if no feature is on. [..., d_out]"""
         return x @ self.W_skip + self.b_dec
 
     def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
         """Reconstruction in the model's units. [..., d_sae] -> [..., d_out]
 
         Raises:
-            ValueError: if the autoencoder normalises each activation by its own statistics and
-                ``x``, whose statistics lead back to the model's units, is not given; or it is a
-                transcoder with a skip connection, and ``x``, which it adds a function of, is not.
-            UsageError: if the codes are no tensor of one code for each feature.
+            ValueError: if ``x`` is not given but needed: by an autoencoder that normalises each
+                activation by the activation's own statistics, which convert back to the model's
+                units, or by a skip connection, which adds a function of ``x``.
+            UsageError: if the codes are no tensor with one code for each feature.
         """
         if not isinstance(codes, Tensor) or codes.shape[-1:] != (self.d_sae,):
             given = list(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
-            reason = f"are {given}, and no tensor [..., {self.d_sae}]"
-            raise UsageError("codes", reason, "give what encode gives")
+            reason = f"are {given}, not a tensor [..., {self.d_sae}]"
+            raise UsageError("codes", reason, "give the result of encode")
         decoded = self.decode_normalised(codes)
         if self.skip if self.transcodes else self.normalisation != "none":
             if x is None:
@@ -323,9 +328,9 @@ class SparseAutoencoder(nn.Module):
         return self.reconstruct(x).x_hat
 
     def _check_precision(self, x: Tensor) -> None:
-        """Refuse activations of another precision than the weights', but where torch converts."""
+        """Refuse activations of another precision than the weights', unless torch converts it."""
         dtype = next(self.parameters()).dtype
         mixed = isinstance(x, Tensor) and x.dtype != dtype
         if mixed and not torch.is_autocast_enabled():
-            reason = f"are of {x.dtype}, and the autoencoder is of {dtype}"
+            reason = f"are of {x.dtype}, but the autoencoder is of {dtype}"
             raise UsageError("activations", reason, "convert one of the two with .to(dtype)")

@@ -1,4 +1,4 @@
-"""BatchTopK (Bussmann et al., arXiv 2412.06410) and its Matryoshka (arXiv 2503.17547)."""
+"""BatchTopK (Bussmann et al., arXiv 2412.06410) and its Matryoshka form (arXiv 2503.17547)."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -20,8 +20,8 @@ class BatchTopKOptions(VariantOptions):
 class BatchTopK(SparseAutoencoder):
     """With z = ReLU(m + b_enc): a = z where z > threshold, one threshold for all features.
 
-    In training mode the k * batch largest z of a batch are kept instead, where the batch is all but
-    the last dimension; :meth:`smallest_kept` is what a trainer averages into ``threshold``.
+    In training mode the k * batch largest z of a batch are kept instead, where the batch is all
+    dimensions but the last. A trainer averages :meth:`smallest_kept` over steps into ``threshold``.
     """
 
     variant = "batchtopk"
@@ -47,7 +47,7 @@ class BatchTopK(SparseAutoencoder):
         return Thresholding(shift=self.b_enc, bound=bound)
 
     def smallest_kept(self, z: Tensor) -> Tensor:
-        """The least of the k * batch largest activations of a batch. [..., d_sae] -> []"""
+        """The smallest of the k * batch largest activations of a batch. [..., d_sae] -> []"""
         n = round(self.options.k * z[..., 0].numel())
         return z.flatten().topk(min(max(n, 1), z.numel())).values[-1].detach()
 
@@ -56,7 +56,7 @@ class BatchTopK(SparseAutoencoder):
 
 
 class MatryoshkaOptions(BatchTopKOptions):
-    """Besides k, the sizes of the groups of features, which add up to d_sae; empty for one."""
+    """Besides k, the sizes of the feature groups, which add up to d_sae; empty for one group."""
 
     group_sizes: tuple[int, ...] = ()
 
@@ -67,7 +67,7 @@ class MatryoshkaOptions(BatchTopKOptions):
 
 
 class Matryoshka(BatchTopK):
-    """BatchTopK whose every prefix of groups is trained to reconstruct alone."""
+    """BatchTopK in which each prefix of groups is trained to reconstruct on its own."""
 
     variant = "matryoshka"
     Options: ClassVar[type[VariantOptions]] = MatryoshkaOptions
@@ -75,7 +75,7 @@ class Matryoshka(BatchTopK):
     options: MatryoshkaOptions
 
     def nested(self, codes: Tensor) -> Sequence[Tensor]:
-        """Reconstructions from each prefix of groups, the whole last. [..., d_in] each
+        """Reconstructions from each prefix of groups; the last is from all. [..., d_in] each
 
         The training loss of arXiv 2503.17547 is the mean of their errors.
         """

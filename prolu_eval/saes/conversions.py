@@ -1,4 +1,4 @@
-"""Exact conversions between variants, and of the units that an autoencoder's input comes in."""
+"""Exact conversions between variants, and between units of an autoencoder's input."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def _batchtopk(sae: BatchTopK) -> tuple[Tensor, Tensor, Tensor]:
     return torch.ones_like(sae.b_enc), sae.b_enc, sae.threshold.expand(sae.d_sae).clone()
 
 
-# Each gives the factor of W_enc's columns, b_enc and the threshold. [d_sae] each
+# Functions that return a factor for W_enc's columns, b_enc and the threshold. [d_sae] each
 _AS_JUMPRELU: dict[type[SparseAutoencoder], Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
     Relu: _relu,
     Prolu: _prolu,
@@ -58,9 +58,9 @@ _AS_JUMPRELU: dict[type[SparseAutoencoder], Callable[..., tuple[Tensor, Tensor, 
 def as_jumprelu(sae: SparseAutoencoder) -> JumpRelu | None:
     """The JumpReLU autoencoder with the same codes and reconstructions; None if there is none.
 
-    ReLU has threshold 0; ProLU threshold -b and no bias where b < 0; a gated autoencoder, whose
-    gate and magnitude share an encoder, has threshold b_mag - b_gate exp(r_mag) on the magnitude;
-    BatchTopK at inference has one threshold for all.
+    ReLU has threshold 0. ProLU has threshold -b and no bias where b < 0. A gated autoencoder, whose
+    gate and magnitude share an encoder, has threshold b_mag - b_gate exp(r_mag) on the magnitude.
+    BatchTopK at inference has one threshold for all features.
     """
     if isinstance(sae, JumpRelu):
         return sae

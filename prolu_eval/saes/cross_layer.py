@@ -1,7 +1,8 @@
 """Cross-layer transcoders: features read at one block are written to every later MLP's output.
 
-As in Anthropic's circuit tracing (transformer-circuits.pub/2025/attribution-graphs). Where what is
-read is also what is written, the same is a weakly causal crosscoder, as Gemma Scope 2 has them.
+They are those of Anthropic's circuit tracing (transformer-circuits.pub/2025/attribution-graphs). If
+the same activations are read and written, the transcoder is a weakly causal crosscoder, as in
+Gemma Scope 2.
 """
 
 from typing import ClassVar, Literal
@@ -15,27 +16,27 @@ from prolu_eval.saes.base import Normalised, SparseAutoencoder, VariantOptions
 
 
 class CrossLayerOptions(VariantOptions):
-    """How many blocks are read and written, and what becomes of a pre-activation."""
+    """How many blocks are read and written, and the activation function."""
 
     n_layers: int = Field(1, gt=0, le=1024)
     activation: Literal["relu", "jumprelu"] = "relu"
 
     def check(self, d_sae: int) -> None:
         if d_sae % self.n_layers:
-            raise ValueError(f"{d_sae} features are not equally many in {self.n_layers} layers")
+            raise ValueError(f"{d_sae} features are not divisible by {self.n_layers} layers")
 
 
 class CrossLayerTranscoder(SparseAutoencoder):
     """y_hat_j = sum over i <= j of a_i W_dec_i[:, j - i] + b_dec_j (+ x_j W_skip_j).
 
-    a_i = activate(x_i W_enc_i + b_enc_i), where activate is ReLU or lets pass what is above the
-    feature's threshold. Activations are stacked by layer: x [..., n_layers, d_in] and y_hat
-    [..., n_layers, d_out]; codes are those of all layers, one after the other [..., d_sae]. Without
-    d_out it reconstructs what it reads: a weakly causal crosscoder.
+    a_i = activate(x_i W_enc_i + b_enc_i), where activate is ReLU, or JumpReLU with a threshold per
+    feature. Activations are stacked by layer: x [..., n_layers, d_in] and y_hat
+    [..., n_layers, d_out]. Codes [..., d_sae] are those of all layers, one layer after another.
+    Without d_out it reconstructs its input, as a weakly causal crosscoder.
 
-    Parameters, for each layer i: ``W_enc_i`` [d_in, n], ``b_enc_i`` [n], ``threshold_i`` [n] of
-    jumprelu, ``W_dec_i`` [n, n_layers - i, d_out], ``b_dec_i`` [d_out] and ``W_skip_i``
-    [d_in, d_out] with a skip connection, where n = d_sae / n_layers.
+    Parameters, for each layer i: ``W_enc_i`` [d_in, n], ``b_enc_i`` [n], with jumprelu
+    ``threshold_i`` [n], ``W_dec_i`` [n, n_layers - i, d_out], ``b_dec_i`` [d_out] and, with a skip
+    connection, ``W_skip_i`` [d_in, d_out], where n = d_sae / n_layers.
     """
 
     variant = "cross_layer"
@@ -51,7 +52,7 @@ class CrossLayerTranscoder(SparseAutoencoder):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         options = self.options
         if self.apply_b_dec_to_input or self.normalisation != "none":
-            raise ValueError("a cross-layer transcoder takes its input as it comes")
+            raise ValueError("a cross-layer transcoder does not normalise its input")
         if self.skip and not self.transcodes:
             raise ValueError("only a transcoder has a skip connection: give its d_out")
         n = self.d_sae // options.n_layers
@@ -74,25 +75,28 @@ class CrossLayerTranscoder(SparseAutoencoder):
         return gate(z, z - self._of("threshold", layer))
 
     def written(self, layer: int, codes: Tensor) -> Tensor:
-        """What one layer's codes add from there on. [..., n] -> [..., n_layers - layer, d_out]"""
+        """What one layer's codes add to the outputs of this and all later layers.
+
+        [..., n] -> [..., n_layers - layer, d_out]
+        """
         decoder = self._of("W_dec", layer)
         flat: Tensor = codes @ decoder.flatten(1)
         return flat.reshape(*codes.shape[:-1], *decoder.shape[1:])
 
     def constant(self, layer: int, x: Tensor) -> Tensor:
-        """What is added to one output whatever the codes. [..., d_in] -> [..., d_out]"""
+        """The part of a layer's output that is independent of codes. [..., d_in] -> [..., d_out]"""
         bias = self._of("b_dec", layer)
         if self.skip:
             return x @ self._of("W_skip", layer) + bias
         return bias.expand(*x.shape[:-1], -1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes of all layers, one after the other. [..., n_layers, d_in] -> [..., d_sae]"""
+        """Codes of all layers, one layer after another. [..., n_layers, d_in] -> [..., d_sae]"""
         layers = [self.encode_layer(i, x[..., i, :]) for i in range(self.n_sites)]
         return torch.cat(layers, -1)
 
     def decode_normalised(self, codes: Tensor) -> Tensor:
-        """What codes give, skip connections left out. [..., d_sae] -> [..., n_layers, d_out]"""
+        """The output without skip connections. [..., d_sae] -> [..., n_layers, d_out]"""
         n = self.n_sites
         biases = torch.stack([self._of("b_dec", i) for i in range(n)])
         y_hat = biases.expand(*codes.shape[:-1], *biases.shape).clone()
@@ -114,7 +118,7 @@ class CrossLayerTranscoder(SparseAutoencoder):
         return m
 
     def decoder_norms(self, layer: int) -> Tensor:
-        """Norms of what each of a layer's features writes, over all layers together. [n]"""
+        """The norm of each of a layer's features' decoder rows, over all layers together. [n]"""
         norms: Tensor = self._of("W_dec", layer).float().flatten(1).norm(dim=1)
         return norms
 
@@ -123,7 +127,7 @@ class CrossLayerTranscoder(SparseAutoencoder):
         return torch.cat([self._of("b_enc", i) for i in range(self.n_sites)])
 
     def effective_threshold(self) -> Tensor:
-        """Of the pre-activation without its bias, layer after layer. [d_sae]"""
+        """The threshold on the pre-activation without its bias, layer after layer. [d_sae]"""
         bias = self.encoder_bias()
         if self.options.activation == "relu":
             return -bias

@@ -1,7 +1,7 @@
 """Crosscoders: features are read from several sites together, and written to each of them.
 
-As in Anthropic's crosscoders (transformer-circuits.pub/2024/crosscoders); those of which a feature
-reads one site alone are :class:`~prolu_eval.saes.cross_layer.CrossLayerTranscoder`.
+They are Anthropic's crosscoders (transformer-circuits.pub/2024/crosscoders). If each feature reads
+one site only, see :class:`~prolu_eval.saes.cross_layer.CrossLayerTranscoder`.
 """
 
 from typing import ClassVar, Literal
@@ -15,7 +15,7 @@ from prolu_eval.saes.base import Normalised, SparseAutoencoder, VariantOptions
 
 
 class CrosscoderOptions(VariantOptions):
-    """How many sites are read and written, and what becomes of a pre-activation."""
+    """How many sites are read and written, and the activation function."""
 
     n_layers: int = Field(1, gt=0, le=1024)
     activation: Literal["relu", "jumprelu"] = "relu"
@@ -24,11 +24,11 @@ class CrosscoderOptions(VariantOptions):
 class Crosscoder(SparseAutoencoder):
     """x_hat_j = a W_dec_j + b_dec_j, where a = activate(sum over i of x_i W_enc_i + b_enc).
 
-    ``activate`` is ReLU or lets pass what is above the feature's threshold. Activations are stacked
-    by site: x [..., n_layers, d_in], and x_hat as well; the codes [..., d_sae] are shared by all.
+    ``activate`` is ReLU, or JumpReLU with a threshold per feature. Activations are stacked by site:
+    x and x_hat are [..., n_layers, d_in]. All sites share the codes [..., d_sae].
 
     Parameters: ``W_enc_i`` [d_in, d_sae], ``W_dec_i`` [d_sae, d_in] and ``b_dec_i`` [d_in] for each
-    site i, ``b_enc`` [d_sae], and ``threshold`` [d_sae] of jumprelu.
+    site i, ``b_enc`` [d_sae] and, with jumprelu, ``threshold`` [d_sae].
     """
 
     variant = "crosscoder"
@@ -49,7 +49,7 @@ class Crosscoder(SparseAutoencoder):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         if self.transcodes or self.apply_b_dec_to_input or self.normalisation != "none":
-            raise ValueError("a crosscoder has no d_out, and takes its input as it comes")
+            raise ValueError("a crosscoder has no d_out, and does not normalise its input")
         found: dict[str, tuple[int, ...]] = {"b_enc": (self.d_sae,)}
         if self._jumps:
             found["threshold"] = (self.d_sae,)
@@ -67,7 +67,7 @@ class Crosscoder(SparseAutoencoder):
         return gate(z, z - self.threshold) if self._jumps else torch.relu(z)
 
     def decode_normalised(self, codes: Tensor) -> Tensor:
-        """What codes give at every site. [..., d_sae] -> [..., n_layers, d_in]"""
+        """The reconstruction at every site. [..., d_sae] -> [..., n_layers, d_in]"""
         sites = [
             codes @ self.get_parameter(f"W_dec_{i}") + self.get_parameter(f"b_dec_{i}")
             for i in range(self.n_sites)
@@ -85,14 +85,14 @@ class Crosscoder(SparseAutoencoder):
         return m
 
     def decoder_norms(self) -> Tensor:
-        """Norms of what each feature writes, over all sites together. [d_sae]"""
+        """The norm of each feature's decoder rows, over all sites together. [d_sae]"""
         squares = [
             self.get_parameter(f"W_dec_{i}").float().square().sum(1) for i in range(self.n_sites)
         ]
         return torch.stack(squares).sum(0).sqrt()
 
     def effective_threshold(self) -> Tensor:
-        """Of the pre-activation without its bias. [d_sae]"""
+        """The threshold on the pre-activation without its bias. [d_sae]"""
         return self.threshold - self.b_enc if self._jumps else -self.b_enc
 
     @property

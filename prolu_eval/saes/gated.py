@@ -35,5 +35,5 @@ class Gated(SparseAutoencoder):
         return -self.b_gate
 
     def encoder_bias(self) -> Tensor:
-        """b_gate: it decides what fires."""
+        """b_gate, which decides which features fire. [d_sae]"""
         return self.b_gate

@@ -65,9 +65,9 @@ def jumprelu(z: Tensor, threshold: Tensor, bandwidth: float = 1e-3) -> Tensor:
     2407.14435, equation 11: ``-(threshold / bandwidth) [abs(z - threshold) < bandwidth / 2]``.
 
     Args:
-        z: pre-activations, bias included. [..., d_sae]
+        z: the pre-activations, including the bias. [..., d_sae]
         threshold: one per feature, or one for all. [d_sae] or []
-        bandwidth: of the rectangle, in the units of ``z``.
+        bandwidth: the width of the rectangle, in the units of ``z``.
 
     Returns:
         Feature activations. [..., d_sae]
@@ -77,18 +77,18 @@ def jumprelu(z: Tensor, threshold: Tensor, bandwidth: float = 1e-3) -> Tensor:
 
 
 def step(z: Tensor, threshold: Tensor, bandwidth: float = 1e-3) -> Tensor:
-    """1 where ``z`` exceeds the threshold, else 0: summed over features, JumpReLU's L0 penalty.
+    """1 where ``z`` exceeds the threshold, else 0; its sum over features is JumpReLU's L0 penalty.
 
-    No gradient flows to z; that for the threshold is the pseudo-derivative of arXiv 2407.14435,
-    equation 12: ``-(1 / bandwidth) [abs(z - threshold) < bandwidth / 2]``. Shapes as for
-    :func:`jumprelu`.
+    No gradient flows to z. The gradient for the threshold is the pseudo-derivative of arXiv
+    2407.14435, equation 12: ``-(1 / bandwidth) [abs(z - threshold) < bandwidth / 2]``. The shapes
+    are those of :func:`jumprelu`.
     """
     result: Tensor = _Step.apply(z, threshold, bandwidth)  # type: ignore[no-untyped-call]
     return result
 
 
 class JumpReluOptions(VariantOptions):
-    """The width of the threshold's pseudo-derivative in training; it changes no forward."""
+    """The width of the threshold's pseudo-derivative in training; it does not change codes."""
 
     bandwidth: float = Field(1e-3, gt=0)
 

@@ -11,7 +11,7 @@ from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
 class MatchingPursuitOptions(VariantOptions):
-    """When a token's pursuit ends."""
+    """The conditions under which a token's pursuit ends."""
 
     residual_threshold: float = Field(0.0, allow_inf_nan=False)
     max_iterations: int | None = Field(None, gt=0, le=1_000_000, description="None stands for d_in")
@@ -19,11 +19,13 @@ class MatchingPursuitOptions(VariantOptions):
 
 
 class MatchingPursuit(SparseAutoencoder):
-    """Greedy: again and again the best aligned decoder row takes its projection of the residual.
+    """Greedy encoding: in each iteration, the best aligned decoder row explains its projection.
 
-    A token's pursuit ends when its set of active features no longer grows (if asked to), when the
-    residual's norm falls below the threshold, or after ``max_iterations``. The decoder serves as
-    encoder. The pursuit happens in :meth:`pre_activation`, whose result is the codes themselves.
+    The projection of the residual on that row is added to the feature's code and subtracted from
+    the residual. A token's pursuit ends when its set of active features no longer grows (if the
+    options ask for that), when the residual's norm falls below the threshold, or after
+    ``max_iterations``. The decoder's rows also serve as encoder. :meth:`pre_activation` runs the
+    pursuit and returns the codes.
     """
 
     variant = "matching_pursuit"

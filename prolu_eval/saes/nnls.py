@@ -1,4 +1,4 @@
-"""Codes of a given dictionary that are best by least squares, and not negative."""
+"""Codes for a fixed dictionary by non-negative least squares."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
 class NnlsOptions(VariantOptions):
-    """The weight of the codes' sum, and when the search for a token's codes ends."""
+    """The weight of the penalty on the codes' sum, and when the search for codes ends."""
 
     penalty: float = Field(0.0, ge=0, allow_inf_nan=False)
     tolerance: float = Field(1e-5, gt=0, allow_inf_nan=False)
@@ -20,12 +20,12 @@ class NnlsOptions(VariantOptions):
 class Nnls(SparseAutoencoder):
     """a = argmin over a >= 0 of norm(z - b_dec - a W_dec)^2 / 2 + penalty sum a.
 
-    It is found by accelerated projected gradient descent (Beck and Teboulle 2009), begun anew
-    wherever it overshoots (O'Donoghue and Candes 2015), token by token until none of a token's
-    gradients exceeds the tolerance times the largest at the start, or after ``max_iterations``.
-    Without a penalty, a dictionary of more rows than numbers has many best codes, and what is found
-    is dense. The decoder serves as encoder. The search happens in :meth:`pre_activation`, whose
-    result is the codes themselves.
+    The codes are found by accelerated projected gradient descent (Beck and Teboulle 2009), which
+    restarts its momentum when it overshoots (O'Donoghue and Candes 2015). The search ends for a
+    token when none of its gradients exceeds the tolerance times the largest at the start, or after
+    ``max_iterations``. Without a penalty, a dictionary with more rows than dimensions has many
+    optimal codes, and the ones found are dense. The decoder's rows also serve as encoder.
+    :meth:`pre_activation` runs the search and returns the codes.
     """
 
     variant = "nnls"
@@ -68,7 +68,7 @@ class Nnls(SparseAutoencoder):
         return codes.reshape(*z.shape[:-1], self.d_sae)
 
     def _largest_eigenvalue(self) -> float:
-        """Of W_dec^T W_dec, whose numbers may be too large for the weights' own type."""
+        """The largest eigenvalue of W_dec^T W_dec, which may overflow in the weights' dtype."""
         atoms = self.W_dec.double()
         largest = float(atoms.abs().max()) or 1.0
         atoms = atoms / largest

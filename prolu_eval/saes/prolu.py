@@ -10,7 +10,7 @@ from prolu_eval.saes.synthetic import SyntheticGradientAutoencoder, SyntheticGra
 
 
 class ProluOptions(SyntheticGradientOptions):
-    """The synthetic gradient of training, by default the straight-through one."""
+    """The synthetic gradient for training; the default is the straight-through one."""
 
     gradient: Gradient = "ste"
 

@@ -1,4 +1,4 @@
-"""ProLU for negative biases, ReLU for the others: raised in the write-up's comments."""
+"""ProLU for negative biases and ReLU for the others, a proposal in the write-up's comments."""
 
 import torch
 from torch import Tensor

@@ -10,7 +10,7 @@ from prolu_eval.saes.synthetic import SyntheticGradientAutoencoder, SyntheticGra
 
 
 class ReluOptions(SyntheticGradientOptions):
-    """The gradient of training, by default ReLU's own, which labels do not name."""
+    """The gradient for training; the default is ReLU's exact one, which labels do not mention."""
 
     @property
     def label_suffix(self) -> str:

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# What a number costs, in no unit: one of the groups' maxima, and one of a group that is looked
-# into, which is gathered first.
+# The relative cost of one number: of a maximum over groups, and of a member of a searched group,
+# which is gathered first.
 _MAXIMUM, _MEMBER = 3, 5
 
 
 class Largest(NamedTuple):
-    """Some of the largest numbers of each row, in order of row and column. [n_found] each"""
+    """The largest numbers of each row that were found, by row and column. [n_found] each"""
 
     row: NDArray[np.int64]
     column: NDArray[np.int64]
@@ -23,16 +23,16 @@ class Largest(NamedTuple):
 def largest(z: Tensor, k: int, *, positive: bool) -> Largest | None:
     """The k largest numbers of each row, or the positive ones among them.
 
-    Columns c, c + n_groups, c + 2 n_groups, ... are a group. The k largest numbers lie in the k
-    groups whose maxima are largest, so that only these are looked into.
+    Columns c, c + n_groups, c + 2 n_groups, ... form a group. The k largest numbers of a row are in
+    the k groups with the largest maxima, so only these groups are searched.
 
     Args:
         z: numbers on the CPU, in float32 or float64. [n, d]
-        k: how many of each row, at most d.
-        positive: whether only positive ones are wanted.
+        k: how many numbers of each row, at most d.
+        positive: whether only positive numbers are wanted.
 
     Returns:
-        What was found; None if equal numbers leave a choice, or some are not finite.
+        The numbers; None if equal numbers leave the choice open, or if some are not finite.
     """
     z = z.detach()
     n, d = z.shape
@@ -45,7 +45,7 @@ def largest(z: Tensor, k: int, *, positive: bool) -> Largest | None:
     if not maxima.sum().isfinite():
         return None
     groups = None if size == 1 else _groups(maxima.numpy(), k)
-    if groups is None:  # equal maxima, which is no matter if the numbers they hide are others
+    if groups is None:  # equal maxima; the k largest numbers may still be unambiguous
         column, value = np.broadcast_to(np.arange(d), (n, d)), z.numpy()
     else:
         chosen = torch.from_numpy(groups)[:, None, :]
@@ -63,7 +63,7 @@ def largest(z: Tensor, k: int, *, positive: bool) -> Largest | None:
 
 
 def _groups(maxima: NDArray[np.floating], k: int) -> NDArray[np.int64] | None:
-    """The k groups of each row whose maxima are largest, in order; None if there is a choice.
+    """The k groups of each row with the largest maxima, in order; None if the choice is open.
 
     [n, n_groups] -> [n, k]
     """
@@ -73,7 +73,7 @@ def _groups(maxima: NDArray[np.floating], k: int) -> NDArray[np.int64] | None:
 
 
 def _group_size(d: int, k: int) -> int:
-    """The cheapest number of columns in a group, a power of two; there are k groups or more."""
+    """The cheapest size of a group, a power of two that leaves at least k groups."""
 
     def cost(size: int) -> int:
         return _MAXIMUM * (d // size) + _MEMBER * k * size

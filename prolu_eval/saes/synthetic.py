@@ -1,4 +1,4 @@
-"""What autoencoders share that can be trained with a synthetic gradient of their activation."""
+"""The base of autoencoders that can be trained with a synthetic gradient of their activation."""
 
 from typing import ClassVar, Protocol
 
@@ -10,7 +10,7 @@ from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
 class SyntheticGradientOptions(VariantOptions):
-    """The gradient of training, the activation's own or a synthetic one; it changes no forward."""
+    """The gradient for training, exact or synthetic; it does not change codes."""
 
     gradient: Gradient = "relu"
     estimator: Estimator = "thresh"
@@ -22,7 +22,7 @@ class SyntheticGradientOptions(VariantOptions):
 
 
 class Activation(Protocol):
-    """An activation of pre-activations and biases (:mod:`prolu_eval.activations`)."""
+    """An activation function of pre-activation and bias (:mod:`prolu_eval.activations`)."""
 
     def __call__(
         self, m: Tensor, b: Tensor, gradient: Gradient, *, estimator: Estimator, bandwidth: float

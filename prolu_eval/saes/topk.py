@@ -1,4 +1,4 @@
-"""Autoencoders whose active features are the largest: Gao et al., arXiv 2406.04093, and kin."""
+"""Autoencoders that keep the largest codes (Gao et al., arXiv 2406.04093), and related variants."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from prolu_eval.saes.selection import Largest, largest
 
 
 class TopKOptions(VariantOptions):
-    """How many features may be active, and whether negative ones among them become zero."""
+    """How many features may be active, and whether negative codes among them become zero."""
 
     k: int = Field(1, gt=0)
     rectify: bool = True
@@ -20,8 +20,8 @@ class TopKOptions(VariantOptions):
 class TopK(SparseAutoencoder):
     """With z = m + b_enc: a = ReLU(z) where z is among the k largest of its token, else 0.
 
-    With fewer than k positive z, fewer than k features are active; without ``rectify`` the k
-    largest are kept as they are. Of equal values either may be kept.
+    If fewer than k values z are positive, fewer than k features are active. Without ``rectify`` the
+    k largest z are kept even if they are negative. Of equal values, either may be kept.
     """
 
     variant = "topk"
@@ -39,7 +39,7 @@ class TopK(SparseAutoencoder):
         return value.new_zeros(m.shape).scatter(-1, index, value)
 
     def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes that may be active, k of each token, and their features. [..., k] each"""
+        """The k selected codes of each token, and their features. [..., k] each"""
         z = m + self.b_enc
         if self.options.rectify:
             z = torch.relu(z)
@@ -47,10 +47,10 @@ class TopK(SparseAutoencoder):
         return value, index
 
     def active_(self, m: Tensor) -> Largest | None:
-        """Active codes [n, d_sae] on a CPU, by a way that is faster there, if the numbers allow it.
+        """Active codes, by a method that is faster on a CPU; None if it does not apply. [n, d_sae]
 
-        A row is a token's, a column a feature's. ``m`` is overwritten: fresh memory takes as long
-        as what is done in it.
+        Rows are tokens and columns are features. ``m`` is overwritten, because allocating new
+        memory would take as long as the computation.
         """
         if type(self) is not TopK or m.dtype not in (torch.float32, torch.float64):
             return None
@@ -80,9 +80,9 @@ class GroupMaxOptions(TopKOptions):
 
 
 class GroupMax(TopK):
-    """The features lie in k groups of equal size; a = ReLU(z) where z is its group's largest.
+    """The features form k groups of equal size; a = ReLU(z) where z is its group's largest.
 
-    As in EleutherAI's sparsify. The groups are contiguous, so k divides d_sae.
+    This is the variant of EleutherAI's sparsify. Groups are contiguous, and k must divide d_sae.
     """
 
     variant = "groupmax"

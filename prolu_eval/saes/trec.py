@@ -10,7 +10,7 @@ from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 
 class TrecOptions(VariantOptions):
-    """The threshold, the same for every feature and never trained; whether weights are tied."""
+    """The threshold, one for all features and never trained, and whether weights are tied."""
 
     theta: float = Field(1.0, ge=0, allow_inf_nan=False)
     tied: bool = False
@@ -21,7 +21,7 @@ class TrecOptions(VariantOptions):
 
 
 class Trec(SparseAutoencoder):
-    """a = m where m > theta, else 0; no encoder bias. Tied weights hold no ``W_enc``."""
+    """a = m where m > theta, else 0; no encoder bias. Tied weights have no ``W_enc``."""
 
     variant = "trec"
     feature_tensors = ()
@@ -57,7 +57,7 @@ class Trec(SparseAutoencoder):
 
 
 class Tlin(Trec):
-    """a = m where abs(m) > theta, else 0: both signs are features."""
+    """a = m where abs(m) > theta, else 0: features are active with either sign."""
 
     variant = "tlin"
 

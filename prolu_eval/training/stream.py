@@ -49,7 +49,7 @@ class Ahead:
         return len(self._started)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Activations of rows: of the pass begun first if it is over these rows, or of a new one."""
+        """Activations of rows, from the pass that was begun first if it was over these rows."""
         if self._started and torch.equal(self._started[0][0], rows):
             _, found, ready = self._started.popleft()
             torch.cuda.current_stream(found.device).wait_event(ready)

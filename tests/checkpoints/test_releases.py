@@ -175,7 +175,7 @@ def test_a_cross_layer_transcoder_is_its_whole_release(home: Path) -> None:
     assert load_run(run).n_sites == 2
     assert found("saelens:tiny-whole/layer_*")[0].path == run.path
     for name in ("saelens:tiny-whole/layer_0", "neuronpedia:tiny/1-clt"):
-        with pytest.raises(CheckpointError, match="name all layers, as saelens:tiny-whole"):
+        with pytest.raises(CheckpointError, match="name the whole transcoder, saelens:tiny-whole"):
             discover(name)
 
 

@@ -136,7 +136,7 @@ def test_names_of_the_first_version_still_work() -> None:
         (lambda runs: prolu_eval.train(None, 5), "out: 5 is not a path"),  # type: ignore[arg-type]
         (lambda runs: prolu_eval.train(5, "out"), "the sweep: 5 is not a path"),  # type: ignore[arg-type]
         (lambda runs: Relu(4, 8)(np.zeros((2, 4))), "give a tensor"),
-        (lambda runs: Relu(4, 8)(torch.zeros(2, 5)), "4 wide ones are encoded"),
+        (lambda runs: Relu(4, 8)(torch.zeros(2, 5)), "the SAE encodes width 4"),
         (lambda runs: Relu(4, 8).encode(torch.zeros(2, 4).double()), r"convert one of the two"),
         (lambda runs: prolu_eval.save_baseline([], "b.json"), "no path is given"),
         (

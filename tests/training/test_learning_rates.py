@@ -76,7 +76,7 @@ def test_a_grid_is_trained_at_the_rates_that_were_found(
 def test_a_variant_that_diverges_at_every_rate_is_refused(sweep_file: Path) -> None:
     sweep_file.write_text(sweep_file.read_text().replace("[0.1, 1]", "[1e38]"))
     out = sweep_file.parent / "tried"
-    with pytest.raises(ProluEvalError, match=r"relu\+l1: no run finished training"):
+    with pytest.raises(ProluEvalError, match=r"relu\+l1: diverged at every learning rate"):
         find_learning_rates(read_sweep_file(sweep_file), out, Settings(device="cpu"), rates=[1e-3])
 
 

@@ -71,7 +71,7 @@ def test_a_second_signal_ends_at_once_and_promises_nothing(
     sweep_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     interrupting(monkeypatch, 9, signal.SIGINT, signal.SIGINT)
-    with pytest.raises(Interrupted, match="no step is stored yet; run the same command again to start"):
+    with pytest.raises(Interrupted, match="no step is stored yet; run the same command"):
         train_sweep(read_sweep_file(sweep_file), tmp_path / "runs", Settings("cpu"))
     assert not (tmp_path / "runs").exists()
 
