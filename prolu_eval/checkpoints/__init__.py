@@ -74,25 +74,27 @@ _WEIGHTS_OF = {
     "cfg.json": "sae_weights.safetensors, sae.safetensors or cc_weights.pt",
     "final_config.yaml": "samples_N.pt",
 }
-_NAMED = 3  # files of which a sentence names each
+_NAMED = 3  # a sentence names at most so many files
 
 
 def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]:
     """Every checkpoint in or below a folder, or the one at a file, in order of path.
 
-    With an ``encoder`` (:class:`prolu_eval.checkpoints.atoms.Encoder`), which finds their codes,
-    these are plain dictionaries instead.
+    With an ``encoder`` (:class:`prolu_eval.checkpoints.atoms.Encoder`), these are plain
+    dictionaries instead, whose codes the encoder computes.
 
     ``path`` may also be ``hub:owner/name[/subfolder][@revision]``, or ``saelens:RELEASE/SAE_ID`` or
-    ``neuronpedia:MODEL/SOURCE`` of SAELens's table, or a pattern of these. Names are paths relative
-    to it, or those of the table. Where results of what lies on the hub are kept,
-    :func:`prolu_eval.hub.results_folder` tells.
-    A checkpoint that is recognised but cannot be described, or whose file is not whole, is returned
-    as :class:`Broken`, as is a folder that cannot be listed.
+    ``neuronpedia:MODEL/SOURCE`` of SAELens's table, or a pattern of these. The names of runs are
+    paths relative to ``path``, or names of the table. Results of checkpoints on the hub are kept in
+    :func:`prolu_eval.hub.results_folder`.
+
+    A checkpoint that is recognised but cannot be described, or whose file is incomplete, is
+    returned as :class:`Broken`, as is a folder that cannot be listed.
 
     Raises:
-        CheckpointError: if ``path`` does not exist or no checkpoint lies there.
-        UsageError: if it is a name of SAELens's table, which is not installed, or no path.
+        CheckpointError: if ``path`` does not exist or holds no checkpoint.
+        UsageError: if ``path`` is a name of SAELens's table and SAELens is not installed, or if it
+            is no path.
     """
     path = as_path(path, "the checkpoint") if not isinstance(path, str) else path
     if encoder is not None and not hub.is_hub_name(path):
@@ -120,7 +122,7 @@ def _found_at(place: hub.Place) -> list[Run | Broken]:
 
 
 def skipped(path: str | Path) -> list[tuple[Path, str]]:
-    """What :func:`discover` passes over in or below a folder, and why, in order of path.
+    """The files that :func:`discover` skips in or below a folder, and why, in order of path.
 
     These are files of weights that belong to no checkpoint, configurations without weights, and
     links to folders.
@@ -144,7 +146,7 @@ def _skipped_at(root: Path) -> list[tuple[Path, str]]:
 
 
 def _why(name: str, beside: Collection[str]) -> str | None:
-    """Why a file is of no checkpoint; None for what is no file of one anyway."""
+    """Why a file belongs to no checkpoint; None if it does not look like a part of one."""
     if name.endswith(_WEIGHTS):
         config = _CONFIG_OF.get(name)
         if config is not None:
@@ -157,7 +159,7 @@ def _why(name: str, beside: Collection[str]) -> str | None:
 
 
 def _nothing_in(root: Path) -> str:
-    """That there is no checkpoint, with every reason that is known."""
+    """The predicate that a path holds no checkpoint, with all known reasons."""
     if root.is_file():
         reason = _why(root.name, [p.name for p in root.parent.iterdir()])
         return f"is no checkpoint: {reason or 'it is no file of weights'}"
@@ -204,7 +206,7 @@ def _places(
 
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
     name = place.relative_to(root).as_posix() if root in place.parents else place.name
-    name = printable(name.replace("\\", "\\\\"))  # whatever it holds, it tells the run apart
+    name = printable(name.replace("\\", "\\\\"))  # must be unique
     try:
         _check_name(place)
         _check_links(fmt.files(place), root)
@@ -229,7 +231,7 @@ def _check_name(place: Path) -> None:
 
 
 def _check_links(files: Iterable[Path], root: Path) -> None:
-    """Refuse links that lead out of the folder searched (or the hub cache that it lies in)."""
+    """Refuse links that lead out of the searched folder (or out of the hub cache around it)."""
     top = root.resolve() if root.is_dir() else root.parent.resolve()
     allowed = [top, *(p.parent / "blobs" for p in (top, *top.parents) if p.name == "snapshots")]
     for file in filter(Path.is_symlink, files):
@@ -239,7 +241,7 @@ def _check_links(files: Iterable[Path], root: Path) -> None:
             inside = False
         if not inside:
             raise CheckpointError(
-                file, "is a link out of the folder", "copy the file it leads to in its place"
+                file, "is a link out of the folder", "replace it by a copy of the file"
             )
 
 
@@ -247,7 +249,7 @@ def load_run(run: Run) -> SparseAutoencoder:
     """The autoencoder of a run that :func:`discover` found.
 
     Raises:
-        CheckpointError: if its files are damaged or do not fit each other.
+        CheckpointError: if its files are damaged or do not fit together.
     """
     if run.loader is not None:
         sae: SparseAutoencoder = run.loader()
@@ -258,11 +260,11 @@ def load_run(run: Run) -> SparseAutoencoder:
 def load_sae(path: str | Path) -> SparseAutoencoder:
     """The one autoencoder at a path, of any format, on the CPU and ready for evaluation.
 
-    ``load_sae(path)(x)`` takes and gives activations in the model's own units: [..., d_in], and
-    [..., d_out] from a transcoder.
+    ``load_sae(path)(x)`` maps activations to reconstructions in the model's units, both
+    [..., d_in]; the result of a transcoder is [..., d_out].
 
     Raises:
-        CheckpointError: if there is none, more than one, or it is damaged.
+        CheckpointError: if there is no autoencoder or more than one, or if it is damaged.
     """
     found = discover(path)
     if len(found) > 1:

@@ -1,8 +1,8 @@
 """Plain dictionaries: a matrix of atoms in a file, and an encoder of the user's choice.
 
-A dictionary is ``.npy`` or ``.safetensors``; of the latter it is the only matrix, or the one called
-``W_dec``, ``atoms`` or ``dictionary``, and a vector ``b_dec`` or ``mean`` is subtracted before
-encoding and added after decoding. Rows are atoms. They are scaled to norm 1.
+A dictionary is a ``.npy`` or ``.safetensors`` file. In a ``.safetensors`` file it is the only
+matrix, or the one called ``W_dec``, ``atoms`` or ``dictionary``; a vector ``b_dec`` or ``mean`` is
+subtracted before encoding and added after decoding. Rows are atoms, and are scaled to norm 1.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _KNOWN = "top-k=32, matching-pursuit, matching-pursuit=32, nnls or nnls=0.5 (a p
 
 @dataclass(frozen=True)
 class Encoder:
-    """How codes of a dictionary are found: a variant and its options."""
+    """How codes of a dictionary are computed: a variant and its options."""
 
     text: str
     variant: str
@@ -40,7 +40,7 @@ class Encoder:
         """The encoder that ``--encoder`` names.
 
         Raises:
-            UsageError: if it names none.
+            UsageError: if it names no encoder.
         """
         name, _, value = text.partition("=")
         try:
@@ -68,10 +68,10 @@ def _count(text: str) -> int:
 
 
 def discover(path: Path, encoder: Encoder) -> list[Run | Broken]:
-    """Every dictionary at a path, or in or below a folder.
+    """The dictionary at a file, or all dictionaries in or below a folder.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is no dictionary.
     """
     if not path.exists():
         raise CheckpointError(path, "does not exist", "name a file of atoms, or a folder of them")
@@ -126,7 +126,7 @@ def _empty(file: Path, encoder: Encoder, d_sae: int, d_in: int) -> SparseAutoenc
 def _unit(weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     norms = weights["W_dec"].norm(dim=1)
     if bool((norms == 0).any()):
-        raise CheckpointError(file, "has an atom of norm 0", "leave it out")
+        raise CheckpointError(file, "has an atom of norm 0", "remove it")
     unit = weights | {"W_dec": weights["W_dec"] / norms[:, None]}
     return unit if "W_enc" not in weights else unit | {"W_enc": unit["W_dec"].t()}
 
@@ -141,7 +141,7 @@ def _read(file: Path) -> tuple[Tensor, Tensor]:
         chosen = [n for n in _MATRICES if n in matrices] or list(matrices)
         if len(chosen) != 1:
             reason = f"holds {len(matrices)} matrices" if matrices else "holds no matrix"
-            raise CheckpointError(file, reason, f"call that of the atoms {_MATRICES[0]}")
+            raise CheckpointError(file, reason, f"name the matrix of atoms {_MATRICES[0]}")
         atoms = matrices[chosen[0]]
         bias = next((tensors[n] for n in _VECTORS if n in tensors), None)
     if atoms.ndim != 2 or 0 in atoms.shape or not atoms.is_floating_point():

@@ -1,4 +1,4 @@
-"""What a checkpoint format offers, and how its content becomes an autoencoder."""
+"""The interface of checkpoint formats, and building an autoencoder from a checkpoint's content."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,10 +25,10 @@ SCALE_PROBLEM = f"it {LOST_SCALE}: {ESTIMATE_SCALE}"
 class Format:
     """A checkpoint format.
 
-    ``find`` names the checkpoints that lie in a folder itself (not below it), by the names of its
-    files: paths of the folder, or of a file in it. ``files`` are those that a checkpoint is read
-    from, weights last. ``describe`` reads what it can without the weights. ``load`` builds the
-    autoencoder. The latter two raise :class:`CheckpointError`.
+    ``find`` returns the checkpoints in a folder itself (not below it), by the names of its files;
+    each is the path of the folder or of a file in it. ``files`` returns the files from which a
+    checkpoint is read, with the weights last. ``describe`` reads all that can be known without the
+    weights. ``load`` builds the autoencoder. The latter two raise :class:`CheckpointError`.
     """
 
     name: str
@@ -40,23 +40,25 @@ class Format:
 
 @dataclass(frozen=True)
 class Content:
-    """A checkpoint of another library in this one's terms.
+    """The content of another library's checkpoint, in the terms of this package.
 
     Attributes:
-        variant: the name of the variant that computes what the library computes.
-        d_in: width of the activations.
-        d_sae: number of features.
-        tensors: gives the variant's tensors, as the file has them, when called.
-        fold: what is then computed of them, once their names and shapes are known to be right.
+        variant: the name of the variant that computes the same as the library.
+        d_in: the width of the activations.
+        d_sae: the number of features.
+        tensors: a function that reads the variant's tensors with the values that the file has.
+        fold: a function that computes the final weights from these tensors; it is called after
+            their names and shapes were checked.
         options: the variant's settings.
-        d_out: of a transcoder, the width of the activations at its output site.
+        d_out: for a transcoder, the width of the activations at its output site.
         skip: whether it has a skip connection, ``W_skip`` [d_in, d_out].
         apply_b_dec_to_input: whether the decoder bias is subtracted before encoding.
-        normalisation: what is done to each activation at run time.
-        problems: sentences about what is doubtful.
-        about: fields of :class:`~prolu_eval.runs.Run` that the files tell.
-        rescaled: gives the content for activations that training multiplied by a factor (of a
-            crosscoder, by one for each site), where the files lost it; None where nothing is lost.
+        normalisation: the normalisation of each activation at run time.
+        problems: sentences that say what is doubtful about the checkpoint.
+        about: fields of :class:`~prolu_eval.runs.Run` that are known from the files.
+        rescaled: if training multiplied activations by a factor that the files do not contain (for
+            a crosscoder, by one factor per site), a function of the factor that returns the
+            content; else None.
     """
 
     variant: str
@@ -74,7 +76,7 @@ class Content:
     skip: bool = False
 
     def build(self, path: Path) -> SparseAutoencoder:
-        """The autoencoder without its weights, as :func:`build`."""
+        """The autoencoder without its weights, by :func:`build`."""
         return build(
             self.variant,
             self.d_in,
@@ -100,11 +102,11 @@ def build(
     apply_b_dec_to_input: bool,
     normalisation: Normalisation,
 ) -> SparseAutoencoder:
-    """An autoencoder without its weights, which :func:`fill` gives it.
+    """An autoencoder without its weights, which :func:`fill` adds.
 
     Raises:
-        CheckpointError: naming ``path``, if the variant or an option is unknown, an option or a
-            size is out of range, or a transcoder is asked for what it cannot have.
+        CheckpointError: naming ``path``, if the variant or an option is unknown, if an option or a
+            size is out of range, or if a transcoder cannot have one of the settings.
     """
     cls = (VARIANTS | OF_SEVERAL_SITES).get(variant)
     if cls is None:
@@ -136,13 +138,14 @@ def foreign(
     interpret: Callable[[Path], Mapping[str | None, Content]],
     files: Callable[[Path], tuple[Path, ...]],
 ) -> Format:
-    """The format of another library, by what its files say.
+    """A format of another library, from a function that interprets its files.
 
     Args:
         name: the format's name.
         library: the library's name, for provenance.
         find: as in :class:`Format`.
-        interpret: the content of a checkpoint by part; the one part of most has no name.
+        interpret: a function that returns the content of each part of a checkpoint, by the part's
+            name; most checkpoints have one part, whose name is None.
         files: as in :class:`Format`.
     """
 
@@ -162,10 +165,10 @@ def foreign(
 
 
 def _in_units_of(run: Run, content: Content, path: Path) -> Content:
-    """The content with what the run knows from elsewhere about the units of its training.
+    """The content in the units that the run specifies, such as by an estimated factor.
 
     Raises:
-        CheckpointError: if the factor on its activations is known from nowhere.
+        CheckpointError: if neither the files nor the run give the factor on activations.
     """
     if run.normalisation is not None:
         return replace(content, normalisation=run.normalisation)
@@ -213,8 +216,8 @@ def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
     """The two sizes of a weight matrix.
 
     Raises:
-        CheckpointError: if it is missing, no floating-point matrix, or empty; a stack of matrices
-            is a crosscoder's.
+        CheckpointError: if the tensor is missing, empty, or no floating-point matrix; if it is a
+            stack of matrices, the message says that the checkpoint is a crosscoder.
     """
     tensor = tensors.get(name)
     if not isinstance(tensor, Tensor):
@@ -222,7 +225,7 @@ def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
     if tensor.ndim == 3:
         raise CheckpointError(
             path,
-            f"is a crosscoder: {name} holds {tensor.shape[0]} layers, and codes are shared by all",
+            f"is a crosscoder: {name} holds {tensor.shape[0]} layers, which share their codes",
             "evaluate autoencoders of one hook",
         )
     if tensor.ndim != 2 or not tensor.is_floating_point() or 0 in tensor.shape:
@@ -237,7 +240,9 @@ def size(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
 def fill(
     sae: SparseAutoencoder, tensors: Mapping[str, Tensor], path: Path, fold: Fold = dict
 ) -> SparseAutoencoder:
-    """Give an autoencoder its weights, in float32 unless a matrix is wider, ready for evaluation.
+    """Give an autoencoder its weights, and prepare it for evaluation.
+
+    Weights are float32, or the precision of a matrix if that is higher.
 
     Raises:
         CheckpointError: naming the first tensor that is missing, unexpected, of the wrong shape,
@@ -256,7 +261,7 @@ def fill(
     dtype = torch.float64 if wide else torch.float32
     folded = fold({name: tensor.detach().to(dtype) for name, tensor in tensors.items()})
     for name in list(folded):
-        tensor = folded.pop(name)  # so that it is not held twice
+        tensor = folded.pop(name)  # so that memory holds it once
         if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise CheckpointError(
                 path, f"{name} has NaN or infinite weights", "use an earlier checkpoint of this run"
@@ -274,5 +279,5 @@ def _check_weights(name: str, tensor: Tensor, shape: tuple[int, ...], path: Path
         )
     if not tensor.is_floating_point():
         raise CheckpointError(
-            path, f"{name} is {tensor.dtype}, no weights", "save it as floating point"
+            path, f"{name} is {tensor.dtype}, not floating point", "save it as floating point"
         )

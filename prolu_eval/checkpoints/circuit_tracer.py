@@ -1,7 +1,8 @@
-"""circuit-tracer's transcoders, one a layer: ``layer_{i}.safetensors``, of a set that has a config.
+"""circuit-tracer's transcoders, one file ``layer_{i}.safetensors`` per layer, and a config.
 
-The set's ``config.yaml`` names the model and the hook points, the same of every block. Some sets of
-Qwen 3 have a ``wandb-config.yaml`` alone, and their repository's name tells the model.
+The ``config.yaml`` of the set names the model and the hook points, which are the same in every
+block. Some sets of Qwen 3 have only a ``wandb-config.yaml``; their repository's name tells the
+model.
 """
 
 import re
@@ -19,7 +20,7 @@ from prolu_eval.errors import CheckpointError
 
 _FILE = re.compile(r"layer_(\d+)\.safetensors")
 _CONFIG, _KIND = "config.yaml", "transcoder_set"
-# The second is how some repositories spell it.
+# The second name is a misspelling that some repositories have.
 _TRAINING = ("wandb-config.yaml", "wanb-config.yaml")
 _NAMES = {"activation_function.threshold": "threshold"}
 _MATRICES = ("W_enc", "W_skip")  # stored [d_sae, d_in] and [d_out, d_in]
@@ -48,7 +49,7 @@ def _interpret(path: Path) -> Mapping[str | None, Content]:
     config = validate(_Config, document, path.parent / _CONFIG)
     if config.model_kind != _KIND:
         raise CheckpointError(
-            path, f"is of a {config.model_kind!r}", f"evaluate those of a {_KIND}"
+            path, f"is of kind {config.model_kind!r}", f"evaluate those of kind {_KIND!r}"
         )
     weights = {_NAMES.get(n, n): t for n, t in read_safetensors(path).items()}
     d_sae, d_out = size(weights, "W_dec", path)

@@ -61,7 +61,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     if len(encoder) != 2 or 0 in encoder:
         raise CheckpointError(weights[0], "lacks the matrix W_enc_0", _REMEDY)
     n, d_in = encoder
-    # W_enc_i [n, d_in]; biases are told by their layer's file
+    # W_enc_i [n, d_in]; the file of each layer also holds its biases
     width = shapes.get("b_dec_0", (d_in,))
     content = of_several_sites(
         "cross_layer",
@@ -82,7 +82,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
 
 
 def _tensors(weights: list[Path]) -> dict[str, Tensor]:
-    """The tensors of all files; encoders come as [n, d_in]."""
+    """The tensors of all files; the files hold encoders as [n, d_in]."""
     found: dict[str, Tensor] = {}
     for path in weights:
         found |= read_safetensors(path)

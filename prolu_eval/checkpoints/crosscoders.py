@@ -1,10 +1,10 @@
-"""Crosscoders of the forks of dictionary_learning that train them, at several sites of one model.
+"""Crosscoders that forks of dictionary_learning train, at several sites of one model or of two.
 
-They lie as ``ae.pt`` or ``model_final.pt`` with the ``config.json`` of their training, or as the
-hub keeps modules: ``model.safetensors`` and a ``config.json`` of sizes. Tensors are
+They are stored as ``ae.pt`` or ``model_final.pt`` with the ``config.json`` of their training, or in
+the hub's form of modules: ``model.safetensors`` and a ``config.json`` of sizes. The tensors are
 ``encoder.weight`` [n_sites, d, d_sae], ``encoder.bias``, ``decoder.weight`` [n_sites, d_sae, d] and
-``decoder.bias`` [n_sites, d], and of some a mean and a factor of the activations. Which sites they
-read no file tells, and those that compare two models read one site of each.
+``decoder.bias`` [n_sites, d]; some files also hold a mean and a factor of the activations. No file
+says which sites a crosscoder reads. A crosscoder that compares two models reads one site of each.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,8 +28,8 @@ _SIZES = {"activation_dim", "dict_size", "num_layers"}
 _LIBRARY = "dictionary_learning"
 _REMEDY = "restore the file that training wrote"
 _NORMALISER = ("activation_mean", "activation_std", "activation_global_scale", "target_rms")
-# What a threshold of BatchTopK is compared with: a code times the norm of what it writes, as
-# numbered in their files.
+# The norms by which a code is multiplied before it is compared with BatchTopK's threshold, by their
+# numbers in the files.
 _SUM_OF_NORMS, _NORM, _MIXED, _NONE, _DECOUPLED = range(1, 6)
 _TINY = 1e-8
 SITES_ASKED_FOR = (
@@ -56,7 +56,7 @@ def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 
 
 def _is_of_one(path: Path) -> bool:
-    """Whether a config.json, which many things have, is a crosscoder's."""
+    """Whether a config.json, a name that many formats use, is a crosscoder's."""
     try:
         document = read_json(path)
     except CheckpointError:
@@ -78,10 +78,10 @@ def _interpret(path: Path) -> Mapping[str | None, Content]:
 
 
 def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Path) -> Content:
-    """A crosscoder by its tensors and the configuration beside them.
+    """The content of a crosscoder, from its tensors and its configuration.
 
     Raises:
-        CheckpointError: if tensors are missing, or codes are others at every site.
+        CheckpointError: if tensors are missing, or if codes differ between sites.
     """
     config = validate(_Config, document, path.with_name(_CONFIG))
     compiled = {name.removeprefix("_orig_mod."): tensor for name, tensor in weights.items()}
@@ -98,7 +98,7 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
         )
     if jumps and kind not in (_SUM_OF_NORMS, _NORM, _NONE):
         raise CheckpointError(
-            path, "weighs codes by a mixture of norms that its file does not hold",
+            path, "multiplies codes by a mixture of norms that its file does not hold",
             "evaluate one of another code normalisation",
         )  # fmt: skip
     problems: tuple[str, ...] = (SITES_ASKED_FOR.format(n=n_sites),)
@@ -126,7 +126,7 @@ def content_of(weights: Mapping[str, Tensor], document: dict[str, Any], path: Pa
 
 
 def _real(weights: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """A tensor in float32, in which all that is asked of it can be answered; None without one."""
+    """A tensor in float32, a precision that supports all operations; None if it is missing."""
     value = weights.get(name)
     return None if value is None else value.float()
 
@@ -141,20 +141,20 @@ def _scalar(weights: Mapping[str, Tensor], name: str, default: float, path: Path
 
 
 def _normaliser(weights: Mapping[str, Tensor], path: Path) -> tuple[Tensor, float] | None:
-    """The mean [n_sites, d] that is subtracted from activations and the factor; None if neither."""
+    """The mean [n_sites, d] that is subtracted from activations, and their factor; None if none."""
     mean = _real(weights, "activation_mean")
     if mean is None or not bool(mean.isfinite().all()):
-        return None  # NaN where none was given
+        return None  # the file has NaN if training used none
     factor = _scalar(weights, "activation_global_scale", 1.0, path)
     if mean.shape != weights["encoder.weight"].shape[:2]:
-        raise CheckpointError(path, "activation_mean has not the activations' shape", _REMEDY)
+        raise CheckpointError(path, "activation_mean differs from the activations' shape", _REMEDY)
     if factor <= 0:
         raise CheckpointError(path, f"activation_global_scale is {factor}", _REMEDY)
     return mean, factor
 
 
 def _tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors by site; those that say how it was trained are left out."""
+    """The tensors by site, without those that describe the training."""
     left_out = (*_NORMALISER, "code_normalization_id", "k", "threshold")
     found = {name: tensor for name, tensor in weights.items() if name not in left_out}
     n_sites = len(weights["encoder.weight"])
@@ -176,17 +176,18 @@ def _tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 def _folded(
     normaliser: tuple[Tensor, float] | None, kind: int | None, tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Thresholds of codes themselves, and weights for activations as they come.
+    """Fold norms into thresholds of the codes, and the normaliser into the weights.
 
-    The library compares a code times a norm with one threshold: ``kind`` says which norm, None
-    where there is no threshold.
+    The library compares a code times a norm with one threshold. ``kind`` says which norm; it is
+    None if there is no threshold.
     """
     folded = dict(tensors)
     n_sites = sum(name.startswith("W_dec_") for name in tensors)
     norms = torch.stack([tensors[f"W_dec_{i}"].norm(dim=1) for i in range(n_sites)])
     if kind in (_SUM_OF_NORMS, _NORM):
         weight = norms.sum(0) if kind == _SUM_OF_NORMS else norms.norm(dim=0)
-        # What writes nothing never passes, and nothing depends on it.
+        # A feature whose decoder rows are zero never passes the threshold. Its code would change
+        # nothing.
         passes = torch.finfo(weight.dtype).max
         folded["threshold"] = torch.where(weight > 0, tensors["threshold"] / weight, passes)
         folded["threshold"] = folded["threshold"].clamp(max=passes)

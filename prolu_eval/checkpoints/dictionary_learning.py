@@ -84,7 +84,7 @@ def _interpret(place: Path) -> Mapping[str | None, Content]:
 
     problems = _problems(variant, tensors) + _hook_problems(config)
     if state is not backup:
-        problems += ("its training was interrupted: this is the backup that was kept meanwhile",)
+        problems += ("its training was interrupted: this is a backup from during the training",)
     content = Content(
         variant,
         d_in,
@@ -101,7 +101,7 @@ def _interpret(place: Path) -> Mapping[str | None, Content]:
 
 
 def _interrupted(weights: dict[str, Any], path: Path) -> tuple[dict[str, Any], float]:
-    """The state dict, and what its biases are still to be multiplied by."""
+    """The state dict, and the factor by which its biases must still be multiplied."""
     if not isinstance(weights.get("ae"), dict):
         return weights, 1.0
     factor = weights.get("norm_factor")
@@ -114,7 +114,7 @@ def _interrupted(weights: dict[str, Any], path: Path) -> tuple[dict[str, Any], f
 
 
 def _scale_biases(scale: float, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The library's own ``scale_biases``, which it applies to what it saves when it is done."""
+    """The library's own ``scale_biases``, which it applies when it saves a finished training."""
     matrices = ("W_enc", "W_dec", "r_mag")
     return {n: t if n in matrices else t * scale for n, t in tensors.items()}
 
@@ -188,12 +188,12 @@ def _hook_problems(config: _Config) -> tuple[str, ...]:
         where = "" if layer is None else f" of layer {layer}"
         return (f"the hook point of its submodule {name!r}{where} is unknown: {ASKED_FOR}",)
     if not name:
-        return (f"it does not name its submodule: the output of layer {layer} is taken for it",)
+        return (f"it does not name its submodule: the output of layer {layer} is assumed",)
     return ()
 
 
 def _hook(config: _Config) -> str | None:
-    """The hook point of a submodule, whose name is free; the library's examples leave it out."""
+    """The hook point of a submodule, whose name users choose freely or omit, as in examples."""
     layer, name = config.trainer.layer, config.trainer.submodule_name
     if (config.buffer is not None and config.buffer.io == "in") or (layer or 0) < 0:
         return None
@@ -203,7 +203,7 @@ def _hook(config: _Config) -> str | None:
 
 
 def _transcoder_hooks(config: _Config) -> dict[str, str | None]:
-    """What a transcoder reads and stands for: what enters and what leaves its submodule."""
+    """The sites that a transcoder reads and predicts: its submodule's input and output."""
     layer, name = config.trainer.layer, config.trainer.submodule_name
     hook = of_free_name(name, layer) if name else None
     match = re.fullmatch(r"blocks\.(\d+)\.hook_(resid_post|mlp_out|attn_out)", hook or "")

@@ -1,4 +1,4 @@
-"""Apollo's e2e_sae: ``samples_{N}.pt``, several autoencoders in one, and ``final_config.yaml``."""
+"""Apollo's e2e_sae: ``samples_{N}.pt`` with several autoencoders, and ``final_config.yaml``."""
 
 import re
 from collections.abc import Iterable, Mapping

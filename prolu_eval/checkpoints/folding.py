@@ -1,4 +1,4 @@
-"""Units folded into weights: constant factors, whitening and decoder norms of training."""
+"""Folding units of training into weights: constant factors, whitening and decoder norms."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Whitening(NamedTuple):
 
 
 def fold_decoder_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights whose codes are those of unit decoder rows: each grows by its row's norm."""
+    """Weights with decoder rows of norm one; each code is multiplied by its row's former norm."""
     norms = weights["W_dec"].norm(dim=1)
     return weights | {
         "W_dec": weights["W_dec"] / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None],
@@ -27,10 +27,10 @@ def fold_decoder_norms(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def fold_scale(
     weights: dict[str, Tensor], scale: float, *, keep_rows: bool = False
 ) -> dict[str, Tensor]:
-    """Weights for ``scale * x`` as weights for ``x``.
+    """Turn weights for ``scale * x`` into weights for ``x``.
 
-    Codes and all that acts on them stay as they are and the decoder's rows shrink; or, with
-    ``keep_rows``, the rows keep their norm and codes are in the units of x.
+    Codes and all parameters that act on them are unchanged, and the decoder's rows are divided by
+    ``scale``. With ``keep_rows``, the rows keep their norm, and codes are in the units of x.
     """
     factors = {"W_enc": scale, "W_dec": 1 / scale, "b_dec": 1 / scale}
     if keep_rows:
@@ -41,12 +41,12 @@ def fold_scale(
 def fold_whitening(
     weights: dict[str, Tensor], whitening: Whitening, bias: str, subtracts: bool
 ) -> dict[str, Tensor]:
-    """Weights for whitened activations as weights for x, by way of float64; codes stay.
+    """Turn weights for whitened activations into weights for x, in float64; codes are unchanged.
 
     Args:
-        weights: by name; those of a gated autoencoder share one encoder.
-        whitening: what training did to its activations.
-        bias: the bias that is added to the encoder's product: what it must absorb.
+        weights: the weights by name; gate and magnitude of a gated autoencoder share one encoder.
+        whitening: the whitening of activations in training.
+        bias: the name of the bias that is added to the encoder's product and absorbs the mean.
         subtracts: whether the decoder bias is subtracted before encoding.
     """
     mean, whiten, unwhiten = whitening

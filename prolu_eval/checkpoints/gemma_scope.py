@@ -20,7 +20,7 @@ from prolu_eval.checkpoints.repositories import named
 from prolu_eval.errors import CheckpointError
 
 _NPZ, _SAFETENSORS = "params.npz", "params.safetensors"
-# The skip connection is [d_in, d_out], as here.
+# The skip connection is [d_in, d_out], as in this package.
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec", "affine_skip_connection": "W_skip"}
 _SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 _HOOKS = {
@@ -36,8 +36,8 @@ _PATH_HOOKS = {
     "attn_out": "attn.hook_z",
     "mlp_out": "hook_mlp_out",
 }
-_OF_LAYERS = "is one file, where a cross-layer transcoder is several"
-_ONE_HOOK = "evaluate it in a folder named as its repository"
+_OF_LAYERS = "is one file, but a cross-layer transcoder consists of several"
+_ONE_HOOK = "evaluate it in a folder with the name of its repository"
 
 
 class _Config(BaseModel):
@@ -65,7 +65,7 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
     d_sae, d_in, d_out = _sizes(shapes, path, transcodes=transcodes)
 
     def scaled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """For embeddings after Gemma's factor sqrt(d_in); b_dec stays, as SAELens has it."""
+        """Weights for embeddings after Gemma's factor sqrt(d_in); b_dec is kept, as in SAELens."""
         return weights | {
             "W_enc": weights["W_enc"] / d_in**0.5,
             "W_dec": weights["W_dec"] * d_in**0.5,
@@ -87,10 +87,10 @@ def _first(folder: Path) -> Mapping[str | None, Content]:
 def _sizes(
     shapes: Mapping[str, tuple[int, ...]], path: Path, *, transcodes: bool
 ) -> tuple[int, int, int | None]:
-    """Number of features, width of what is read, and of what a transcoder stands for.
+    """The number of features, the width of the input, and for a transcoder that of the output.
 
     Raises:
-        CheckpointError: if a matrix is missing, or they do not fit each other.
+        CheckpointError: if a matrix is missing, or the matrices do not fit together.
     """
     shape, encoder = shapes.get("W_dec", ()), shapes.get("W_enc", ())
     if len(shape) != 2 or len(encoder) != 2 or 0 in shape:
@@ -105,11 +105,11 @@ def _sizes(
 
 
 def _repository(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """The name of the repository that a folder lies in, and the folders from there on.
+    """The name of the repository that holds a folder, and the folders between the two.
 
-    The nearest folder above that is named as Gemma Scope's repositories are, by itself or in the
-    hub's cache; else the one that holds ``layer_20/width_16k/average_l0_71``. What lies further
-    above says nothing.
+    The repository is the nearest folder above that has the name of one of Gemma Scope's
+    repositories, plain or in the form of the hub's cache; else the folder that holds
+    ``layer_20/width_16k/average_l0_71``. Folders further above are not considered.
     """
     parts = folder.absolute().parts
     for index in range(len(parts) - 1, -1, -1):
@@ -119,7 +119,10 @@ def _repository(folder: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _path_hooks(repository: str, parts: tuple[str, ...]) -> dict[str, str | None]:
-    """Where it reads, and what a transcoder stands for: the MLP, behind the norm after it."""
+    """The site that it reads and, of a transcoder, the site that it predicts.
+
+    A transcoder predicts the MLP's output after the norm that follows the MLP.
+    """
     if "embedding" in parts:
         return {"hook": "hook_embed"}
     layer = next((m[1] for p in parts if (m := re.fullmatch(r"layer_(\d+)", p))), None)
@@ -180,7 +183,7 @@ def _second(folder: Path) -> Mapping[str | None, Content]:
 
 
 def _second_transcoder_hooks(config: _Config, folder: Path) -> dict[str, str | None]:
-    """What the MLP reads, behind the norm before it, and what it adds, behind the norm after."""
+    """The MLP's input after the norm before it, and its output after the norm that follows it."""
     read, written = config.hf_hook_point_in, config.hf_hook_point_out
     layer = re.match(r"layer_(\d+)_", folder.absolute().name)
     if layer is not None and (read is None or written is None):
@@ -199,7 +202,7 @@ def _configured_hook(point: str | None) -> str | None:
 
 
 def _second_path_hook(folder: Path) -> str | None:
-    """By the two folders that Gemma Scope 2 has: ``resid_post_all/layer_9_width_16k_l0_big``."""
+    """The hook point from the names of two folders: ``resid_post_all/layer_9_width_16k_l0_big``."""
     site = re.fullmatch(r"(resid_post|attn_out|mlp_out)(_all)?", folder.absolute().parent.name)
     layer = re.match(r"layer_(\d+)_", folder.absolute().name)
     return f"blocks.{layer[1]}.{_PATH_HOOKS[site[1]]}" if site and layer else None
@@ -222,17 +225,17 @@ def about(
 
 
 def model_of(name: str | None) -> str | None:
-    """The hub name: configurations leave out the owner, and write v3 for 3."""
+    """The model's name on the hub; configurations omit the owner, and write v3 for 3."""
     if name is None:
         return None
     name = name.replace("-v3", "-3")
-    if "270m" in name:  # whose pretrained model alone is called without -pt
+    if "270m" in name:  # only its pretrained model's name has no -pt
         name = name.removesuffix("-pt")
     return name if "/" in name else f"google/{name}"
 
 
 def model_of_path(folder: Path) -> str | None:
-    """By the repository's name, such as ``gemma-scope-2-1b-it``."""
+    """The model from the repository's name, such as ``gemma-scope-2-1b-it``."""
     match = named(folder, r"gemma-scope-2-(\d+m|\d+b)-(pt|it)(?![a-z])")
     return None if match is None else model_of(f"gemma-3-{match[1]}-{match[2]}")
 

@@ -1,9 +1,10 @@
-"""Gemma Scope 2's cross-layer transcoders and weakly causal crosscoders: a file for each layer.
+"""Gemma Scope 2's cross-layer transcoders and weakly causal crosscoders: one file per layer.
 
-``params_layer_{i}.safetensors`` hold what is read at one layer, ``w_enc`` [d, n], and what its
-features write to every layer, ``w_dec`` [n, n_layers, d], of which that to earlier ones is nothing.
-Cross-layer transcoders lie in ``clt`` and are of every block; crosscoders in ``crosscoder``, of the
-blocks that their folders name: ``layer_7_13_17_22_width_262k_l0_medium``.
+``params_layer_{i}.safetensors`` holds the encoder of one layer, ``w_enc`` [d, n], and the decoder
+of its features for every layer, ``w_dec`` [n, n_layers, d], which is zero for earlier layers.
+Cross-layer transcoders are in folders ``clt`` and read every block. Crosscoders are in folders
+``crosscoder`` and read the blocks that the folder's name lists, as in
+``layer_7_13_17_22_width_262k_l0_medium``.
 """
 
 import re
@@ -32,7 +33,7 @@ _LAYERS = re.compile(r"layer_(\d+(?:_\d+)*)(?:_width|$)")
 _REMEDY = "download the folder again"
 _OF_LAYER = {"w_enc": "W_enc", "b_enc": "b_enc", "threshold": "threshold", "b_dec": "b_dec",
              "affine_skip_connection": "W_skip"}  # fmt: skip
-# What is written to earlier layers, as a share of what a layer writes at all, is rounding.
+# The decoder for earlier layers is rounding error if it is below this share of the whole decoder.
 _NOTHING = 1e-3
 
 
@@ -63,7 +64,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     if len(encoder) != 2 or len(decoder) != 3 or 0 in (*encoder, *decoder):
         raise CheckpointError(weights[0], "lacks w_enc [d, n] and w_dec [n, layers, d]", _REMEDY)
     if decoder[1] != len(weights):
-        reason = f"writes to {decoder[1]} layers, but there are files of {len(weights)}"
+        reason = f"writes to {decoder[1]} layers, but there are files of only {len(weights)}"
         raise CheckpointError(weights[0], reason, _REMEDY)
     (d_in, n), n_layers = encoder, len(weights)
     hooks, transcodes = _hooks(folder, n_layers)
@@ -82,7 +83,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
 
 
 def _hooks(folder: Path, n_layers: int) -> tuple[dict[str, str | None], bool]:
-    """The hook points, and whether it is a transcoder, by what the folders are called."""
+    """The hook points, and whether it is a transcoder, from the names of the folders."""
     place = folder.absolute()
     named = _LAYERS.match(place.name)
     if named is None and not place.parent.name.startswith("crosscoder"):
@@ -95,7 +96,7 @@ def _hooks(folder: Path, n_layers: int) -> tuple[dict[str, str | None], bool]:
 
 
 def _tensors(weights: Sequence[Path]) -> dict[str, Tensor]:
-    """The tensors of all files, and of decoders what is written from their layer on."""
+    """The tensors of all files; decoders start at their own layer."""
     found: dict[str, Tensor] = {}
     for i, path in enumerate(weights):
         for name, tensor in read_safetensors(path).items():
@@ -107,10 +108,11 @@ def _tensors(weights: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def _from_layer(decoder: Tensor, layer: int, path: Path) -> Tensor:
-    """What a layer's features write to it and later ones. [n, layers, d] -> [n, layers - layer, d]
+    """A layer's decoder for itself and later layers. [n, layers, d] -> [n, layers - layer, d]
 
     Raises:
-        CheckpointError: if they write to earlier layers, whose outputs are there before they are.
+        CheckpointError: if features write to earlier layers, whose outputs are computed before
+            them.
     """
     if layer and decoder.is_floating_point():
         earlier = decoder[:, :layer].float().norm()

@@ -1,7 +1,8 @@
-"""Goodfire's and qresearch's: one state dict of two linear layers, named after model and layer.
+"""Autoencoders of Goodfire and qresearch: one state dict of two linear layers.
 
-Both are ReLU autoencoders that do not subtract the decoder's bias: ``MODEL-SAE-lN.pt`` or
-``.pth``, with ``encoder_linear`` and ``decoder_linear`` (Goodfire), or ``encoder`` and ``decoder``.
+Both are ReLU autoencoders that do not subtract the decoder bias. Files are named after model and
+layer, ``MODEL-SAE-lN.pt`` or ``.pth``. Their layers are called ``encoder_linear`` and
+``decoder_linear`` (Goodfire), or ``encoder`` and ``decoder`` (qresearch).
 """
 
 import re
@@ -19,9 +20,10 @@ _PARTS = {"weight": "W", "bias": "b"}
 
 
 def _linear(name: str, library: str, suffix: str, *, claims_unreadable: bool) -> Format:
-    """The format of files whose layers' names end so.
+    """The format of files in which the names of layers end with ``suffix``.
 
-    Of files whose names of tensors cannot be read any more, only one of the two may tell.
+    With ``claims_unreadable``, it also finds files whose tensor names cannot be read, so that such
+    a file is reported as damaged, by only one of the two formats.
     """
     names = {
         f"{layer}oder{suffix}.{part}": f"{short}_{layer}"

@@ -1,14 +1,15 @@
-"""Hook points by the names that other libraries and Hugging Face models have for them.
+"""Hook points by the names that other libraries and Hugging Face models use for them.
 
-A name that is not known here has no hook: none is ever guessed from a part of it. What enters or
-leaves any module can be named by its path, as ``model.layers.3.pre_feedforward_layernorm.output``:
-it is looked up in the model itself (:meth:`prolu_eval.lm.LanguageModel.site`).
+A name that is unknown here has no hook point; none is guessed from a part of the name. The input or
+output of any module can be named by the module's path, as in
+``model.layers.3.pre_feedforward_layernorm.output``; :meth:`prolu_eval.lm.LanguageModel.site` looks
+such a name up in the model.
 """
 
 import re
 
 ASKED_FOR = "give it with --hook"
-# A decoder's blocks, wherever the model has them; those that encode other inputs are not meant.
+# The decoder's blocks, wherever the model has them, without blocks that encode other inputs.
 _STACK = r"(?:(?!\S*(?:vision|visual|audio|encoder))[\w.]*\.)?(?:layers|h|blocks|block)"
 _MODULES = {
     rf"{_STACK}\.(\d+)": "blocks.{}.hook_resid_post",
@@ -16,7 +17,7 @@ _MODULES = {
     rf"{_STACK}\.(\d+)\.(?:attn|self_attn|attention|self_attention)": "blocks.{}.hook_attn_out",
     r"(?:[\w.]*\.)?(?:embed_tokens|wte|embed_in)": "hook_embed",
 }
-# What enters and what leaves a module, whatever the architecture does with either.
+# The hook points of a module's input and output, if they mean the same in every architecture.
 _PORTS = {
     rf"{_STACK}\.(\d+)": ("blocks.{}.hook_resid_pre", "blocks.{}.hook_resid_post"),
     rf"{_STACK}\.(\d+)\.(?:mlp|block_sparse_moe|feed_forward)": (
@@ -49,9 +50,9 @@ DOUBTFUL = (
 
 
 def of_module(name: str) -> str | None:
-    """The hook point that a Hugging Face module's output is, by the module's path.
+    """The hook point of a Hugging Face module's output, by the module's path.
 
-    It is None if it is that of none, or if the path is not known.
+    It is None if the output is no hook point, or if the path is unknown.
     """
     for pattern, hook in _MODULES.items():
         if match := re.fullmatch(pattern, name):
@@ -60,9 +61,9 @@ def of_module(name: str) -> str | None:
 
 
 def of_ports(path: str) -> tuple[str, str]:
-    """The names of what enters and what leaves a Hugging Face module.
+    """The names of the input and the output of a Hugging Face module.
 
-    They are hook points where every architecture has them under the same name.
+    They are hook points if these mean the same in every architecture, else paths.
     """
     for pattern, hooks in _PORTS.items():
         if match := re.fullmatch(pattern, path):
@@ -71,7 +72,7 @@ def of_ports(path: str) -> tuple[str, str]:
 
 
 def of_port(name: str) -> str:
-    """The name of a site that may be given as ``PATH.input`` or ``PATH.output`` of a module."""
+    """The usual name of a site that may be named ``PATH.input`` or ``PATH.output``."""
     path, _, side = name.rpartition(".")
     if path and side in ("input", "output"):
         return of_ports(path)[side == "output"]
@@ -79,20 +80,20 @@ def of_port(name: str) -> str:
 
 
 def is_hook(name: str) -> bool:
-    """Whether a name is one of TransformerLens's, and no module's path."""
+    """Whether a name is one of TransformerLens's and not the path of a module."""
     return re.fullmatch(_LENS, name) is not None
 
 
 def hook_of(name: str | None) -> str | None:
-    """A hook point's name, where a module's path may stand in its place."""
+    """The hook point of a name, which may be a hook point's name or a module's path."""
     return None if name is None else of_module(name) or name
 
 
 def of_free_name(name: str, layer: int | None) -> str | None:
-    """The hook point that a name for people means, which may leave the layer to the configuration.
+    """The hook point that a free name refers to; the configuration may give its layer.
 
-    TransformerLens's names, module paths, and those such as ``resid_post_layer_2`` are understood.
-    It is None if the name is not understood, or the layers disagree.
+    TransformerLens's names, module paths, and names such as ``resid_post_layer_2`` are understood.
+    The result is None if the name is not understood, or if it contradicts ``layer``.
     """
     if re.fullmatch(_LENS, name):
         hook: str | None = name

@@ -1,4 +1,4 @@
-"""Kissane's attention autoencoders: ``NAME.pt`` and ``NAME_cfg.json``, on all heads' z together."""
+"""Kissane's attention autoencoders, of all heads' z together: ``NAME.pt`` and ``NAME_cfg.json``."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

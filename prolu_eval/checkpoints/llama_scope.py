@@ -1,10 +1,11 @@
 """Llama Scope: ``hyperparams.json`` and ``checkpoints/final.safetensors``; its R1-Distill sequel.
 
-Both were trained on activations divided by their mean norm over a data set, times sqrt(d_in). The
-first knows the norm, and has one threshold for all features, in the model's own units. The sequel
-(``config.json`` and ``sae_weights.safetensors``) has the logarithm of one for each feature, in the
-units of training; its norm may stand beside the weights or in its configuration. What is written
-elsewhere than it is read is a transcoder (LXTC), and has a norm of each site.
+Both were trained on activations divided by their mean norm over a data set, times sqrt(d_in). Llama
+Scope stores this norm, and has one threshold for all features, in the model's own units. The sequel
+(``config.json`` and ``sae_weights.safetensors``) stores the logarithm of one threshold per feature,
+in the units of training; its norm, if stored, is among the weights or in the configuration.
+Checkpoints that write to another hook point than they read are transcoders (LXTC), and have a norm
+for each of the two.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +36,7 @@ _NAMES = {
 
 
 class _Norms(BaseModel):
-    """Mean norms of the activations that are read, and of those that are written."""
+    """Mean norms of the activations at the input site and at the output site."""
 
     into: float = Field(gt=0, allow_inf_nan=False, alias="in")
     out: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -80,7 +81,7 @@ def _interpret(weights_path: Path) -> Mapping[str | None, Content]:
     scale = sizes.d_in**0.5 / norms.into
     if sizes.d_out is not None and norms.out is None:
         raise CheckpointError(path, f"lacks {_NORM}.out of a transcoder", "download it again")
-    # In float64, so that what float32 cannot hold is refused as a weight that is infinite.
+    # In float64, so that a value too large for float32 is refused as an infinite weight.
     thresholds = torch.full((sizes.d_sae,), threshold * scale, dtype=torch.float64)
     content = _content(
         config,
@@ -135,7 +136,7 @@ def _interpret_sequel(folder: Path) -> Mapping[str | None, Content]:
 
 
 def _beside(stored: Mapping[str, Tensor], hook: str, path: Path) -> float | None:
-    """The mean norm of the activations at a hook point, where it stands beside the weights."""
+    """The mean norm of the activations at a hook point, if it is stored among the weights."""
     beside = stored.get(f"{_NORM}.{hook}")
     if beside is None:
         return None
@@ -197,7 +198,7 @@ def _renamed(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold(into: float, out: float, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for ``into * x`` that give ``out * x``, as weights for x; codes stay as they are."""
+    """Turn weights from ``into * x`` to ``out * x`` into weights for x; codes are unchanged."""
     factors = {"W_enc": into, "W_dec": 1 / out, "b_dec": 1 / out}
     return {name: tensor * factors.get(name, 1.0) for name, tensor in weights.items()}
 

@@ -1,8 +1,8 @@
-"""Anyone's own autoencoder: a ``torch.nn.Module`` with ``encode`` and ``decode``, and no format.
+"""Users' own autoencoders: any ``torch.nn.Module`` with ``encode`` and ``decode``.
 
-``encode`` takes activations [n, d_in] and gives codes [n, d_sae]; ``decode`` takes these and gives
-activations. Where ``decode`` is affine in the codes, its matrix is read off it, so that codes are
-decoded as sparsely as any other autoencoder's; else it is called on all of them.
+``encode`` maps activations [n, d_in] to codes [n, d_sae], and ``decode`` maps these to activations.
+If ``decode`` is affine in the codes, its matrix is computed by calling it, and codes are decoded
+sparsely, like those of other autoencoders. Otherwise ``decode`` is called with dense codes.
 """
 
 import copy
@@ -25,8 +25,8 @@ from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
 
 FORMAT = "module"
 _OPTION = "--plugin"
-_PROBED = 256  # codes that the decoder is read off from at a time
-_AFFINE = 1e-4  # how far a decoder may be from affine, relative to what it gives
+_PROBED = 256  # codes that are decoded at one time to find the decoder's matrix
+_AFFINE = 1e-4  # how much a decoder may differ from an affine one, relative to its output
 
 
 class Wrapped(SparseAutoencoder):
@@ -67,24 +67,24 @@ class Wrapped(SparseAutoencoder):
 
 
 def runs_of(modules: Mapping[str, nn.Module], source: Path | None = None) -> list[Run]:
-    """Runs that measure modules, by name; results lie in ``evaluation/`` beside ``source``.
+    """Runs of modules, by name, whose results are kept in ``evaluation/`` beside ``source``.
 
-    That is the file they come from, or else the current folder.
+    ``source`` is the file that defines the modules; without it, the current folder is used.
 
     Raises:
-        UsageError: if one has no encode and decode that fit each other.
+        UsageError: if a module has no encode and decode that fit together.
     """
     return [_run(name, module, source) for name, module in modules.items()]
 
 
 def from_plugin(text: str) -> list[Run]:
-    """Runs of what ``--plugin`` names: ``module:function``, or ``file.py:function``.
+    """Runs of the modules that a plugin returns: ``module:function``, or ``file.py:function``.
 
-    The function takes no arguments and gives a module, or several by name. It is the user's own
+    The function takes no arguments and returns one module, or several by name. It is the user's own
     code, and is executed.
 
     Raises:
-        UsageError: if it cannot be found, fails, or gives something else.
+        UsageError: if the function cannot be found, fails, or returns something else.
     """
     place, _, name = text.rpartition(":")
     if not place or not name:
@@ -150,7 +150,7 @@ def _load(name: str, module: nn.Module, d_in: int, d_sae: int) -> SparseAutoenco
 
 @torch.no_grad()
 def _sizes(name: str, module: nn.Module) -> tuple[int, int]:
-    """Width and number of features: the ``d_in`` it says, or the size of a weight that fits."""
+    """Width and number of features, from the module's ``d_in`` or a weight whose size fits."""
     own = copy.deepcopy(module).eval().cpu()
     said = [getattr(module, a) for a in ("d_in", "activation_dim") if hasattr(module, a)]
     widths = [w for w in said if isinstance(w, int)]
@@ -174,7 +174,7 @@ def _zeros(module: nn.Module, *shape: int) -> Tensor:
 
 
 def _decoder(module: nn.Module, d_in: int, d_sae: int) -> tuple[Tensor, Tensor, bool]:
-    """What decoding each feature alone adds, what no feature gives, and whether that is all."""
+    """The decoder's matrix and bias, found by decoding, and whether the decoder is affine."""
     decode: Any = module.decode
     at_zero = decode(_zeros(module, 1, d_sae))[0]
     rows = at_zero.new_empty(d_sae, d_in)
@@ -190,7 +190,7 @@ def _decoder(module: nn.Module, d_in: int, d_sae: int) -> tuple[Tensor, Tensor, 
 
 
 def _encoder(module: nn.Module, d_in: int, d_sae: int) -> Tensor:
-    """The encoder's matrix, if the module has it under a usual name; else NaN. [d_in, d_sae]"""
+    """The encoder's matrix if the module has it under a usual name, else NaN. [d_in, d_sae]"""
     named = dict(module.named_parameters())
     for name, turned in (("W_enc", False), ("encoder.weight", True)):
         if name in named:
@@ -202,11 +202,11 @@ def _encoder(module: nn.Module, d_in: int, d_sae: int) -> Tensor:
 
 
 def _digest(module: nn.Module) -> str:
-    """What tells a module from any other: its class's source and its tensors."""
+    """A hash that identifies a module: of its class's source and its tensors."""
     digest = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
     try:
         digest.update(inspect.getsource(type(module)).encode())
-    except (OSError, TypeError):  # defined in a session that keeps no source
+    except (OSError, TypeError):  # its source is not kept, as in a session
         digest.update(repr(module).encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())

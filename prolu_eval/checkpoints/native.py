@@ -22,10 +22,10 @@ from prolu_eval.saes import SparseAutoencoder
 
 
 def read_config(path: Path) -> RunConfig:
-    """A run's config.json.
+    """Read a run's config.json.
 
     Raises:
-        CheckpointError: if it is missing, is no JSON, or does not describe a run.
+        CheckpointError: if the file is missing, is no JSON, or does not describe a run.
     """
     document = read_json(path)
     version = document.get("schema_version")
@@ -53,9 +53,9 @@ def _build(config: RunConfig, path: Path) -> SparseAutoencoder:
 def save_run(folder: Path, sae: SparseAutoencoder, config: RunConfig) -> None:
     """Write a run folder, each file atomically and the config last.
 
-    ``config`` describes the training; what the autoencoder itself knows (variant, options, sizes,
-    normalisation) is taken from it. The config comes last because a folder without it is no run:
-    an interrupted first write leaves nothing that could be taken for a finished checkpoint.
+    ``config`` describes the training; variant, options, sizes and normalisation are taken from the
+    autoencoder instead. The config is written last because a folder without it is no run: if the
+    first write is interrupted, the folder is not taken for a finished checkpoint.
 
     Raises:
         ResultsError: if the folder cannot be written to.
@@ -106,7 +106,7 @@ def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 
 
 def _is_native(path: Path) -> bool:
-    """Whether a config.json without weights beside it is that of a native run."""
+    """Whether a config.json, without weights beside it, belongs to a native run."""
     try:
         return {"schema_version", "variant", "d_sae"} <= read_json(path).keys()
     except CheckpointError:

@@ -62,7 +62,7 @@ def _activation(state: Mapping[str, Any], path: Path) -> tuple[str, dict[str, An
     k = k.item() if isinstance(k, Tensor) and k.numel() == 1 else k
     k = int(k) if isinstance(k, float) and k.is_integer() else k
     if not isinstance(k, int) or k < 1 or after not in ("ReLU", "Identity"):
-        raise CheckpointError(path, f"is a TopK with k {k!r}, {after!r} after", "restore the file")
+        raise CheckpointError(path, f"is a TopK with k {k!r} and {after!r}", "restore the file")
     return "topk", {"k": k, "rectify": after == "ReLU"}
 
 

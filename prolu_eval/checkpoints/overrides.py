@@ -1,4 +1,4 @@
-"""What SAELens's table of releases says of a checkpoint in the place of its own files."""
+"""Settings in SAELens's table of releases that replace those of a checkpoint's own files."""
 
 import logging
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ class _Units(BaseModel):
 
 
 def overridden(item: Run | Broken, entry: Entry) -> Run | Broken:
-    """A checkpoint as an entry of the table has it: its name, and what the table overrides.
+    """A checkpoint with the name and the overrides of an entry of the table.
 
     Raises:
-        CheckpointError: if an override is none that its type allows.
+        CheckpointError: if an override has a value that its type does not allow.
     """
     name = entry.name.removeprefix(releases.SAELENS)
     if isinstance(item, Broken):
@@ -45,7 +45,7 @@ def overridden(item: Run | Broken, entry: Entry) -> Run | Broken:
 
 
 def doubted(found: Sequence[Run | Broken], path: str | Path, root: Path) -> list[Run | Broken]:
-    """Checkpoints of a hub name, which lie in ``root``, with what the table adds as a doubt."""
+    """Checkpoints of a hub name, stored in ``root``, with differences from the table as doubts."""
     repository, subfolder, _ = hub.Name.parse(str(path))
     by_path = {entry.path: entry for entry in releases.at(repository)}
     told = []
@@ -57,7 +57,7 @@ def doubted(found: Sequence[Run | Broken], path: str | Path, root: Path) -> list
             told.append(item)
             continue
         doubt = (
-            f"SAELens's table says {' and '.join(differs)} for it, which its files do not: "
+            f"SAELens's table says {' and '.join(differs)} for it, unlike its files: "
             f"name it {entry.name}"
         )
         logging.getLogger(__name__).warning("%s: %s.", item.name, doubt)
@@ -88,7 +88,7 @@ def _changes(run: Run, entry: Entry) -> dict[str, Any]:
 
 
 def _differences(run: Run, entry: Entry) -> list[str]:
-    """What an entry of the table changes in what is measured, in words."""
+    """The changes by an entry of the table that affect measurements, in words."""
     changes = _changes(run, entry)
     found = []
     if changes.get("weight_processing", run.weight_processing) != run.weight_processing:

@@ -1,4 +1,4 @@
-"""Qwen Scope: ``layer{n}.sae.pt``, a TopK autoencoder a file; k stands in the repository's name."""
+"""Qwen Scope: ``layer{n}.sae.pt`` with one TopK autoencoder; k is in the repository's name."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ def _interpret(path: Path) -> Mapping[str | None, Content]:
     if repository is None:
         raise CheckpointError(
             path,
-            "is a TopK autoencoder whose k stands in the name of its repository alone",
+            "is a TopK autoencoder whose k is only in the name of its repository",
             "keep it in a folder of that name, such as SAE-Res-Qwen3-1.7B-Base-W32K-L0_50",
         )
     state = read_torch(path)

@@ -1,6 +1,6 @@
-"""Reading configs and tensors from files that nobody vouches for.
+"""Reading configs and tensors from untrusted files.
 
-No pickle is executed, and memory stays bounded by the size of the files themselves.
+No pickle is executed, and the memory used is bounded by the size of the files.
 """
 
 import json
@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader without aliases, with which a short file can describe a huge one."""
+    """PyYAML's safe loader without aliases, by which a small file could expand to a huge one."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -37,7 +37,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _no_number(_: str) -> None:
-    """NaN and infinities, which are no JSON, become null."""
+    """Read NaN and infinities, which are not valid JSON, as null."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def validate(model: type[Model], document: Any, path: Path, prefix: str = "") -> Model:
-    """A document as the model that describes it.
+    """Convert a document to the pydantic model that describes it.
 
     Raises:
         CheckpointError: naming the first entry that does not fit.
@@ -95,10 +95,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_safetensors(path: Path) -> None:
-    """See, by its header alone, that a safetensors file is whole.
+    """Check, from its header alone, that a safetensors file is complete.
 
     Raises:
-        CheckpointError: if it is missing, or its size is not what its header says.
+        CheckpointError: if the file is missing, or its size differs from what its header says.
     """
     check_file(path)
     try:
@@ -127,8 +127,8 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     """The arrays of an npz file as tensors, without pickle.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, holds objects, or is packed so tightly
-            that it must be a bomb.
+        CheckpointError: if the file is missing, damaged or holds objects, or if it would expand
+            from so few bytes to so many that it must be an archive bomb.
     """
     check_file(path)
     try:
@@ -146,12 +146,12 @@ def read_npy(path: Path) -> Tensor:
     """The array of an npy file as a tensor, mapped from disk, without pickle.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or holds anything but one array of numbers
+        CheckpointError: if the file is missing or damaged, or does not hold one array of a dtype
             that torch has.
     """
     check_file(path)
     try:
-        # copy on write, so that nothing reaches the file
+        # copy on write, so that the file is never changed
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
     except Exception as error:  # noqa: BLE001 (as in read_npz)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -159,7 +159,7 @@ def read_npy(path: Path) -> Tensor:
 
 
 def refuse_bomb(path: Path, limit: int) -> None:
-    """Raise :class:`CheckpointError` if a zip file's entries add up to more bytes than a limit."""
+    """Raise :class:`CheckpointError` if a zip file's entries would unpack to more than a limit."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > limit:

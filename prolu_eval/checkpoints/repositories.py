@@ -1,14 +1,14 @@
-"""What only the name of a repository or of its folders tells about the checkpoints in it."""
+"""Reading facts about checkpoints from the names of their repository or its folders."""
 
 import re
 from pathlib import Path
 
 
 def named(place: Path, pattern: str) -> re.Match[str] | None:
-    """The match of a pattern in the nearest name of a path that has one, its own name first.
+    """The match of a pattern in the nearest name of a path that matches, its own name first.
 
-    It finds a repository's name as it is, and as the hub's cache has it (``models--owner--name``).
-    What lies further above says nothing about the checkpoint.
+    A repository's name is found in its plain form and in that of the hub's cache
+    (``models--owner--name``). Folders above the repository are not considered.
     """
     for part in reversed(place.absolute().parts):
         if match := re.search(pattern, part):

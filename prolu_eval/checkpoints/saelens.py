@@ -40,7 +40,7 @@ _VARIANTS = {
     "matching_pursuit": "matching_pursuit",
     "tanh-relu": "tanh_relu",
 }
-# What SAELens before 6 called standard with another activation function.
+# Activation functions, besides ReLU, of autoencoders that SAELens before 6 called standard.
 _FUNCTIONS = ("topk", "tanh-relu")
 _TRANSCODERS = {
     "transcoder": "relu",
@@ -73,7 +73,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     if not transcodes and metadata.hook_name_out not in (None, metadata.hook_name):
         raise CheckpointError(
             path,
-            f"is {architecture}, which reads one hook point, but is to write another "
+            f"is {architecture}, which has one hook point, but names another to write to "
             f"({metadata.hook_name_out})",
             "restore the architecture in cfg.json",
         )
@@ -212,7 +212,7 @@ def _options(config: Config, architecture: str, scale: float, path: Path) -> dic
 
 
 def _hook(metadata: Metadata) -> str | None:
-    """The hook point, of which some autoencoders see one head alone."""
+    """The hook point, including the head if the autoencoder reads only one head."""
     hook = hook_of(metadata.hook_name)
     if hook is None or metadata.hook_head_index is None:
         return hook
@@ -220,15 +220,15 @@ def _hook(metadata: Metadata) -> str | None:
 
 
 def _hook_problems(metadata: Metadata) -> tuple[str, ...]:
-    """What is doubtful about a hook point that is named as a module of the Hugging Face model."""
+    """Doubts about a hook point that is named by a module of the Hugging Face model."""
     hook = of_module(metadata.hook_name or "") or ""
     return (DOUBTFUL,) if hook.endswith(("mlp_out", "attn_out")) else ()
 
 
 def _site(name: str) -> str:
-    """A hook point by the name that SAELens has for it: without TransformerLens, a module's path.
+    """A hook point by its name in SAELens, which without TransformerLens is a module's path.
 
-    The module's output is meant then.
+    Such a path refers to the module's output.
     """
     return name if is_hook(name) else of_ports(name)[1]
 

@@ -1,4 +1,4 @@
-"""SAELens' configurations: the nested ones of version 6 and the flat ones before it."""
+"""SAELens' configurations: nested ones since version 6, and flat ones before."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from prolu_eval.runs import WeightProcessing, Width
 
 
 class Metadata(BaseModel):
-    """What a checkpoint says about the model and the data that it was trained on."""
+    """A checkpoint's statements about the model and the data on which it was trained."""
 
     model_name: str | None = None
     hook_name: str | None = None
@@ -28,7 +28,7 @@ class Metadata(BaseModel):
 
 
 class Config(BaseModel):
-    """The entries of a configuration that change what is computed, of any version."""
+    """The entries of a configuration, of any version, that change what is computed."""
 
     architecture: str = "standard"
     d_in: Width
@@ -57,7 +57,7 @@ class _Legacy(Metadata):
 
 
 def legacy_metadata(document: Mapping[str, Any], path: Path) -> Metadata:
-    """What a flat configuration of before version 6 says, in the terms of 6."""
+    """The statements of a flat configuration from before version 6, in the terms of 6."""
     old = validate(_Legacy, document, path)
     head = old.hook_head_index if old.hook_head_index is not None else old.hook_point_head_index
     return old.model_copy(
@@ -66,17 +66,17 @@ def legacy_metadata(document: Mapping[str, Any], path: Path) -> Metadata:
 
 
 def problems(metadata: Metadata) -> tuple[str, ...]:
-    """What is doubtful about measuring such a checkpoint on whole texts."""
+    """Doubts about evaluating such a checkpoint on whole texts."""
     seen = slice(*(metadata.seqpos_slice or [None]))
     if seen.start or seen.stop or seen.step not in (None, 1):
-        return (f"it was trained on positions {metadata.seqpos_slice} of each text alone",)
+        return (f"it was trained only on positions {metadata.seqpos_slice} of each text",)
     return ()
 
 
 def weight_processing(metadata: Metadata) -> WeightProcessing:
     """Whether SAELens processed the model's weights so that activations at the hook differ.
 
-    It asks TransformerLens for none, but for what the configuration names.
+    By default SAELens asks TransformerLens for no processing; the configuration may ask for some.
     """
     asked = {name for name, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
     hooks = [name or "" for name in (metadata.hook_name, metadata.hook_name_out or None)]

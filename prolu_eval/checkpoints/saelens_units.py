@@ -1,4 +1,4 @@
-"""The units SAELens trains in: what is done to activations at run time, and what to fold."""
+"""The units in which SAELens trains: normalisation at run time, and factors to fold."""
 
 from pathlib import Path
 
@@ -26,21 +26,21 @@ class _Scaler(BaseModel):
 
 
 def normalisation(value: str | bool | None) -> str:
-    """What ``normalize_activations`` stands for, in any version's terms."""
+    """The normalisation that ``normalize_activations`` names, in the terms of any version."""
     if isinstance(value, bool):
         return AVERAGE if value else "none"
     return value or "none"
 
 
 def training_scale(kind: str, path: Path) -> float | None:
-    """The factor on activations that a checkpoint written during training has beside it.
+    """The factor on activations, from the file beside a checkpoint written during training.
 
     Args:
-        kind: of normalisation.
-        path: of the checkpoint's configuration.
+        kind: the kind of normalisation.
+        path: the path of the checkpoint's configuration.
 
     Returns:
-        1 if there was none in training, None if it is lost.
+        The factor; 1 if training used none, None if the file is missing.
 
     Raises:
         CheckpointError: if the file that holds it is damaged.
@@ -58,19 +58,19 @@ def folding(
     subtracts: bool,
     keep_rows: bool,
 ) -> Fold:
-    """What turns a checkpoint's weights into weights for activations in the model's units.
+    """A function that turns a checkpoint's weights into weights for the model's units.
 
     Args:
-        kind: of normalisation.
+        kind: the kind of normalisation.
         scale: the factor on activations.
-        path: of the checkpoint's configuration.
-        d_in: width of the activations.
-        architecture: in SAELens' terms.
+        path: the path of the checkpoint's configuration.
+        d_in: the width of the activations.
+        architecture: the architecture, in SAELens' terms.
         subtracts: whether the decoder bias is subtracted before encoding.
-        keep_rows: whether the decoder's rows are of unit norm and are to stay so.
+        keep_rows: whether the decoder's rows have unit norm and must keep it.
 
     Raises:
-        CheckpointError: if what is to be folded is not there, or cannot be folded.
+        CheckpointError: if the factor or whitening is missing, or cannot be folded.
     """
     if kind in RUN_TIME:
         return dict
@@ -80,7 +80,9 @@ def folding(
         raise _not_there(kind, path)
     if architecture == "matching_pursuit":
         raise CheckpointError(
-            path, "pursues in whitened units, which cannot be folded", "train it without whitening"
+            path,
+            "uses matching pursuit in whitened units, which cannot be folded",
+            "train it without whitening",
         )
     whitening = _whitening(path.parent / WHITENING_FILE, d_in)
     bias = "b_gate" if architecture == "gated" else "b_enc"
@@ -90,7 +92,7 @@ def folding(
 def _not_there(kind: str, path: Path) -> CheckpointError:
     return CheckpointError(
         path,
-        f"expects activations normalised by {kind!r}, and their factor is not in the folder",
+        f"expects activations normalised by {kind!r}, but their factor is not in the folder",
         f"keep {SCALER_FILE} beside it, or save the final, folded weights",
     )
 

@@ -1,4 +1,4 @@
-"""Writing what SAELens 6 itself loads with ``SAE.load_from_disk``."""
+"""Writing autoencoders in SAELens's format, which SAELens 6 loads with ``SAE.load_from_disk``."""
 
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,12 @@ _NORMALISATIONS = {
 
 _OPTIONS = ("k", "residual_threshold", "max_iterations", "stop_on_duplicate_support")
 _PROCESSING = ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases")
-# Without a version, SAELens takes a file for one of before 6 and drops its metadata.
+# If there is no version, SAELens assumes a file from before version 6 and drops its metadata.
 _LAYOUT = "6.0.0"
 
 
 def write_saelens(folder: Path, sae: SparseAutoencoder, run: Run) -> None:
-    """Write an autoencoder as SAELens' own, by an exact conversion where it lacks the variant.
+    """Write an autoencoder in SAELens's format, after an exact conversion of its variant if needed.
 
     Raises:
         CheckpointError: if SAELens has no architecture that computes the same.

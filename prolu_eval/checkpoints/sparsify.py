@@ -126,10 +126,10 @@ def _hook_folder(folder: Path) -> Path:
 
 
 def _hooks(folder: Path, config: _Config) -> tuple[dict[str, str | None], tuple[str, ...]]:
-    """The hook points that a folder's name means, and what is doubtful about them.
+    """The hook points that a folder's name refers to, and doubts about them.
 
-    A transcoder reads what enters a module and stands for what leaves it. What has a skip
-    connection alone reads what leaves the module, and so is given its own answer.
+    A transcoder reads a module's input and predicts its output. An autoencoder with a skip
+    connection that is no transcoder reads the module's output, which it also has to predict.
     """
     name = _hook_folder(folder).name
     if config.transcode or config.skip_connection:

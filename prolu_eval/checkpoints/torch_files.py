@@ -1,4 +1,4 @@
-"""Reading files of ``torch.save`` that nobody vouches for: no pickle is executed."""
+"""Reading untrusted files of ``torch.save`` without executing pickles."""
 
 import pickletools
 import zipfile
@@ -14,7 +14,8 @@ from prolu_eval.errors import CheckpointError
 
 _PLAIN = "use a checkpoint that is a plain state dict, and whole"
 _PICKLE_BYTES, _PICKLE_TUPLES = 1 << 20, 20_000
-# What a state dict is pickled with. Of what torch.load allows besides, some allocates at will.
+# The names that the pickle of a state dict uses. torch.load allows more, and some of them can
+# allocate any amount of memory.
 _PICKLED = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",
@@ -29,8 +30,9 @@ def read_torch(path: Path) -> dict[str, Any]:
     """The dict in a file of ``torch.save``, on the CPU, loaded with ``weights_only=True``.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, packed, of a torch before 1.6, holds
-            anything but tensors and plain values, or tensors larger than what they store.
+        CheckpointError: if the file is missing, damaged, compressed or older than torch 1.6, if it
+            holds anything besides tensors and plain values, or if tensors claim more numbers than
+            are stored.
     """
     check_file(path)
     try:
@@ -51,7 +53,7 @@ def read_torch(path: Path) -> dict[str, Any]:
     for name, tensor in _tensors(document):
         _check_tensor(path, name, tensor)
         n_bytes += tensor.nbytes
-    # Tied matrices share what they store, so each byte may count twice.
+    # Tied matrices share their storage, so each byte may count twice.
     if n_bytes > 2 * path.stat().st_size:
         raise CheckpointError(path, "claims more numbers than it stores", TRUNCATED)
     return document
@@ -73,7 +75,7 @@ def _tensors(document: dict[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def mentions(path: Path, names: Iterable[str]) -> bool:
-    """Whether a file of ``torch.save`` may be a dict with these names, by its pickle's bytes."""
+    """Whether a file of ``torch.save`` may be a dict with these names, from its pickle's bytes."""
     try:
         content = _pickle(path)
     except Exception:  # noqa: BLE001 (zip headers of a damaged file raise anything)
@@ -90,7 +92,7 @@ def _pickle(path: Path) -> bytes:
 
 
 def _check_pickle(path: Path) -> None:
-    """Refuse a pickle that names what no state dict needs, or nests deep enough to crash."""
+    """Refuse a pickle that uses names no state dict needs, or is nested so deep that it crashes."""
     n_tuples = 0
     for opcode, argument, _ in pickletools.genops(_pickle(path)):
         n_tuples += opcode.name.startswith("TUPLE")

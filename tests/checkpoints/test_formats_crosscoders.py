@@ -163,10 +163,10 @@ def test_names_of_compiled_modules(tmp_path: Path) -> None:
         ({"threshold": torch.zeros(2)}, "has codes that differ from site to site"),
         (
             {"code_normalization_id": torch.tensor(3), "threshold": torch.tensor(0.1)},
-            "weighs codes by a mixture of norms",
+            "multiplies codes by a mixture of norms",
         ),
         ({"decoder.bias": torch.zeros(3, D_IN)}, "lacks decoder.bias of 2 sites"),
-        ({"activation_mean": torch.zeros(2)}, "activation_mean has not the activations' shape"),
+        ({"activation_mean": torch.zeros(2)}, "activation_mean differs from the activations' shape"),
         ({"other": torch.zeros(2)}, "has an unexpected tensor other"),
     ],
 )

@@ -224,7 +224,7 @@ def test_gemma_scope_2_without_a_configuration(tmp_path: Path, site: str, hook: 
 @pytest.mark.parametrize(
     ("place", "config", "extra", "words"),
     [
-        ("clt/layer_9", None, {}, "where a cross-layer transcoder is several"),
+        ("clt/layer_9", None, {}, "but a cross-layer transcoder consists of several"),
         ("a", {}, {"W_dec": torch.zeros(2, D_SAE, D_IN)}, "is a crosscoder"),
         ("a", {"architecture": "topk"}, {}, "unknown architecture 'topk'"),
     ],

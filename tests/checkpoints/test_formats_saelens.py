@@ -315,7 +315,7 @@ def test_the_processing_of_the_models_weights(
 
 def test_trained_on_some_positions_only(tmp_path: Path) -> None:
     run = run_at(saelens(tmp_path / "a", "standard", W, metadata={"seqpos_slice": [1, None]}))
-    assert run.problems == ("it was trained on positions [1, None] of each text alone",)
+    assert run.problems == ("it was trained only on positions [1, None] of each text",)
     run = run_at(saelens(tmp_path / "b", "standard", W, metadata={"seqpos_slice": [None]}))
     assert run.problems == ()
 
@@ -393,7 +393,7 @@ def test_legacy_scaling_factor_counts_unless_it_is_one(tmp_path: Path, name: str
         ("transcoder", {"W_skip": torch.eye(D_IN)}, {}, "but says that it is a transcoder"),
         ("temporal", {}, {}, "is a temporal: its codes depend on the tokens before"),
         ("standard", {"W_skip": torch.eye(D_IN)}, {}, "skip connection"),
-        ("standard", {}, {"hook_name_out": "blocks.1.hook_mlp_out"}, "is to write another"),
+        ("standard", {}, {"hook_name_out": "blocks.1.hook_mlp_out"}, "names another to write to"),
         ("standard", G, {}, "holds b_gate but says standard"),
         ("standard", T, {}, "unexpected tensor threshold"),
         ("jumprelu", {}, {}, "lacks tensor threshold"),

@@ -62,7 +62,7 @@ def test_qwen_scope_models(tmp_path: Path, name: str, model: str) -> None:
 
 
 def test_qwen_scope_without_its_repositorys_name_is_asked_for_k(tmp_path: Path) -> None:
-    assert "whose k stands in the name" in refusal(qwen_scope(tmp_path / "layer0.sae.pt", W))
+    assert "whose k is only in the name" in refusal(qwen_scope(tmp_path / "layer0.sae.pt", W))
     write_pt(tmp_path / QWEN / "layer0.sae.pt", {"W_enc": W["W_enc"]})
     assert "lacks tensor W_dec" in refusal(tmp_path / QWEN)
 

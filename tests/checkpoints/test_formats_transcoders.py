@@ -118,7 +118,7 @@ def test_a_set_without_a_config_is_known_by_its_repository(tmp_path: Path) -> No
 
 def test_a_set_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     wrong = circuit_tracer(tmp_path / "b", 0, W, model_kind="cross_layer_transcoder")
-    assert "is of a 'cross_layer_transcoder'" in refusal(wrong)
+    assert "is of kind 'cross_layer_transcoder'" in refusal(wrong)
 
 
 @pytest.mark.parametrize("jump", [False, True])

@@ -227,7 +227,7 @@ def test_hub_names_warn_of_overrides_that_files_lack(
     with caplog.at_level(logging.WARNING):
         (run,) = found(f"hub:some/res/{HOOK}")
     doubt = (
-        "center_writing_weights=True for it, which its files do not: "
+        "center_writing_weights=True for it, unlike its files: "
         f"name it saelens:tiny-res/{HOOK}"
     )
     assert any(doubt in problem for problem in run.problems)
