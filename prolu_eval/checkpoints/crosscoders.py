@@ -147,7 +147,7 @@ def _normaliser(weights: Mapping[str, Tensor], path: Path) -> tuple[Tensor, floa
         return None  # the file has NaN if training used none
     factor = _scalar(weights, "activation_global_scale", 1.0, path)
     if mean.shape != weights["encoder.weight"].shape[:2]:
-        raise CheckpointError(path, "activation_mean differs from the activations' shape", _REMEDY)
+        raise CheckpointError(path, "activation_mean is not shaped as the activations", _REMEDY)
     if factor <= 0:
         raise CheckpointError(path, f"activation_global_scale is {factor}", _REMEDY)
     return mean, factor

@@ -166,7 +166,7 @@ def test_names_of_compiled_modules(tmp_path: Path) -> None:
             "multiplies codes by a mixture of norms",
         ),
         ({"decoder.bias": torch.zeros(3, D_IN)}, "lacks decoder.bias of 2 sites"),
-        ({"activation_mean": torch.zeros(2)}, "activation_mean differs from the activations' shape"),
+        ({"activation_mean": torch.zeros(2)}, "activation_mean is not shaped as the activations"),
         ({"other": torch.zeros(2)}, "has an unexpected tensor other"),
     ],
 )

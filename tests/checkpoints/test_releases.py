@@ -226,10 +226,7 @@ def test_hub_names_warn_of_overrides_that_files_lack(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         (run,) = found(f"hub:some/res/{HOOK}")
-    doubt = (
-        "center_writing_weights=True for it, unlike its files: "
-        f"name it saelens:tiny-res/{HOOK}"
-    )
+    doubt = f"center_writing_weights=True for it, unlike its files: name it saelens:tiny-res/{HOOK}"
     assert any(doubt in problem for problem in run.problems)
     assert doubt in caplog.text
     (other,) = found("hub:some/res/deep/other")
