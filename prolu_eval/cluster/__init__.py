@@ -1,5 +1,5 @@
-"""Workers on other machines: how they are found, lost and given work, and how files reach them.
+"""Workers on other machines: finding and losing them, giving them work, and sending them files.
 
-What a worker computes is a *service* (:class:`prolu_eval.cluster.pool.Service`), which other parts
-of the package have. :mod:`prolu_eval.cluster.on_ray` brings services to the nodes of a Ray cluster.
+A worker runs a *service* (:class:`prolu_eval.cluster.pool.Service`), which other packages define.
+:mod:`prolu_eval.cluster.on_ray` runs services on the nodes of a Ray cluster.
 """

@@ -1,4 +1,4 @@
-"""What ``--on`` and its own options name. No import of what runs there."""
+"""Parsing ``--on`` and the options that belong to it, without importing Ray or submitit."""
 
 import importlib.util
 import re
@@ -18,10 +18,11 @@ class Shares:
     """How large the workers of a Ray cluster are.
 
     Attributes:
-        cpus: CPUs, and threads, of a worker on a node without GPUs.
-        gpus: GPUs of a worker on a node that has some; a fraction lets workers share one.
-        workers: at most so many workers; a cluster that grows is asked for as many. None for as
-            many as fit on the nodes that are there.
+        cpus: the number of CPUs, and of threads, of a worker on a node without GPUs.
+        gpus: the number of GPUs of a worker on a node with GPUs; with a fraction, workers share a
+            GPU.
+        workers: the largest number of workers; a cluster with an autoscaler is asked for as many.
+            None for as many as fit on the present nodes.
     """
 
     cpus: int = 4
@@ -30,14 +31,14 @@ class Shares:
 
 
 def engine_of(on: str) -> str:
-    """``ray`` or ``slurm``, of what ``--on`` says.
+    """``ray`` or ``slurm``, whichever ``--on`` names.
 
     Raises:
-        UsageError: if it is neither, or the packages for it are not installed.
+        UsageError: if it names neither, or the packages for it are not installed.
     """
     if on not in (RAY, SLURM) and not _PLACE.fullmatch(on):
         remedy = f"write {RAY}, {_CLIENT}HOST:PORT or {SLURM}"
-        raise UsageError("--on", f"{on!r} is nowhere to run", remedy)
+        raise UsageError("--on", f"{on!r} is no cluster", remedy)
     engine, module = (SLURM, "submitit") if on == SLURM else (RAY, "ray")
     if importlib.util.find_spec(module) is None:
         remedy = f"pip install 'prolu-eval[{engine}]'"
@@ -46,13 +47,13 @@ def engine_of(on: str) -> str:
 
 
 def check_device(device: str | None) -> None:
-    """See that every node of a cluster may have a device.
+    """Check that a device can exist on every node of a cluster.
 
     Raises:
-        UsageError: if it is one of a machine alone, as ``cuda:1`` is.
+        UsageError: if it names a device of one machine, such as ``cuda:1``.
     """
     if device not in (None, "cpu", "cuda"):
-        reason = f"{device!r} is none that every node of a cluster has"
+        reason = f"{device!r} is not a device of every node of a cluster"
         raise UsageError("--device", reason, "give cpu or cuda, or leave it to each node")
 
 
@@ -60,7 +61,7 @@ def settings_of(option: str, text: str | None) -> dict[str, str]:
     """The values of an option that is written NAME=VALUE,NAME=VALUE.
 
     Raises:
-        UsageError: if it is not that.
+        UsageError: if the text does not have this form.
     """
     found = {}
     for part in filter(None, (text or "").split(",")):
@@ -72,7 +73,7 @@ def settings_of(option: str, text: str | None) -> dict[str, str]:
 
 
 def shares_of(text: str | None) -> Shares:
-    """The shares that ``--ray`` names.
+    """The shares that ``--ray`` describes.
 
     Raises:
         UsageError: if a name is unknown or a value out of range.

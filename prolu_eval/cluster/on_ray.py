@@ -1,7 +1,8 @@
 """Workers on the nodes of a Ray cluster: one actor for each GPU, or share of a node's CPUs.
 
-Actors come and go with the nodes. One that ends is started anew where its node is still there;
-what it was asked is the asker's to ask again. Nothing that an actor holds is needed for that.
+Actors come and go with the nodes. If an actor ends and its node still exists, a new one is started
+there. The caller has to send unanswered messages again; nothing in the old actor is needed for
+that.
 """
 
 import contextlib
@@ -27,16 +28,16 @@ from prolu_eval.cluster.pool import (
 )
 from prolu_eval.errors import EvaluationError, UsageError
 
-# Seconds between two looks at which nodes there are.
+# Seconds between two checks of the cluster's nodes.
 _LOOK = 1.0
-# Times in a row that a worker may fail to start on a node before the node is left alone.
+# After so many failed starts in a row, no further worker is started on a node.
 _ATTEMPTS = 3
-# Seconds that the first worker may take to start, where there is no node for one.
+# Seconds to wait for a first worker while there is no node for one.
 _PATIENCE = 600.0
 
 
 class Actor:
-    """Answers messages with a service, in a process of Ray's."""
+    """Answers messages with a service, in a process of Ray."""
 
     def __init__(self, service: str, config: Message, threads: int) -> None:
         import ray
@@ -49,17 +50,17 @@ class Actor:
         self._service = service_of(service, given, ray.get)
 
     def begin(self) -> dict[str, str]:
-        """What the worker is."""
+        """A description of the worker."""
         return {"device": self._device, "version": __version__, "pid": str(os.getpid())}
 
     def answer(self, message: Message) -> dict[str, Any]:
-        """What the service answers to a message."""
+        """The service's answer to a message."""
         return answered(self._service, message)
 
 
 @dataclass
 class _Node:
-    """A machine of the cluster: what its workers are, and how often they failed to start."""
+    """A machine of the cluster, its workers, and how often they failed to start."""
 
     name: str
     shares: int
@@ -70,7 +71,7 @@ class _Node:
 
 @dataclass
 class _Place:
-    """An actor, and what it was asked and has not answered: calls by reference."""
+    """An actor, and the calls that it has not answered, by reference."""
 
     worker: Worker
     node: str
@@ -84,11 +85,11 @@ class RayPool:
     """The workers of a Ray cluster, as nodes come and go.
 
     Args:
-        address: ``ray`` for the cluster of this machine (one is started where there is none, or
-            ``RAY_ADDRESS`` names another), or ``ray://HOST:PORT``.
-        service: ``MODULE:CLASS`` of what workers do.
-        config: what each is made from.
-        shares: how large they are.
+        address: ``ray`` for the cluster that ``RAY_ADDRESS`` names, or else this machine's, which
+            is started if it is not running; or ``ray://HOST:PORT``.
+        service: ``MODULE:CLASS`` of the service that workers run.
+        config: the configuration of the service.
+        shares: the size of the workers.
 
     Raises:
         UsageError: if the cluster cannot be reached.
@@ -114,11 +115,11 @@ class RayPool:
 
     @property
     def size(self) -> int:
-        """How many workers there are, or will be once they have started."""
+        """The number of workers, including those that are starting."""
         return len(self._places)
 
     def submit(self, worker: Worker, message: Message) -> int:
-        """Send a worker a message; the number of the call."""
+        """Send a worker a message, and return the number of the call."""
         place, call = self._places[worker.id], next(self._calls)
         place.calls[place.actor.answer.remote(message)] = call
         return call
@@ -128,10 +129,10 @@ class RayPool:
         return self._ray.put(value)
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened since the last call.
+        """The events since the last call.
 
         Raises:
-            EvaluationError: if no worker can be had.
+            EvaluationError: if no worker can be started.
         """
         gone = self._look() if time.monotonic() - self._looked >= _LOOK else []
         waited = {
@@ -159,7 +160,7 @@ class RayPool:
         return events
 
     def close(self) -> None:
-        """End all actors, and leave the cluster as it was."""
+        """End all actors and disconnect from the cluster."""
         with contextlib.suppress(Exception):  # the cluster may be gone
             for place in self._places.values():
                 self._ray.kill(place.actor)
@@ -170,7 +171,7 @@ class RayPool:
             self._ray.shutdown()
 
     def _taken(self, place: _Place, reference: Any) -> list[Event]:
-        """What has come of a reference that is done."""
+        """The events that follow from a reference that is done."""
         from ray.exceptions import GetTimeoutError, RayError
 
         try:
@@ -191,7 +192,7 @@ class RayPool:
         return [Joined(place.worker)]
 
     def _lose(self, place: _Place, reason: str) -> Gone:
-        """Count a worker as gone, and end what may be left of it."""
+        """Count a worker as gone, and end its actor if it is still running."""
         with contextlib.suppress(Exception):
             self._ray.kill(place.actor)
         del self._places[place.worker.id]
@@ -202,7 +203,7 @@ class RayPool:
         return Gone(place.worker, reason)
 
     def _look(self) -> list[Event]:
-        """See which nodes there are, and have the workers on them that are wanted."""
+        """Look up the cluster's nodes, and start the workers that are wanted on them."""
         self._looked = time.monotonic()
         try:
             found = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
@@ -210,7 +211,7 @@ class RayPool:
             raise EvaluationError(
                 "the Ray cluster",
                 f"has lost its head ({_reason(error)})",
-                "start it, and run the same command again to go on from what is stored",
+                "start it, and run the same command again to continue from the stored parts",
             ) from None
         orphans = [place for place in self._places.values() if place.node not in found]
         gone: list[Event] = [self._lose(place, "its node is gone") for place in orphans]
@@ -253,10 +254,10 @@ class RayPool:
         self._places[worker.id] = _Place(worker, key, actor, actor.begin.remote())
 
     def _check_patience(self) -> None:
-        """Give up where there has been no worker for long, or none can be started anywhere.
+        """Give up if there has been no worker for long, or none can be started on any node.
 
         Raises:
-            EvaluationError: then.
+            EvaluationError: in either case.
         """
         if any(place.ready for place in self._places.values()):
             self._waiting_since = time.monotonic()
@@ -269,18 +270,18 @@ class RayPool:
             why = next(iter(self._reasons), "there is no node for one")
             raise EvaluationError(
                 "the Ray cluster", f"has no worker that starts ({why})",
-                "see that its nodes have prolu-eval and free CPUs or GPUs",
+                "check that its nodes have prolu-eval and free CPUs or GPUs",
             )  # fmt: skip
 
     def _ask_for(self, n: int) -> None:
-        """Tell a cluster that grows by itself how many workers are wanted."""
+        """Tell a cluster with an autoscaler how many workers are wanted."""
         from ray.autoscaler.sdk import request_resources
 
         on_gpu = self._config.get("device") != "cpu" and any(
             node["Resources"].get("GPU") for node in self._ray.nodes()
         )
         bundle = {"GPU": self._shares.gpus} if on_gpu else {"CPU": self._shares.cpus}
-        with contextlib.suppress(Exception):  # only clusters with an autoscaler have one to ask
+        with contextlib.suppress(Exception):  # not every cluster has an autoscaler
             request_resources(bundles=[bundle] * n)
 
 
@@ -295,12 +296,12 @@ def _connect(address: str) -> None:
         ray.init(address=named, **quiet)
     except Exception as error:  # noqa: BLE001 (many kinds, of which each says no more than that)
         reason = _reason(error)
-        remedy = "see that it runs and can be reached from here (`ray status`)"
+        remedy = "check that it runs and can be reached from here (`ray status`)"
         raise UsageError(f"--on {address}", f"cannot be reached ({reason})", remedy) from None
 
 
 def _reason(error: BaseException) -> str:
-    """The one line of an error of Ray's that says something."""
+    """The one informative line of an error of Ray."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

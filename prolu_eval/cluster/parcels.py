@@ -1,8 +1,8 @@
-"""Files that a node cannot see, on their way to it: in pieces, once, and told by their content.
+"""Sending files to a node that cannot access them: in pieces, once, and identified by content.
 
-On the node they lie in its cache folder, under the path that they have where they come from, so
-that what reads a meaning from names and folders finds them as they were. What has not been used for
-longest is removed when there is too much of it.
+The node stores them in its cache folder, under their original paths, so that code which interprets
+the names of files and folders still works. If they take too much space, the files that were not
+used for the longest time are removed.
 """
 
 import contextlib
@@ -23,35 +23,35 @@ from prolu_eval.cluster.pool import Fetch, Pool
 from prolu_eval.errors import ResultsError
 
 _CHUNK = 64 << 20
-# Bytes of files that are kept on a node, and on their way at once.
+# The most bytes of files that are kept on a node, and that are in transit together.
 _KEPT, _ON_THE_WAY = 16 << 30, 2 << 30
 _MARK = ".used"
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """Files that belong together, by absolute path; ``key`` tells their content from any other."""
+    """Files that belong together, by absolute path; ``key`` is a hash that identifies them."""
 
     key: str
     files: tuple[Path, ...]
 
     @classmethod
     def of(cls, files: Iterable[Path], content: Iterable[str]) -> "Parcel":
-        """The parcel of files whose digests, or other signs of their content, are given."""
+        """The parcel of files, identified by ``content``: digests, or other marks of content."""
         absolute = tuple(Path(os.path.abspath(file)) for file in files)  # noqa: PTH100 (links stay)
         parts = [*map(str, absolute), *content]
         return cls(hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32], absolute)
 
 
 class Shipping:
-    """Sends parcels to the workers of a pool; each file is read once as long as there is room."""
+    """Sends parcels to the workers of a pool; each file is read once while there is room for it."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._sent: OrderedDict[str, tuple[int, list[tuple[str, list[Any]]]]] = OrderedDict()
 
     def sent(self, parcel: Parcel) -> dict[str, Any]:
-        """A parcel as a part of a message.
+        """The part of a message that contains a parcel.
 
         Raises:
             ResultsError: if a file cannot be read any more.
@@ -82,16 +82,16 @@ class Shipping:
 
 
 class Arrivals:
-    """What has arrived on this node, whichever of its workers it was sent to."""
+    """The parcels that have arrived on this node, for any of its workers."""
 
     def __init__(self) -> None:
         self._folder = cache_folder() / "arrived"
 
     def unpack(self, parcel: Mapping[str, Any], fetch: Fetch) -> None:
-        """Write a parcel's files, unless they are here.
+        """Write a parcel's files, unless they are on this node already.
 
         Raises:
-            ResultsError: if they cannot be written.
+            ResultsError: if the files cannot be written.
         """
         folder = self._folder / parcel["key"]
         if folder.exists():
@@ -110,11 +110,11 @@ class Arrivals:
             raise ResultsError(
                 self._folder,
                 f"cannot keep files that were sent ({error.strerror})",
-                "free space on the node, or name another place there with PROLU_EVAL_CACHE",
+                "free space on the node, or set PROLU_EVAL_CACHE there to another folder",
             ) from None
 
     def place(self, key: str, path: Path) -> Path | None:
-        """Where a file or folder of a parcel lies here; None if the parcel is not here."""
+        """The path of a parcel's file or folder on this node; None if the parcel is not here."""
         place = self._folder / key / path.relative_to("/")
         if not place.exists():
             return None
@@ -123,7 +123,7 @@ class Arrivals:
         return place
 
     def original(self, text: str) -> str:
-        """A text in which paths of what has arrived are named as where they came from."""
+        """The text, with paths of arrived files replaced by their original paths."""
         prefix = f"{self._folder}{os.sep}"
         before, *rest = text.split(prefix)
         return before + "".join(os.sep + part.partition(os.sep)[2] for part in rest)
@@ -139,7 +139,7 @@ class Arrivals:
         (folder / _MARK).touch()
 
     def _make_room(self, newest: Path) -> None:
-        """Remove what was not used for longest until the rest is small enough."""
+        """Remove the parcels that were not used for the longest time until the rest is small."""
         used = {}
         for folder in self._folder.iterdir():
             if folder.name.startswith("."):
@@ -166,13 +166,13 @@ def _size(folder: Path) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: str, size: int, changed: int) -> str:
-    del size, changed  # another content is another call
+    del size, changed  # part of the cache's key: they change with the content
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def has_content(path: Path, digest: str) -> bool:
-    """Whether a file is here and has the content of a SHA-256."""
+    """Whether a file is on this node and has a SHA-256."""
     try:
         status = path.stat()
         return _digest(str(path), status.st_size, status.st_mtime_ns) == digest

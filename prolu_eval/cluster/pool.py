@@ -1,4 +1,4 @@
-"""What a set of workers offers to whoever has work for them, wherever they run."""
+"""The interface of pools of workers and of the services that they run."""
 
 import importlib
 import logging
@@ -18,17 +18,17 @@ WARNINGS, ERROR = "warnings", "error"
 
 
 class Service(Protocol):
-    """Does work in a process of its own, message by message.
+    """Works in its own process, and answers one message after another.
 
-    A service is made from its configuration, as plain data, and from what gives the content of a
-    reference that :meth:`Pool.put` made.
+    A service is created from its configuration, which is plain data, and from a function that
+    returns the value of a reference of :meth:`Pool.put`.
     """
 
     def answer(self, message: Message) -> dict[str, Any]:
-        """Do what a message asks.
+        """Execute a message.
 
         Raises:
-            ProluEvalError: if it cannot be done; whoever asked is told.
+            ProluEvalError: if it cannot be executed; the error is sent to the caller.
         """
         ...
 
@@ -38,9 +38,9 @@ class Worker:
     """A process that answers messages.
 
     Attributes:
-        id: tells it from every other, also from those before it in the same place.
+        id: a unique number, which no earlier worker had.
         node: the name of its machine.
-        device: what it computes on.
+        device: the device on which it computes.
     """
 
     id: int
@@ -50,14 +50,14 @@ class Worker:
 
 @dataclass(frozen=True)
 class Joined:
-    """A worker that is ready."""
+    """An event: a worker is ready."""
 
     worker: Worker
 
 
 @dataclass(frozen=True)
 class Gone:
-    """A worker that has ended, and why; what it was asked and did not answer is lost."""
+    """An event: a worker has ended, for a reason; its unanswered messages are lost."""
 
     worker: Worker
     reason: str
@@ -65,7 +65,7 @@ class Gone:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a worker answered to a call."""
+    """An event: a worker has answered a call."""
 
     worker: Worker
     call: int
@@ -80,19 +80,19 @@ class Pool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers there are, or will be once they have started."""
+        """The number of workers, including those that are starting."""
         ...
 
     def submit(self, worker: Worker, message: Message) -> int:
-        """Send a worker a message; the number of the call, which its answer names."""
+        """Send a worker a message, and return the number of the call, which the answer has."""
         ...
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened since the last call; waits so many seconds for something to."""
+        """The events since the last call; waits for one, for at most ``timeout`` seconds."""
         ...
 
     def put(self, value: Any) -> Any:
-        """A reference to a value, to be sent in its place; each node gets the value once."""
+        """A reference to a value, to be sent instead of it; each node receives the value once."""
         ...
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ def service_of(name: str, config: Message, fetch: Fetch) -> Service:
 
 
 def answered(service: Service, message: Message) -> dict[str, Any]:
-    """What a service answers, with what it warned of; an error of ours is part of the answer."""
+    """A service's answer with its warnings; an error of this package becomes a part of it."""
     with _warnings() as told:
         try:
             answer = service.answer(message)
@@ -153,12 +153,12 @@ def error_of(told: Mapping[str, str]) -> ProluEvalError:
 
 @dataclass
 class LocalPool:
-    """Workers within this process, which answer one after another: nothing is sent anywhere.
+    """Workers within this process, which answer one after another without any network.
 
     Args:
-        service: ``MODULE:CLASS`` of what they do.
-        config: what each is made from.
-        nodes: the names of the machines that they stand for.
+        service: ``MODULE:CLASS`` of the service that they run.
+        config: the configuration of the service.
+        nodes: names of machines, one for each worker.
     """
 
     service: str
@@ -170,17 +170,17 @@ class LocalPool:
 
     @property
     def size(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self.nodes)
 
     def submit(self, worker: Worker, message: Message) -> int:
-        """Note a message, which is answered when events are asked for."""
+        """Store a message, which is answered at a later call of :meth:`events`."""
         call = next(self._calls)
         self._asked.append((worker, call, message))
         return call
 
     def events(self, timeout: float) -> list[Event]:
-        """The workers at first, then the answer to the oldest message."""
+        """The workers at the first call, and then the answer to the oldest message."""
         del timeout
         if not self._services:
             found: list[Event] = []
@@ -198,5 +198,5 @@ class LocalPool:
         return value
 
     def close(self) -> None:
-        """Forget the workers."""
+        """Remove the workers."""
         self._services.clear()

@@ -1,22 +1,22 @@
-"""How quick each node is, for the note beside a progress bar."""
+"""The speed of each node, for the note beside a progress bar."""
 
 import time
 from collections import deque
 
-# Seconds that a rate is taken over, and the nodes of which a note names each.
+# The seconds over which a rate is measured, and the number of nodes that a note names.
 _OVER = 30.0
 _NAMED = 3
 
 
 class Rates:
-    """Counts what nodes have done lately."""
+    """Counts the rows that nodes have done recently."""
 
     def __init__(self) -> None:
         self._counted: deque[tuple[float, str, int]] = deque()
         self._began = time.monotonic()
 
     def counted(self, node: str, n: int) -> str:
-        """Count what a node has done; a note of the rates of all, the quickest first."""
+        """Count rows that a node has done, and return a note of all rates, fastest first."""
         now = time.monotonic()
         self._counted.append((now, node, n))
         while self._counted[0][0] < now - _OVER:

@@ -1,4 +1,4 @@
-"""Models and texts by their content, so that a node knows whether it sees those that are meant."""
+"""Identifying models and texts by content, so that a node can check whether it has the same."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ UNSEEN = "unseen"
 
 
 class UnseenError(Exception):
-    """Something that a node cannot see, as messages name it."""
+    """Something that a node cannot access, by its name in messages."""
 
     def __init__(self, what: list[str]) -> None:
         self.what = what
@@ -23,7 +23,7 @@ class UnseenError(Exception):
 
 
 def described(what: str, name: str) -> dict[str, Any] | None:
-    """What tells a model's folder or a text here from any other; None for what lies nowhere."""
+    """A description that identifies a local model's folder or text; None if it is not local."""
     path = Path(os.path.abspath(name))  # noqa: PTH100 (links stay)
     if name == EMBEDDED_MODEL or (content := content_of(what, path)) is None:
         return None
@@ -42,7 +42,7 @@ def parcel_of(what: str, description: Mapping[str, Any]) -> Parcel:
 
 
 def content_of(what: str, path: Path) -> str | None:
-    """What tells a model's folder, or a source of tokens, from any other content."""
+    """A hash that identifies the content of a model's folder or of a source of tokens."""
     if not path.exists():
         return None
     try:
@@ -59,12 +59,12 @@ def see(
     """Find a model and a text on this node.
 
     Args:
-        wanted: the name of each, and what :func:`described` told where it is.
-        places: by name, where each lies here; added to.
-        arrivals: what was sent.
+        wanted: the name of each, and its description by :func:`described` on the sending machine.
+        places: by name, the paths on this node; the paths that are found are added.
+        arrivals: the parcels that have arrived.
 
     Raises:
-        UnseenError: if one lies neither where it is elsewhere, nor among what was sent.
+        UnseenError: if one is neither at the same path as elsewhere, nor among the parcels.
     """
     unseen = []
     for what, (name, description) in wanted.items():

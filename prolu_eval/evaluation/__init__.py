@@ -1,6 +1,7 @@
-"""Measuring autoencoders inside a language model, and storing what was measured.
+"""Evaluating autoencoders inside a language model, and storing the results.
 
-The options are plain data: torch loads with whatever measures.
+The options are plain data and do not import torch. ``evaluate`` and ``Outcome`` import it when they
+are first used.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""From sums to a stored result: what was measured, on what, and every metric of it."""
+"""Assembling a stored result from sums: every metric, the run, and the evaluation's setting."""
 
 import importlib.metadata
 import platform
@@ -37,10 +37,10 @@ from prolu_eval.tokens import warn_of_foreign_ids
 
 
 class Assembly:
-    """Puts together and stores the results of runs that are measured on the first shards.
+    """Assembles and stores the results of runs that are measured on the first shards.
 
     Args:
-        prepared: what they are measured with.
+        prepared: the model and tokens with which the runs are measured.
         n_shards: the number of shards.
 
     Raises:
@@ -59,20 +59,20 @@ class Assembly:
         self._pairs: dict[str, scale_consistency.Sample] = {}
 
     def warn_of_foreign_ids(self) -> None:
-        """Warn if the model predicts its tokens no better than if they were another's."""
+        """Warn if the model predicts the tokens so badly that they may be another tokenizer's."""
         if n_targets := self._reference["n_next"].sum():
             ce_clean = self._reference["ce_clean"].sum() / n_targets
             warn_of_foreign_ids(self._rows, self._engine.model.name, ce_clean)
 
     def result(self, measured: Measured) -> Result | None:
-        """A run's stored result; None while others have not measured all of their shares of it.
+        """A run's stored result; None while other processes have not measured all their shards.
 
         Raises:
-            ResultsError: if it cannot be stored.
+            ResultsError: if the result cannot be stored.
         """
         record = measured.record
         with record.parts.whole():
-            result = record.result(self._n_shards)  # another process may have been here first
+            result = record.result(self._n_shards)  # another process may have stored it
             if result is None:
                 sums = record.measured(self._shards)
                 if sums is None:
@@ -92,7 +92,7 @@ class Assembly:
         )
 
     def _found(self, sae: SparseAutoencoder, measurement: Measurement) -> Found:
-        """What is known of a benchmark's features; nothing of a language model's."""
+        """What the autoencoder found of a benchmark's features; empty for a language model."""
         if self._truth is None:
             return Found({}, {}, {})
         return self._truth.of(sae, measurement.features)
@@ -106,7 +106,7 @@ class Assembly:
         return scale_consistency.sums_and_curves(sae, pairs, self._setting.n_sequences)
 
     def _sampled(self, run: Run) -> scale_consistency.Sample | None:
-        """Pairs of activations that a run reads; None if it reads several sites at once."""
+        """Pairs of activations at the site that a run reads; None if it reads several sites."""
         read = str(run.hook)
         if is_range(read):
             return None
@@ -130,7 +130,7 @@ class Assembly:
         }
 
     def assembled(self, record: Record, sae: SparseAutoencoder, measurement: Measurement) -> Result:
-        """A run's result, of sums over all shards."""
+        """A run's result, from sums over all shards."""
         run, features = record.run, measurement.features
         arrays = features.arrays() | weight_arrays(sae)
         violations, curves = self._consistency(run, sae)
@@ -157,7 +157,7 @@ class Assembly:
 
 
 def summary_of(run: Run, hook_out: str | None = None) -> RunSummary:
-    """What identifies a run; ``hook_out`` is the usual name of what a transcoder stands for."""
+    """The fields that identify a run; ``hook_out`` is the usual name of the output site."""
     return RunSummary(
         name=run.name,
         path=str(run.path),
@@ -180,7 +180,7 @@ def summary_of(run: Run, hook_out: str | None = None) -> RunSummary:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware that a measurement ran on."""
+    """The versions and hardware with which a measurement ran."""
     packages = ("torch", "transformer-lens", "transformers")
     return {
         "prolu-eval": __version__,

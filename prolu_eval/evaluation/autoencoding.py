@@ -1,8 +1,8 @@
 """One autoencoder over the activations of a batch: reconstructions, and every sum over its codes.
 
-Codes are almost all zero, so they are read once, densely, in chunks, to find the active ones;
-decoding and all statistics then work on those alone. Kernels do that where there are some that suit
-(:mod:`prolu_eval.kernels`), the eager code here everywhere.
+Almost all codes are zero. They are therefore read once, densely, in chunks, to find the active
+ones; decoding and all statistics use these alone. Kernels do this where they can run
+(:mod:`prolu_eval.kernels`); the eager code in this module runs everywhere.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,21 @@ RECONSTRUCTION_COLUMNS = (
     "squared_error", "cosine_similarity", "norm_ratio", "x_hat_squared", "x_hat_dot_x",
 )  # fmt: skip
 COLUMNS = CODE_COLUMNS + RECONSTRUCTION_COLUMNS
-# Of transcoders with a skip connection alone.
+# Columns that only transcoders with a skip connection have.
 SKIP_COLUMNS = ("squared_skip_error",)
-# Tokens by which slots for the active codes are dimensioned, and how many more there are of them
-# than any of these tokens needs. Tokens with more are read otherwise: right, but slower.
+# The number of tokens from which the number of slots for active codes is chosen, and the factor by
+# which it exceeds the largest number of active codes among these tokens. Tokens with more active
+# codes are computed by another way, which is correct but slower.
 _SAMPLE, _MARGIN = 512, 4
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is worked on at a time; results do not depend on it.
+    """How much is computed at one time; results do not depend on it.
 
-    ``codes`` is the number of codes of a chunk, ``active`` that of active codes whose statistics
-    are taken together. Where more than ``dense_above`` of a chunk's codes are active, it is decoded
-    by a dense product.
+    ``codes`` is the number of codes in a chunk, and ``active`` the number of active codes whose
+    statistics are computed together. If a share of more than ``dense_above`` of a chunk's codes is
+    active, the chunk is decoded by a dense product.
     """
 
     codes: int = 1 << 19
@@ -46,17 +47,18 @@ class Sizes:
 
     @classmethod
     def of(cls, device: torch.device) -> "Sizes":
-        """What suits a device: a CPU's cache, or a GPU's many cores."""
+        """The sizes that suit a device: a CPU's cache, or a GPU's many cores."""
         return cls() if device.type == "cpu" else cls(codes=1 << 28, active=1 << 26)
 
 
 class Activations(NamedTuple):
     """Activations at the counted positions of consecutive rows. ``x`` [N, d_in]
 
-    ``y`` [N, d_out] are those that a reconstruction is to be of, where they are others than x;
-    ``starts`` [n_rows + 1] says where in ``x`` each row begins, and where the last ends; ``fold``
-    [N] is the index, modulo the number of folds, of the row that each belongs to, among all rows;
-    ``place`` [N] is the index of each position among those of all rows, where examples are kept.
+    ``y`` [N, d_out] are the activations that a transcoder has to predict, if they are not ``x``.
+    ``starts`` [n_rows + 1] says where in ``x`` each row begins, and where the last one ends.
+    ``fold`` [N] is each position's fold: the index of its row among all rows, modulo the number of
+    folds. ``place`` [N] is each position's index among those of all rows; it is given only if
+    examples are kept.
     """
 
     x: Tensor
@@ -67,7 +69,7 @@ class Activations(NamedTuple):
 
 
 class _Active(NamedTuple):
-    """Codes that are not zero, by token and feature, in order. [n] each"""
+    """The codes that are not zero, in order of token and feature. [n] each"""
 
     token: Tensor
     feature: Tensor
@@ -81,7 +83,7 @@ class Autoencoding:
         sums: sums per row, by column of :data:`COLUMNS`, and with a skip connection also of
             :data:`SKIP_COLUMNS`, on the device.
         features: per-feature sums.
-        examples: the strongest activations of each feature, if they are asked for.
+        examples: the strongest activations of each feature, if they are wanted.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Autoencoding:
 
     @torch.inference_mode()
     def reconstruct(self, activations: Activations, first_row: int) -> Tensor:
-        """Reconstruct the activations of rows from ``first_row`` on, and add up their statistics.
+        """Reconstruct the activations of rows, starting at ``first_row``, and add their statistics.
 
         Returns:
             x_hat, in the dtype of the activations. [N, d_out]
@@ -125,7 +127,7 @@ class Autoencoding:
         return x_hat.to(activations.x.dtype)
 
     def _fused(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:
-        """Reconstructions of normalised activations, by kernels; the codes' sums are added up."""
+        """Reconstruct normalised activations and add the codes' sums, by kernels."""
         from prolu_eval.kernels import codes as fused
 
         if self._capacity is None:
@@ -173,7 +175,7 @@ class Autoencoding:
         return torch.cat(z_hat)
 
     def n_active(self, activations: Activations) -> Tensor:
-        """How many codes of some tokens are active, on average and at most. [2] float32"""
+        """The mean and the maximum number of active codes of some tokens. [2] float32"""
         sae = self.sae
         size = max(1, min(_SAMPLE, self._sizes.codes // sae.d_sae))
         z = sae.normalise(activations.x[:size].to(sae.W_dec.dtype)).z
@@ -181,13 +183,13 @@ class Autoencoding:
         return torch.stack([count.mean(), count.max()])
 
     def provide_slots(self, mean: float, most: float) -> None:
-        """Choose slots for the active codes of a token, none if they are better taken as dense."""
+        """Choose the number of slots per token; none if dense codes are cheaper."""
         known = self._thresholding is not None or isinstance(self.sae, TopK)
         dense = not known or mean > self._sizes.dense_above * self.sae.d_sae
         self._capacity = 0 if dense else 1 << int(max(most, 4) * _MARGIN - 1).bit_length()
 
     def _eager(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:
-        """What :meth:`_fused` does, without kernels."""
+        """The same as :meth:`_fused`, without kernels."""
         sae = self.sae
         scale = sae.code_scale(normalised)
         size = max(1, self._sizes.codes // sae.d_sae)
@@ -205,7 +207,7 @@ class Autoencoding:
         return torch.cat(z_hat)
 
     def _encode(self, z: Tensor) -> tuple[_Active, Tensor | None]:
-        """The active codes of normalised activations, and all [n, d_sae] if they were looked at."""
+        """The active codes of normalised activations, and all codes [n, d_sae] if computed."""
         sae = self.sae
         sparse = isinstance(sae, TopK) and sae.k <= self._sizes.dense_above * sae.d_sae
         if sparse and z.device.type == "cpu":
@@ -216,7 +218,7 @@ class Autoencoding:
         return _active(codes), codes
 
     def _decode(self, codes: Tensor | None, active: _Active, z: Tensor) -> Tensor:
-        """Active codes of normalised activations z, decoded; ``codes`` are all. [n, d_in]"""
+        """Decode the active codes of activations z; ``codes`` holds all codes. [n, d_in]"""
         sae = self.sae
         if codes is not None and (
             not sae.decodes_linearly or len(active.value) > self._sizes.dense_above * codes.numel()
@@ -224,7 +226,7 @@ class Autoencoding:
             return sae.decode_normalised(codes)
         bags = torch.arange(len(z), device=z.device)
         return sae.b_dec + torch.nn.functional.embedding_bag(
-            active.feature.int(),  # read nearly twice as fast
+            active.feature.int(),  # nearly twice as fast to read
             sae.W_dec,
             torch.searchsorted(active.token, bags, out_int32=True),
             mode="sum",
@@ -248,9 +250,9 @@ class Autoencoding:
 
 
 def size_slots(running: Sequence[Autoencoding], activations: Sequence[Activations]) -> None:
-    """Provide slots for all autoencodings at once, by how many codes of some tokens are active.
+    """Choose the number of slots of all autoencodings, by their active codes on some tokens.
 
-    ``activations`` are those that each reads.
+    ``activations`` holds the activations that each of them reads.
     """
     counts = [one.n_active(read) for one, read in zip(running, activations, strict=True)]
     found = torch.stack(counts).tolist()
@@ -280,17 +282,17 @@ def compared(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def _squared_distance(x: Tensor, x_hat: Tensor) -> Tensor:
-    """Squared norms of differences, in float32 at least. [n, d] twice -> [n]"""
+    """Squared norms of differences, in float32 or higher precision. [n, d] twice -> [n]"""
     exact = torch.promote_types(x.dtype, torch.float32)
     return (x.to(exact) - x_hat.to(exact)).square().sum(1)
 
 
 def by_row(columns: Tensor, starts: Tensor) -> Tensor:
-    """Sums in float64 over consecutive stretches, in one fixed order. -> [k, n_rows]
+    """Sums over consecutive segments, in float64 and in a fixed order. -> [k, n_rows]
 
     Args:
-        columns: [k, n]
-        starts: where each stretch begins, and where the last ends. [n_rows + 1]
+        columns: the values to sum. [k, n]
+        starts: where each segment begins, and where the last one ends. [n_rows + 1]
     """
     if kernels.suit(columns.device, columns.dtype):
         from prolu_eval.kernels.segments import sum_segments
@@ -313,7 +315,7 @@ def by_row(columns: Tensor, starts: Tensor) -> Tensor:
 
 
 def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where the denominator is 0 (an activation or reconstruction of zero)."""
+    """The quotient; 0 where the denominator is 0 (for an activation or reconstruction of zero)."""
     return torch.where(denominator == 0, 0, numerator / denominator)
 
 

@@ -1,4 +1,4 @@
-"""Rows of tokens on the device, with the places of the positions that count."""
+"""Batches: rows of tokens on the device, and the indices of the positions that count."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from prolu_eval.tokens import TokenRows
 class Batch:
     """Consecutive rows on the device: ids [B, T], and which positions count.
 
-    ``rows`` are they among all rows of the tokens, ``first`` is the index of the first among those
-    that were asked for, ``first_place`` that of its first position among those of all rows.
-    ``position`` [N] and
-    ``next_position`` [M] are the counted positions, and those whose next token counts too, in the
-    flattened rows; ``starts`` and ``next_starts`` [B + 1] say where each row begins among them.
+    ``rows`` is their range among all rows of the tokens. ``first`` is the index of the first row
+    among the rows that are being measured, and ``first_place`` the index of its first position
+    among the positions of all rows. ``position`` [N] are the counted positions in the flattened
+    rows, and ``next_position`` [M] those whose next token counts too; ``starts`` and
+    ``next_starts`` [B + 1] say where each row begins among them.
     """
 
     rows: range
@@ -63,8 +63,8 @@ class Batch:
 
         Args:
             clean: the clean pass.
-            read: the site, among the pass's inputs, that a transcoder reads; ``y`` then are the
-                activations of the pass's own site.
+            read: for a transcoder, the site among the pass's inputs that it reads; ``y`` are then
+                the activations at the pass's own site.
         """
         y = None if read is None else self.counted(clean.activation)
         x = self.counted(clean.activation if read is None else clean.inputs[read])
@@ -75,15 +75,15 @@ class Batch:
         return activation.flatten(0, 1).index_select(0, self.position)
 
     def put(self, activation: Tensor, values: Tensor) -> Tensor:
-        """Activations [B, T, d] with values [N, d] in their place at the counted positions."""
+        """Activations [B, T, d], replaced by values [N, d] at the counted positions."""
         flat = activation.flatten(0, 1)
         return flat.index_copy(0, self.position, values.to(flat.dtype)).view_as(activation)
 
     def next_of(self, hidden: Tensor) -> Tensor:
-        """Hidden states at the counted positions whose next one counts. [B, T, d] -> [M, d]"""
+        """Hidden states at counted positions whose next token counts. [B, T, d] -> [M, d]"""
         return hidden.flatten(0, 1).index_select(0, self.next_position)
 
 
 def _starts(counted: Tensor) -> Tensor:
-    """Where each row begins among the counted positions, and where the last ends. [B + 1]"""
+    """Where each row begins among the counted positions, and where the last one ends. [B + 1]"""
     return torch.nn.functional.pad(counted.sum(1).cumsum(0), (1, 0))

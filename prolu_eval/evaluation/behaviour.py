@@ -1,8 +1,8 @@
-"""What a language model can still do with an autoencoder's reconstruction in its activations.
+"""Task accuracy of a language model whose activations an autoencoder's reconstruction replaces.
 
-Tasks come from templates (:mod:`prolu_eval.tasks.templates`), put into the words of the model's
-tokenizer, with examples drawn from fixed seeds. A task that the model itself does not do half of
-the way from chance to certainty does not count: below that, what it gets right is for the most part
+Tasks come from templates (:mod:`prolu_eval.tasks.templates`). They are written in tokens of the
+model's tokenizer, with examples drawn from fixed seeds. A task counts only if the clean model's
+accuracy reaches at least half the way from chance to one. Below that, most of its right answers are
 luck, which no reconstruction can lose.
 """
 
@@ -34,21 +34,22 @@ from prolu_eval.tasks.templates import (
     Words,
 )
 
-# Examples of a task that are drawn, and that must remain where a tokenizer cannot put all.
+# Number of examples drawn for a task, and the smallest number that a tokenizer must be able to
+# express.
 N_EXAMPLES, _LEAST = 128, 64
-# How far from chance to certainty a task must be done, to count.
+# The fraction of the way from chance to one that the clean model's accuracy must reach.
 DONE = 0.5
 _CHANCE = 0.5
-# Tokenizers treat the beginning of a text otherwise than what follows a word.
+# Tokenizers treat the beginning of a text differently from text that follows a word.
 _BEFORE = "The"
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids, and those of the tokens that are right and wrong after them.
+    """Token ids, and the ids of the right and the wrong tokens that could follow them.
 
-    All others than the right one are wrong where ``wrong`` is empty.
+    If ``wrong`` is empty, all tokens but the right one are wrong.
     """
 
     ids: tuple[int, ...]
@@ -67,11 +68,11 @@ class _Task:
 
 
 class Behaviour:
-    """Measures task accuracy with autoencoders' reconstructions put in.
+    """Measures task accuracy while autoencoders' reconstructions replace activations.
 
     Args:
-        engine: measures in the language model.
-        setting: what is measured on.
+        engine: the engine of the language model.
+        setting: the setting of the evaluation.
     """
 
     def __init__(self, engine: Engine, setting: Setting) -> None:
@@ -100,11 +101,11 @@ class Behaviour:
         self._passes = CleanPasses(engine.model, engine.hook, set(engine.inputs.values()))
 
     def wanted(self, _: Run) -> TaskSet:
-        """Which tasks count; the same for every run."""
+        """The tasks that count, which are the same for every run."""
         return self._wanted
 
     def of(self, run: Run, sae: SparseAutoencoder) -> TasksDone:
-        """Task accuracy with a run's autoencoder. It is left on the model's device."""
+        """Task accuracy with a run's autoencoder, which stays on the model's device."""
         model = self._engine.model
         sae = sae.to(model.device, torch.promote_types(model.dtype, torch.float32))
         read = self._engine.inputs.get(run.name)
@@ -130,7 +131,7 @@ class Behaviour:
     def _answered_all(
         self, tasks: Sequence[_Task], hidden: Callable[[Batch], Tensor] | None
     ) -> list[Tensor]:
-        """Which examples of each task are right, by final hidden states; None for clean ones."""
+        """Which examples of each task are answered right; without ``hidden``, by clean passes."""
         engine = self._engine
         prompts = [prompt for task in tasks for prompt in task.prompts]
         rows = PromptRows(
@@ -162,9 +163,9 @@ class Behaviour:
 
 
 def answered_right(logits: Tensor, prompt: Prompt) -> bool:
-    """Whether the tokens that are right are likelier together than those that are wrong. [vocab]
+    """Whether the right tokens together are more likely than the wrong ones together. [vocab]
 
-    Of one right token before all others: whether no other is as likely.
+    If one token is right and all others are wrong: whether no other token is as likely.
     """
     right = logits[list(prompt.right)].logsumexp(0)
     if prompt.wrong:
@@ -177,7 +178,7 @@ def answered_right(logits: Tensor, prompt: Prompt) -> bool:
 def expressed(
     model: LanguageModel, context_length: int, *, prepend_bos: bool
 ) -> tuple[list[_Task], dict[str, str]]:
-    """Every task in a model's tokens, and by name why others could not be put into them."""
+    """The tasks that a model's tokens can express, and the reasons against others, by name."""
     tasks, skipped = [], {}
     found: dict[str, Callable[[], list[Prompt]]] = {
         f"induction-{n}": _induction(model, n, prepend_bos=prepend_bos) for n in INDUCTION_LENGTHS
@@ -202,7 +203,7 @@ def expressed(
 def _induction(
     model: LanguageModel, length: int, *, prepend_bos: bool
 ) -> Callable[[], list[Prompt]]:
-    """Random tokens, repeated up to one of them: right is the one that followed it before."""
+    """Random tokens that are repeated up to one of them; right is the token that followed it."""
 
     def make() -> list[Prompt]:
         usual = np.setdiff1d(np.arange(model.vocab_size), sorted(model.special_ids))
@@ -230,17 +231,17 @@ def _templated(model: LanguageModel, name: str, *, prepend_bos: bool) -> Callabl
         drawn = (_prompt(model, example(), prepend_bos=prepend_bos) for _ in range(N_EXAMPLES))
         prompts = [prompt for prompt in drawn if prompt is not None]
         if len(prompts) < _LEAST:
-            raise Inexpressible("what is right and what is wrong begin with the same tokens")
+            raise Inexpressible("right and wrong answers begin with the same tokens")
         return prompts
 
     return make
 
 
 def _prompt(model: LanguageModel, example: Example, *, prepend_bos: bool) -> Prompt | None:
-    """An example in a model's tokens; None if nothing tells right from wrong by the next one.
+    """An example in a model's tokens; None if the next token does not separate right from wrong.
 
-    Of continuations that are one token with what is before, or begin as both right and wrong ones
-    do, nothing follows.
+    Continuations are left out whose first token merges with the text before, or with which both a
+    right and a wrong continuation begin.
     """
     texts = [example.prompt + more for more in ("", *example.right, *example.wrong)]
     ids, *whole = tokenised(model, texts, prepend_bos=False)

@@ -1,4 +1,4 @@
-"""Clean passes, kept while there is room for them: several measurements need the same."""
+"""A cache of clean passes, which several measurements need, within a limit of memory."""
 
 from collections.abc import Collection
 
@@ -7,7 +7,8 @@ import torch
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.lm import LanguageModel, Pass
 
-# What is kept at most: on a CPU, and on a GPU, where it is no more than a share of what is free.
+# The most bytes that are kept on a CPU and on a GPU; on a GPU also at most one part in _SHARE of
+# the free memory.
 _CPU_BYTES, _GPU_BYTES, _SHARE = 1 << 27, 1 << 30, 16
 
 
@@ -41,7 +42,7 @@ class CleanPasses:
         return batch.rows in self._kept or self._bytes(batch) <= self._left
 
     def forget(self) -> None:
-        """Give the memory back, and keep nothing more."""
+        """Release the memory, and keep no further passes."""
         self._kept.clear()
         self._left = 0
 

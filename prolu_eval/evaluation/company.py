@@ -1,9 +1,9 @@
-"""Who works on an evaluation: this process, and helpers on further devices that share its work.
+"""The processes that share an evaluation: the main process, and helpers on further devices.
 
-All of them go through the same groups of runs. Each begins with a share of a group's runs of its
-own, and then does what the others have not come to yet; they share the work by what lies in the
-results' folders (:mod:`prolu_eval.evaluation.parts`), as processes do that know nothing of each
-other. So the one that was called has every result in the end, whatever becomes of the helpers.
+All of them go through the same groups of runs. Each begins with its own share of a group's runs,
+and then measures those that the others have not reached yet. They share the work through locks and
+files in the results' folders (:mod:`prolu_eval.evaluation.parts`), like independent processes. The
+main process therefore has every result in the end, even if helpers fail.
 """
 
 import logging
@@ -22,14 +22,14 @@ _T = TypeVar("_T")
 
 
 class Company:
-    """One of several processes that share an evaluation, and what the others have told it.
+    """One of several processes that share an evaluation, and the news that it has of the others.
 
     Args:
-        index: which of them this is; 0 is the one that was called.
-        count: how many there are.
-        tell: where a helper says what it did.
-        helpers: of the one that was called.
-        waits: whether to wait for what others are measuring, so as to have every result.
+        index: the index of this process; 0 is the main process.
+        count: the number of processes.
+        tell: in a helper, the function that reports its work to the main process.
+        helpers: in the main process, its helpers.
+        waits: whether to wait for results that other processes are measuring.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Company:
         self._measured: set[str] = set()
 
     def shares(self, items: Sequence[_T]) -> Iterator[Sequence[_T]]:
-        """Items in shares, one for each process, this one's first."""
+        """The items in shares, one for each process, starting with this process's share."""
         for i in range(self._count):
             if share := items[(self._index + i) % self._count :: self._count]:
                 yield share
 
     def has_measured(self, run: str) -> bool:
-        """Whether a helper has stored a result of a run."""
+        """Whether a helper has reported a stored result of a run."""
         self._listen()
         return run in self._measured
 
@@ -71,11 +71,11 @@ class Company:
 
 
 class Rows:
-    """Shows how many rows of a group are done, whoever did them.
+    """Shows how many rows of a group are done, by this process and by others.
 
     Args:
-        shown: where.
-        company: who works on them.
+        shown: the progress display.
+        company: the processes that share the work.
         group: the number of the group.
     """
 
@@ -90,7 +90,7 @@ class Rows:
         self._shown.update(n + self._new_of_others())
 
     def skipped(self, n: int) -> None:
-        """Count rows that were found to be done. A helper may have told of them before."""
+        """Count rows that another process has measured, unless a helper reported them before."""
         self._skipped += n
         if new := self._new_of_others():
             self._shown.update(new)
@@ -107,11 +107,11 @@ def company_on(
 ) -> Iterator[Company]:
     """This process and helpers on the devices after the first, until the block ends.
 
-    A helper that ended early is warned of: what it had begun was done without it.
+    If a helper ends early, a warning says so; the other processes do its work.
     """
     tasks = []
     for index, device in enumerate(devices[1:], 1):
-        # Tasks are measured by the one that was called.
+        # The main process measures the tasks.
         own = replace(options, device=device, measure=())
         document = as_document(own)
         place = {"index": index, "count": len(devices)}

@@ -13,16 +13,16 @@ from prolu_eval.runs import Run, WeightProcessing
 from prolu_eval.synthetic import HOOK, is_synthetic
 from prolu_eval.synthetic.benchmark import absolute
 
-# Weights of autoencoders that are held at once, and their number; more runs than that share further
-# clean passes, which by then cost next to nothing beside them.
+# The most weights and autoencoders that are in memory together. More runs are measured in several
+# portions with a clean pass each, which costs little compared with so many autoencoders.
 _WEIGHT_BYTES, _MOST_RUNS = 1 << 30, 64
 
 
 @dataclass(frozen=True, order=True)
 class Conditions:
-    """A model, a hook point, and the text that they are measured on.
+    """A model, a hook point, and the text on which runs are measured.
 
-    The hook point is the one at which something is put in: a transcoder's output site.
+    The hook point is the one whose activations are replaced; for a transcoder, its output site.
     """
 
     model: str
@@ -37,9 +37,9 @@ class Conditions:
 
 
 def placed(run: Run, options: EvaluationOptions) -> Run:
-    """The run at the hook points that options, or else its own configuration, name.
+    """The run at the hook points that the options, or else its own configuration, name.
 
-    A transcoder's are names of what enters and leaves modules too, as ``PATH.output``.
+    Hook points of a transcoder may also be inputs and outputs of modules, such as ``PATH.output``.
     """
     hook = hook_of(options.hook or run.hook)
     if run.d_out is None:
@@ -50,11 +50,11 @@ def placed(run: Run, options: EvaluationOptions) -> Run:
 
 
 def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
-    """The conditions that options, or else the configuration of a :func:`placed` run, ask for.
+    """The conditions that the options, or else the configuration of a :func:`placed` run, name.
 
     Raises:
-        UsageError: if neither says the model, the hook points or the text, or text is to be
-            evaluated on in the place of a benchmark's samples.
+        UsageError: if neither names the model, the hook points or the text, or if the options name
+            a text for a run on a benchmark, which has samples of its own.
     """
     if is_synthetic(options.model or run.model):
         return _of_a_benchmark(absolute(str(options.model or run.model)), run, options)
@@ -72,7 +72,7 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
         try:
             Path(value).exists()
         except OSError as error:
-            reason = f"its {what} can be no name of one ({error.strerror})"
+            reason = f"its {what} cannot be the name of one ({error.strerror})"
             raise UsageError(run.path, reason, f"pass --{what.replace('_', '-')}") from None
     prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
     return Conditions(

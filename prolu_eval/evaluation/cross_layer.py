@@ -1,11 +1,11 @@
 """Measuring cross-layer transcoders and crosscoders: all sites replaced at once, and each alone.
 
-The output site is several hook points, ``blocks.0-25.hook_mlp_out``. What is said of x and x_hat
-at one site is said of all of them stacked: squared errors add up over layers, and cosines and
-ratios of norms are means over them. Reconstructions are compared on the clean pass. In the pass in
-which all are replaced, each layer of a cross-layer transcoder reads what that very pass comes to,
-replacements before it included. A crosscoder's codes need what comes after its first site too, so
-that what is put in is what the clean pass gave.
+The output site is several hook points, such as ``blocks.0-25.hook_mlp_out``. Metrics of x and x_hat
+at one site become metrics of all sites stacked: squared errors are summed over layers, and cosines
+and ratios of norms are averaged. Reconstructions are compared on the clean pass. In the pass in
+which all sites are replaced, each layer of a cross-layer transcoder reads the activations of that
+same pass, in which earlier layers are replaced already. A crosscoder's codes also depend on sites
+after its first one, so its replacements are computed from the clean pass.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,23 +43,23 @@ from prolu_eval.runs import Run, hooks_in, is_of_two_models
 from prolu_eval.saes import Crosscoder, SparseAutoencoder
 
 _LAYER_COLUMNS = ("l0", "squared_error", *SPLICED_COLUMNS)
-# Hidden states of replaced passes that are held together.
+# Number of spliced passes whose hidden states are in memory together.
 _READ_OUT_TOGETHER = 8
-# Sites whose activations take no more memory than a batch of the usual size is made for.
+# The activations of so many sites fit in the memory that a batch of the usual size may use.
 _SITES_AT_NO_COST = 4
 
 
 def of_layer(name: str, layer: int) -> str:
-    """What a layer's own column is called."""
+    """The name of one layer's own column."""
     return f"layer/{layer}/{name}"
 
 
 def per_layer(sums: Mapping[str, Array]) -> dict[str, Array]:
-    """What is known of each layer by itself, from sums per row. [n_layers] each
+    """Metrics of each layer alone, from sums per row. [n_layers] each
 
-    ``l0`` of the features that read there (all of a crosscoder's do); ``fvu``, the fraction of
-    variance unexplained at the layer's output, on the clean pass; ``ce_degradation`` and ``kl``
-    with that output alone put in.
+    They are ``l0`` of the features that read the layer (for a crosscoder, all of them); ``fvu``,
+    the fraction of variance unexplained at the layer's output on the clean pass; and
+    ``ce_degradation`` and ``kl`` if only that output is replaced.
     """
     n = sum(name.endswith("/squared_deviation") for name in sums)
     if not n:
@@ -71,7 +71,7 @@ def per_layer(sums: Mapping[str, Array]) -> dict[str, Array]:
         return np.array([above / under if under else np.nan for above, under in pairs])
 
     spliced, kl = (ratio(name, lambda _: "n_next") for name in SPLICED_COLUMNS)
-    # of two models each has its own
+    # each of two models has its own cross-entropy
     cleans = [total.get(of_layer("ce_clean", i), total["ce_clean"]) for i in range(n)]
     clean = np.array(cleans) / total["n_next"] if total["n_next"] else np.nan
     return {
@@ -83,7 +83,7 @@ def per_layer(sums: Mapping[str, Array]) -> dict[str, Array]:
 
 
 class CrossLayerEngine(Engine):
-    """Measures what stands for several hook points together, as :class:`Engine` for one."""
+    """Measures autoencoders of several hook points, as :class:`Engine` measures those of one."""
 
     @cached_property
     def hooks(self) -> list[str]:
@@ -102,7 +102,7 @@ class CrossLayerEngine(Engine):
             raise CheckpointError(run.path, reason, "name other hook points with --hook")
 
     def _usual_batch_size(self) -> int:
-        """Fewer rows than for one hook point, since a pass keeps the activations of all."""
+        """Fewer rows than for one hook point, because a pass keeps all sites' activations."""
         usual = super()._usual_batch_size()
         return max(1, min(usual, usual * _SITES_AT_NO_COST // len(self.hooks)))
 
@@ -142,7 +142,7 @@ class CrossLayerEngine(Engine):
         sums: RowSums,
         features: FeatureSums,
     ) -> None:
-        """Add up the statistics of one transcoder over a batch."""
+        """Add the statistics of one transcoder over a batch."""
         first, model = batch.first, self.model
         inputs = self._inputs(batch, passes, read)
         answer = outputs_of(sae, self._sizes.codes)
@@ -168,7 +168,7 @@ class CrossLayerEngine(Engine):
             sums.add(own, first, by_row(torch.stack(pair), batch.next_starts))
 
     def _inputs(self, batch: Batch, passes: Sequence[Pass], read: Sequence[str]) -> list[Tensor]:
-        """What is read at each site, on the clean pass. [N, d_in] each"""
+        """The activations that are read at each site, on the clean pass. [N, d_in] each"""
         return [batch.counted(passes[0].inputs[hook]) for hook in read]
 
     def _losses(
@@ -198,9 +198,9 @@ class CrossLayerEngine(Engine):
     def _all_replaced(
         self, sae: OfSeveralSites, read: Sequence[str], batch: Batch, clean: Outputs
     ) -> Tensor:
-        """Hidden states with every output replaced by what the pass's own inputs lead to.
+        """Hidden states with every output replaced, computed from the same pass's inputs.
 
-        A crosscoder's are put in as they were on the clean pass.
+        The outputs of a crosscoder are those of the clean pass instead.
         """
         shared = isinstance(sae, Crosscoder)
         answer = clean if shared else outputs_of(sae, self._sizes.codes)
@@ -251,7 +251,7 @@ class CrossLayerEngine(Engine):
     def _add_losses(
         self, batch: Batch, passes: Sequence[Pass], centres: Sequence[Tensor], sums: RowSums
     ) -> None:
-        """Add up cross-entropies of the clean pass and with every site ablated."""
+        """Add cross-entropies of the clean pass and of the pass with every site ablated."""
         zeros = [torch.zeros_like(centre) for centre in centres]
         passed = (passes[0].hidden, self._ablated(batch, zeros), self._ablated(batch, centres))
         hidden = [batch.next_of(of_pass) for of_pass in passed]
@@ -263,7 +263,7 @@ class CrossLayerEngine(Engine):
         sums.add(CLEAN_AND_ABLATED_COLUMNS, batch.first, by_loss)
 
     def _ablated(self, batch: Batch, constants: Sequence[Tensor]) -> Tensor:
-        """Hidden states with every output replaced by a constant of its own. [d] each"""
+        """Hidden states with every output replaced by its own constant. [d] each"""
 
         def put(layer: int, y: Tensor) -> Tensor:
             return batch.put(y, constants[layer].expand(len(batch.position), -1))

@@ -1,11 +1,11 @@
-"""An evaluation over the workers of a cluster, driven from here: what is stored is the truth.
+"""An evaluation over the workers of a cluster, which this process drives and whose parts it stores.
 
-Each group of runs (the same conditions) is prepared by one worker, which says what its runs are
-measured on. The rest is units of the :class:`~prolu_eval.evaluation.schedule.Schedule`. What
-workers measure comes back as parts, which are stored here as they are when one process measures;
-so any worker, and this process, may end at any time, and the next call goes on from what is stored.
-Nothing is on its way that was not asked for by a worker with room, so that memory stays as it is
-however many runs there are.
+One worker prepares each group of runs under the same conditions, and reports the rows and shards on
+which they are measured. The rest of the work is divided into units by the
+:class:`~prolu_eval.evaluation.schedule.Schedule`. Workers send back what they measure as parts,
+which are stored here in the same way as when one process measures. Any worker, or this process, may
+therefore end at any time; the next call continues from the stored parts. A unit is sent only to a
+worker with room for it, so that the memory used does not grow with the number of runs.
 """
 
 import logging
@@ -56,9 +56,9 @@ from prolu_eval.runs import Run
 from prolu_eval.tokens import TokenRows
 
 SERVICE = "prolu_eval.evaluation.worker:EvaluationWorker"
-# Seconds to wait for something to happen before others' parts are looked for again.
+# Seconds to wait for events before looking again for parts that other processes stored.
 _PATIENCE = 0.5
-# Times that a unit may fail with an error that is not a run's own, each on some worker.
+# How often a unit may fail with an error that is not the fault of a run.
 _TRIES = 3
 
 
@@ -67,7 +67,7 @@ def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
     """The workers that ``--on`` names, until the block ends.
 
     Raises:
-        UsageError: if the cluster cannot be reached, or cannot do what other options ask for.
+        UsageError: if the cluster cannot be reached, or does not support another option.
     """
     check_device(options.device)
     if options.race:
@@ -76,7 +76,7 @@ def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
         reason = "completes results on one machine"
         raise UsageError("--measure", reason, "run the command again without --on")
     if options.plugin is not None:
-        raise UsageError("--plugin", "is code of this machine alone", "leave out --on")
+        raise UsageError("--plugin", "is code that only this machine has", "leave out --on")
     from prolu_eval.cluster.on_ray import RayPool
 
     pool = RayPool(str(options.on), SERVICE, config_of(options), shares_of(options.ray))
@@ -87,14 +87,14 @@ def workers_on(options: EvaluationOptions) -> Iterator[Pool]:
 
 
 def config_of(options: EvaluationOptions) -> dict[str, Any]:
-    """What workers of an evaluation are made from."""
+    """The configuration from which workers of an evaluation are created."""
     document = as_document(replace(options, on=None, ray=None, slurm=None, device=None))
     return {"options": document, "device": options.device, "folder": os.getcwd()}  # noqa: PTH109
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a worker has found out about a group: as ``Prepared``, without what measures."""
+    """What a worker reported about a group: the same as ``Prepared``, but without an engine."""
 
     shards: Sequence[range]
     settings: Mapping[int, Setting]
@@ -104,16 +104,17 @@ class _Prepared:
     references: dict[int, Sums] = field(default_factory=dict)
 
     def reference(self, n_shards: int) -> Sums:
-        """The sums of the first shards, which were put together before."""
+        """The sums over the first shards, which were assembled before."""
         return self.references[n_shards]
 
 
 @dataclass
 class _Group:
-    """Runs under the same conditions, and how far they are.
+    """Runs under the same conditions, and the state of their evaluation.
 
     ``measured`` are runs that wait for the sums of the clean and ablated passes, whose ``pieces``
-    are being measured; ``about`` and ``sums`` are references to what workers are told of the group.
+    are being measured. ``about`` and ``sums`` are references to the group's description and sums,
+    which are sent to workers.
     """
 
     key: int
@@ -132,14 +133,14 @@ class _Group:
 
     @property
     def ready(self) -> _Prepared:
-        """What its runs are measured on, once that is known."""
+        """The rows and shards on which its runs are measured, once they are known."""
         if self.prepared is None:
             raise RuntimeError(f"{self.conditions} are not prepared")
         return self.prepared
 
     @property
     def now(self) -> Round:
-        """The round that it is in, once it is in one."""
+        """The group's current round, once it has begun."""
         if self.round is None:
             raise RuntimeError(f"{self.conditions} are in no round")
         return self.round
@@ -147,20 +148,20 @@ class _Group:
 
 @dataclass
 class _Held:
-    """What a worker holds: a group, and the runs whose autoencoders are loaded."""
+    """A worker's state: its group, and the runs whose autoencoders it has loaded."""
 
     worker: Worker
     group: int | None = None
     names: frozenset[str] = frozenset()
 
     def forget(self) -> None:
-        """Take nothing as held."""
+        """Assume that the worker has nothing loaded."""
         self.group, self.names = None, frozenset()
 
 
 @dataclass
 class _Sent:
-    """A unit on its way, and the locks on what it measures."""
+    """A unit that was sent to a worker, and the locks on the parts that it measures."""
 
     worker: Worker
     unit: Unit
@@ -169,7 +170,7 @@ class _Sent:
     n_unseen: int = 0
 
     def release(self) -> None:
-        """Let others have what it was to measure."""
+        """Release the locks, so that others can measure these parts."""
         for claim in self.claims:
             claim.release()
 
@@ -178,10 +179,10 @@ class Distribution:
     """An evaluation of groups of runs over a pool of workers.
 
     Args:
-        together: the runs, by what they are measured under.
+        together: the runs, by their conditions.
         options: how to evaluate.
         pool: the workers.
-        progress: whether to show how far it is.
+        progress: whether to show the progress.
     """
 
     def __init__(
@@ -209,11 +210,11 @@ class Distribution:
         self._most_locks = room_for_locks()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """What comes of each run, as soon as it is known.
+        """The outcome of each run, as soon as it is known.
 
         Raises:
-            EvaluationError: if no worker can be had.
-            ResultsError: if what is measured cannot be stored.
+            EvaluationError: if no worker can be started.
+            ResultsError: if parts or results cannot be stored.
         """
         with self._shown:
             try:
@@ -234,7 +235,7 @@ class Distribution:
     # Handing out
 
     def _hand_out(self) -> None:
-        """Give each worker with room something to do."""
+        """Send a unit to each worker that has room for one."""
         for held in list(self._workers.values()):
             while self._groups and (unit := self._next(held)) is not None:
                 group = self._groups[unit.group]
@@ -252,7 +253,7 @@ class Distribution:
         return self._schedule.next(held.worker.id)
 
     def _send_measuring(self, held: _Held, group: _Group, unit: Unit) -> None:
-        """Send those runs of a unit that nobody else has measured or is measuring."""
+        """Send the runs of a unit that no other process has measured or is measuring."""
         claims, mine, busy = [], [], []
         for name in unit.names:
             claim = claimed(group.records[name], name_of(group.ready.shards[unit.shard]))
@@ -279,7 +280,7 @@ class Distribution:
         self._sent[call] = _Sent(held.worker, unit, message, claims)
 
     def _message(self, held: _Held, group: _Group, unit: Unit) -> dict[str, Any]:
-        """A unit as a worker is told of it, with what it does not hold yet."""
+        """The message for a unit, including all data that the worker does not have yet."""
         message: dict[str, Any] = {"do": unit.kind, "group": group.key, "names": unit.names}
         if unit.kind == "prepare":
             held.forget()
@@ -327,10 +328,10 @@ class Distribution:
         return {"n_shards": n, "sums": sums.stored(), "reference": group.sums}
 
     def _has_sums(self, group: _Group, unit: Unit) -> bool:
-        """Whether all parts of a run can be read; otherwise what is missing is seen to."""
+        """Whether all parts of a run can be read; if not, arrange for the missing ones."""
         (name,) = unit.names
         record, n = group.records[name], group.now.n_shards
-        if (result := record.result(n)) is not None:  # by another process
+        if (result := record.result(n)) is not None:  # stored by another process
             self._schedule.done(unit, 0)
             record.parts.remove()
             self._settle(group, settled(record.run, "ok", result))
@@ -415,10 +416,10 @@ class Distribution:
         record.parts.remove()
         self._settle(group, settled(record.run, "ok", result))
 
-    # How a group goes on
+    # The stages of a group
 
     def _begin(self, group: _Group, answer: Message) -> None:
-        """Go on with a group, once it is known what its runs are measured on."""
+        """Start measuring a group, once a worker has reported its rows and shards."""
         ids, counted = (torch.from_numpy(answer[name].copy()) for name in ("ids", "counted"))
         group.prepared = _Prepared(
             answer["shards"],
@@ -453,7 +454,7 @@ class Distribution:
         if group.round.last:
             for record in records:
                 if (result := record.result(n)) is not None:
-                    record.parts.remove()  # whoever stored it may have been killed before
+                    record.parts.remove()  # its writer may have been killed first
                     self._shown.found(len(group.ready.rows))
                     self._settle(group, settled(record.run, "cached", result))
         if not group.runs:
@@ -487,7 +488,7 @@ class Distribution:
             self._conclude(group, name)
 
     def _refer(self, group: _Group) -> None:
-        """Ask for what is missing of the clean and ablated passes, or go on with them."""
+        """Ask for missing pieces of the clean and ablated passes, or continue if there are none."""
         n, pieces = group.now.n_shards, group.pieces
         if pieces is None or n in group.ready.references:
             return
@@ -506,14 +507,14 @@ class Distribution:
             self._ask(group, "ablations", pieces.missing("ablations"))
 
     def _ask(self, group: _Group, kind: Kind, shards: Sequence[int]) -> None:
-        """Ask for pieces that were not asked for in this round."""
+        """Ask for pieces, except those that were asked for in this round already."""
         asked = (kind, group.now.n_shards)
         if not group.tries[asked]:
             group.tries[asked] += 1
             self._schedule.add_chores(group.key, kind, shards)
 
     def _conclude(self, group: _Group, name: str) -> None:
-        """Go on with a run if it is measured on all of its shards of this round."""
+        """Conclude this round for a run if it is measured on all shards of the round."""
         if name not in group.runs or not self._schedule.is_measured(group.key, name):
             return
         n = group.now.n_shards
@@ -537,7 +538,7 @@ class Distribution:
         return all(name_of(r) in there for r in group.ready.shards[: group.now.n_shards])
 
     def _look_for_others(self) -> None:
-        """Try again what another process was measuring."""
+        """Check again for parts that other processes were measuring."""
         busy, self._busy = self._busy, []
         for group, unit, names in busy:
             if group.key in self._groups:
@@ -547,7 +548,7 @@ class Distribution:
     # What goes wrong
 
     def _ship(self, sent: _Sent, group: _Group, unseen: Sequence[str]) -> None:
-        """Send a worker's node the files that it cannot see, and the message again."""
+        """Send a worker's node the files that it lacks, and then the message again."""
         self._blind[sent.worker.node] = True
         parcels = list(sent.message.get("parcels", ()))
         for what in unseen:
@@ -561,7 +562,7 @@ class Distribution:
         self._again(sent)
 
     def _files(self, group: _Group, name: str) -> dict[str, Any]:
-        """The files of a run as a part of a message."""
+        """The part of a message that describes the files of a run."""
         run = absolute(group.runs[name], os.getcwd())  # noqa: PTH109
         record = group.records.get(name)
         digests = record.checkpoint if record is not None else file_digests(run.files, run.folder)
@@ -571,14 +572,14 @@ class Distribution:
         self._sent[self._pool.submit(sent.worker, sent.message)] = sent
 
     def _refused(self, sent: _Sent, group: _Group, answer: Message) -> None:
-        """See to a unit that a worker could not do: another may, or its runs have failed."""
+        """Handle a unit that failed on a worker: try it on another, or count its runs as failed."""
         unit = sent.unit
         error: ProluEvalError
         if ERROR in answer:
             error = error_of(answer[ERROR])
         else:
             error = EvaluationError(
-                sent.worker.node, f"cannot be given {answer[UNSEEN][0]}",
+                sent.worker.node, f"cannot receive {answer[UNSEEN][0]}",
                 "free space on that node, or name files that it can see",
             )  # fmt: skip
         what = (unit.kind, unit.shard, unit.names)
@@ -593,10 +594,10 @@ class Distribution:
                 self._fail(group, name, error)
 
     def _lose(self, worker: Worker, reason: str) -> None:
-        """Have others do what a worker had not done when it ended."""
+        """Give the unfinished work of a worker that ended to others."""
         if self._workers.pop(worker.id, None) is None:
             return
-        self._warn([f"A worker on {worker.node} ended ({reason}); others go on with its work."])
+        self._warn([f"A worker on {worker.node} ended ({reason}); others do its work."])
         for call in [call for call, sent in self._sent.items() if sent.worker == worker]:
             self._sent.pop(call).release()
         for given_up in self._schedule.leave(worker.id):
@@ -605,7 +606,7 @@ class Distribution:
                 error = EvaluationError(
                     group.runs[name].path,
                     f"ended each worker that measured it (the last: {reason})",
-                    "see that a worker's memory is enough for it",
+                    "check that a worker has enough memory for it",
                 )
                 self._fail(group, name, error)
 
@@ -616,7 +617,7 @@ class Distribution:
             self._finish_round(group)
 
     def _settle(self, group: _Group, outcome: Outcome) -> None:
-        """Count a run as done with; the group too, with the last of them."""
+        """Count a run as finished, and with the last run also its group."""
         del group.runs[outcome.name]
         self._done.append(outcome)
         if not group.runs:

@@ -1,13 +1,13 @@
 """Measuring many autoencoders of one hook point: the model's clean pass is shared by all of them.
 
-Transcoders belong to the hook point that they stand for; what they read before it is taken from the
-same clean pass. It cannot depend on what is put in behind it, so that it is also what the spliced
-pass would give them.
+Transcoders belong to the hook point that they predict. Their inputs come from an earlier site of
+the same clean pass. These inputs do not depend on the replacement, which comes after them, so they
+are the same as in the spliced pass.
 
-For each batch of rows the model runs once, clean. Each autoencoder then costs its own pass over the
-captured activations, the blocks after the hook, and the losses. The ablations depend on the model
-alone (:meth:`Engine.reference`). Everything is summed per row on the device, and leaves it once for
-all rows asked for.
+For each batch of rows, the model runs one clean pass. Each autoencoder then takes its own pass over
+the captured activations, the blocks after the hook, and the losses. The ablations depend on the
+model alone (:meth:`Engine.reference`). All sums are per row; they are added up on the device and
+copied from it once for all rows of a call.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,12 +33,13 @@ from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
-# Sums that depend on the model, the hook and the tokens alone, whatever is spliced in.
+# Sums that depend only on the model, the hook and the tokens, and not on the autoencoder.
 COUNT_COLUMNS = ("n", "n_next")
 CLEAN_AND_ABLATED_COLUMNS = ("ce_clean", "ce_zero", "ce_mean")
 REFERENCE_COLUMNS = (*COUNT_COLUMNS, *CLEAN_AND_ABLATED_COLUMNS, "squared_deviation")
 SPLICED_COLUMNS = ("ce_spliced", "kl")
-# Autoencoders whose hidden states are held together, so that the clean pass is read out once.
+# Number of autoencoders whose hidden states are in memory together, so that the clean pass's logits
+# are computed once for all of them.
 _READ_OUT_TOGETHER = 8
 
 _T = TypeVar("_T")
@@ -52,12 +53,14 @@ class Engine:
         hook: the hook point.
         tokens: the rows to measure on.
         inputs: the hook points that transcoders read, by their names.
-        batch_size: rows per batch; None for what suits the device. It is halved, for good, whenever
-            the device runs out of memory, and so is the number of codes worked on at a time.
-        sizes: how much of an autoencoder's pass is worked on at a time; None for what suits the
-            device.
+        batch_size: rows per batch; None for a number that suits the device. Whenever the device
+            runs out of memory, it is halved permanently, and so is the number of codes that are
+            computed at one time.
+        sizes: how much of an autoencoder's pass is computed at one time; None for sizes that suit
+            the device.
         n_examples: how many of the strongest activations of each feature are kept.
-        progress: called with the number of rows done since the last call, per pass over them.
+        progress: a function that is called with the number of rows done since its last call; each
+            autoencoder's pass over a row counts.
     """
 
     def __init__(
@@ -85,11 +88,11 @@ class Engine:
         return REFERENCE_COLUMNS
 
     def check(self, run: Run, sae: SparseAutoencoder) -> None:
-        """See that a run's autoencoder suits its hook points.
+        """Check that a run's autoencoder suits its hook points.
 
         Raises:
-            CheckpointError: if their widths are others.
-            ModelError: if what a transcoder reads cannot be read for what it is put in at.
+            CheckpointError: if their widths differ.
+            ModelError: if a transcoder's input site cannot be read to replace its output site.
         """
         read = str(run.hook) if sae.transcodes else self.hook
         check_widths(self.model, run, sae, [read], [self.hook])
@@ -99,10 +102,10 @@ class Engine:
     ) -> dict[str, Measurement | EvaluationError]:
         """Measure autoencoders together, by name, on consecutive rows (all of them by default).
 
-        One whose reconstruction is not finite yields an error in the place of its measurement.
+        An autoencoder whose reconstructions are not finite gets an error instead of a measurement.
 
         Raises:
-            EvaluationError: if not even one row fits in the device's memory.
+            EvaluationError: if a single row does not fit in the device's memory.
         """
         return self.within_memory(lambda: self._measure(saes, self._all(rows)))
 
@@ -110,7 +113,7 @@ class Engine:
         """The sum of the activations over the counted positions of rows, and their number. [d], n
 
         Raises:
-            EvaluationError: if an activation is not finite, or the device's memory does not do.
+            EvaluationError: if an activation is not finite, or the device's memory is too small.
         """
         total, n = self.within_memory(lambda: self._sum_of_activations(self._all(rows)))
         if not np.isfinite(total).all():
@@ -125,7 +128,7 @@ class Engine:
         """The mean L2 norm of the activations at each hook point, over rows' counted positions.
 
         Raises:
-            EvaluationError: if it is zero or not finite, or the device's memory does not do.
+            EvaluationError: if it is zero or not finite, or the device's memory is too small.
         """
         totals, n = self.within_memory(lambda: self._sums_of_norms(rows))
         for total in totals:
@@ -138,7 +141,7 @@ class Engine:
     def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:
         """Sums of the clean and ablated passes (:data:`REFERENCE_COLUMNS`). [n_rows] each
 
-        ``mean`` [d] is the mean activation that the mean ablation puts in.
+        ``mean`` [d] is the mean activation, by which the mean ablation replaces activations.
         """
         return self.within_memory(lambda: self._reference(mean, self._all(rows)))
 
@@ -150,7 +153,7 @@ class Engine:
         return range(len(self.tokens)) if rows is None else rows
 
     def within_memory(self, work: Callable[[], _T]) -> _T:
-        """Do some work, with smaller batches whenever the device runs out of memory."""
+        """Call ``work``, and again with smaller batches whenever the device runs out of memory."""
         while True:
             try:
                 return work()
@@ -210,7 +213,7 @@ class Engine:
         return dict(zip(saes, _measurements(list(saes), running, spliced), strict=True))
 
     def _resumed(self, batch: Batch, clean: Pass, x_hat: Tensor, hook: str | None = None) -> Tensor:
-        """Hidden states where a next token counts, x [N, d] replaced by x_hat. [M, d_model]"""
+        """Hidden states at positions with a target, with x_hat [N, d] spliced in. [M, d_model]"""
         replaced = batch.put(clean.activation, x_hat)
         return batch.next_of(self.model.resume(batch.ids, hook or self.hook, clean, replaced))
 
@@ -277,7 +280,7 @@ def _groups(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 def _measurements(
     names: Sequence[str], running: Sequence[Autoencoding], spliced: Sequence[RowSums]
 ) -> Iterator[Measurement | EvaluationError]:
-    """What was measured of each autoencoder. The sums of all leave the device at once."""
+    """The measurement of each autoencoder; the sums of all are copied from the device at once."""
     pairs = list(zip(running, spliced, strict=True))
     columns = [(*autoencoding.sums.columns, *sums.columns) for autoencoding, sums in pairs]
     sums = [part.values for a, b in pairs for part in (a.sums, b)]

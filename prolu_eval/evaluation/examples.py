@@ -1,7 +1,7 @@
-"""The strongest activating examples of each feature, found in the pass that measures the rest.
+"""The strongest activating examples of each feature, found in the same pass as all metrics.
 
-Only the strongest so far are held, so that memory does not grow with the text; an activation that
-is none of its feature's strongest costs one comparison.
+Only the strongest activations so far are kept, so that memory does not grow with the text. An
+activation that is not among its feature's strongest takes one comparison.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor
 from prolu_eval.results import Array
 from prolu_eval.tokens import TokenRows
 
-# Tokens of an example's context before and after the one that the feature is active on.
+# Tokens of an example's context before and after the token on which the feature is active.
 BEFORE, AFTER = 20, 10
 
 
@@ -27,15 +27,16 @@ class _Found(NamedTuple):
 
 
 class StrongestExamples:
-    """The largest activations of each feature, and the places of the text that they are at.
+    """The largest activations of each feature, and their places in the text.
 
     A place is the index of a position among those of all rows, one row after another. Of equal
-    activations the one at the earlier place comes first. Instances over text that follows add up.
+    activations, the one at the earlier place comes first. Instances over consecutive parts of a
+    text can be added.
 
     Attributes:
-        value: activations, the largest first, -inf where a feature was active less often.
+        value: the activations in decreasing order; -inf if a feature was active less than n times.
             [d_sae, n] float32
-        place: their places, -1 where there is none. [d_sae, n] int64
+        place: their places; -1 where there is no activation. [d_sae, n] int64
     """
 
     def __init__(self, d_sae: int, n: int, device: torch.device) -> None:
@@ -45,14 +46,14 @@ class StrongestExamples:
         self._seen = 0
 
     def add(self, feature: Tensor, value: Tensor, token: Tensor, places: Tensor) -> None:
-        """Take in active codes: feature, value and token, in the order of these. [n_active] each
+        """Add active codes, given by feature, value and token, in order of token. [n_active] each
 
-        ``places`` [n_tokens] are those of the tokens, in order and after all earlier ones.
+        ``places`` [n_tokens] are the places of the tokens, in order and after all earlier places.
         """
         value, start = value.float(), 0
         while start < len(feature):
-            # What comes first is looked at in portions that grow, so that few codes of the next are
-            # among the strongest so far and have to be sorted.
+            # Codes are added in portions that grow, so that few codes of a new portion are among
+            # the strongest so far and have to be sorted.
             size = max(self._seen, 2 * self.value.numel())
             portion = slice(start, start + size)
             self._add_portion(feature[portion], value[portion], token[portion], places)
@@ -75,7 +76,7 @@ class StrongestExamples:
         return both
 
     def _merge(self, found: _Found) -> None:
-        """Take in activations of which equal ones are in the order of their places."""
+        """Merge activations, in which equal ones must be in the order of their places."""
         n = self.value.shape[1]
         if not len(found.feature):
             return
@@ -96,12 +97,12 @@ class StrongestExamples:
         self._least = self.value[:, -1].contiguous()
 
     def stored(self) -> dict[str, Array]:
-        """The examples as arrays to keep in a file."""
+        """The examples as arrays for a file."""
         return {"value": self.value.cpu().numpy(), "place": self.place.cpu().numpy()}
 
     @classmethod
     def restored(cls, value: Array, place: Array) -> "StrongestExamples":
-        """The examples that :meth:`stored` gave, on the CPU."""
+        """The examples from the arrays of :meth:`stored`, on the CPU."""
         d_sae, n = value.shape
         examples = cls(d_sae, n, torch.device("cpu"))
         examples.value, examples.place = torch.from_numpy(value), torch.from_numpy(place)
@@ -110,23 +111,23 @@ class StrongestExamples:
 
 
 def _true(mask: Tensor) -> Tensor:
-    """Where a mask [n] holds, in order. NumPy finds it many times faster than torch on a CPU."""
+    """The indices where a mask [n] is true. On a CPU, NumPy is many times as fast as torch."""
     if mask.is_cuda:
         return mask.nonzero()[:, 0]
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _ordered(value: Tensor) -> Tensor:
-    """Whole numbers in the order of float32 values: their bits, those of negative ones turned."""
+    """Integers in the same order as float32 values: their bits, inverted for negative values."""
     bits = value.view(torch.int32)
     return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
 
 
 def in_context(found: StrongestExamples, tokens: TokenRows, tokenizer: Any) -> dict[str, Array]:
-    """Examples with their text, as arrays that are read without a tokenizer.
+    """Examples with their text, as arrays that can be read without a tokenizer.
 
     Returns:
-        What :class:`prolu_eval.results.Examples` reads.
+        The arrays that :class:`prolu_eval.results.Examples` reads.
     """
     value, place = found.value.cpu().numpy(), found.place.cpu().numpy()
     places, of = np.unique(place, return_inverse=True)
@@ -154,10 +155,10 @@ def in_context(found: StrongestExamples, tokens: TokenRows, tokenizer: Any) -> d
 
 
 def _pieces(ids: NDArray[np.int64], tokenizer: Any) -> list[str]:
-    """The text of each token, as it stands within a sentence; its number without a tokenizer."""
+    """The text of each token as within a sentence; its id if there is no tokenizer."""
     if tokenizer is None:
         return [f"[{i}]" for i in ids]
-    # Decoders treat the first token of a text apart, so that each is decoded behind another.
+    # Decoders treat the first token of a text specially, so each token is decoded after another.
     first = tokenizer.encode("a", add_special_tokens=False)
     ahead = tokenizer.decode(first, clean_up_tokenization_spaces=False)
     texts = (tokenizer.decode([*first, int(i)], clean_up_tokenization_spaces=False) for i in ids)

@@ -1,7 +1,7 @@
-"""Per-feature statistics, and the scalar metrics that come from them.
+"""Per-feature statistics, and the scalar metrics that are computed from them.
 
-Firing is counted apart in :data:`FOLDS` interleaved sets of sequences, so that the standard errors
-of the fractions of dead and dense features follow by a delete-a-group jackknife over sequences.
+Firing is counted separately in :data:`FOLDS` interleaved sets of sequences. A delete-a-group
+jackknife over these sets gives the standard errors of the fractions of dead and dense features.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _SUMS = ("fired", "total", "largest", "tokens")
 
 
 class FeatureSums:
-    """Sums over evaluated tokens, feature by feature; instances over disjoint tokens add up."""
+    """Sums over evaluated tokens for each feature; instances over disjoint tokens can be added."""
 
     def __init__(self, d_sae: int, device: torch.device) -> None:
         self.fired = torch.zeros(FOLDS, d_sae, dtype=torch.int64, device=device)
@@ -35,23 +35,23 @@ class FeatureSums:
         self._one = torch.ones(1, dtype=torch.int64, device=device)
 
     def count_tokens(self, fold: Tensor) -> None:
-        """Count evaluated tokens, given by the fold of their sequence. [N] int64"""
+        """Count evaluated tokens, each given by the fold of its sequence. [N] int64"""
         self.tokens.index_add_(0, fold, self._one.expand(len(fold)))
 
     def add(self, feature: Tensor, value: Tensor, fold: Tensor) -> None:
-        """Take in active codes: feature, value, fold of the sequence. [n_active] each"""
+        """Add active codes, given by feature, value and fold of the sequence. [n_active] each"""
         fold_and_feature = fold * len(self.total) + feature
         self.fired.view(-1).index_add_(0, fold_and_feature, self._one.expand(len(fold)))
         self.total.index_add_(0, feature, value.double())
         self.largest.scatter_reduce_(0, feature, value.float(), "amax")
 
     def stored(self) -> dict[str, NDArray[np.generic]]:
-        """The sums as arrays to keep in a file."""
+        """The sums as arrays for a file."""
         return {name: getattr(self, name).cpu().numpy() for name in _SUMS}
 
     @classmethod
     def restored(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "FeatureSums":
-        """The sums that :meth:`stored` gave, on the CPU."""
+        """The sums from the arrays of :meth:`stored`, on the CPU."""
         sums = cls(len(arrays["total"]), torch.device("cpu"))
         for name in _SUMS:
             setattr(sums, name, torch.from_numpy(arrays[name]))
@@ -77,7 +77,7 @@ class FeatureSums:
         }
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Firing rate, mean when active and maximum (NaN where never active). [d_sae] each"""
+        """Firing rate, mean when active, and maximum (NaN if never active). [d_sae] each"""
         fired = self.fired.sum(0)
         never = fired == 0
         values = {
@@ -92,8 +92,8 @@ def jackknife(sums: NDArray[Any], statistic: Statistic) -> Estimate:
     """A statistic of sums over folds, with its delete-a-group jackknife standard error.
 
     Args:
-        sums: of each fold. [n_folds, ...]
-        statistic: a number of the folds' total. [...] -> float
+        sums: the sums of each fold. [n_folds, ...]
+        statistic: a function of the folds' total. [...] -> float
     """
     total, folds = sums.sum(0), len(sums)
     value = statistic(total)
@@ -105,16 +105,17 @@ def jackknife(sums: NDArray[Any], statistic: Statistic) -> Estimate:
 
 
 def exact(value: float) -> Estimate:
-    """What is known without sampling error."""
+    """An estimate without sampling error."""
     return with_interval(value, 0.0, 1)
 
 
 def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
-    """What needs no tokens. [d_sae] each
+    """The per-feature arrays that depend on the weights alone. [d_sae] each
 
-    The encoder bias, the effective threshold, and as ``alignment`` the cosine of each feature's
-    encoder column and decoder row (NaN where either is zero). A transcoder's lie in different
-    spaces, and have no angle; what stands for several sites has a column and a row for each.
+    They are the encoder bias, the effective threshold, and, as ``alignment``, the cosine of each
+    feature's encoder column and decoder row (NaN if either is zero). There is no alignment for a
+    transcoder, whose column and row are in different spaces, or for autoencoders of several sites,
+    which have a column and a row for each site.
     """
     bias = sae.encoder_bias()
     arrays = {"effective_threshold": sae.effective_threshold()}
@@ -129,14 +130,14 @@ def weight_arrays(sae: SparseAutoencoder) -> dict[str, NDArray[np.float32]]:
 
 
 def weight_scalars(sae: SparseAutoencoder) -> dict[str, Estimate]:
-    """What weights alone tell, without sampling error: the signs of biases, the rows' geometry."""
+    """Metrics of the weights, without sampling error: signs of biases, geometry of decoder rows."""
     bias = sae.encoder_bias()
     share = np.nan if bias is None else float((bias < 0).double().mean())
     return {"bias_negative_fraction": exact(share), **_geometry(sae)}
 
 
 def _geometry(sae: SparseAutoencoder) -> dict[str, Estimate]:
-    """How decoder rows lie; nothing of what has a decoder for each of several layers."""
+    """Metrics of the decoder rows' geometry; none for autoencoders of several layers."""
     decoder = dict(sae.named_parameters()).get("W_dec")
     if decoder is None:
         return {}
@@ -151,9 +152,9 @@ def _geometry(sae: SparseAutoencoder) -> dict[str, Estimate]:
 
 
 def projection_scalar(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> Estimate:
-    """The n-th decoder projection of pairs of activations [n, d_in], a pair of each sequence.
+    """The n-th decoder projection, from one pair of activations per sequence. [n, d_in] each
 
-    Undefined of a transcoder, whose decoder writes where it does not read.
+    It is undefined for a transcoder, whose decoder writes to another site than it reads.
     """
     if sae.transcodes or not len(first):
         return Estimate(value=None)
@@ -169,6 +170,6 @@ def projection_scalar(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> 
 
 
 def _mean(values: NDArray[np.float32]) -> float:
-    """The mean of what is no NaN; NaN if nothing is."""
+    """The mean of the values that are not NaN; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else np.nan

@@ -1,7 +1,6 @@
-"""What is measured of runs besides the text, where it is asked for: tasks of several kinds.
+"""Optional measurements of runs in addition to those on the text: tasks of several kinds.
 
-It completes a stored result, whether that was there or has just been measured, and measures nothing
-again that the result has.
+They complete a stored result, old or new. Tasks that the result already has are not measured again.
 """
 
 import importlib.util
@@ -37,13 +36,13 @@ class _Measure(Protocol):
 
 @dataclass(frozen=True)
 class Asked:
-    """What options ask to be measured besides the text, with what it needs but for a model.
+    """The additional measurements that the options ask for, with all that they need but a model.
 
     Attributes:
-        measures: ``probes``, ``behaviour``.
+        measures: ``probes``, ``behaviour``, or both.
         tasks: the labelled prompts of probes.
-        source: where they come from.
-        ks: the numbers of latents of probes.
+        source: the source of these prompts.
+        ks: the numbers of latents for which probes are fitted.
     """
 
     measures: tuple[str, ...] = ()
@@ -53,11 +52,11 @@ class Asked:
 
     @classmethod
     def by(cls, options: EvaluationOptions) -> "Asked":
-        """What options ask for.
+        """The additional measurements that the options ask for.
 
         Raises:
             TokensError: if the labelled prompts cannot be read.
-            UsageError: if they are not there, or scikit-learn is not.
+            UsageError: if the prompts do not exist, or scikit-learn is not installed.
         """
         measures, source = options.measure, options.probe_data
         if "probes" not in measures:
@@ -74,12 +73,12 @@ class Further:
     """Completes results of runs under the same conditions.
 
     Args:
-        asked: what is to be measured.
-        prepared: what the runs are measured with.
-        shown: whether to show how far longer work is.
+        asked: the additional measurements.
+        prepared: the model and tokens with which the runs are measured.
+        shown: whether to show the progress of longer work.
 
     Raises:
-        UsageError: if the runs are on a benchmark, or stand for several layers.
+        UsageError: if the runs are on a benchmark, or reconstruct several layers.
     """
 
     def __init__(self, asked: Asked, prepared: Prepared, *, shown: bool) -> None:
@@ -100,7 +99,7 @@ class Further:
             self._measures["behaviour"] = Behaviour(engine, setting)
 
     def completed(self, record: Record, n_shards: int, result: Result) -> tuple[Result, bool]:
-        """A stored result with all that is asked for, and whether something had to be measured.
+        """A stored result with all additional measurements, and whether any had to be measured.
 
         Raises:
             CheckpointError: if the run cannot be loaded any more.
@@ -109,7 +108,7 @@ class Further:
         if not self._missing(record.run, result):
             return result, False
         with record.parts.whole():
-            result = record.result(n_shards) or result  # another process may have been here first
+            result = record.result(n_shards) or result  # another process may have completed it
             missing = self._missing(record.run, result)
             if missing:
                 sae = load(record.run, self._engine)
@@ -136,7 +135,7 @@ def _has(known: TaskSet | None, wanted: TaskSet) -> bool:
 
 
 def _with(result: Result, over: str, done: TasksDone) -> Result:
-    """A result with what was measured on tasks, and what it had of the same ones."""
+    """A result with new measurements on tasks, and with those that it had of the same tasks."""
     stored = result.arrays
     arrays: dict[str, Array] = stored.under("") if isinstance(stored, StoredArrays) else {**stored}
     tasks, sums = done.tasks, dict(done.sums)

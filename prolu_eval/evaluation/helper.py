@@ -1,4 +1,4 @@
-"""A process that takes part in another's evaluation, on a device of its own."""
+"""A helper process, which takes part in another process's evaluation on its own device."""
 
 from prolu_eval.devices import working_on
 from prolu_eval.evaluation.company import Company

@@ -1,7 +1,7 @@
 """Measuring autoencoders on a benchmark, where there is no language model to splice them into.
 
-All that is about activations is measured as anywhere else. There are no next tokens, so that their
-number is zero and cross-entropy and KL are undefined.
+All metrics of activations are measured as in a language model. There are no next tokens, so their
+number is zero, and cross-entropy and KL are undefined.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.synthetic import HOOK, SyntheticActivations
 from prolu_eval.tokens import TokenRows
 
-# Samples drawn together.
+# Number of samples that are drawn together.
 _SAMPLES = 8192
 
 
@@ -31,10 +31,10 @@ class KnownFeatures:
 
     Args:
         model: the benchmark.
-        tokens: numbers of samples, in rows.
-        batch_size: rows per batch; None for what is quick.
+        tokens: the indices of samples, in rows.
+        batch_size: rows per batch; None for a fast choice.
         n_examples: how many of the strongest activations of each feature are kept.
-        progress: called with the number of rows done since the last call.
+        progress: a function that is called with the number of rows done since its last call.
     """
 
     hook = HOOK
@@ -58,10 +58,10 @@ class KnownFeatures:
         return REFERENCE_COLUMNS
 
     def check(self, run: Run, sae: SparseAutoencoder) -> None:
-        """See that a run's autoencoder has the benchmark's width.
+        """Check that a run's autoencoder has the benchmark's width.
 
         Raises:
-            CheckpointError: if it has not.
+            CheckpointError: if it does not.
         """
         read = str(run.hook) if sae.transcodes else HOOK
         check_widths(self.model, run, sae, [read], [HOOK])
@@ -72,7 +72,7 @@ class KnownFeatures:
     ) -> dict[str, Measurement | EvaluationError]:
         """Measure autoencoders together, by name, on consecutive rows (all of them by default).
 
-        One whose reconstruction is not finite yields an error in the place of its measurement.
+        An autoencoder whose reconstructions are not finite gets an error instead of a measurement.
         """
         model, rows = self.model, rows or range(len(self.tokens))
         running = {
@@ -108,7 +108,7 @@ class KnownFeatures:
 
     @torch.inference_mode()
     def reference(self, mean: NDArray[np.float64], rows: range | None = None) -> Sums:
-        """Numbers of samples and their squared distance from their mean [d]. [n_rows] each"""
+        """Numbers of samples, and their squared distances from the mean [d]. [n_rows] each"""
         rows = rows or range(len(self.tokens))
         sums = {column: np.zeros(len(rows)) for column in REFERENCE_COLUMNS}
         centre = torch.from_numpy(mean).to(self.model.device)
@@ -121,7 +121,7 @@ class KnownFeatures:
         return sums
 
     def _activations(self, rows: range) -> Iterator[tuple[int, Activations]]:
-        """Samples of rows in batches, each with its first row among those."""
+        """The samples of rows in batches, each with the index of its first row among the rows."""
         device, length = self.model.device, self.tokens.ids.shape[1]
         for start in range(rows.start, rows.stop, self._batch_size):
             stop = min(start + self._batch_size, rows.stop)

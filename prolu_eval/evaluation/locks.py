@@ -1,4 +1,4 @@
-"""How many locks on files this process can hold."""
+"""The number of locks on files that this process can hold."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ _WANTED = 1 << 16
 
 
 def room_for_locks() -> int:
-    """How many files may be locked at once, once as many are allowed as this process can get."""
+    """How many files can be locked at once, after raising this process's limit to its maximum."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

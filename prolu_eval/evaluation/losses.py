@@ -1,7 +1,7 @@
-"""Next-token cross-entropy and KL divergence, in nats, position by position.
+"""Next-token cross-entropy and KL divergence, in nats, at each position.
 
-Both come straight from final hidden states, some positions at a time, so that logits of all
-positions never exist together.
+Both are computed from final hidden states, for some positions at a time, so that the logits of all
+positions are never in memory together.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from prolu_eval import kernels
 
-# Logits at a time: on a CPU so that they stay in cache, on a GPU so that they fit beside the rest.
+# Number of logits that are computed at one time: on a CPU so few that they stay in cache, on a GPU
+# so few that they fit in memory beside the rest.
 _LOGITS = {"cpu": 1 << 18, "cuda": 1 << 27}
-# Fewer positions would leave a large unembedding matrix to be read too often.
+# With fewer positions at a time, a large unembedding matrix would be read too often.
 _LEAST_POSITIONS = 256
 
 ReadOut = Callable[[Tensor], Tensor]
@@ -23,13 +24,13 @@ def cross_entropy(read_out: ReadOut, hidden: Tensor, targets: Tensor, vocab_size
     """Cross-entropy per position.
 
     Args:
-        read_out: gives the logits of hidden states. [n, d_model] -> [n, vocab]
+        read_out: a function from hidden states to logits. [n, d_model] -> [n, vocab]
         hidden: final hidden states. [N, d_model]
-        targets: next tokens. [N] int64
+        targets: the next tokens. [N] int64
         vocab_size: the number of logits.
 
     Returns:
-        [N], in float32 at least.
+        [N], in float32 or higher precision.
     """
     return torch.cat(
         [
@@ -52,17 +53,17 @@ def cross_entropies_and_kls(
 ) -> list[tuple[Tensor, Tensor]]:
     """Cross-entropy of several spliced passes, and KL(clean, spliced), per position.
 
-    The clean pass is read out once for all of them.
+    The logits of the clean pass are computed once for all of them.
 
     Args:
-        read_out: gives the logits of hidden states. [n, d_model] -> [n, vocab]
+        read_out: a function from hidden states to logits. [n, d_model] -> [n, vocab]
         clean: final hidden states of the clean pass. [N, d_model]
-        spliced: those of each spliced pass. [N, d_model]
-        targets: next tokens. [N] int64
+        spliced: final hidden states of each spliced pass. [N, d_model]
+        targets: the next tokens. [N] int64
         vocab_size: the number of logits.
 
     Returns:
-        Both [N], in float32 at least, for each spliced pass.
+        For each spliced pass both, [N], in float32 or higher precision.
     """
     found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in spliced]
     for wanted, clean_part, *parts in _parts(vocab_size, targets, clean, *spliced):
@@ -76,7 +77,7 @@ def cross_entropies_and_kls(
 
 
 def _comparison(clean: Tensor, targets: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """What gives the losses of spliced logits, for clean ones. [n, vocab] -> [n], [n]"""
+    """A function from spliced logits to losses, for clean logits. [n, vocab] -> [n], [n]"""
     if kernels.suit(clean.device, clean.dtype):
         from prolu_eval.kernels.losses import cross_entropy_and_kl
 
@@ -90,7 +91,7 @@ def _comparison(clean: Tensor, targets: Tensor) -> Callable[[Tensor], tuple[Tens
         gap = expected - log_probability
         kl = torch.linalg.vecdot(probability, gap)
         if not kl.isfinite().all():
-            # A token of probability zero contributes nothing, whatever the spliced pass says.
+            # A token of probability zero contributes nothing, whatever its spliced logit.
             kl = torch.linalg.vecdot(probability, torch.where(probability == 0, 0, gap))
         return ce, kl
 
@@ -98,7 +99,7 @@ def _comparison(clean: Tensor, targets: Tensor) -> Callable[[Tensor], tuple[Tens
 
 
 def _exact(logits: Tensor) -> Tensor:
-    """Logits in float32, or in float64 if that is what they are in."""
+    """The logits in float32, or in float64 if they have that precision."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

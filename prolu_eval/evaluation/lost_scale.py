@@ -1,4 +1,4 @@
-"""The factors on activations that an autoencoder was trained with and its files lost, estimated."""
+"""Estimating the factors on activations in training, for autoencoders whose files lack them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,17 +6,17 @@ from dataclasses import replace
 from prolu_eval.evaluation.measurer import Measurer
 from prolu_eval.runs import Run
 
-# Counted positions of the first rows that the mean norm is taken over, at the least.
+# The mean norm is computed over the first rows that have at least so many counted positions.
 _TOKENS = 4096
 
 
 def with_estimated_scale(runs: Sequence[Run], engine: Measurer) -> list[Run]:
     """The runs, with an estimate of the factor for those that lack it.
 
-    In training it was sqrt(d_in) over the mean norm of the activations
-    (SAELens' ``expected_average_only_in``), there over the training text, here over the first
-    tokens that are evaluated. A crosscoder has one for each of its sites. What it is and on how
-    many tokens it rests is kept with the results.
+    In training, the factor was sqrt(d_in) over the activations' mean norm on the training text
+    (SAELens' ``expected_average_only_in``); a crosscoder has one factor for each of its sites. The
+    estimate uses the mean norm on the first tokens of the evaluation. The estimate and its number
+    of tokens are stored with the results.
 
     Raises:
         EvaluationError: if the activations are all zero or not finite.

@@ -1,4 +1,4 @@
-"""What the road to a result needs of whatever measures autoencoders on rows."""
+"""The interface of engines, which measure autoencoders on rows of tokens or samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -23,7 +23,7 @@ class Measurer(Protocol):
 
     @property
     def model(self) -> ActivationSource:
-        """What gives the activations."""
+        """The source of the activations."""
         ...
 
     @property
@@ -42,11 +42,11 @@ class Measurer(Protocol):
         ...
 
     def check(self, run: Run, sae: SparseAutoencoder) -> None:
-        """See that a run's autoencoder suits its hook points.
+        """Check that a run's autoencoder suits its hook points.
 
         Raises:
-            CheckpointError: if their widths are others.
-            ModelError: if what a transcoder reads cannot be read for what it is put in at.
+            CheckpointError: if their widths differ.
+            ModelError: if a transcoder's input site cannot be read to replace its output site.
         """
         ...
 
@@ -76,11 +76,11 @@ def check_widths(
     read: Sequence[str],
     put_in: Sequence[str],
 ) -> None:
-    """See that a run's autoencoder suits hook points: those read, and those that each is read for.
+    """Check that a run's autoencoder suits its input sites ``read`` and output sites ``put_in``.
 
     Raises:
-        CheckpointError: if it has not as many, or their widths are others.
-        ModelError: if what a transcoder reads cannot be read for what it is put in at.
+        CheckpointError: if the numbers of hook points or their widths differ.
+        ModelError: if a transcoder's input site cannot be read to replace its output site.
     """
     of_several = sae.variant in OF_SEVERAL_SITES
     if not len(read) == len(put_in) == sae.n_sites or of_several != is_range(str(run.hook)):
@@ -88,7 +88,7 @@ def check_widths(
         raise CheckpointError(
             run.path,
             f"reads {sae.n_sites} hook point{'s' * (sae.n_sites > 1)}, which {named} is not",
-            "name them with --hook and --hook-out, those of several as blocks.0-11.hook_mlp_out",
+            "name them with --hook and --hook-out, several as blocks.0-11.hook_mlp_out",
         )
     for source, site in zip(read, put_in, strict=True):
         if sae.transcodes:

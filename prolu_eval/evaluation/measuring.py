@@ -1,4 +1,4 @@
-"""Measuring runs shard by shard, beside other processes that may do the same."""
+"""Measuring runs shard by shard, while other processes may measure the same runs."""
 
 import contextlib
 import time
@@ -17,13 +17,13 @@ from prolu_eval.evaluation.records import Record
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 
-# Seconds between two looks at what another process is measuring.
+# Seconds between two checks for the parts that another process is measuring.
 _POLL = 0.2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A run all of whose shards are measured, and its autoencoder."""
+    """A run that is measured on all shards, and its autoencoder."""
 
     record: Record
     sae: SparseAutoencoder
@@ -45,22 +45,22 @@ def measure(
     *,
     waits: bool = True,
 ) -> Iterator[Measured | Failed]:
-    """Measure runs on shards, as far as that is not done or being done elsewhere.
+    """Measure runs on shards, except for parts that are stored or that another process measures.
 
     Args:
-        engine: measures.
+        engine: the engine that measures.
         records: the runs.
-        shards: rows of the engine's tokens.
-        skipped: told of rows that needed no measuring.
-        waits: whether to wait for what others are measuring; without, a run that is yielded may
-            not be measured on all shards yet.
+        shards: ranges of rows of the engine's tokens.
+        skipped: a function that is called with the number of rows that needed no measuring.
+        waits: whether to wait for parts that other processes are measuring; if not, a run may be
+            yielded before all of its shards are measured.
 
     Yields:
-        Each run once, as soon as it is known what became of it.
+        Each run once, as soon as it is measured or has failed.
 
     Raises:
-        EvaluationError: if not even one row fits in the device's memory.
-        ResultsError: if what is measured cannot be stored.
+        EvaluationError: if a single row does not fit in the device's memory.
+        ResultsError: if a part cannot be stored.
     """
     by_name = {record.run.name: record for record in records}
     for portion in portions([record.run for record in records]):
@@ -89,7 +89,7 @@ def measure(
             if outstanding and not waits:
                 break
             if outstanding:
-                skipped(0)  # others may have told of their work meanwhile
+                skipped(0)  # helpers may have reported rows
                 time.sleep(min(_POLL, time.monotonic() - started))
         for name, sae in loaded.items():
             yield Measured(by_name[name], sae)
@@ -97,9 +97,9 @@ def measure(
 
 @dataclass(frozen=True)
 class _Shard:
-    """What became of a shard: the runs that were measured on it here, and those that failed.
+    """The result of measuring a shard: the runs that were measured here, and those that failed.
 
-    ``complete`` says whether all of the others' parts are there now.
+    ``complete`` says whether all parts that other processes measure are stored now.
     """
 
     measured: Set[str]
@@ -112,7 +112,7 @@ def load(run: Run, engine: Measurer) -> SparseAutoencoder:
 
     Raises:
         CheckpointError: if it cannot be read, or does not suit its hook points.
-        ModelError: if what a transcoder reads cannot be read for what it is put in at.
+        ModelError: if a transcoder's input site cannot be read to replace its output site.
     """
     sae = load_run(run)
     engine.check(run, sae)
@@ -125,7 +125,7 @@ def _measure_shard(
     loaded: Mapping[str, SparseAutoencoder],
     rows: range,
 ) -> _Shard:
-    """Measure what nobody else has or does of a shard."""
+    """Measure the runs on a shard that no other process has measured or is measuring."""
     part = name_of(rows)
     complete = True
     failed: dict[str, EvaluationError] = {}
@@ -147,10 +147,10 @@ def _measure_shard(
 
 
 def claimed(record: Record, part: str) -> FileLock | bool:
-    """The lock on a part that is to be measured, or else whether the part is there already.
+    """The lock on a part that has to be measured, or else whether it is measured already.
 
-    The part is looked for before the result: whoever stores a result removes its parts afterwards,
-    so that what is in neither place when looked at in this order was never measured.
+    The part is looked for first and the result second. A process that stores a result removes its
+    parts only afterwards, so a part that is found in neither place was never measured.
     """
     if record.parts.has(part) or record.finished() is not None:
         return True

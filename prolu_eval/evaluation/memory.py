@@ -1,4 +1,4 @@
-"""How much fits: weights and batches in a device's free memory, and what running out looks like."""
+"""Fitting weights and batches in a device's free memory, and recognising when memory runs out."""
 
 import gc
 
@@ -10,22 +10,23 @@ from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.lm import LanguageModel
 from prolu_eval.runs import Run
 
-# Tokens of a batch: on a CPU so that activations stay in cache, on a GPU at most.
+# Tokens of a batch: on a CPU so few that activations stay in cache; on a GPU the upper limit.
 _CPU_TOKENS, _GPU_TOKENS = 4096, 1 << 16
-# Numbers that a pass holds per token, in multiples of the model's width: the residual stream, the
-# attention's and the MLP's intermediates, and the hidden states of autoencoders read out together.
+# How many numbers a pass keeps per token, in multiples of the model's width: the residual stream,
+# intermediate values of attention and MLP, and hidden states of autoencoders that are read out
+# together.
 _WIDTHS = 40
-# Fewer fit wherever a language model does.
+# Fewer weights than this fit on any machine on which a language model fits.
 _MANY_WEIGHTS = 1 << 28
 
 
 def check_room(run: Run, options: EvaluationOptions) -> None:
-    """See, before anything is loaded, that a run's weights fit in what memory is free.
+    """Check, before anything is loaded, that a run's weights fit in the free memory.
 
-    They are held in float32 while they are read, and all at once, then on the device.
+    All weights are in the host's memory in float32 while they are read, and then on the device.
 
     Raises:
-        EvaluationError: saying what they take, if they do not.
+        EvaluationError: if they do not fit; the message says how much memory they need.
     """
     n_weights = run.n_weights or 0
     if n_weights < _MANY_WEIGHTS:
@@ -38,14 +39,14 @@ def check_room(run: Run, options: EvaluationOptions) -> None:
         if (needed := size * n_weights) > (free := free_memory(place)):
             raise EvaluationError(
                 run.path,
-                f"has {needed / 2**30:,.1f} GiB of weights, all held at once, where "
+                f"has {needed / 2**30:,.1f} GiB of weights, which are in memory together, but "
                 f"{free / 2**30:,.1f} GiB of memory are free on {place}",
                 "use a machine with more memory, or a smaller release of it",
             )
 
 
 def default_batch_size(model: LanguageModel, context_length: int) -> int:
-    """Rows per batch that suit a model's device and what is free on it."""
+    """Rows per batch that suit a model's device and its free memory."""
     tokens = _CPU_TOKENS
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
@@ -62,7 +63,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give back what is cached of a device's memory."""
+    """Return the memory that torch caches of a device."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
-"""Measuring crosscoders of two models: one site of each, put in in its own model.
+"""Measuring crosscoders of two models, of which each has its own site replaced.
 
-Codes come from both models' clean passes. Cross-entropies and KL divergences are means over the two
-models, each of which has its own site replaced; nothing that is put in reaches the other model.
+Codes are computed from both models' clean passes. Cross-entropies and KL divergences are means over
+the two models. In each model its own site is replaced, and the other model is not affected.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ class PairEngine(CrossLayerEngine):
         yield from alone
 
     def _put(self, batch: Batch, index: int, clean: Pass, values: Tensor) -> Tensor:
-        """Hidden states of a model with values [N, d] in its site's place. [M, d_model]"""
+        """Hidden states of a model with its site replaced by values [N, d]. [M, d_model]"""
         replaced = batch.put(clean.activation, values)
         model, hook = self._pair.models[index], self.hooks[index]
         return batch.next_of(model.resume(batch.ids, hook, clean, replaced))

@@ -1,6 +1,7 @@
-"""What an evaluation is asked to do: each option described, checked and defaulted once.
+"""The options of an evaluation: the description, the checks and the default of each, in one place.
 
-Python and the command line follow from it alike (:mod:`prolu_eval.cli.options`). No torch.
+The Python interface and the command line (:mod:`prolu_eval.cli.options`) both derive from them. The
+module does not import torch.
 """
 
 import os
@@ -31,7 +32,7 @@ DEFAULT_OBJECTIVES = ("l0", "ce_degradation")
 
 
 class Panel(Enum):
-    """What an option is about: the heading that help shows it under."""
+    """The subject of an option, which is the heading above it in the help."""
 
     WHAT = "What is measured"
     TEXT = "On which text"
@@ -40,33 +41,33 @@ class Panel(Enum):
 
 
 def option_name(field: str) -> str:
-    """What a field of :class:`EvaluationOptions` is called on the command line."""
-    # `--split` asks a frontier for an answer below and above a value.
+    """The name of a field of :class:`EvaluationOptions` on the command line."""
+    # On the command line, `--split` already asks for a frontier below and above a value.
     return "--split-tokens" if field == "split" else f"--{field.replace('_', '-')}"
 
 
 def _text(value: object) -> object:
-    """Paths and torch's devices as the text that names them."""
+    """Convert paths and torch devices to the text that names them."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return str(value) if type(value).__module__ == "torch" else value
 
 
 def _dtype(value: object) -> object:
-    """A torch dtype by its name."""
+    """Convert a torch dtype to its name."""
     return value if value is None else str(value).removeprefix("torch.")
 
 
 def _whole(value: object) -> object:
-    """Whole numbers of any library as Python's."""
+    """Convert whole numbers of any library to Python's."""
     return int(value) if isinstance(value, Integral) else value
 
 
 def metric_value(option: str, text: str) -> tuple[str, float]:
-    """The metric and the number of METRIC=VALUE.
+    """The metric and the number in METRIC=VALUE.
 
     Raises:
-        UsageError: if it is not that.
+        UsageError: if the text does not have this form.
     """
     name, _, value = text.partition("=")
     metric = metric_key(name, option)
@@ -77,7 +78,7 @@ def metric_value(option: str, text: str) -> tuple[str, float]:
 
 
 def _targets(value: object) -> object:
-    """Standard errors to reach, from METRIC=VALUE, several of it, or a mapping."""
+    """The standard errors to reach, from one or several METRIC=VALUE, or from a mapping."""
     option = option_name("target_se")
     if value is None:
         return {}
@@ -97,7 +98,7 @@ def _targets(value: object) -> object:
 
 
 def _objectives(value: object) -> object:
-    """What a race is about: nothing, the usual objectives, ``x,y`` or their names."""
+    """The objectives of a race: none, the usual ones, or those named, as ``x,y`` or in a list."""
     if value is None or value is False:
         return ()
     if value is True:
@@ -107,7 +108,7 @@ def _objectives(value: object) -> object:
         keys = [metric_key(str(key), "--race") for key in keys]
         for key in keys:
             if METRICS[key].direction == "none" or not grows_surer(METRICS[key]):
-                reason = f"{key} is no objective that sums over tokens tell runs apart by"
+                reason = f"{key} is no objective that can be compared on a part of the tokens"
                 raise UsageError("--race", reason, "leave --race out, or choose another")
         if keys and not 2 <= len(set(keys)) == len(keys) <= 3:
             reason = f"{', '.join(keys)} are not two or three metrics"
@@ -117,7 +118,7 @@ def _objectives(value: object) -> object:
 
 
 def _several(value: object) -> object:
-    """Several values from text with commas between them, one value, or none."""
+    """Several values, from text with commas, from one value, or from none."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -126,7 +127,7 @@ def _several(value: object) -> object:
 
 
 def _ks(value: object) -> object:
-    """Numbers of latents that probing is defined for."""
+    """The numbers of latents for probes, of those for which metrics are defined."""
     option, found = option_name("k"), _several(value)
     if isinstance(found, Sequence):
         known = ", ".join(map(str, PROBE_KS))
@@ -138,7 +139,7 @@ def _ks(value: object) -> object:
 
 
 def _share(value: object) -> object:
-    """A share of the tokens, from I/N or the two numbers."""
+    """A share of the tokens, from the text I/N or from two numbers."""
     if isinstance(value, str):
         index, _, count = value.partition("/")
         try:
@@ -157,14 +158,14 @@ Count = Annotated[int, BeforeValidator(_whole)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class EvaluationOptions:
-    """How to evaluate. None stands for what a run's own configuration says, or for a default.
+    """How to evaluate. None means the value of a run's own configuration, or else a default.
 
-    Values are converted where only one thing can be meant: ``n_tokens=1e4``, ``results="out"``,
+    Values are converted if they can have only one meaning: ``n_tokens=1e4``, ``results="out"``,
     ``dtype=torch.float32``, ``shard="0/4"``, ``target_se=["l0=0.5"]``.
 
     Raises:
-        UsageError: if an option is unknown, none of its choices, out of its range, or at odds with
-            another.
+        UsageError: if an option is unknown, is not one of its choices, is out of its range, or
+            contradicts another.
     """
 
     model: Annotated[
@@ -433,7 +434,7 @@ class EvaluationOptions:
                 reason = f"{target:g} is not above zero"
                 raise UsageError("--target-se", reason, f"give e.g. {key}=0.002")
         if options.shard is not None and options.target_se:
-            raise UsageError("--shard", "cannot be told when --target-se is reached", "give one")
+            raise UsageError("--shard", "cannot know when --target-se is reached", "give only one")
         if options.race and (options.shard is not None or options.target_se):
             other = "--target-se" if options.target_se else "--shard"
             raise UsageError("--race", f"chooses the tokens, as {other} does", "give one of them")
@@ -441,13 +442,13 @@ class EvaluationOptions:
 
 
 def as_document(options: EvaluationOptions) -> dict[str, Any]:
-    """Options as plain data, of which ``EvaluationOptions(**document)`` makes the same."""
+    """The options as plain data; ``EvaluationOptions(**document)`` restores them."""
     document: dict[str, Any] = TypeAdapter(EvaluationOptions).dump_python(options, mode="json")
     return document
 
 
 def _refusal(error: ValidationError) -> UsageError:
-    """The project's own error for one of pydantic's."""
+    """Convert an error of pydantic to the project's own error."""
     found = error.errors()[0]
     field, value, limits = str(found["loc"][0]), found["input"], found.get("ctx", {})
     subject = f"{field} ({option_name(field)})"

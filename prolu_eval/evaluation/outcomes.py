@@ -1,4 +1,4 @@
-"""What comes of a run in an evaluation."""
+"""The outcome of a run in an evaluation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,11 @@ from prolu_eval.runs import Run
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run: its result, measured now or found stored, or the reason of failure.
+    """The outcome of one run: its result, new or stored before, or the reason of its failure.
 
-    A run is ``partial`` if what is measured of it is stored, but other shares are still missing,
-    and ``dropped`` if it left a race (``result.dropped`` says why) with a result on fewer tokens.
-    ``result`` reads its arrays from the files when they are asked for.
+    A run is ``partial`` if its measured shards are stored and shards of other processes are still
+    missing. It is ``dropped`` if it left a race with a result on fewer tokens; ``result.dropped``
+    says why. ``result`` reads its arrays from the files when they are used.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def settled(run: Run, status: Literal["ok", "cached"], result: Result | None) -> Outcome:
-    """The outcome of a run that was measured, as far as was asked for."""
+    """The outcome of a run that was measured, completely or on its share of the tokens."""
     known = "partial" if result is None else status
     return Outcome(run.name, run.path, known, run.variant, run.format, result)
 

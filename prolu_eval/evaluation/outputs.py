@@ -1,7 +1,7 @@
-"""Outputs of what stands for several sites, as its inputs come in from the first site on.
+"""Outputs of autoencoders of several sites, computed as their inputs become known site by site.
 
-Codes are almost all zero: they are found densely, some tokens at a time, and what they write is
-added up from the active ones alone.
+Almost all codes are zero. Codes are computed densely, for some tokens at a time, and outputs are
+added up from the active codes alone.
 """
 
 from typing import Protocol
@@ -14,14 +14,15 @@ from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.saes import Crosscoder, CrossLayerTranscoder
 
 OfSeveralSites = CrossLayerTranscoder | Crosscoder
-# More of some codes than this share are decoded by a dense product.
+# If more than this share of codes is active, they are decoded by a dense product.
 _DENSE_ABOVE = 0.25
 
 
 class Outputs(Protocol):
-    """What an autoencoder of several sites gives for tokens whose activations are told one by one.
+    """The outputs of an autoencoder of several sites for tokens, whose inputs are read in order.
 
-    ``sites`` are the outputs, [N, d_out] each, complete as soon as all that they depend on is read.
+    ``sites`` are the outputs, [N, d_out] each. An output is complete as soon as all inputs on which
+    it depends have been read.
     """
 
     sites: list[Tensor]
@@ -29,22 +30,22 @@ class Outputs(Protocol):
     def read(
         self, site: int, x: Tensor, features: FeatureSums | None = None, fold: Tensor | None = None
     ) -> Tensor:
-        """Take in what a site gives [N, d_in]; the sums of the codes now known. [5, N] float32
+        """Read a site's activations [N, d_in]; return the sums of the new codes. [5, N] float32
 
-        With ``features``, which features fire is added up, in the fold [N] of each token.
+        If ``features`` is given, the firing of features is added to it, by each token's fold [N].
         """
         ...
 
 
 def outputs_of(sae: OfSeveralSites, n_codes: int) -> Outputs:
-    """Outputs of an autoencoder that is worked on so many codes at a time."""
+    """The outputs of an autoencoder, computed for at most ``n_codes`` codes at one time."""
     if isinstance(sae, Crosscoder):
         return _Shared(sae, max(1, n_codes // sae.d_sae))
     return _ByLayer(sae, max(1, n_codes * sae.n_sites // sae.d_sae))
 
 
 class _ByLayer:
-    """Of a cross-layer transcoder: a layer's output is complete once that layer has been read."""
+    """Outputs of a cross-layer transcoder: a layer's is complete once the layer has been read."""
 
     def __init__(self, sae: CrossLayerTranscoder, n_tokens: int) -> None:
         self._sae, self._n = sae, n_tokens
@@ -80,7 +81,7 @@ class _ByLayer:
 
 
 class _Shared:
-    """Of a crosscoder, whose codes depend on every site: all is complete once the last is read."""
+    """Outputs of a crosscoder, whose codes need every site: complete once the last one is read."""
 
     def __init__(self, sae: Crosscoder, n_tokens: int) -> None:
         self._sae, self._n = sae, n_tokens
@@ -119,7 +120,7 @@ class _Shared:
 
 
 def _sums(token: Tensor, value: Tensor, norms: Tensor, n: int) -> Tensor:
-    """The values of :data:`CODE_COLUMNS` of n tokens, by their active codes. [5, n] float32"""
+    """The values of :data:`CODE_COLUMNS` for n tokens, from active codes. [5, n] float32"""
     size = value.float().abs()
     weighted = size * norms
     of_active = (torch.ones_like(size), weighted, size, weighted.sqrt(), size.sqrt())
@@ -128,7 +129,7 @@ def _sums(token: Tensor, value: Tensor, norms: Tensor, n: int) -> Tensor:
 
 
 def _written(decoder: Tensor, token: Tensor, feature: Tensor, value: Tensor, n: int) -> Tensor:
-    """What active codes add, token by token. [n_features, d] -> [n, d]"""
+    """The sum of the active codes' decoder rows for each token. [n_features, d] -> [n, d]"""
     starts = torch.searchsorted(token, torch.arange(n, device=token.device))
     return torch.nn.functional.embedding_bag(
         feature, decoder, starts, mode="sum", per_sample_weights=value

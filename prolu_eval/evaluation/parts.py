@@ -1,11 +1,12 @@
-"""Parts of a measurement, shard by shard of the tokens, kept on disk until the whole is there.
+"""Parts of a measurement, one per shard of the tokens, kept on disk until the result is stored.
 
-A part appears whole or not at all, and whoever measures it holds a lock that ends with its process,
-however that ends. So work goes on where it was, and processes share it without repeating any.
+A part is written completely or not at all. The process that measures it holds a lock, which is
+released when the process ends, in whatever way. An interrupted evaluation therefore continues where
+it was, and processes share the work without repeating any of it.
 
-Parts of a measurement that nobody will finish (the checkpoint changed meanwhile, or other options
-were chosen) stay: only their fingerprint is known, and any other call may still want them. They may
-be deleted whenever nothing is being evaluated; all it costs is measuring what they hold.
+Parts of a measurement that is never finished (because the checkpoint changed, or other options were
+chosen) stay on disk, because they may still be wanted by another call. They can be deleted whenever
+no evaluation is running; they are then measured again if they are needed.
 """
 
 import contextlib
@@ -21,22 +22,22 @@ from safetensors.numpy import save
 from prolu_eval.errors import ResultsError
 from prolu_eval.results import Array, write_atomically
 
-# Times that a lock is tried whose folder disappears meanwhile.
+# How often a lock is tried again after its folder was removed by another process.
 _ATTEMPTS = 100
-# Sequences that a race drops runs after, at least.
+# A race drops no runs before this many sequences are measured.
 _FEWEST = 64
 
 
 def shards(n_rows: int, rows_per_shard: int, most: int = 256) -> list[range]:
-    """Rows in consecutive shards of equal size, but for the last; at most so many."""
+    """Rows in consecutive shards of equal size (the last may be smaller), at most ``most``."""
     size = max(1, rows_per_shard, -(-n_rows // most))
     return [range(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
 def looks(cut: Sequence[range]) -> list[int]:
-    """Numbers of first shards after which a race drops runs: a quarter of all, and a half.
+    """After how many shards a race drops runs: after a quarter of all, and after a half.
 
-    Fewer where these have too few sequences for their means to be nearly normal.
+    A number is left out if these shards have too few sequences for means to be nearly normal.
     """
     found = {-(-len(cut) // 4), -(-len(cut) // 2)} - {len(cut)}
     return sorted(n for n in found if cut[n - 1].stop >= _FEWEST)
@@ -48,23 +49,23 @@ def name_of(rows: range) -> str:
 
 
 class Parts:
-    """The parts of one measurement, by name, in a folder of their own."""
+    """The parts of one measurement, by name, in their own folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def has(self, name: str) -> bool:
-        """Whether a part is there."""
+        """Whether a part is stored."""
         return self._path(name).exists()
 
     def names(self) -> set[str]:
-        """The names of the parts that are there."""
+        """The names of the stored parts."""
         return {path.stem for path in self._folder.glob("*.safetensors")}
 
     def read(self, name: str, but: tuple[str, ...] = ()) -> dict[str, Array] | None:
-        """A part, or None if it is not there or was damaged since.
+        """A part, or None if it is not stored or is damaged.
 
-        Arrays whose names begin as one of ``but`` are left out, and not read.
+        Arrays whose names begin with one of ``but`` are left out, and not read.
         """
         try:
             with safe_open(self._path(name), framework="numpy") as file:
@@ -76,7 +77,7 @@ class Parts:
         return arrays
 
     def write(self, name: str, arrays: Mapping[str, Array]) -> None:
-        """Keep a part.
+        """Store a part.
 
         Raises:
             ResultsError: if the folder cannot be written to.
@@ -84,7 +85,7 @@ class Parts:
         write_atomically(self._path(name), save(dict(arrays)))
 
     def obtain(self, name: str, measure: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
-        """A part that is there, or one that is measured now and kept."""
+        """A stored part, or one that is measured now and stored."""
         found = self.read(name)
         if found is None:
             measured = measure()
@@ -93,13 +94,13 @@ class Parts:
         return found
 
     def claim(self, name: str) -> FileLock | None:
-        """A lock on a part, to be released; None if another process has it."""
+        """A lock on a part, which the caller must release; None if another process holds it."""
         lock = self._lock(name)
         return lock if _acquired(lock, 0) else None
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """Hold the measurement as a whole; waits while another process does."""
+        """Lock the whole measurement until the block ends; wait while another process locks it."""
         lock = self._lock("whole")
         _acquired(lock, -1)
         try:
@@ -108,7 +109,7 @@ class Parts:
             lock.release()
 
     def remove(self) -> None:
-        """Forget all parts. Safe at any time once the whole has been stored."""
+        """Remove all parts, which is safe at any time once the result is stored."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
@@ -125,7 +126,7 @@ def _acquired(lock: FileLock, timeout: float) -> bool:
             lock.acquire(timeout=timeout)
         except Timeout:
             return False
-        except FileNotFoundError as error:  # its folder was just removed, all being measured
+        except FileNotFoundError as error:  # another process removed the folder
             if attempt == _ATTEMPTS - 1:
                 raise _unlockable(lock, error) from None
         except (OSError, NotImplementedError) as error:

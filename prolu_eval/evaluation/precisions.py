@@ -1,10 +1,10 @@
-"""`--dtype auto`: the fastest precision that moves no metric by a tenth of its standard error.
+"""`--dtype auto`: the fastest precision that changes no metric by a tenth of its standard error.
 
-What a precision does to a metric is measured on the first shard, run by run, against float32. The
-standard error is that of the whole evaluation, as the first shard's foretells it. Runs that are
-measured together get the same precision, or they could not be compared. What was measured is kept
-in the cache folder (:mod:`prolu_eval.cache`), so that a second call, or another process that shares
-the work, chooses alike without measuring.
+For each run, the effect of a precision on a metric is measured on the first shard, compared with
+float32. The standard error is that of the whole evaluation, extrapolated from the first shard. Runs
+that are measured together get the same precision, because otherwise they could not be compared. The
+effects are kept in the cache folder (:mod:`prolu_eval.cache`), so that a second call, or another
+process that shares the work, makes the same choice without measuring.
 """
 
 import contextlib
@@ -37,15 +37,15 @@ from prolu_eval.progress import Progress
 from prolu_eval.results import file_digests, write_json
 from prolu_eval.runs import Run
 
-# The share of a metric's standard error that a precision may move it by.
+# A precision may change a metric by at most this share of its standard error.
 TOLERATED = 0.1
-# Relative differences that sums in float32 make by their order alone. Some metrics are the same for
-# every sequence, so that their standard error is no larger.
+# Relative differences between sums in float32 that only their order causes. They are tolerated,
+# because the standard error of a metric that is the same for every sequence may be smaller.
 _ROUNDING = 1e-6
 _VERSION = 1
 
 Effects = dict[str, float]
-"""By metric, how far a precision moves it, in standard errors; infinite where that has no sense."""
+"""How much a precision changes each metric, in standard errors; infinite if that is undefined."""
 
 
 def choose(
@@ -55,7 +55,7 @@ def choose(
     options: EvaluationOptions,
     progress: bool = False,
 ) -> Precision:
-    """The precision that options name, or the one that suits runs of the same conditions.
+    """The precision that the options name, or the one that suits runs of the same conditions.
 
     Raises:
         EvaluationError: if the model's activations are not finite.
@@ -73,7 +73,7 @@ def choose(
 
 
 def _chosen(candidates: Sequence[Dtype], found: Mapping[str, Mapping[Dtype, Effects]]) -> Precision:
-    """The first candidate that suits every run, else float32; ``found`` is by run and candidate."""
+    """The first candidate that suits every run, else float32; ``found`` has each run's effects."""
     told = []
     for candidate in candidates:
         effects = [of_run[candidate] for of_run in found.values()]
@@ -94,7 +94,7 @@ def _shown(effect: float) -> str:
 
 
 class _Effects:
-    """What precisions do to the metrics of runs under the same conditions."""
+    """The effects of precisions on the metrics of runs under the same conditions."""
 
     def __init__(
         self,
@@ -110,10 +110,11 @@ class _Effects:
     def of(
         self, runs: Sequence[Run], candidates: Sequence[Dtype]
     ) -> dict[str, dict[Dtype, Effects]]:
-        """By run and candidate, remembered or measured now; none of runs that cannot be measured.
+        """The effects by run and candidate, from the cache or measured now.
 
-        The model is loaded in the first candidate's precision in any case: that is needed to know
-        what was remembered, and is what is most likely needed afterwards.
+        Runs that cannot be measured are left out. The model is always loaded in the first
+        candidate's precision: the names of cached effects depend on it, and that precision is the
+        most likely choice.
         """
         prepared = self._prepared(runs, candidates[0], lambda _: None)
         if self._options.estimate_scale:
@@ -135,7 +136,7 @@ class _Effects:
         )
 
     def _path(self, run: Run, prepared: Prepared) -> Path:
-        """Where the effects on a run are remembered: named by all that decides them."""
+        """The cache file of the effects on a run, named by a hash of all that decides them."""
         (setting,) = prepared.settings.values()
         parts = (
             _VERSION, *file_digests(run.files, run.folder).values(), run.part, run.besides,
@@ -147,7 +148,7 @@ class _Effects:
 
     @contextlib.contextmanager
     def _alone(self, paths: Iterable[Path]) -> Iterator[None]:
-        """Let no other process measure the same meanwhile, where the cache has locks."""
+        """Prevent other processes from measuring the same, if the cache folder supports locks."""
         name = hashlib.sha256(" ".join(sorted(map(str, paths))).encode()).hexdigest()[:32]
         parts = Parts(self._folder / f"{name}.parts")
         with contextlib.ExitStack() as around:
@@ -171,7 +172,8 @@ class _Effects:
     def _measured(
         self, runs: Sequence[Run], candidates: Sequence[Dtype]
     ) -> dict[str, dict[Dtype, Effects]]:
-        # What is loaded already comes first, and what shares its weights with another beside it.
+        # The precision that is loaded already comes first, and precisions that share weights come
+        # one after the other.
         with Progress("choosing the precision", "row", shown=self._progress) as shown:
             found = {dtype: self._metrics(runs, dtype, shown) for dtype in (*candidates, "float32")}
             prepared = self._prepared(runs, "float32", shown.update)
@@ -187,7 +189,7 @@ class _Effects:
     def _metrics(
         self, runs: Sequence[Run], dtype: Dtype, shown: Progress
     ) -> dict[str, Mapping[str, Estimate]]:
-        """Every metric of runs on the first shard, in a precision; none of those that fail."""
+        """Every metric of runs on the first shard, in a precision; runs that fail are left out."""
         with matrix_products(tf32=dtype == "tf32"):
             prepared = self._prepared(runs, dtype, shown.update)
             (rows,) = prepared.shards
@@ -197,7 +199,7 @@ class _Effects:
             for portion in portions(runs):
                 saes, by_name = {}, {run.name: run for run in portion}
                 for run in portion:
-                    with contextlib.suppress(ProluEvalError):  # told when it is to be measured
+                    with contextlib.suppress(ProluEvalError):  # reported when it is measured
                         saes[run.name] = load(run, prepared.engine)
                 for name, measured in prepared.engine.measure_saes(saes, rows).items():
                     if isinstance(measured, Measurement):
@@ -206,16 +208,17 @@ class _Effects:
 
 
 def _share(prepared: Prepared) -> float:
-    """The share of the rows that the first shard is."""
+    """The share of all rows that are in the first shard."""
     return len(prepared.shards[0]) / len(prepared.engine.tokens)
 
 
 def _effects(
     found: Mapping[str, Estimate] | None, exact: Mapping[str, Estimate], share: float
 ) -> Effects:
-    """How far metrics are from the exact ones, in standard errors of the whole evaluation.
+    """The differences of metrics from exact ones, in standard errors of the whole evaluation.
 
-    The geometry of decoder rows is left out: it is of the weights, and has no such error.
+    Metrics of the decoder rows' geometry are left out: they depend on the weights alone and have no
+    such error.
     """
     geometry = {metric.key for metric in GEOMETRY}
     exact = {key: scalar for key, scalar in exact.items() if key not in geometry}
@@ -235,7 +238,7 @@ def _effect(found: Estimate, exact: Estimate, factor: float) -> float:
 
 
 def _read(path: Path, candidates: Sequence[Dtype]) -> dict[Dtype, Effects] | None:
-    """Remembered effects of the candidates; None if there are none."""
+    """Cached effects of the candidates; None if there are none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return {
@@ -250,4 +253,4 @@ def _read(path: Path, candidates: Sequence[Dtype]) -> dict[Dtype, Effects] | Non
 
 
 def _warn(error: ResultsError) -> None:
-    logging.getLogger(__name__).warning("%s What precisions do is not remembered.", error)
+    logging.getLogger(__name__).warning("%s The effects of precisions are not cached.", error)

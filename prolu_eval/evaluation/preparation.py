@@ -1,4 +1,4 @@
-"""What runs are measured with: the model, the tokens in shards, and what these are a setting of."""
+"""Preparing the evaluation of runs: the model, the tokens in shards, and the setting."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ from prolu_eval.tokens import TokenRows, check_source, load_tokens
 
 @dataclass(frozen=True)
 class Precision:
-    """What model and autoencoders are computed in, and why if nobody named it."""
+    """The precision of model and autoencoders, and the reason if it was chosen automatically."""
 
     dtype: Dtype
     reason: str | None = None
@@ -37,14 +37,14 @@ class Precision:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Conditions, with everything that runs are measured with under them.
+    """Conditions, with all that is needed to measure runs under them.
 
     Attributes:
-        conditions: what was asked for.
-        engine: measures, on all rows of the tokens.
-        shards: the rows in portions that are measured and saved one by one.
-        settings: what a result is measured on, by the number of shards from the first on; it has
-            the numbers that may be asked for.
+        conditions: the conditions.
+        engine: the engine that measures, on all rows of the tokens.
+        shards: the rows in portions that are measured and stored one by one.
+        settings: the setting of a result, by its number of first shards, for all numbers that can
+            be needed.
     """
 
     conditions: Conditions
@@ -65,16 +65,16 @@ class Prepared:
         return self._references[n_shards]
 
     def refer_to(self, n_shards: int, sums: Sums) -> None:
-        """Take the sums of the first shards from elsewhere."""
+        """Use the sums over the first shards that another process assembled."""
         self._references[n_shards] = sums
 
 
 class Preparation:
-    """Loads what conditions ask for; the last model is kept for the next conditions.
+    """Loads the model and tokens of conditions; the last model is kept for the next conditions.
 
     Args:
         options: how to evaluate.
-        places: where models and tokens lie, by name, that are not where their names say.
+        places: by name, the paths of models and tokens that are stored elsewhere on this machine.
     """
 
     def __init__(self, options: EvaluationOptions, places: Mapping[str, str] | None = None) -> None:
@@ -95,13 +95,14 @@ class Preparation:
         """Load the model and the tokens.
 
         Args:
-            conditions: what to load.
-            runs: those that are to be measured; transcoders that read what cannot be read for their
-                output site fail when they are loaded.
-            precision: in which precision.
-            progress: called with the number of rows done since the last call, per pass over them.
-            first_shard: whether the first shard is all that will be measured.
-            rows: the tokens' rows where they were made already; None to read the tokens.
+            conditions: the conditions to prepare.
+            runs: the runs to measure; a transcoder whose input site cannot be read for its output
+                site fails later, when it is loaded.
+            precision: the precision of model and autoencoders.
+            progress: a function that is called with the number of rows done since its last call;
+                each autoencoder's pass over a row counts.
+            first_shard: whether only the first shard will be measured.
+            rows: the tokens' rows if they are known already; None to read the tokens.
 
         Raises:
             ModelError: if the model cannot be loaded or lacks the hook point.
@@ -190,7 +191,7 @@ class Preparation:
         dtype = "float32" if dtype == "tf32" else dtype
         key = conditions.model, conditions.revision, conditions.weight_processing, dtype
         if self._model is None or self._model[0] != key:
-            self._model = None  # the last one's memory
+            self._model = None  # frees the last model's memory
             load = partial(
                 LanguageModel.load,
                 device=self._options.device,
@@ -232,7 +233,7 @@ class Preparation:
 
 
 def _inputs(model: LanguageModel, hook: str, runs: Sequence[Run]) -> dict[str, str]:
-    """The hook points that transcoders among runs read, by the run's name, where they can be."""
+    """The input sites of the transcoders among runs, by run's name, if they can be read."""
     read: dict[str, bool] = {}
     for run in runs:
         if run.d_out is not None and run.hook is not None and run.hook not in read:

@@ -1,8 +1,9 @@
 """Logistic regression on the few latents whose class means differ most, on held-out examples.
 
-As in SAEBench and sae-probes (arXiv 2502.16681): each latent is divided by its mean size where it
-is active, and those are taken whose means over the two classes differ most, on the examples that
-the probe is fitted to. So the scale of a latent, and which place it has, change nothing.
+The method is that of SAEBench and sae-probes (arXiv 2502.16681). Each latent is divided by its mean
+magnitude when it is active. The latents whose means over the two classes differ most are chosen, on
+the examples to which the probe is fitted. The result therefore does not depend on the scale or the
+order of latents.
 """
 
 from collections.abc import Sequence
@@ -17,21 +18,22 @@ Array = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
 FOLDS = 5
-# Inverse strengths of the penalty that are tried, and the one that few latents get untried.
+# Inverse strengths of the penalty that are tried; the one that is used without a trial for few
+# latents; and how many latents are few.
 _STRENGTHS, _USUAL, _FEW = (1e-3, 3e-2, 1.0), 1.0, 5
 _ITERATIONS = 300
 _SEED = 0
 
 
 class Scores(NamedTuple):
-    """How well a probe tells two classes apart on examples that it was not fitted to."""
+    """How well a probe separates two classes on held-out examples."""
 
     auc: float
     accuracy: float
 
 
 def folds_of(labels: Labels) -> NDArray[np.int64]:
-    """The fold in which each example is held out, as many of each class in all; seeded. [n]"""
+    """The fold in which each example is held out, stratified by class; seeded. [n]"""
     rng = np.random.default_rng(_SEED)
     folds = np.empty(len(labels), np.int64)
     for label in (False, True):
@@ -41,20 +43,20 @@ def folds_of(labels: Labels) -> NDArray[np.int64]:
 
 
 def auc(scores: Array, labels: Labels) -> float:
-    """How often an example of the second class scores higher than one of the first; ties half."""
+    """How often an example of the second class scores above one of the first; ties count half."""
     n, positive = len(labels), int(labels.sum())
     ranks = rankdata(scores)[labels].sum()
     return float((ranks - positive * (positive + 1) / 2) / (positive * (n - positive)))
 
 
 def dense_probe(x: Array, labels: Labels) -> Scores:
-    """A probe on everything that there is. [n, d]"""
+    """The scores of a probe on all dimensions of x. [n, d]"""
     folds = folds_of(labels)
     return _mean([_fitted(x, labels, folds == fold) for fold in range(FOLDS)])
 
 
 def sparse_probes(codes: csc_array, labels: Labels, ks: Sequence[int]) -> dict[int, Scores]:
-    """Probes on the k most informative latents of codes [n, d_sae], by k."""
+    """The scores of probes on the k most informative latents of codes [n, d_sae], by k."""
     folds = folds_of(labels)
     found: dict[int, list[Scores]] = {k: [] for k in ks}
     for fold in range(FOLDS):
@@ -67,9 +69,9 @@ def sparse_probes(codes: csc_array, labels: Labels, ks: Sequence[int]) -> dict[i
 
 
 def informative(codes: csc_array, labels: Labels, used: Labels, most: int) -> NDArray[np.int64]:
-    """The latents whose class means differ most over the examples used, the first the most so.
+    """The latents whose class means over the used examples differ most, in decreasing order.
 
-    Latents that do not differ at all are left out.
+    Latents whose class means are equal are left out.
     """
     negative, positive = used & ~labels, used & labels
     weights = positive / positive.sum() - negative / negative.sum()
@@ -83,7 +85,7 @@ def informative(codes: csc_array, labels: Labels, used: Labels, most: int) -> ND
 
 
 def _fitted(x: Array, labels: Labels, held_out: Labels) -> Scores:
-    """Scores on the examples held out, of a probe that is fitted to the others."""
+    """The scores on held-out examples of a probe that is fitted to the others."""
     if not x.shape[1]:
         return Scores(0.5, 0.5)
     fitted, to_test = x[~held_out], x[held_out]
@@ -98,7 +100,7 @@ def _fitted(x: Array, labels: Labels, held_out: Labels) -> Scores:
 
 
 def _strength(x: Array, labels: Labels) -> float:
-    """The one that suits a fifth of the examples best when fitted to the others."""
+    """The strength with the lowest loss on a fifth of the examples, when fitted to the others."""
     held_out = folds_of(labels) == 0
     sign = np.where(labels[held_out], 1.0, -1.0)
 
@@ -110,7 +112,7 @@ def _strength(x: Array, labels: Labels) -> float:
 
 
 def _regression(x: Array, labels: Labels, strength: float, to_score: Array) -> Array:
-    """Log-odds of examples by logistic regression with a squared penalty."""
+    """The log-odds of examples, by logistic regression with a squared penalty."""
     from sklearn.linear_model import LogisticRegression
 
     made = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(x, labels)

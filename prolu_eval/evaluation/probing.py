@@ -1,13 +1,13 @@
-"""k-sparse probing: do few of an autoencoder's latents tell what the model's activations tell?
+"""k-sparse probing: how much of the activations' information do few of the latents contain?
 
-Of each labelled prompt the activation at its last token is taken, prompts longer than the context
-without their beginning, as sae-probes takes it. Where a probe on the activations themselves does
-not reach an AUC of :data:`SOLVED`, the model does not hold the answer there, and the task does not
-count: chance is 0.5, and half of the way from there to certainty leaves room for a loss that is
+For each labelled prompt, the activation at its last token is used, as in sae-probes; prompts that
+are longer than the context lose their beginning. If a probe on the activations themselves does not
+reach an AUC of :data:`SOLVED`, the activations do not contain the answer, and the task does not
+count. Chance is 0.5, and :data:`SOLVED` is half way from chance to one, so that a loss can be
 larger than the error of a task's AUC.
 
-Activations depend on the model and the hook point alone. They are kept in the cache folder
-(:mod:`prolu_eval.cache`) with what the probe on them reaches, task by task.
+Activations depend only on the model and the hook point. They are kept in the cache folder
+(:mod:`prolu_eval.cache`) for each task, with the scores of the probe on them.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class TasksDone:
-    """What was measured of a run on tasks: which they are, and sums by column. [n_tasks] each"""
+    """The measurement of a run on tasks: the tasks, and sums by column. [n_tasks] each"""
 
     tasks: TaskSet
     sums: Mapping[str, Array]
@@ -52,12 +52,12 @@ class Probing:
     """Probes autoencoders on labelled prompts.
 
     Args:
-        engine: measures in the language model.
-        setting: what is measured on.
+        engine: the engine of the language model.
+        setting: the setting of the evaluation.
         tasks: the labelled prompts.
-        source: where they come from.
-        ks: numbers of latents.
-        shown: whether to show how far activations are.
+        source: the source of the prompts.
+        ks: the numbers of latents.
+        shown: whether to show the progress of computing activations.
 
     Raises:
         UsageError: if the model has no tokenizer.
@@ -85,7 +85,7 @@ class Probing:
         self._dense: dict[str, dict[str, Scores]] = {}
 
     def wanted(self, run: Run) -> TaskSet:
-        """Which tasks count for a run, by the activations that it reads."""
+        """The tasks that count for a run, which depend on the activations that it reads."""
         dense = self._dense_of(self._read(run))
         counted = [task for task in self._tasks if dense[task.name].auc >= SOLVED]
         parts = [_VERSION, *(task.digest for task in counted)]
@@ -98,7 +98,7 @@ class Probing:
         )
 
     def of(self, run: Run, sae: SparseAutoencoder) -> TasksDone:
-        """Probe a run's autoencoder. It is left on the model's device, in float32."""
+        """Probe a run's autoencoder, which is moved to the model's device and to float32."""
         wanted, read = self.wanted(run), self._read(run)
         sae = sae.to(self._engine.model.device, torch.float32)
         columns: dict[str, list[float]] = {"n_tasks": []}
@@ -120,7 +120,7 @@ class Probing:
         return str(run.hook)
 
     def _dense_of(self, hook: str) -> dict[str, Scores]:
-        """What probes on the activations of a hook point reach, by task."""
+        """The scores of probes on the activations of a hook point, by task."""
         if hook not in self._dense:
             paths = {task.name: self._path(hook, task) for task in self._tasks}
             missing = [task for task in self._tasks if not self._has(paths[task.name])]
@@ -187,7 +187,7 @@ def _append(columns: dict[str, list[float]], what: str, scores: Scores) -> None:
 
 @torch.inference_mode()
 def _codes(sae: SparseAutoencoder, x: NDArray[np.float32]) -> csc_array:
-    """The codes of activations [n, d_in], of which few are not zero. [n, d_sae]"""
+    """The codes of activations [n, d_in] as a sparse matrix. [n, d_sae]"""
     device = sae.W_dec.device
     size = max(1, Sizes.of(device).codes // sae.d_sae)
     parts = []

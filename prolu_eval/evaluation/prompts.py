@@ -1,6 +1,6 @@
-"""Prompts as rows of tokens, of different lengths: what a model makes of their last token.
+"""Passes over prompts of different lengths, of which the last token's activation is used.
 
-Rows are padded at their ends, where in a causal model no token before attends to it.
+Rows of prompts are padded at their ends, so that in a causal model no token attends to padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +20,13 @@ Ids = Sequence[int]
 def tokenised(
     model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool, most: int | None = None
 ) -> list[list[int]]:
-    """The token ids of texts, without special tokens but for BOS, if the tokenizer has one.
+    """The token ids of texts, without special tokens except BOS, if the tokenizer has one.
 
     Args:
-        model: whose tokenizer counts, which it must have.
+        model: a model that has a tokenizer, which is used.
         texts: the texts.
         prepend_bos: whether BOS comes first.
-        most: how many tokens remain of each, BOS among them: the last ones. None for all.
+        most: keep only so many tokens of each text, the last ones and BOS; None for all.
     """
     encoded = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     bos = model.tokenizer.bos_token_id if prepend_bos else None
@@ -36,12 +36,12 @@ def tokenised(
 
 
 class PromptRows:
-    """Prompts in batches, those of similar length together.
+    """Prompts in batches, in which prompts of similar length are together.
 
     Args:
         model: the language model.
-        prompts: token ids of each, one at least.
-        include_special: whether special tokens count as positions too.
+        prompts: the token ids of each prompt, at least one.
+        include_special: whether positions of special tokens count too.
     """
 
     def __init__(
@@ -52,10 +52,11 @@ class PromptRows:
         self._order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
 
     def batches(self, n_tokens: int) -> Iterator[tuple[list[int], Batch, Tensor]]:
-        """Batches of up to so many tokens, padding included: one prompt at least.
+        """Batches of at most ``n_tokens`` tokens including padding, or of one longer prompt.
 
         Yields:
-            Which prompts they are, the batch, and the place of each one's last token. [B] int64
+            The indices of the prompts, the batch, and the index of each prompt's last token.
+            [B] int64
         """
         start = 0
         while start < len(self._order):
@@ -89,14 +90,14 @@ def last_activations(
     n_tokens: int,
     progress: Callable[[int], Any] = lambda _: None,
 ) -> Tensor:
-    """Activations at a hook point at the last token of each prompt, on the CPU. [n, d] float32
+    """The activations at a hook point at each prompt's last token, on the CPU. [n, d] float32
 
     Args:
         model: the language model.
         hook: the hook point.
-        prompts: token ids of each.
-        n_tokens: how many go through the model at once.
-        progress: called with the number of prompts done since the last call.
+        prompts: the token ids of each prompt.
+        n_tokens: the number of tokens in one pass of the model.
+        progress: a function that is called with the number of prompts done since its last call.
     """
     found = torch.empty(len(prompts), model.width(hook))
     for chosen, batch, last in PromptRows(model, prompts).batches(n_tokens):

@@ -1,4 +1,4 @@
-"""Runs that are measured on the first tokens only, since they are surely beaten there already."""
+"""Races, in which runs that others surely beat on the first tokens are measured on those only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Race:
     """A race of runs under the same conditions.
 
     Attributes:
-        prepared: what they are measured with.
+        prepared: the model and tokens with which the runs are measured.
         keys: the objectives.
-        n_runs: how many they are in the beginning.
+        n_runs: the number of runs at the start.
     """
 
     prepared: Prepared
@@ -29,16 +29,16 @@ class Race:
     n_runs: int
 
     def lacking(self, records: Sequence[Record], n_shards: int) -> list[Record]:
-        """The records of which the first shards are not measured yet."""
+        """The records whose first shards are not all measured yet."""
         cut = self.prepared.shards[:n_shards]
         return [record for record in records if record.sums(cut) is None]
 
     def beaten(self, records: Sequence[Record], n_shards: int) -> dict[str, str]:
-        """Names of runs that need no more tokens than the first shards, each with one beating it.
+        """Names of runs that are surely beaten on the first shards, each with a run that beats it.
 
-        Runs that were measured on all tokens before cost nothing more, and stay. Chance baselines,
-        which are few, take no part: others are compared with them, and those that they beat are
-        named for it.
+        Runs that were measured on all tokens before are never dropped, because they cost nothing
+        more. Chance baselines take no part in a race: there are few of them, and other results are
+        compared with them, which name the runs that they beat.
         """
         prepared, whole = self.prepared, len(self.prepared.shards)
         cut = prepared.shards[:n_shards]
@@ -62,7 +62,7 @@ class Race:
         return {runs[i].name: runs[j].name for i, j in found.items() if i not in done}
 
     def dropped(self, result: Result, winner: str) -> Dropped:
-        """Why a run has no more tokens than its result is on."""
+        """The reason why a run's result is not on all tokens."""
         whole = self.prepared.settings[len(self.prepared.shards)]
         evaluation = result.model_copy(update={"setting": whole}).comparison_key()
         return Dropped(
@@ -73,7 +73,7 @@ class Race:
         )
 
     def _keys(self, sums: Sums) -> tuple[str, ...]:
-        """The objectives; a benchmark with known features has no next tokens, and so no CE."""
+        """The objectives; without CE on a benchmark, which has no next tokens."""
         if sums["n_next"].any() or WITHOUT_A_MODEL in self.keys:
             return self.keys
         return tuple(WITHOUT_A_MODEL if key == QUALITY else key for key in self.keys)

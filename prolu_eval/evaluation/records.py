@@ -1,4 +1,4 @@
-"""What is kept of a run's measurement: its parts while it lasts, and its results."""
+"""The stored state of a run's measurement: its parts while it lasts, and its results."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ from prolu_eval.runs import Run, is_range
 
 
 def folder_of_results(run: Run, results: Path | None) -> Path:
-    """Where a run's results lie: below a folder that was named, or where the run keeps them."""
+    """The folder of a run's results: below ``results`` if it is given, else the run's own."""
     if results is not None:
         return results / run.name
     return run.results or run.folder / FOLDER
@@ -34,11 +34,12 @@ def folder_of_results(run: Run, results: Path | None) -> Path:
 
 @dataclass(frozen=True)
 class Record:
-    """A run to be measured, and where its parts and results lie.
+    """A run that is measured, and the places of its parts and results.
 
-    ``checkpoint`` are the digests of the run's files. ``fingerprints`` name its results on the
-    first shards, by the number of shards; ``known`` are the numbers for which there was a result
-    from the start. Results with fewer than ``n_examples`` examples a feature do not do.
+    ``checkpoint`` are the digests of the run's files. ``fingerprints`` are the names of its results
+    on the first shards, by the number of shards; ``known`` are the numbers of shards for which a
+    result was stored at the start. Results with fewer than ``n_examples`` examples per feature are
+    not used.
     """
 
     run: Run
@@ -51,10 +52,10 @@ class Record:
 
     @classmethod
     def of(cls, run: Run, settings: Mapping[int, Setting], options: EvaluationOptions) -> "Record":
-        """The record of a run at its hook points on settings, by number of shards, as it is now."""
+        """The current record of a run at its hook points, for settings by number of shards."""
         folder, n_examples = folder_of_results(run, options.results), options.examples
         if is_range(str(run.hook)):
-            n_examples = 0  # none are kept of what reads several hook points
+            n_examples = 0  # none are kept for autoencoders of several sites
         checkpoint = file_digests(run.files, run.folder)
         fingerprints = {
             n: fingerprint_of(run, checkpoint, setting) for n, setting in settings.items()
@@ -65,9 +66,9 @@ class Record:
         return replace(record, known=frozenset(filter(record._is_stored, fingerprints)))
 
     def result(self, n_shards: int) -> Result | None:
-        """The stored result on the first shards; one that cannot be read is as good as none.
+        """The stored result on the first shards; None if there is none or it cannot be read.
 
-        A run that has another name since bears it from now on, in the file too where it can be
+        If the run has another name now, the result gets this name, in the file too if it can be
         written.
         """
         path = self._path(n_shards)
@@ -89,14 +90,14 @@ class Record:
         return result
 
     def finished(self) -> int | None:
-        """The number of shards for which another process has meanwhile stored a result, if any."""
+        """The number of shards of a result that another process stored meanwhile; else None."""
         others = self.fingerprints.keys() - self.known
         return next(filter(self._is_stored, others), None)
 
     def write(self, result: Result) -> Result:
-        """Store a result; what it returns reads its arrays when they are asked for.
+        """Store a result, and return it in a form that reads its arrays when they are used.
 
-        Whatever an interrupted writer left behind is removed.
+        Files that an interrupted writer left are removed.
 
         Raises:
             ResultsError: if the folder cannot be written to.
@@ -106,7 +107,7 @@ class Record:
         return read_result(write_result(result, self.folder), arrays="stored")
 
     def measured(self, shards: Sequence[range]) -> Measurement | None:
-        """The sums over shards, put together from their parts; None if one is missing."""
+        """The measurement over shards, assembled from their parts; None if a part is missing."""
         total: Measurement | None = None
         for rows in shards:  # one at a time: all parts together may not fit in memory
             arrays = self.parts.read(name_of(rows))
@@ -117,9 +118,9 @@ class Record:
         return total
 
     def sums(self, shards: Sequence[range]) -> Sums | None:
-        """The sums per row over the first shards, from parts or a result; None if some lack.
+        """The sums per row over the first shards, from parts or a result; None if some are missing.
 
-        A result has sums of the reference too.
+        Sums from a result include those of the clean and ablated passes.
         """
         found: list[Sums] = []
         for rows in shards:
@@ -136,7 +137,7 @@ class Record:
         return None
 
     def drop(self, result: Result, dropped: Dropped) -> Result:
-        """A stored result, marked as that of a run that left a race; in its file too.
+        """Mark a stored result, also in its file, as that of a run that left a race.
 
         Raises:
             ResultsError: if the file cannot be written.
@@ -151,7 +152,7 @@ class Record:
         return self.folder / f"{self.fingerprints[n_shards]}.json"
 
     def _is_stored(self, n_shards: int) -> bool:
-        """Whether there is a result on the first shards, with as many examples as are wanted."""
+        """Whether a result on the first shards is stored and has enough examples."""
         path = self._path(n_shards)
         if not path.exists() or not self.n_examples:
             return path.exists()
@@ -168,7 +169,7 @@ class Record:
 
 
 def fingerprint_of(run: Run, checkpoint: dict[str, str], setting: Setting) -> str:
-    """The name of a measurement of a run at its hook points, from all that decides it."""
+    """The fingerprint of a run's measurement at its hook points: a hash of all that decides it."""
     parts = (*checkpoint.values(), run.part, *run.hooks, setting.comparison_key())
     parts += (run.besides,) if run.besides else ()
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]

@@ -1,7 +1,7 @@
-"""The clean pass and the ablations, remembered: they depend on model, hook point and tokens alone.
+"""The sums of the clean pass and the ablations, which depend only on model, hook point and tokens.
 
-They are kept in the cache folder (:mod:`prolu_eval.cache`), so that other runs on the same tokens,
-in whatever folder, need not measure them again.
+They are kept in the cache folder (:mod:`prolu_eval.cache`), so that they are not measured again for
+other runs on the same tokens, in whatever folder these are.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _VERSION = 1
 
 
 def reference(engine: Measurer, setting: Setting, shards: Sequence[range]) -> Sums:
-    """Sums of the clean and ablated passes over all rows, measured now or remembered.
+    """Sums of the clean and ablated passes over all rows, from the cache or measured now.
 
     Raises:
         EvaluationError: if the model's activations are not finite.
@@ -49,15 +49,15 @@ def _path(hook: str, setting: Setting) -> Path:
 
 
 class Pieces:
-    """The same sums, put together from pieces that others measure, shard by shard.
+    """The same sums, assembled from pieces that workers measure, one per shard.
 
-    They are kept as they come in, as those of :func:`reference` are; where the cache folder cannot
-    be written to, in a folder that lasts as long as this does.
+    Pieces are stored when they arrive, in the same way as those of :func:`reference`. If the cache
+    folder cannot be written to, they are stored in a temporary folder.
 
     Args:
-        hook, columns: of the engine.
-        setting: what is measured on.
-        shards: all of its rows.
+        hook, columns: those of the engine.
+        setting: the setting of the evaluation.
+        shards: all shards of the rows.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Pieces:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def whole(self) -> Sums | None:
-        """The sums over all rows, if every piece of them is there."""
+        """The sums over all rows; None while a piece is missing."""
         if (found := _read(self._path, self._columns)) is not None:
             return found
         pieces = [self._parts.read(f"ablations-{name_of(rows)}") for rows in self._shards]
@@ -84,20 +84,20 @@ class Pieces:
         return found
 
     def mean(self) -> NDArray[np.float64] | None:
-        """The mean activation, if every piece of it is there. [d]"""
+        """The mean activation; None while a piece of it is missing. [d]"""
         pieces = [self._parts.read(f"mean-{name_of(rows)}") for rows in self._shards]
         found = [piece for piece in pieces if piece is not None]
         return _mean_of(found) if len(found) == len(pieces) else None
 
     def missing(self, kind: Literal["mean", "ablations"]) -> list[int]:
-        """The shards of which a piece of the mean, or of the ablations, is not there."""
+        """The shards whose piece of the mean, or of the ablations, is missing."""
         named = [f"{kind}-{name_of(rows)}" for rows in self._shards]
         return [i for i, name in enumerate(named) if not self._parts.has(name)]
 
     def keep(
         self, kind: Literal["mean", "ablations"], shard: int, piece: Mapping[str, Array]
     ) -> None:
-        """Keep the piece of a shard."""
+        """Store the piece of a shard."""
         name = f"{kind}-{name_of(self._shards[shard])}"
         try:
             self._parts.write(name, piece)
@@ -130,7 +130,7 @@ def _read(path: Path, columns: Sequence[str]) -> Sums | None:
 
 
 def _measured(engine: Measurer, shards: Sequence[range], parts: Parts) -> Sums:
-    """The mean activation first, then what is measured with it; each shard by shard."""
+    """Measure the mean activation first and then the sums that need it, shard by shard."""
     mean = _mean(engine, shards, parts)
     ablations = [
         parts.obtain(f"ablations-{name_of(rows)}", partial(engine.reference, mean, rows))
@@ -152,7 +152,7 @@ def piece_of_mean(engine: Measurer, rows: range) -> dict[str, Array]:
     """The sum of the activations over rows and their number, as a piece of the mean.
 
     Raises:
-        EvaluationError: if an activation is not finite, or the device's memory does not do.
+        EvaluationError: if an activation is not finite, or the device's memory is too small.
     """
     total, count = engine.sum_of_activations(rows)
     return {"total": total, "count": np.array(count)}

@@ -1,4 +1,4 @@
-"""How many tokens runs are measured on: all at once, or more and more until they do."""
+"""Choosing the number of tokens for runs: all of them, or more in each round until they suffice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import Setting
 
-# Shards that the search for enough tokens begins with, and by how much it overshoots its estimate.
+# The search for enough tokens begins with this many shards, and multiplies each estimate of the
+# number needed by this margin.
 _FIRST_SHARDS, _MARGIN = 2, 1.1
 
 
 class OnShards(Protocol):
-    """What runs are measured with, as :class:`~prolu_eval.evaluation.preparation.Prepared`."""
+    """Prepared conditions, such as :class:`~prolu_eval.evaluation.preparation.Prepared`."""
 
     @property
     def shards(self) -> Sequence[range]:
@@ -28,7 +29,7 @@ class OnShards(Protocol):
 
     @property
     def settings(self) -> Mapping[int, Setting]:
-        """What a result is measured on, by the number of shards."""
+        """The setting of a result, by its number of shards."""
         ...
 
     def reference(self, n_shards: int) -> Sums:
@@ -38,7 +39,7 @@ class OnShards(Protocol):
 
 @dataclass(frozen=True)
 class Round:
-    """A number of shards to measure runs on; after the last round, their results are stored."""
+    """A number of shards on which runs are measured; after the last round, results are stored."""
 
     n_shards: int
     last: bool
@@ -53,15 +54,15 @@ def next_round(
     """The round that follows another, or the first.
 
     Args:
-        prepared: what runs are measured with.
+        prepared: the prepared conditions of the runs.
         records: the runs.
-        options: standard errors to reach, or that there is a race; without either all shards are
-            measured at once.
-        before: the round that every run has been measured in.
+        options: options that may name standard errors to reach, or a race; without either, all
+            shards are measured in one round.
+        before: the round in which every run has been measured; None for the first round.
 
     Returns:
-        A last round on as many shards as give every run the standard errors asked for, or on all;
-        before it, one for each number of shards that a race drops runs after.
+        The last round, on enough shards for every run to reach the standard errors, or on all
+        shards; or, in a race, an earlier round on a number of shards after which runs are dropped.
     """
     most, targets = len(prepared.shards), options.target_se
     if options.race:
@@ -80,7 +81,7 @@ def next_round(
     cut = prepared.shards[:n]
     sums = prepared.reference(n)
     found = [_measured_excess(record, cut, sums, targets) for record in records]
-    if None in found:  # another process is done with a run, and has removed its parts
+    if None in found:  # another process finished a run and removed its parts
         done = [record.finished() for record in records]
         return Round(max((count for count in done if count is not None), default=n), last=True)
     worst = max((excess for excess in found if excess is not None), default=0)
@@ -101,6 +102,6 @@ def _measured_excess(
 
 
 def _excess(found: Mapping[str, Estimate], targets: Mapping[str, float]) -> float:
-    """The largest ratio of a standard error to what it is to be; infinite where there is none."""
+    """The largest ratio of a standard error to its target; infinite if there is none."""
     errors = {key: found[key].standard_error if key in found else None for key in targets}
     return max(inf if e is None else e / targets[key] for key, e in errors.items())

@@ -1,7 +1,7 @@
-"""Evaluating every run in folders: the road from a path to stored results.
+"""Evaluating every run in folders, from paths to stored results.
 
-Runs are found, told apart by the conditions that they are measured under, measured together with
-those that share these, and settled one by one: each step hands its values to the next.
+Runs are found, grouped by the conditions under which they are measured, measured together with the
+other runs of their group, and settled one by one. Each step passes its values to the next.
 """
 
 import os
@@ -54,16 +54,16 @@ def evaluate(
     on_outcome: Callable[[Outcome], Any] = lambda _: None,
     **named: Any,
 ) -> list[Outcome]:
-    """Evaluate every run in folders, or take its stored result, and store what is measured.
+    """Evaluate every run in folders and store the results; results stored before are used again.
 
     Args:
-        paths: a folder of runs, a single checkpoint, or several of either; or a module of one's own
+        paths: a folder of runs, a single checkpoint, or several of either; or a user's own module
             with ``encode`` and ``decode``, or several by name.
         options: how to evaluate.
-        progress: whether to show on stderr how far it is: a bar on a terminal, else a line a
+        progress: whether to show the progress on stderr: a bar on a terminal, else one line a
             minute.
-        on_outcome: called with each outcome as soon as there is one.
-        named: options by name, in the place of ``options``: ``hook="blocks.3.hook_mlp_out"``.
+        on_outcome: a function that is called with each outcome as soon as it is known.
+        named: options by name, instead of ``options``: ``hook="blocks.3.hook_mlp_out"``.
 
     Returns:
         One outcome per checkpoint found, in the order found; a run that cannot be loaded or
@@ -72,9 +72,9 @@ def evaluate(
     Raises:
         CheckpointError: if a path holds no checkpoint at all.
         ResultsError: if results cannot be written.
-        EvaluationError: if a cluster has no worker, or more runs failed than may.
-        TokensError: if the tokens asked for are no file, or cannot be read.
-        UsageError: if the device is not there, nothing is named, or options are given twice.
+        EvaluationError: if a cluster has no worker, or more runs failed than ``max_failures``.
+        TokensError: if the tokens named by the options do not exist or cannot be read.
+        UsageError: if the device does not exist, no path is given, or options are given twice.
     """
     if options is not None and named:
         raise UsageError(next(iter(named)), "is given beside options", "give it in them")
@@ -87,7 +87,9 @@ def evaluate(
     devices = [None] if options.on is not None else devices_of(options.device)
     if len(devices) > 1 and options.device_map is not None:
         raise UsageError(
-            "--device-map", "spreads one model over what several processes share", "name one device"
+            "--device-map",
+            "spreads a model over devices that several processes share",
+            "name one device",
         )
     if len(devices) > 1 and isinstance(paths, nn.Module | Mapping):
         raise UsageError("a module", "is no file that several devices can share", "name one device")
@@ -117,7 +119,7 @@ def _too_many(outcomes: Sequence[Outcome], most: int) -> EvaluationError:
     errors = [outcome.error for outcome in outcomes if outcome.status == "failed"]
     last = (errors[-1] or "").rstrip(".")
     reason = f"{len(errors)} runs have failed, more than {most} (the last: {last})"
-    return EvaluationError("--max-failures", reason, "mend them; what was measured is stored")
+    return EvaluationError("--max-failures", reason, "mend them; results so far are stored")
 
 
 @contextmanager
@@ -129,7 +131,7 @@ def _working(
     progress: bool,
     asked: Asked,
 ) -> Iterator[Iterator[Outcome]]:
-    """What comes of each checkpoint, measured on devices here or on workers elsewhere."""
+    """The outcome of each checkpoint, measured on devices here or on workers elsewhere."""
     if options.on == SLURM:
         yield outcomes_of_jobs(roots, options, progress)
         return
@@ -156,17 +158,17 @@ def _elsewhere(
 def outcomes_of(
     paths: Sequence[str], options: EvaluationOptions, company: Company
 ) -> Iterator[Outcome]:
-    """What comes of each run for one of several processes that share an evaluation."""
+    """The outcome of each run in one of several processes that share an evaluation."""
     return _outcomes(_found(paths, options), options, False, company)
 
 
 def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company) -> None:
-    """Help another process with its evaluation; what fails here is told by that one.
+    """Help another process with its evaluation; that process reports the runs that fail here.
 
     Args:
-        paths: as of the evaluation.
-        options: as of the evaluation, but for the device.
-        company: who works on it; it is told what was done.
+        paths: the paths of the evaluation.
+        options: the options of the evaluation, with another device.
+        company: the processes that share it, to which this one reports its work.
     """
     for outcome in outcomes_of(paths, options, company):
         if outcome.status == "ok" and company.tell is not None:
@@ -177,7 +179,7 @@ def _found(
     paths: str | Path | Sequence[str | Path] | nn.Module | Mapping[str, nn.Module],
     options: EvaluationOptions,
 ) -> Sequence[Run | Broken]:
-    """What is to be evaluated: what lies at paths, modules themselves, and a plugin's."""
+    """The runs to evaluate: checkpoints at paths, modules, and modules of a plugin."""
     own = [] if options.plugin is None else from_plugin(options.plugin)
     if isinstance(paths, nn.Module):
         return [*runs_of({type(paths).__name__: paths}), *own]
@@ -194,9 +196,10 @@ def _roots(paths: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def _discover(roots: list[Path], encoder: str | None) -> list[Run | Broken]:
-    """What lies in folders; of several, each one's runs bear as much of its path as tells it.
+    """The checkpoints in folders.
 
-    Runs of names on the hub bear the repository's or the release's name besides.
+    If there are several folders, the names of their runs begin with as much of the folder's path as
+    distinguishes it. Names of runs on the hub also contain the repository or the release.
     """
     distinct = {_resolved(root): root for root in reversed(roots)}
     if len(distinct) == 1:
@@ -212,7 +215,7 @@ def _discover(roots: list[Path], encoder: str | None) -> list[Run | Broken]:
     )
     named = {place: printable(title) for title, place in titles.items()}
     named |= {place: origin(place) for place in places if is_hub_name(place)}
-    by_name: dict[str, Run | Broken] = {}  # what several names mean is measured once
+    by_name: dict[str, Run | Broken] = {}  # a checkpoint with several names is measured once
     for place in places:
         for item in discover(distinct[place], encoder):
             name = f"{named[place]}/{item.name.removeprefix(f'{named[place]}/')}"
@@ -225,14 +228,14 @@ def _resolved(root: Path) -> Path:
 
 
 def _check_writable(runs: Sequence[Run], results: Path | None) -> None:
-    """See, before a model is loaded, that results can be written where none is stored yet.
+    """Check, before a model is loaded, that results can be written for runs that have none yet.
 
     Raises:
-        ResultsError: if they cannot be, of any run.
+        ResultsError: if the result of a run cannot be written.
     """
     for folder in {folder_of_results(run, results): None for run in runs}:
         if next(folder.glob("*.json"), None) is not None:
-            continue  # it may have all that is asked for
+            continue  # its stored results may be all that is needed
         place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
             reason = "is no folder" if not place.is_dir() else "may not be written to"
@@ -248,7 +251,7 @@ def _outcomes(
     company: Company,
     asked: Asked = _NOTHING,
 ) -> Iterator[Outcome]:
-    """What comes of each checkpoint, as soon as it is known."""
+    """The outcome of each checkpoint, as soon as it is known."""
     together, broken = _by_conditions(found, options)
     yield from broken
     preparation = Preparation(options)
@@ -272,7 +275,7 @@ def _outcomes(
 def _by_conditions(
     found: Sequence[Run | Broken], options: EvaluationOptions
 ) -> tuple[dict[Conditions, list[Run]], list[Outcome]]:
-    """Runs by what they are measured under, and the outcomes of those that cannot be."""
+    """Runs by their conditions, and the outcomes of runs that have failed already."""
     together: dict[Conditions, list[Run]] = {}
     outcomes = []
     for item in found:
@@ -300,7 +303,7 @@ def _of_one_group(
     company: Company,
     asked: Asked,
 ) -> Iterator[Outcome]:
-    """What comes of each of the runs that are measured under the same conditions."""
+    """The outcome of each of the runs that are measured under the same conditions."""
     precision = choose(conditions, runs, preparation, options, progress)
     with (
         matrix_products(tf32=precision.dtype == "tf32"),
@@ -352,16 +355,16 @@ def _settled_on(
     company: Company,
     rows: Rows,
 ) -> Iterator[Outcome]:
-    """What comes of runs that are to have a result on the first shards: it, as soon as it is there.
+    """The outcomes of runs whose results are on the first shards, each as soon as it is known.
 
-    What is measured of them before is not measured again.
+    Shards that are measured already are not measured again.
     """
     missing = []
     for record in records:
         if (result := record.result(n_shards)) is None:
             missing.append(record)
             continue
-        record.parts.remove()  # whoever stored the result may have been killed before
+        record.parts.remove()  # its writer may have been killed first
         by_helper = company.has_measured(record.run.name)
         yield settled(record.run, "ok" if by_helper else "cached", result)
     if not missing:
@@ -389,7 +392,7 @@ def _settled_on(
 
 
 def _completed(outcome: Outcome, record: Record, n_shards: int, further: Further) -> Outcome:
-    """The outcome of a run, once its result has all that is asked for besides the text."""
+    """The outcome of a run after its result was completed with the additional measurements."""
     if outcome.result is None:
         return outcome
     try:

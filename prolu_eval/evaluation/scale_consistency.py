@@ -1,15 +1,15 @@
-"""How far an autoencoder is from scale-consistent on real activations (the write-up's desiderata).
+"""How much an autoencoder violates scale consistency on real activations.
 
-With f(v) = encode(v + b_dec) in the units of the weights, v = z - b_dec of a normalised activation
-z (v = z where b_dec is not subtracted from the input):
+The write-up's three desiderata use f(v) = encode(v + b_dec), in the units of the weights, where
+v = z - b_dec for a normalised activation z (v = z if b_dec is not subtracted from the input):
 
 1. additivity: f_i(v1) > 0 and f_i(v2) > 0 imply f_i(v1) + f_i(v2) = f_i(v1 + v2);
 2. homogeneity: f_i(v) > 0 and k > 1 imply f_i(k v) = k f_i(v);
 3. threshold: b_i < 0 implies that some eta > 0 has f_i(eta v) = 0 and f_i((eta + e) v) > 0 for
    every e > 0.
 
-They are measured on pairs of activations of one sequence, as sums over active features, so that the
-metrics are ratios of per-sequence sums as all others are.
+They are measured on pairs of activations of one sequence, as sums over active features, so that
+these metrics are ratios of per-sequence sums like all others.
 """
 
 from typing import Any, NamedTuple
@@ -24,10 +24,10 @@ from prolu_eval.metrics import CONSISTENCY_COLUMNS
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
-# Sequences that a pair of activations is taken from.
+# Number of sequences from which a pair of activations is taken.
 N_PAIRS = 128
 FACTORS = (1.25, 2.0, 4.0)
-# Scales that a response is followed over; the first stands for "however small".
+# Scales at which responses are computed; the first stands for an arbitrarily small scale.
 _SCALES = (1e-9, *(2.0 ** (i / 2) for i in range(-12, 5)))
 N_CURVES = 8
 CURVE_SCALES = tuple(i / 20 for i in range(41))
@@ -36,14 +36,14 @@ _ROWS_AT_ONCE = 8
 
 
 class Pairs(NamedTuple):
-    """Where pairs of activations lie: rows of tokens [n], two counted positions of each [n, 2]."""
+    """The places of pairs of activations: rows [n], and two counted positions of each [n, 2]."""
 
     row: Tensor
     position: Tensor
 
 
 class Sample(NamedTuple):
-    """Pairs of activations in the model's units, and the rows that they are of.
+    """Pairs of activations in the model's units, and their rows.
 
     ``row`` [n] int64; ``first`` and ``second`` [n, d_in].
     """
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 
 
 def draw_pairs(tokens: TokenRows) -> Pairs:
-    """Rows evenly spread over the tokens, and two positions at random in each, seeded.
+    """Rows that are evenly spread over the tokens, and two random positions in each, seeded.
 
     Rows with fewer than two counted positions are left out.
     """
@@ -84,7 +84,7 @@ def sums_and_curves(
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[Any]]]:
     """Violations summed per row [n_rows], by column, and the arrays of response curves, by name.
 
-    The autoencoder is left on the sample's device, in float32.
+    The autoencoder is moved to the sample's device and to float32, and stays there.
     """
     sae = sae.to(pairs.first.device, torch.float32)
     sums = {}
@@ -102,14 +102,14 @@ def violations(sae: SparseAutoencoder, first: Tensor, second: Tensor) -> dict[st
 
     Args:
         sae: the autoencoder.
-        first: [n, d_in]
-        second: [n, d_in]
+        first: the first activation of each pair. [n, d_in]
+        second: the second activation of each pair. [n, d_in]
 
     Returns:
-        By column: the size of what is expected and how much is missed of it, summed over features
-        (and factors) with the norms of their decoder rows as weights, so that rescaling these
-        changes nothing; the number of active features that need a threshold, and of those that
-        have none. [n] float64 each
+        By column: the magnitudes of the expected responses and of the differences from them, summed
+        over features (and factors) with the norms of decoder rows as weights, so that rescaling
+        features changes nothing; the number of active features that need a threshold, and the
+        number of those that have none. [n] float64 each
     """
     norms = sae.W_dec.norm(dim=1)
     v, w = _centred(sae, first), _centred(sae, second)
@@ -133,20 +133,21 @@ def _centred(sae: SparseAutoencoder, x: Tensor) -> Tensor:
 
 
 def _respond(sae: SparseAutoencoder, v: Tensor) -> Tensor:
-    """F(v). [..., d_in] -> [..., d_sae]"""
+    """The response f(v). [..., d_in] -> [..., d_sae]"""
     return sae.activate(sae.pre_activation(v + sae.b_dec if sae.apply_b_dec_to_input else v))
 
 
 def _below_zero(sae: SparseAutoencoder) -> Tensor:
-    """Features that are to have a threshold: those with a negative bias. [d_sae]"""
+    """The features that need a threshold, which are those with a negative bias. [d_sae]"""
     bias = sae.encoder_bias()
     return sae.effective_threshold() > 0 if bias is None else bias < 0
 
 
 def _has_threshold(sae: SparseAutoencoder, v: Tensor) -> Tensor:
-    """Whether each response to growing multiples of v is off at first and on from there. [n, d_sae]
+    """Whether each feature's responses to growing multiples of v have a threshold. [n, d_sae]
 
-    Zero at the smallest of the scales, positive at the largest, and never off again once on.
+    They have one if the response is zero at the smallest scale, positive at the largest, and stays
+    positive once it is positive.
     """
     on = torch.zeros(len(v), sae.d_sae, dtype=torch.bool, device=v.device)
     holds = _respond(sae, _SCALES[0] * v) == 0
@@ -158,13 +159,13 @@ def _has_threshold(sae: SparseAutoencoder, v: Tensor) -> Tensor:
 
 
 class ResponseCurves(NamedTuple):
-    """Responses of some features to multiples of an activation that they fire on.
+    """Responses of some features to multiples of an activation on which they fire.
 
     Attributes:
-        features: their indices. [n_curves] int64
+        features: the indices of the features. [n_curves] int64
         scales: the multiples of v. [n_scales] float32
         activations: f_i(k v) for each feature's own v. [n_curves, n_scales] float32
-        pre_activations: (v W_enc)_i, what a feature without bias would give at k = 1. [n_curves]
+        pre_activations: (v W_enc)_i, the response at k = 1 of a feature without bias. [n_curves]
     """
 
     features: Tensor
@@ -175,9 +176,9 @@ class ResponseCurves(NamedTuple):
 
 @torch.inference_mode()
 def response_curves(sae: SparseAutoencoder, x: Tensor) -> ResponseCurves:
-    """Response curves of features spread evenly over those that fire on x [n, d_in], by how often.
+    """Response curves of features that fire on x [n, d_in], evenly chosen in order of frequency.
 
-    Each is shown the activation of x that it fires on most.
+    For each feature, v is the activation of x on which it fires most strongly.
     """
     v = _centred(sae, x)
     codes = _respond(sae, v)

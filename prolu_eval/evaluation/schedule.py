@@ -1,13 +1,13 @@
-"""Which worker does which unit of an evaluation next, by what work has been measured to cost.
+"""Choosing the next unit of an evaluation for each worker, from measured costs.
 
-A unit of measuring is some runs of one group (the same model, hook point and text) on one shard of
-the tokens. Runs are cut into *portions*, whose autoencoders a worker holds together; it takes the
-portion's shards one after another. Portions are large at first, so that the clean pass of a shard
-serves many runs, and become smaller towards the end, so that all workers end together. A worker
-that finds no runs left to begin joins a portion of another.
+A unit of measuring is some runs of one group (with the same model, hook point and text) on one
+shard of the tokens. Runs are divided into *portions*. A worker loads the autoencoders of a portion
+together, and measures the portion on one shard after another. Portions are large at first, so that
+many runs share the clean pass of a shard; they become smaller towards the end, so that all workers
+finish at the same time. A worker that finds no new runs helps with another worker's portion.
 
-Nothing here knows where workers are or what is computed: the schedule is told of workers, of costs
-and of losses, and simulations drive it by a clock of their own.
+The schedule does not depend on where workers are or what they compute. It is told when workers come
+and go and what units cost, so that simulations can drive it with their own clock.
 """
 
 from collections import Counter, deque
@@ -19,27 +19,28 @@ from typing import Literal
 
 Kind = Literal["prepare", "mean", "ablations", "measure", "assemble"]
 
-# Weights of a portion's autoencoders, and their number.
+# The most bytes of weights, and the most autoencoders, in a portion.
 WEIGHT_BYTES, MOST_RUNS = 1 << 30, 64
-# Units that each worker should still find when a portion is cut, and what one takes at most.
+# How many units per worker should remain when a portion is cut, and the longest and the shortest
+# time of a unit, in seconds.
 _UNITS_EACH, _LONGEST, _SHORTEST = 6, 60.0, 0.5
-# Runs that are tried at first.
+# How many runs are measured first, to find out what runs cost.
 _TRIED = 8
-# Work of a shard that is assumed of runs before their number of shards is known.
+# The number of shards that is assumed for runs before it is known.
 _UNKNOWN_SHARDS = 8
-# Ends of workers at which a run is measured alone, and at which it is given up.
+# After how many ends of workers a run is measured alone, and after how many it is given up.
 _ALONE, _GIVEN_UP = 3, 6
-# By how much a worker is quicker that others leave the last units to.
+# Slower workers leave the last units to a worker that is faster by this factor.
 _MUCH_QUICKER = 3.0
-_MEMORY = 0.3  # of an average of what was measured last
+_MEMORY = 0.3  # the weight of the latest measurement in a moving average
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Something that one worker does at once.
+    """A piece of work that is sent to one worker at once.
 
-    ``names`` are the runs that are measured or assembled, ``shard`` the shard that it is about, and
-    ``portion`` the runs whose autoencoders will be wanted on other shards too.
+    ``names`` are the runs that are measured or assembled, ``shard`` is the shard, and ``portion``
+    are the runs whose autoencoders will be needed on other shards too.
     """
 
     id: int
@@ -52,7 +53,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Runs that ended worker after worker; of a group that cannot even be prepared, all."""
+    """Runs that are given up because worker after worker ended: some of a group, or all of it."""
 
     group: int
     names: tuple[str, ...] | None
@@ -74,7 +75,7 @@ class _Chore:
 
 @dataclass
 class _Group:
-    """The work of a group, and what it is measured to cost on a worker of speed 1."""
+    """The work of a group, and its measured cost on a worker of speed 1."""
 
     key: int
     model: str
@@ -86,19 +87,19 @@ class _Group:
     missing: dict[str, set[int]] = field(default_factory=dict)
     portions: list[_Portion] = field(default_factory=list)
     workers: set[int] = field(default_factory=set)
-    clean: float | None = None  # seconds per row, whatever the number of runs
+    clean: float | None = None  # seconds per row, for any number of runs
     each: float | None = None  # seconds per row and run
     n_missing: int = 0
     trial: _Portion | None = None
 
     def seconds(self, n_runs: int, n_rows: int) -> float:
-        """What measuring runs on rows takes, as far as that is known."""
+        """The time that measuring runs on rows takes, as far as it is known."""
         each = self.each if self.each is not None else (self.clean or 0.0)
         return n_rows * ((self.clean or 0.0) + n_runs * each)
 
     @property
     def remaining(self) -> float:
-        """How much is left, in runs times shards."""
+        """The remaining work, in runs times shards."""
         return self.n_missing if self.rows else self.n_runs * _UNKNOWN_SHARDS
 
 
@@ -110,7 +111,7 @@ class _Flight:
 
 
 class Schedule:
-    """Work for workers that come and go."""
+    """Distributes the units of work to workers, which may come and go."""
 
     def __init__(self) -> None:
         self._ids = count()
@@ -122,14 +123,14 @@ class Schedule:
         self._at: dict[int, tuple[int, _Portion | None]] = {}
         self._blame: Counter[tuple[int, object]] = Counter()
 
-    # What there is to do
+    # The work
 
     def add_group(self, key: int, model: str, n_runs: int) -> None:
-        """Add a group, which is to be prepared first."""
+        """Add a group; the first unit of it is its preparation."""
         self._groups[key] = _Group(key, model, n_runs, deque([_Chore("prepare")]))
 
     def add_chores(self, key: int, kind: Kind, shards: Collection[int]) -> None:
-        """Add work on shards that is about no run."""
+        """Add work on shards that belongs to no run."""
         self._groups[key].chores.extend(_Chore(kind, (), shard) for shard in shards)
 
     def add_runs(
@@ -144,8 +145,8 @@ class Schedule:
         Args:
             key: the group.
             rows: the number of rows of each shard.
-            missing: the shards that a run is to be measured on, by its name.
-            weights: the bytes of its weights, by its name.
+            missing: the shards on which each run must be measured, by the run's name.
+            weights: the bytes of each run's weights, by the run's name.
         """
         group = self._groups[key]
         group.rows, group.weights = rows, weights
@@ -155,11 +156,11 @@ class Schedule:
         group.n_missing = sum(map(len, group.missing.values()))
 
     def assemble(self, key: int, name: str) -> None:
-        """Add the assembly of a run's result, which comes before further measuring."""
+        """Add the assembly of a run's result, which is done before further measuring."""
         self._groups[key].chores.append(_Chore("assemble", (name,)))
 
     def drop(self, key: int, name: str) -> None:
-        """Forget a run."""
+        """Remove a run."""
         group = self._groups[key]
         group.n_missing -= len(group.missing.pop(name, ()))
         if name in group.waiting:
@@ -170,20 +171,20 @@ class Schedule:
         group.chores = deque(c for c in group.chores if name not in c.names)
 
     def finish(self, key: int) -> None:
-        """Forget a group."""
+        """Remove a group."""
         self._groups.pop(key, None)
 
     # Workers
 
     def join(self, worker: int) -> None:
-        """Count a worker in."""
+        """Add a worker."""
         self._speeds[worker] = 1.0
 
     def leave(self, worker: int) -> list[GivenUp]:
-        """Count a worker out: what it had not done is to be done again.
+        """Remove a worker, and put back the units that it had not done.
 
         Returns:
-            Runs that were being measured when worker after worker ended.
+            Runs that are given up, because workers ended again and again while measuring them.
         """
         self._speeds.pop(worker, None)
         self._timed.discard(worker)
@@ -196,18 +197,18 @@ class Schedule:
         given_up: list[GivenUp] = []
         for i, flight in enumerate(lost):
             self.again(flight.unit)
-            if i == 0 and flight.unit.group in self._groups:  # the others had not begun
+            if i == 0 and flight.unit.group in self._groups:  # later units had not begun
                 given_up += self._blamed(flight.unit)
         del self._busy[worker]
         return given_up
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return len(self._speeds)
 
     def wants_more(self) -> bool:
-        """Whether there is so little to do that further groups should be added."""
+        """Whether so little work is left that further groups should be added."""
         return not self._plenty()
 
     def is_through(self, key: int) -> bool:
@@ -215,7 +216,7 @@ class Schedule:
         return self._groups[key].n_missing == 0
 
     def next(self, worker: int) -> Unit | None:
-        """What a worker is to do next; None if it has enough, or there is nothing for it."""
+        """The next unit for a worker; None if it has enough, or there is no work for it."""
         mine = self._busy[worker]
         if mine and (mine > 1 or not self._plenty()):
             return None
@@ -236,10 +237,10 @@ class Schedule:
 
         Args:
             unit: the unit.
-            seconds: what it took, without what was loaded for it; 0 tells nothing of others.
+            seconds: the time that it took, without loading; 0 if it says nothing about other units.
 
         Returns:
-            The runs that were measured on its shard for the first time.
+            The runs that had not been measured on the unit's shard before.
         """
         flight = self._landed(unit)
         group = self._groups.get(unit.group)
@@ -257,7 +258,7 @@ class Schedule:
         return new
 
     def again(self, unit: Unit) -> None:
-        """Put back a unit that was not done, or not for all of its runs."""
+        """Put back a unit that was not done at all, or not for all of its runs."""
         flight = self._landed(unit)
         group = self._groups.get(unit.group)
         if group is None:
@@ -275,7 +276,7 @@ class Schedule:
 
     @staticmethod
     def _end_trial(group: _Group, portion: _Portion) -> None:
-        """Have the runs of a trial wait for a portion of the right size."""
+        """End a trial: its runs wait for a portion of the right size."""
         group.trial = None
         left = [name for name in portion.names if group.missing.get(name)]
         group.waiting.extendleft(reversed(left))
@@ -288,7 +289,7 @@ class Schedule:
         return flight
 
     def add_missing(self, key: int, names: Collection[str], shards: Collection[int]) -> None:
-        """Add shards that runs are to be measured on too, or yet again."""
+        """Add shards on which runs must be measured in addition, or once more."""
         group = self._groups[key]
         for name in names:
             known = group.missing.setdefault(name, set())
@@ -297,7 +298,7 @@ class Schedule:
         group.portions.append(_Portion(list(names), deque(sorted(shards))))
 
     def stored(self, key: int, name: str, shard: int) -> bool:
-        """Count a run as measured on a shard; whether it was not before."""
+        """Count a run as measured on a shard; return whether it was not counted before."""
         group = self._groups[key]
         shards = group.missing.get(name)
         if shards is None or shard not in shards:
@@ -310,10 +311,10 @@ class Schedule:
         """Whether a run is measured on all of its shards."""
         return not self._groups[key].missing.get(name)
 
-    # How it is chosen
+    # The choice
 
     def _plenty(self) -> bool:
-        """Whether there is so much to do that workers may have a unit waiting."""
+        """Whether there is so much work that each worker may have a second unit waiting."""
         pending = 0
         for group in self._groups.values():
             pending += len(group.chores) + sum(len(p.todo) for p in group.portions)
@@ -324,7 +325,7 @@ class Schedule:
         return False
 
     def _better_left(self, group: _Group, unit: Unit, worker: int) -> bool:
-        """Whether one of the last units is sooner done by one of the much quicker workers."""
+        """Whether one of the last units is done sooner if it waits for a much faster worker."""
         if group.waiting or group.each is None:
             return False
         mine = self._speeds.get(worker, 1.0)
@@ -362,7 +363,7 @@ class Schedule:
         return group, Unit(next(self._ids), group.key, chore.kind, chore.names, chore.shard), None
 
     def _of(self, group: _Group, portion: _Portion) -> tuple[_Group, Unit, _Portion] | None:
-        """The next shard of a portion, for those of its runs that miss it."""
+        """The next shard of a portion, with those runs that are not measured on it."""
         while portion.todo:
             shard = portion.todo.popleft()
             names = tuple(n for n in portion.names if shard in group.missing.get(n, ()))
@@ -373,7 +374,7 @@ class Schedule:
         return None
 
     def _begun(self, group: _Group) -> tuple[_Group, Unit, _Portion] | None:
-        """A new portion of runs that nobody has begun."""
+        """A new portion of runs that no worker has begun."""
         if group.trial is not None:
             return None
         names: list[str] = []
@@ -388,7 +389,8 @@ class Schedule:
         if not names:
             return None
         shards = sorted(set().union(*(group.missing.get(name, set()) for name in names)))
-        # Before it is known what runs cost, a few are tried on one shard, and the others wait.
+        # While the cost of runs is unknown, a few of them are measured on one shard, and the others
+        # wait.
         trying = group.each is None
         portion = _Portion(names, deque(shards[:1] if trying else shards))
         group.portions.append(portion)
@@ -399,7 +401,7 @@ class Schedule:
         return self._begun(group)
 
     def _joined(self, group: _Group) -> tuple[_Group, Unit, _Portion] | None:
-        """A shard of a portion that another worker has begun; the last ones are cut in two."""
+        """A shard of a portion that another worker has begun; near the end, it is cut in two."""
         group.portions = [p for p in group.portions if p.todo or p.workers]
         open_ones = [portion for portion in group.portions if portion.todo and portion.names]
         if not open_ones:
@@ -421,14 +423,14 @@ class Schedule:
         return self._of(group, portion)
 
     def _cut(self, group: _Group) -> int:
-        """How many runs the next portion is to have."""
+        """The number of runs for the next portion."""
         if not group.rows or not group.waiting:
             return 0
         n_shards, rows = len(group.rows), sum(group.rows) / len(group.rows)
         left = len(group.waiting)
         workers = max(1, ceil(len(self._speeds) * left * n_shards / max(self._remaining(), 1)))
         n = left * n_shards // (_UNITS_EACH * workers)
-        # Fewer would run the clean pass more often than they gain.
+        # With fewer runs, additional clean passes would cost more than smaller portions gain.
         clean, each = group.clean or 0.0, group.each
         if each is None:
             return max(1, min(n, left, _TRIED))
@@ -436,7 +438,7 @@ class Schedule:
         whole = self._remaining() * rows * each / max(1, len(self._speeds))
         longest = min(_LONGEST, max(_SHORTEST, whole / _UNITS_EACH))
         most = int((longest / rows - clean) / each) if each else MOST_RUNS
-        fair = ceil(left * n_shards / workers)  # or some workers would have nothing
+        fair = ceil(left * n_shards / workers)  # more would leave workers idle
         n = max(1, min(max(n, min(least, fair)), max(most, 1), MOST_RUNS))
         return min(n, left)
 
@@ -456,7 +458,7 @@ class Schedule:
             portion.workers.add(worker)
         self._at[worker] = group.key, portion
 
-    # What is learned
+    # Learning costs
 
     def _learn(self, group: _Group, unit: Unit, worker: int, seconds: float) -> None:
         rows = group.rows[unit.shard] if group.rows else 0
@@ -477,7 +479,7 @@ class Schedule:
             group.each = _moved(group.each, max(spent / len(unit.names), least))
 
     def _blamed(self, unit: Unit) -> list[GivenUp]:
-        """Note that a worker ended while it did a unit; what ends one after another is told."""
+        """Note that a worker ended during a unit; return runs that have ended several workers."""
         group = self._groups[unit.group]
         if unit.kind != "measure":
             self._blame[group.key, unit.kind] += 1
@@ -494,7 +496,7 @@ class Schedule:
         return [GivenUp(group.key, tuple(given_up))] if given_up else []
 
     def _alone(self, group: _Group, name: str) -> None:
-        """Measure a run apart from others, to find out if it is what ends workers."""
+        """Measure a run separately from others, to find out whether it makes workers end."""
         for portion in group.portions:
             if name in portion.names:
                 portion.names.remove(name)

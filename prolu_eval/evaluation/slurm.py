@@ -1,9 +1,9 @@
-"""An evaluation as an array of jobs of Slurm, which share it by what lies in the results' folders.
+"""An evaluation as an array of Slurm jobs, which share it through files in the results' folders.
 
-Each job is one of the processes that share an evaluation (:mod:`prolu_eval.evaluation.company`): it
-begins with a share of the runs of its own, does then what no other has begun, and ends when nothing
-is left to begin. Runs, text and results lie on a folder that all nodes see. A job that is preempted
-is queued again, and goes on from what is stored.
+Each job is one of the processes that share an evaluation (:mod:`prolu_eval.evaluation.company`). It
+begins with its own share of the runs, then measures runs that no other job has begun, and ends when
+none is left. Runs, text and results must be in folders that all nodes can access. A job that is
+preempted is queued again, and continues from the stored parts.
 """
 
 import logging
@@ -32,16 +32,16 @@ _JOBS = 8
 
 @dataclass(frozen=True)
 class Jobs:
-    """What ``--slurm`` says.
+    """The jobs that ``--slurm`` describes.
 
     Attributes:
         array: how many jobs share the work.
-        minutes: that a job may take.
-        partition: where they run.
-        gpus: of each job; more than one are of no use to it.
-        cpus: of each job.
-        memory: GB of each job.
-        logs: the folder for submitit's files, which all nodes see.
+        minutes: how many minutes a job may take.
+        partition: the partition on which they run.
+        gpus: the GPUs of each job, 0 or 1; a job cannot use more.
+        cpus: the CPUs of each job.
+        memory: the memory of each job, in GB.
+        logs: the folder for submitit's files, which all nodes must be able to access.
         cluster: ``slurm``, or ``local`` to run the jobs as processes of this machine.
         more: further flags of sbatch.
     """
@@ -61,7 +61,7 @@ class Jobs:
         """The jobs that NAME=VALUE,NAME=VALUE describes.
 
         Raises:
-            UsageError: if a value is none that its name can have.
+            UsageError: if a value is not allowed for its name.
         """
         given = settings_of("--slurm", text)
         made = cls(
@@ -83,7 +83,7 @@ class Jobs:
         return made
 
     def parameters(self) -> dict[str, Any]:
-        """As submitit's executor takes them."""
+        """The parameters for submitit's executor."""
         shared = {
             "name": "prolu-eval",
             "timeout_min": self.minutes,
@@ -99,7 +99,7 @@ class Jobs:
         return {k: v for k, v in (shared | own).items() if v is not None}
 
     def script(self) -> str:
-        """The script that sbatch is given, as far as it is known before."""
+        """The script for sbatch, as far as it is known before the jobs are submitted."""
         from submitit.slurm import slurm
 
         given = {
@@ -131,7 +131,7 @@ def _whole(given: dict[str, str], name: str, default: int | None) -> int | None:
 
 
 def _minutes(text: str) -> int:
-    """Minutes of Slurm's D-HH:MM:SS, HH:MM:SS, MM:SS or MM."""
+    """The minutes of a time in Slurm's form D-HH:MM:SS, HH:MM:SS, MM:SS or MM."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise UsageError("--slurm", f"time={text} is no time", "write it as 2:00:00")
@@ -147,7 +147,7 @@ def _minutes(text: str) -> int:
 
 @dataclass
 class Member:
-    """The work of one job, which may begin again at any time."""
+    """The work of one job, which may be restarted at any time."""
 
     paths: Sequence[str]
     options: dict[str, Any]
@@ -155,7 +155,7 @@ class Member:
     count: int
 
     def __call__(self) -> list[dict[str, Any]]:
-        """Take part; what is known of each run at the end, as plain data."""
+        """Take part in the evaluation, and return the outcome of each run as plain data."""
         from prolu_eval.evaluation.runner import outcomes_of
 
         options = EvaluationOptions(**self.options)
@@ -165,7 +165,7 @@ class Member:
             return [_document(outcome) for outcome in found]
 
     def checkpoint(self) -> Any:
-        """What is queued when the job is preempted or out of time: the same work."""
+        """The job that is queued when this one is preempted or out of time: the same work."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -186,18 +186,18 @@ def _outcome(told: dict[str, Any]) -> Outcome:
 def outcomes_of_jobs(
     roots: Sequence[str], options: EvaluationOptions, progress: bool
 ) -> Iterator[Outcome]:
-    """Submit jobs, wait for them, and tell what came of each run.
+    """Submit jobs, wait for them, and yield the outcome of each run.
 
     Raises:
-        Interrupted: on Ctrl-C; the jobs go on.
-        UsageError: if they cannot be submitted.
+        Interrupted: on Ctrl-C; the jobs continue.
+        UsageError: if the jobs cannot be submitted.
     """
     import submitit
 
     jobs = Jobs.of(options.slurm)
     for name in ("target_se", "race", "measure"):
         if getattr(options, name):
-            reason = "needs every share of the work to be known at once"
+            reason = "needs one process that knows all of the work"
             raise UsageError(option_name(name), reason, "leave out --on slurm")
     document = as_document(replace(options, on=None, ray=None, slurm=None))
     members = [Member(roots, document, index, jobs.array) for index in range(jobs.array)]
@@ -214,13 +214,13 @@ def outcomes_of_jobs(
     except KeyboardInterrupt:
         first = submitted[0].job_id.partition("_")[0]
         raise Interrupted(
-            f"the jobs go on (`scancel {first}` ends them); run the same command again for what "
+            f"the jobs continue (`scancel {first}` ends them); run the same command again for what "
             "is stored"
         ) from None
 
 
 def _collected(submitted: Sequence[Any], progress: bool) -> Iterator[Outcome]:
-    """The best that a job tells of each run, once all have ended."""
+    """The best outcome that any job reports of each run, once all jobs have ended."""
     best: dict[str, dict[str, Any]] = {}
     left, ended = list(submitted), []
     with Progress("evaluation", "job", len(left), shown=progress) as shown:

@@ -1,9 +1,9 @@
-"""Do trainings that differ in the seed alone find the same features?
+"""Do trainings that differ only in the seed find the same features?
 
-Decoder rows of every two of them are matched one to one by cosine
-(:func:`prolu_eval.dictionaries.matching.match`). Random dictionaries of the same shape, matched
-alike, say what chance gives. A feature's *stability* is its mean matched cosine over the other
-seeds.
+The decoder rows of every two such trainings are matched one to one by cosine
+(:func:`prolu_eval.dictionaries.matching.match`). Random dictionaries of the same shape are matched
+in the same way, to show the result of chance. A feature's *stability* is its mean matched cosine
+over the other seeds.
 """
 
 from collections import defaultdict
@@ -40,19 +40,20 @@ Array = NDArray[np.float32]
 
 THRESHOLD = 0.7
 _SEED = 0
-# Variants whose features are active on both sides of zero: a direction and its negative are one.
+# Variants whose features are active with either sign: a direction and its negative are the same.
 _BOTH_SIGNS = ("tlin", "abstopk")
-# Features of larger random dictionaries of which the cosine with the most alike one is taken.
+# In large random dictionaries, the number of features whose nearest feature is searched.
 _CHANCE_FEATURES = 1024
 _ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Chance:
-    """What random dictionaries of the same shape give.
+    """The result for random dictionaries of the same shape.
 
-    ``cosine`` is the mean over features, ``found`` the fraction at the threshold. Of dictionaries
-    of more than 4,096 features it is that of the nearest feature, which no matching exceeds.
+    ``cosine`` is the mean over features, and ``found`` the fraction that reaches the threshold. For
+    dictionaries of more than 4,096 features both are those of the nearest feature, which no
+    matching can exceed.
     """
 
     cosine: float
@@ -61,7 +62,7 @@ class Chance:
 
 @dataclass(frozen=True)
 class Kept:
-    """Normalised MSE with all features, with the stable ones alone, and with as many at random."""
+    """Normalised MSE with all features, with only the stable ones, and with as many random ones."""
 
     whole: Estimate
     stable: Estimate
@@ -70,19 +71,19 @@ class Kept:
 
 @dataclass(frozen=True)
 class Stability:
-    """How alike the features of one configuration's trainings are.
+    """How similar the features of one configuration's trainings are.
 
     Attributes:
         label: the variant.
         coefficient: the coefficient or k.
-        runs: names of its runs, one a seed.
-        cosine: mean cosine of matched features, over pairs of seeds.
-        nearest: that with the most alike feature, which may be so of several.
-        found: the fraction of features whose match has the threshold's cosine or more.
-        chance: both of random dictionaries of the same shape.
-        exact: whether matchings are the best ones; else greedy.
+        runs: the names of its runs, one per seed.
+        cosine: the mean cosine of matched features, over pairs of seeds.
+        nearest: the mean cosine with the nearest feature, which may be nearest to several.
+        found: the fraction of features whose match has a cosine of at least the threshold.
+        chance: cosine and fraction for random dictionaries of the same shape.
+        exact: whether the matchings are optimal; otherwise they are greedy.
         features: the stability of each feature, by run. [d_sae] each
-        kept: what stable features alone reconstruct, by run, where it was asked for.
+        kept: the errors with only stable features, by run, if they were measured.
     """
 
     label: str
@@ -98,7 +99,7 @@ class Stability:
 
 
 class Compared(NamedTuple):
-    """What came of runs: the stability of each configuration, and the runs that have none, why."""
+    """The stability of each configuration, and the runs without one, with the reasons."""
 
     configurations: list[Stability]
     failed: list[Broken]
@@ -112,20 +113,21 @@ def stability(
     errors: bool = False,
     on_found: Callable[[Stability], Any] = lambda _: None,
 ) -> Compared:
-    """Compare the features of runs that differ in the seed alone.
+    """Compare the features of runs that differ only in the seed.
 
-    A run that cannot be read, or has no one decoder, is told and stops no other.
+    A run that cannot be read, or that has several decoders, is reported and does not stop the
+    others.
 
     Args:
         paths: folders of runs.
         options: how errors are measured, and on which device.
         threshold: the cosine from which a feature counts as found again.
-        errors: whether to measure what stable features alone reconstruct, which needs the model.
-        on_found: called with each configuration's stability as soon as it is known.
+        errors: whether to measure errors with only stable features, which needs the model.
+        on_found: a function that is called with each configuration's stability once it is known.
 
     Raises:
         CheckpointError: if a path holds no checkpoint.
-        ResultsError: if no two runs that can be compared differ in the seed alone.
+        ResultsError: if no two comparable runs differ only in the seed.
     """
     options = options or EvaluationOptions()
     items = [_with_one_decoder(item) for path in paths for item in discover(path)]
@@ -133,7 +135,7 @@ def stability(
     groups = _repeated([item for item in items if isinstance(item, Run)])
     if not groups and not failed:
         raise ResultsError(
-            ", ".join(map(str, paths)), "has no two runs that differ in the seed alone",
+            ", ".join(map(str, paths)), "has no two runs that differ only in the seed",
             "train with several seeds, as `seeds = [0, 1, 2]` in a sweep file does",
         )  # fmt: skip
     device = torch.device(options.device or default_device())
@@ -164,7 +166,7 @@ def stability(
 
 
 def _with_one_decoder(item: Run | Broken) -> Run | Broken:
-    """A checkpoint as it is, unless it writes to several sites and has a decoder for each."""
+    """The checkpoint unchanged, or broken if it writes to several sites with a decoder for each."""
     if isinstance(item, Broken) or item.variant not in OF_SEVERAL_SITES:
         return item
     kind = (
@@ -177,7 +179,7 @@ def _with_one_decoder(item: Run | Broken) -> Run | Broken:
 
 
 def _repeated(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone, together: two seeds or more."""
+    """Groups of runs that differ only in the seed, with at least two seeds."""
     cells: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         summary = summary_of(run)
@@ -189,12 +191,12 @@ def _repeated(runs: Sequence[Run]) -> list[list[Run]]:
 def match_all(
     decoders: Mapping[str, Tensor], *, absolute: bool = False
 ) -> tuple[dict[tuple[str, str], Matched], dict[str, Array]]:
-    """Matchings of every two dictionaries, and each feature's mean cosine over the others.
+    """The matching of every two dictionaries, and each feature's mean cosine over the others.
 
     A feature without a match counts as cosine 0.
 
     Args:
-        decoders: by name. [d_sae, d_in] each
+        decoders: the decoders by name. [d_sae, d_in] each
         absolute: whether a direction and its negative are the same.
     """
     pairs = {}
@@ -231,9 +233,9 @@ def _of_runs(
 
 
 def _over_seeds(names: Sequence[str], values: Mapping[tuple[str, str], float]) -> Estimate:
-    """The mean over pairs of seeds, with the standard error that leaving out a seed gives.
+    """The mean over pairs of seeds, with a standard error from leaving out one seed at a time.
 
-    With two seeds there is one pair, and no standard error.
+    With two seeds there is only one pair, and no standard error.
     """
     value = float(np.mean(list(values.values())))
     n = len(names)
@@ -254,7 +256,7 @@ def chance(
     absolute: bool = False,
     device: torch.device | None = None,
 ) -> Chance:
-    """What random dictionaries of a shape give, by the same matching."""
+    """The result for random dictionaries of a shape, by the same matching."""
     generator = torch.Generator().manual_seed(_SEED)
     many = d_sae > matching.EXACT
     n = _CHANCE_FEATURES if many else d_sae
@@ -273,7 +275,7 @@ def chance(
 def _kept(
     run: Run, is_stable: NDArray[np.bool_], preparation: Preparation, options: EvaluationOptions
 ) -> Kept:
-    """What a run reconstructs with its stable features alone. [d_sae]"""
+    """The errors of a run with only its stable features. [d_sae]"""
     run = placed(run, options)
     conditions = conditions_of(run, options)
     precision = choose(conditions, [run], preparation, options)
@@ -290,7 +292,7 @@ def _kept(
 def _errors(
     sae: SparseAutoencoder, masks: Sequence[Tensor], engine: Measurer
 ) -> list[dict[str, NDArray[np.float64]]]:
-    """Sums per row of errors with some features alone, and of squared distances from the mean."""
+    """Sums per row of errors with only some features, and of squared distances from the mean."""
     model, tokens, device = engine.model, engine.tokens, engine.model.device
     total, n = engine.sum_of_activations()
     mean = torch.from_numpy(total / n).to(device)

@@ -1,4 +1,4 @@
-"""What a measurement of an autoencoder consists of, and how those of disjoint rows add up."""
+"""The sums that make up a measurement of an autoencoder, and their addition over disjoint rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from prolu_eval.results import Array
 
 Sums = Mapping[str, NDArray[np.float64]]
 _FEATURE, _EXAMPLE = "feature/", "example/"
-# How the names of stored arrays begin that are not sums per row.
+# Prefixes of the names of stored arrays that are not sums per row.
 BESIDES = (_FEATURE, _EXAMPLE)
 
 
@@ -22,9 +22,9 @@ class RowSums:
     """Sums per row of tokens, by the names of their columns, while they are added up on a device.
 
     Args:
-        columns: the names.
+        columns: the names of the columns.
         n_rows: the number of rows.
-        device: where the sums are.
+        device: the device of the sums.
 
     Attributes:
         values: the sums so far. [n_columns, n_rows] float64
@@ -35,7 +35,7 @@ class RowSums:
         self.values = torch.zeros(len(columns), n_rows, dtype=torch.float64, device=device)
 
     def add(self, columns: tuple[str, ...], first_row: int, values: Tensor) -> None:
-        """Add to columns that follow one another, from a row on. [k, n_rows_here]"""
+        """Add values to adjacent columns, starting at ``first_row``. [k, n_rows_here]"""
         start = self.columns.index(columns[0])
         if self.columns[start : start + len(columns)] != columns:
             raise ValueError(f"{columns} do not follow one another in {self.columns}")
@@ -43,18 +43,18 @@ class RowSums:
         self.values[start : start + len(columns), first_row:stop_row] += values
 
     def by_column(self) -> dict[str, NDArray[np.float64]]:
-        """The sums, off the device. [n_rows] each"""
+        """The sums, copied from the device. [n_rows] each"""
         return dict(zip(self.columns, self.values.cpu().numpy(), strict=True))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Sums over consecutive rows of tokens; those of adjoining rows add up, ``first + second``.
+    """Sums over consecutive rows of tokens; those of adjacent rows are added, ``first + second``.
 
     Attributes:
         by_row: sums per row, by column. [n_rows] each
         features: sums per feature.
-        examples: the strongest activations of each feature, if they were asked for.
+        examples: the strongest activations of each feature, if they were wanted.
     """
 
     by_row: Sums
@@ -69,7 +69,7 @@ class Measurement:
         return Measurement(by_row, self.features + other.features, examples)
 
     def stored(self) -> dict[str, Array]:
-        """The measurement as arrays to keep in a file."""
+        """The measurement as arrays for a file."""
         features = {_FEATURE + name: array for name, array in self.features.stored().items()}
         found = {} if self.examples is None else self.examples.stored()
         examples = {_EXAMPLE + name: array for name, array in found.items()}
@@ -77,7 +77,7 @@ class Measurement:
 
     @classmethod
     def restored(cls, arrays: Mapping[str, Array]) -> "Measurement":
-        """The measurement that :meth:`stored` gave."""
+        """The measurement from the arrays of :meth:`stored`."""
         features = {
             key.removeprefix(_FEATURE): array
             for key, array in arrays.items()
@@ -92,5 +92,5 @@ class Measurement:
 
 
 def joined(first: Sums, second: Sums) -> dict[str, NDArray[np.float64]]:
-    """Sums per row of rows that follow one another. [n_first + n_second] each"""
+    """Sums per row, of the first rows and then the second. [n_first + n_second] each"""
     return {column: np.concatenate([first[column], second[column]]) for column in first}

@@ -1,9 +1,9 @@
-"""What an autoencoder found of a benchmark's known features.
+"""How well an autoencoder recovers a benchmark's known features.
 
 Decoder rows are matched one to one with the true directions, so that the sum of absolute cosines is
-largest. How a matched latent fires, and how strongly, is then compared with its feature's known
-magnitude, sample by sample. A latent's *recovered magnitude* of its feature is what it writes along
-it, ``a_j W_dec_j . d_i``, in the units of the activations.
+largest. The activations of a matched latent are then compared with its feature's known magnitudes,
+on each sample. A latent's *recovered magnitude* of its feature is the component of its output along
+the feature's direction, ``a_j W_dec_j . d_i``, in the units of the activations.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,11 +28,13 @@ Array = NDArray[np.float64]
 COLUMNS = (
     "true_positives", "matched_firing", "true_active", "absorbed", "absorbable",
 )  # fmt: skip
-# Cosines from which a feature counts as recovered, and a latent as one of its nearest feature's.
+# The cosine from which a feature counts as recovered, and the cosine from which a latent counts as
+# a latent of its nearest feature.
 RECOVERED, ALIKE = 0.9, 0.7
-# How much more of its parent's direction than its feature has a latent must have to absorb it.
+# A latent absorbs its feature's parent if its cosine with the parent's direction exceeds that of
+# its feature by more than this.
 _ABSORBED = 0.2
-# Samples in which a feature and its latent are active, for its slope to be given.
+# A feature's slope needs at least so many samples in which the feature and its latent are active.
 _LEAST = 30
 _SAMPLES, _ORACLE_SAMPLES = 8192, 16_384
 _THRESHOLDS = 24
@@ -49,13 +51,13 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Match:
-    """Which latent stands for which feature.
+    """The matching of latents and features.
 
     Attributes:
-        latent: of each feature, -1 for none. [n_true] int64
-        cosine: with it, 0 for none. [n_true]
-        nearest: the feature that each latent is most alike. [d_sae] int64
-        nearest_cosine: the absolute cosine with it. [d_sae]
+        latent: the latent of each feature, -1 for none. [n_true] int64
+        cosine: each feature's cosine with its latent, 0 for none. [n_true]
+        nearest: the feature nearest to each latent. [d_sae] int64
+        nearest_cosine: each latent's absolute cosine with its nearest feature. [d_sae]
     """
 
     latent: NDArray[np.int64]
@@ -75,16 +77,17 @@ class Match:
 
     @property
     def mcc(self) -> float:
-        """Mean absolute cosine of matched pairs (as in arXiv 2602.14687)."""
+        """The mean absolute cosine of matched pairs (as in arXiv 2602.14687)."""
         return float(np.abs(self.cosine[self.latent >= 0]).mean())
 
 
 @dataclass
 class Sums:
-    """Sums over samples, apart for each fold of rows, and per row.
+    """Sums over samples, for each fold of rows separately, and per row.
 
-    ``of_features`` [FOLDS, len(NAMES), n_true]: t is the true magnitude, r the recovered one, both
-    where the feature and its latent are active; ``all_t`` where the feature is.
+    In ``of_features`` [FOLDS, len(NAMES), n_true], t is the true magnitude and r the recovered one,
+    over samples in which both the feature and its latent are active; ``all_t`` is over samples in
+    which the feature is active.
     """
 
     NAMES = ("both", "t", "r", "tt", "rr", "tr", "active", "all_t", "all_tt", "fired")
@@ -94,11 +97,11 @@ class Sums:
 
 
 class Truth:
-    """Measures what autoencoders found of a benchmark's features, on rows of samples.
+    """Measures how well autoencoders recover a benchmark's features, on rows of samples.
 
     Args:
         model: the benchmark.
-        rows: numbers of samples; those of a row stand for a sequence.
+        rows: the indices of samples; each row takes the place of a sequence.
     """
 
     def __init__(self, model: SyntheticActivations, rows: TokenRows) -> None:
@@ -107,9 +110,9 @@ class Truth:
         self._oracle = {f"oracle_{name}": values for name, values in self._frontier().items()}
 
     def of(self, sae: SparseAutoencoder, features: FeatureSums) -> Found:
-        """What an autoencoder found; ``features`` are its sums over the same rows.
+        """The recovery by an autoencoder; ``features`` are its sums over the same rows.
 
-        The autoencoder is left on the benchmark's device, in float32.
+        The autoencoder is moved to the benchmark's device and to float32, and stays there.
         """
         sae = sae.to(self._model.device, torch.float32)
         decoder = sae.W_dec.detach().cpu().double().numpy()
@@ -195,7 +198,8 @@ class Truth:
     def _frontier(self) -> dict[str, Array]:
         """L0 and error of an oracle that knows the true codes and keeps the largest of them.
 
-        What it leaves out is replaced by its mean. [n_thresholds] each, from all codes on
+        Codes that it does not keep are replaced by their mean. The first threshold keeps all codes.
+        [n_thresholds] each
         """
         parts = [samples for _, samples in self._batches(_ORACLE_SAMPLES)]
         x, true = (torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True))
@@ -213,7 +217,7 @@ class Truth:
 
 
 class _Absorption:
-    """Tells where a parent's latent is silent and a child's speaks for both."""
+    """Detects absorption: a parent's latent is silent, and a child's latent contains the parent."""
 
     def __init__(
         self,
@@ -234,11 +238,11 @@ class _Absorption:
         self._absorbs = torch.from_numpy(extra >= _ABSORBED).to(device)
 
     def counts(self, active: Tensor, fires: Tensor) -> tuple[Tensor, Tensor]:
-        """Parents whose latent is silent and absorbed, and those that might be. [n] each
+        """The number of absorbed parents, and the number that could be absorbed. [n] each
 
         Args:
-            active: which features are. [n, n_true] bool
-            fires: which features' latents do. [n, n_true] bool
+            active: which features are active. [n, n_true] bool
+            fires: which features' latents are active. [n, n_true] bool
         """
         there = active[:, self._child]
         spoken = there & fires[:, self._child] & self._absorbs
@@ -251,7 +255,7 @@ class _Absorption:
 
 
 def _per_feature(sums: Array) -> dict[str, Array]:
-    """Measures of each feature from its sums [len(NAMES), n_true]; NaN where undefined."""
+    """The metrics of each feature, from its sums [len(NAMES), n_true]; NaN where undefined."""
     s = dict(zip(Sums.NAMES, sums, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = s["tt"] - s["t"] ** 2 / s["both"]
@@ -280,13 +284,13 @@ def _mean_of(name: str, chosen: NDArray[np.bool_]) -> Callable[[Array], float]:
 
 
 def _split(match: Match, fired: NDArray[np.bool_]) -> float:
-    """The fraction of features that two or more latents stand for."""
+    """The fraction of features that have two or more latents."""
     standing = match.nearest[fired & (match.nearest_cosine >= ALIKE)]
     return float((np.bincount(standing, minlength=len(match.latent)) > 1).mean())
 
 
 def _spurious(match: Match, features: FeatureSums) -> Estimate:
-    """The fraction of latents that fire and are alike no feature, with its jackknifed error."""
+    """The fraction of firing latents that are near no feature, with a jackknifed standard error."""
     alone = match.nearest_cosine < ALIKE
 
     def fraction(fired: Array) -> float:

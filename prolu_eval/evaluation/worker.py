@@ -1,8 +1,8 @@
-"""What a worker of a cluster does for an evaluation: everything that needs the model.
+"""A cluster's worker for an evaluation, which does all work that needs the model.
 
-It measures with the same :class:`~prolu_eval.evaluation.preparation.Preparation`, engines and
-:class:`~prolu_eval.evaluation.assembly.Assembly` as an evaluation in one process does; what it
-measures goes back to whoever asked, and nothing is kept here that could not be had again.
+It uses the same :class:`~prolu_eval.evaluation.preparation.Preparation`, engines and
+:class:`~prolu_eval.evaluation.assembly.Assembly` as an evaluation in one process. It sends what it
+measures back to the process that asked, and keeps nothing that could not be computed again.
 """
 
 import os
@@ -42,21 +42,22 @@ _IN_HUB_CACHE = re.compile(r"(.*/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-
 
 
 class _UnreadyError(Exception):
-    """A message relies on what is not held here."""
+    """A message needs something that this worker has not loaded."""
 
 
 class EvaluationWorker:
     """Answers the messages of :mod:`prolu_eval.evaluation.distributed`.
 
-    A message's ``do`` says what to do, ``parcels`` brings files, ``begin`` a group of runs under
-    the same conditions, ``load`` runs whose autoencoders are held from then on, beside those that
-    ``hold`` names. An answer may be that something is :data:`UNSEEN`, which this node cannot read,
-    or that it is :data:`UNREADY`, since messages before it were not done; then nothing was done.
+    In a message, ``do`` names the action, ``parcels`` contains files, ``begin`` a group of runs
+    under the same conditions, and ``load`` runs whose autoencoders stay loaded from then on,
+    together with those that ``hold`` names. An answer may contain :data:`UNSEEN`, if this node
+    cannot read something, or :data:`UNREADY`, if earlier messages were not executed; nothing was
+    done in either case.
 
     Args:
-        config: the options of the evaluation, the device, and the folder that paths are relative
-            to.
-        fetch: gives what was put.
+        config: the options of the evaluation, the device, and the folder to which paths are
+            relative.
+        fetch: a function that returns an object stored in the cluster.
     """
 
     def __init__(self, config: Message, fetch: Fetch) -> None:
@@ -70,10 +71,10 @@ class EvaluationWorker:
         self._records: dict[str, tuple[Record, SparseAutoencoder]] = {}
 
     def answer(self, message: Message) -> dict[str, Any]:
-        """Do what a message asks.
+        """Execute a message.
 
         Raises:
-            ProluEvalError: if it cannot be done.
+            ProluEvalError: if it cannot be executed.
         """
         do = {
             "prepare": self._prepare,
@@ -95,7 +96,7 @@ class EvaluationWorker:
             raise self._told(error) from None
 
     def _prepare(self, message: Message) -> dict[str, Any]:
-        """Find out what runs are measured on: precision, rows, shards, and lost scales."""
+        """Find out how runs are measured: precision, rows, shards, and estimates of lost scales."""
         conditions, runs = message["conditions"], list(message["runs"])
         self._forget()
         self._see(message)
@@ -172,7 +173,7 @@ class EvaluationWorker:
             measurement = Measurement.restored(message["sums"])
             return {"result": self._assemblies[n].assembled(record, sae, measurement)}
 
-    # What is held
+    # The state of the worker
 
     def _forget(self) -> None:
         self._group = None
@@ -180,7 +181,7 @@ class EvaluationWorker:
         self._assemblies.clear()
 
     def _begun(self, message: Message) -> "_Within":
-        """The group of a message, prepared as it was on the worker that was the first."""
+        """The group of a message, prepared in the same way as on the first worker."""
         if self._group is None or self._group[0] != message["group"]:
             self._forget()
             if (about := message.get("begin")) is None:
@@ -201,17 +202,18 @@ class EvaluationWorker:
             if prepared.settings != settings:
                 raise ModelError(
                     about["conditions"].model, "is another model on this node than elsewhere",
-                    "see that all nodes have the same revision of it",
+                    "make sure that all nodes have the same revision of it",
                 )  # fmt: skip
             self._group = message["group"], prepared
         return _Within(self._group[1])
 
     def _load(self, message: Message, prepared: Prepared) -> dict[str, ProluEvalError]:
-        """Hold the runs that a message brings or names, and no others; those that cannot be read.
+        """Load the runs of a message, and drop all but those that it names; return errors by run.
 
         Raises:
-            _UnreadyError: if a run is named that is neither brought nor held.
-            UnseenError: if files of a run are not to be seen here.
+            _UnreadyError: if the message names a run that it does not contain and that is not
+                loaded.
+            UnseenError: if this node cannot read files of a run.
         """
         brought: dict[str, Record] = {record.run.name: record for record in message["load"]}
         new = {name: record for name, record in brought.items() if name not in self._records}
@@ -233,10 +235,10 @@ class EvaluationWorker:
                 failed[name] = error
         return failed
 
-    # What is seen
+    # Files
 
     def _see(self, about: Message) -> None:
-        """Find the model and the tokens, here or among what has arrived."""
+        """Find the model and the tokens on this node or among the files that have arrived."""
         conditions = about["conditions"]
         wanted = {
             MODEL: (conditions.model, about["model"]),
@@ -247,7 +249,7 @@ class EvaluationWorker:
     def _seen(
         self, wanted: Sequence[tuple[Run, Mapping[str, str]]]
     ) -> tuple[dict[str, Run], list[str]]:
-        """Runs as they lie on this node, by name, and the names of those that do not."""
+        """The runs that are on this node, by name, and the names of those that are not."""
         found: dict[str, Run] = {}
         for run, digests in wanted:
             here = self._here(run, digests)
@@ -271,7 +273,7 @@ class EvaluationWorker:
         return _from_the_hub(run, digests)
 
     def _told(self, error: ProluEvalError) -> ProluEvalError:
-        """An error that names files by where they came from."""
+        """The error, with files named by their paths on the machine that they came from."""
         original = self._arrivals.original
         subject, reason = original(error.subject), original(error.reason)
         return type(error)(subject, reason, error.remedy)
@@ -293,7 +295,7 @@ class EvaluationWorker:
 
 
 class _Within(ExitStack):
-    """A prepared group, whose precision holds until the block ends."""
+    """A prepared group, whose precision is set until the block ends."""
 
     def __init__(self, prepared: Prepared) -> None:
         super().__init__()
@@ -307,20 +309,20 @@ class _Within(ExitStack):
 
 
 def absolute(run: Run, folder: str) -> Run:
-    """The run, with paths that are not relative to a folder any more."""
+    """The run, with its paths made absolute."""
     path, *files = (Path(os.path.normpath(Path(folder, file))) for file in (run.path, *run.files))
     return replace(run, path=path, files=tuple(files))
 
 
 def _writable(array: Any) -> Any:
-    """An array as torch takes it: what comes from an object store must not be written to."""
+    """A writable array for torch, copied if the array comes from an object store."""
     return array if array.flags.writeable else array.copy()
 
 
 def _is_here(run: Run, digests: Mapping[str, str]) -> bool:
-    """Whether all files of a run are on this node, with the content that they have elsewhere.
+    """Whether all files of a run are on this node, with the same content as elsewhere.
 
-    A run of which a file could not be read elsewhere is not looked for: it fails in any case.
+    If a file of the run could not be read elsewhere, the run is not searched for; it fails anyway.
     """
     if any(len(digest) != _HEX for digest in digests.values()):
         return True
@@ -328,7 +330,7 @@ def _is_here(run: Run, digests: Mapping[str, str]) -> bool:
 
 
 def _from_the_hub(run: Run, digests: Mapping[str, str]) -> Run | None:
-    """A run whose files lie in the hub's cache elsewhere, from the hub; None if it is not that."""
+    """A run whose files are in another node's hub cache, fetched from the hub; else None."""
     matches = [_IN_HUB_CACHE.fullmatch(str(file)) for file in run.files]
     if any(match is None for match in matches):
         return None

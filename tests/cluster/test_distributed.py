@@ -254,7 +254,7 @@ def test_shares_of_the_tokens_add_up(
 
 
 def test_what_a_cluster_cannot_do_is_told_first(work: Path, monkeypatch: Any) -> None:
-    with pytest.raises(UsageError, match="'moon' is nowhere to run"):
+    with pytest.raises(UsageError, match="'moon' is no cluster"):
         evaluate(work / "runs", on="moon")
     for more, reason in (
         ({"race": True}, "--race: is run on one machine"),

@@ -92,5 +92,5 @@ def test_what_cannot_be_trained_is_told(
     with pytest.raises(ModelError, match=r"blocks\.9\.hook_resid_post"):
         train_sweep(read_sweep_file(sweep_file), tmp_path / "both", Settings("cpu", on="ray"))
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="'moon' is nowhere to run"):
+    with pytest.raises(UsageError, match="'moon' is no cluster"):
         train_sweep(read_sweep_file(sweep_file), tmp_path / "both", Settings("cpu", on="moon"))

@@ -101,7 +101,7 @@ def test_weights_that_do_not_fit_in_memory(tmp_path: Path, monkeypatch: pytest.M
         evaluate(folder, options)  # too few to be looked at
     monkeypatch.setattr(memory, "_MANY_WEIGHTS", n_weights)
     (outcome,) = evaluate(folder, options)
-    assert "0.0 GiB of weights, all held at once, where 0.0 GiB" in (outcome.error or "")
+    assert "0.0 GiB of weights, which are in memory together, but 0.0 GiB" in (outcome.error or "")
     monkeypatch.setattr(memory, "free_memory", lambda _: 4 * n_weights)
     with pytest.raises(AssertionError, match="a model was loaded"):
         evaluate(folder, options)
