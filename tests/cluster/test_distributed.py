@@ -259,7 +259,7 @@ def test_what_a_cluster_cannot_do_is_told_first(work: Path, monkeypatch: Any) ->
     for more, reason in (
         ({"race": True}, "--race: is run on one machine"),
         ({"measure": "behaviour"}, "--measure: completes results on one machine"),
-        ({"device": "cuda:1"}, "is none that every node of a cluster has"),
+        ({"device": "cuda:1"}, "is not a device of every node of a cluster"),
     ):
         monkeypatch.setattr(runner, "engine_of", lambda on: on)
         with pytest.raises(UsageError, match=reason):

@@ -119,7 +119,7 @@ def test_seeds_are_compared_and_stable_features_reconstruct(
 
 def test_runs_of_one_seed_are_told(tmp_path: Path) -> None:
     saved(tmp_path, 0, kept=64)
-    with pytest.raises(ResultsError, match="differ in the seed alone"):
+    with pytest.raises(ResultsError, match="differ only in the seed"):
         stability([tmp_path])
 
 
