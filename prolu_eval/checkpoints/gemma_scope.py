@@ -211,12 +211,13 @@ def _second_path_hook(folder: Path) -> str | None:
 def about(
     hooks: Mapping[str, str | None], model: str | None, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What is known of every dictionary of Gemma Scope, as :attr:`Content.about` has it.
+    """The :attr:`Content.about` of any dictionary of Gemma Scope.
 
     Args:
-        hooks: where it reads, and what a transcoder stands for.
-        model: the hub name.
-        config: the configuration beside it, empty if there is none; None where a release has none.
+        hooks: the site that it reads and, for a transcoder, the site that it predicts.
+        model: the model's name on the hub.
+        config: the configuration beside it, empty if the file is missing; None if the release has
+            no configurations.
     """
     told = {} if config is None else {"provenance": {"config": config}}
     return {

@@ -53,7 +53,7 @@ class _Config(BaseModel):
 
 
 class _Sizes(NamedTuple):
-    """Widths of what is read and written, and number of features; ``d_out`` of a transcoder."""
+    """The widths of input and output, and the number of features; ``d_out`` if a transcoder."""
 
     d_in: int
     d_sae: int
@@ -156,7 +156,7 @@ def _read(path: Path) -> tuple[dict[str, Any], _Config]:
 
 
 def _sizes(config: _Config, weights: Mapping[str, Tensor], path: Path) -> _Sizes:
-    """By the matrices; what one writes is told apart only of a transcoder."""
+    """The sizes, from the matrices; the output has a width of its own only in a transcoder."""
     d_sae, d_out = size(weights, "W_dec", path)
     if config.hook_point_out in (None, config.hook_point_in):
         return _Sizes(d_out, d_sae, None)

@@ -1,9 +1,9 @@
 """Kissane's crosscoders of a model and its tuned form: ``cfg.json`` and ``cc_weights.pt``.
 
 Tensors are ``W_enc`` [2, d_in, d_sae], ``b_enc`` [d_sae], ``W_dec`` [d_sae, 2, d_in] and ``b_dec``
-[2, d_in]. Each model's activations were multiplied in training by a factor of their own, sqrt(d_in)
-over their mean norm on the first text, which no file keeps: ``activation_scaler.json`` may, as
-``{"scaling_factor": [FIRST, SECOND]}``.
+[2, d_in]. In training, each model's activations were multiplied by a factor: sqrt(d_in) over their
+mean norm on the first text. The original files do not contain these factors. A file
+``activation_scaler.json`` can be added to give them, as ``{"scaling_factor": [FIRST, SECOND]}``.
 """
 
 import re
@@ -27,9 +27,9 @@ from prolu_eval.runs import hooks_of, of_two_models
 _CONFIG, _WEIGHTS = "cfg.json", "cc_weights.pt"
 _REMEDY = "download it again"
 _MODELS = 2
-_TUNED = {"gemma-2-2b": "gemma-2-2b-it"}  # whose names files do not tell
+_TUNED = {"gemma-2-2b": "gemma-2-2b-it"}  # the files name only the first
 _KEEP = (
-    f"each of its models has a factor of its own: they may stand beside it in {SCALER_FILE}, as "
+    f"each of its models has its own factor: write them beside it in {SCALER_FILE}, as "
     '{"scaling_factor": [FIRST, SECOND]}'
 )
 
@@ -96,13 +96,13 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
 
 
 def _hook(point: str | None) -> str | None:
-    """The site of both models, of the name that each has for it."""
+    """The site of both models, from the name that each model has for it."""
     match = re.fullmatch(r"blocks\.(\d{1,4})\.(\S+)", point or "")
     return hooks_of([int(match[1])] * _MODELS, match[2]) if match else None
 
 
 def _both(name: str | None) -> str | None:
-    """The two models, by the name of the first; None where the second is not known."""
+    """The two models, from the name of the first; None if the second is unknown."""
     first = (name or "").removeprefix("google/")
     tuned = _TUNED.get(first)
     return None if tuned is None else of_two_models(f"google/{first}", f"google/{tuned}")
@@ -120,7 +120,7 @@ def _tensors(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _folded(scales: Sequence[float], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for each model's activations as they come; codes stay as they are."""
+    """Fold the factors into the weights, for unscaled activations; codes are unchanged."""
     folded = dict(tensors)
     for i, scale in enumerate(scales):
         folded[f"W_enc_{i}"] = tensors[f"W_enc_{i}"] * scale

@@ -1,4 +1,4 @@
-"""What the formats of cross-layer transcoders and crosscoders describe alike."""
+"""The content that is common to formats of cross-layer transcoders and crosscoders."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -19,16 +19,16 @@ def of_several_sites(
     about: Mapping[str, Any],
     **more: Any,
 ) -> Content:
-    """A dictionary of several sites, which takes its inputs as they come.
+    """The content of a dictionary of several sites that does not normalise its inputs.
 
     Args:
-        variant: which of the two it is.
-        n_sites: how many it reads.
-        d_in: width of the activations at each.
-        d_sae: number of its features in all.
-        tensors: as of :class:`Content`.
-        jumps: whether features have thresholds; if not, they are rectified.
-        about: as of :class:`Content`.
+        variant: which of the two variants it is.
+        n_sites: the number of sites that it reads.
+        d_in: the width of the activations at each site.
+        d_sae: the number of features of all sites together.
+        tensors: as in :class:`Content`.
+        jumps: whether features have thresholds; if not, their activation is ReLU.
+        about: as in :class:`Content`.
         more: other fields of :class:`Content`.
     """
     return Content(

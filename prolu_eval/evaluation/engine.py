@@ -243,7 +243,7 @@ class Engine:
         return totals.tolist(), n
 
     def _activations_at_sites(self, batch: Batch) -> list[Tensor]:
-        """What the clean pass has at each hook point. [rows, context, d] each"""
+        """The activations of the clean pass at each hook point. [rows, context, d] each"""
         return [self.model.activations(batch.ids, self.hook)]
 
     @torch.inference_mode()
