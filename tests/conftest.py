@@ -1,4 +1,4 @@
-"""What several tests share: the model and text of ``../shared``, tiny random models, a browser."""
+"""Fixtures of several tests: the model and text of ``../shared``, tiny random models, a browser."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("PROLU_EVAL_SHARED", ROOT.parent / "shared"))
 
 torch.set_num_threads(1)
-# Tests share no cache with the user, nor with one another's processes.
+# Tests do not share a cache with the user or with other test processes.
 os.environ["PROLU_EVAL_CACHE"] = tempfile.mkdtemp(prefix="prolu-eval-tests-")
 # A loaded machine is slow to draw examples; that says nothing about the code.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -115,7 +115,7 @@ def gutenberg() -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, which asks the network for nothing of its own accord."""
+    """Chromium, which sends no requests of its own to the network."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

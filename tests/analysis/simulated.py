@@ -1,7 +1,7 @@
-"""Simulated sweeps whose true frontiers are known, as what curves go through.
+"""Simulated sweeps with known true frontiers.
 
-Sequences share what is hard about them, and runs add noise of their own; trainings scatter around
-the true frontier by a lognormal factor in both metrics.
+A sequence's difficulty is the same for all runs, and each run adds its own noise. Trainings scatter
+around the true frontier by a lognormal factor in both metrics.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ class Sweep:
     runs: int
     seeds: int = 1
     factor: float = 1.0
-    random: bool = False  # places drawn rather than in equal ratios
+    random: bool = False  # L0 is drawn, not in equal ratios
     ends: tuple[float, float] = (3.0, 100.0)
     exact: bool = False  # L0 is set, as k sets it, so that neither trainings nor sequences vary it
 

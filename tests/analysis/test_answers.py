@@ -1,4 +1,4 @@
-"""The answer to a question: ranking, savings, advice, budgets, folders; none contradict others."""
+"""Answers to questions about a frontier: ranking, savings, advice, budgets and folders agree."""
 
 import importlib.util
 import warnings
@@ -98,7 +98,7 @@ def test_signs_follow_directions() -> None:
 
 
 def test_runs_added_to_a_gap_keep_ranking_and_savings() -> None:
-    """With a straight line across the gap, three runs more or fewer turned the ranking round."""
+    """With straight lines across gaps, three more or fewer runs reversed the ranking."""
     results = stored()
     coefficients = sorted({r.run.coefficient or 0 for r in results if r.run.label == RELU})
     full = only(results)
@@ -123,7 +123,7 @@ def test_runs_added_to_a_gap_keep_ranking_and_savings() -> None:
 
 
 def demo(*left_out: float) -> list[Result]:
-    """The runs of `prolu-eval demo` and three more of ProLU-ReLU, but for some of the latter.
+    """The runs of `prolu-eval demo` and three more of ProLU-ReLU, some of which are left out.
 
     demo.npz has their sums over the sequences of the embedded text, as `evaluate` stored them.
     """
@@ -146,7 +146,7 @@ def demo(*left_out: float) -> list[Result]:
 
 
 def test_three_more_runs_in_the_demos_gap_contradict_nothing() -> None:
-    """They once turned the ranking round, and halved a saving."""
+    """They once reversed the ranking and halved a saving."""
     without, beside = only(demo(0.05, 0.06, 0.07)), only(demo())
     assert (len(without.runs), len(beside.runs)) == (24, 27)
     before, after = ({v.label: v for v in found.variants} for found in (without, beside))
@@ -245,7 +245,7 @@ def of_folder(folder: str, label: str, factor: float, seed: int) -> list[Result]
 
 
 def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
-    """Folders stand in the order given, and a label may hold what parts it from its folder."""
+    """Folders keep their order, and labels may contain what separates them from their folder."""
     parts_of = (("b", "x: y", 8), ("a", "x: y", 10), ("b", "z", 4), ("a", "z", 4), ("a", "w", 4))
     made = [r for seed, part in enumerate(parts_of) for r in of_folder(*part, seed)]
     found = only(made, grouping="folder")

@@ -1,4 +1,4 @@
-"""What overlap says of L0."""
+"""The relation of overlap to L0."""
 
 from prolu_eval.analysis import comparable
 from prolu_eval.analysis.overlap import l0_diagnostic

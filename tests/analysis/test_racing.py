@@ -1,4 +1,4 @@
-"""A race drops what is surely beaten, and hardly ever changes the frontier that is stated.
+"""A race drops runs that are surely beaten, and hardly ever changes the reported frontier.
 
 `nox -s slow` simulates races: ``PROLU_EVAL_SIMULATIONS=100 -rP`` gives the table of
 docs/statistics.md.
@@ -29,7 +29,7 @@ SIMULATIONS = int(os.environ.get("PROLU_EVAL_SIMULATIONS", "0"))
 class Cell:
     """Variants that are swept over coefficients, learning rates and seeds.
 
-    ``rates`` are factors of each learning rate on CE degradation, and their roots on L0.
+    ``rates`` are each learning rate's factors on CE degradation; the factors on L0 are their roots.
     """
 
     curve: str = "power law"
@@ -94,7 +94,7 @@ def drawn(cell: Cell, rng: np.random.Generator) -> list[Result]:
 def raced(
     results: list[Result], shard: int = 128, keys: tuple[str, ...] = KEYS
 ) -> tuple[list[Result], float]:
-    """Results as a race would leave them, and the share of tokens that it saves."""
+    """The results after a race, and the share of tokens that it saves."""
     n = results[0].setting.n_sequences
     cut = shards(n, shard)
     left, lost = list(results), []
@@ -111,7 +111,7 @@ def raced(
 
 
 def ended(whole: Result, rows: int, winner: str, keys: tuple[str, ...]) -> Result:
-    """The result of a run that left a race with so many sequences."""
+    """The result of a run that left a race after ``rows`` sequences."""
     sums = {key: a[:rows] for key, a in whole.per_sequence().items()}
     setting = {"n_sequences": rows, "tokens_fingerprint": f"first {rows}",
                "n_counted": int(sums["n"].sum())}  # fmt: skip
@@ -147,11 +147,11 @@ def test_what_is_surely_beaten_leaves_and_the_frontier_is_that_of_all() -> None:
     lost = {r.run.name for r in left if r.dropped is not None}
     assert lost.isdisjoint(whole.details.frontier)
     assert all(found.details.membership[name] == 0 for name in lost)
-    # Runs that stayed are as sure as in full, and the others as the tokens that they had.
+    # Intervals of runs that stayed are those of a full evaluation; those of others, of fewer tokens.
     values = {run.name: run.values for run in found.runs}
     for run in whole.runs:
         assert run.name in lost or run.values == values[run.name]
-    # What is said of variants is said on the tokens that all runs have.
+    # Variants are compared on the tokens that all runs have.
     first = min(r.setting.n_sequences for r in left)
     (shared,) = answer([ended(r, first, "", KEYS) for r in results], Question(), 200)
     assert found.sentence == shared.sentence

@@ -1,12 +1,14 @@
-"""How often intervals hold the truth, and how often a lead is claimed that is not there.
+"""How often intervals contain the truth, and how often a lead is claimed where there is none.
 
-They take about 2 minutes of one core: `nox -s slow` runs them. Without ``PROLU_EVAL_SIMULATIONS``,
-100 evaluations are simulated of a cell in which trainings vary, 40 of another, and 40 for the
-intervals of hypervolumes, epsilon indicators and attainment surfaces. The variable sets the number
-of all: 250 gives the table of docs/statistics.md. `-rP` prints the rates.
+`nox -s slow` runs these simulations, which take about 2 minutes of one core. By default, 100
+evaluations are simulated of each cell in which trainings vary, 40 of each other cell, and 40 for
+the intervals of hypervolumes, epsilon indicators and attainment surfaces. The environment variable
+``PROLU_EVAL_SIMULATIONS`` sets all of these numbers: 250 gives the table of docs/statistics.md.
+`-rP` prints the rates.
 
-Every bound is what a rate of 5 % exceeds once in 1,000 sets of as many simulations. That is 12 of
-100, 7 of 40 (18 %), 24 of 250 (10 %): a smaller excess is not told from chance here.
+Each bound is a number of misses that a true rate of 5 % exceeds once in 1,000 sets of as many
+simulations: 12 of 100, 7 of 40 (18 %) or 24 of 250 (10 %). A smaller excess cannot be distinguished
+from chance here.
 """
 
 import itertools
@@ -105,7 +107,7 @@ NULLS = {
 }  # fmt: skip
 
 
-# Variants that are not equal: the first has less CE degradation at equal L0.
+# Unequal variants, of which the first has less CE degradation at equal L0.
 UNEQUAL = {
     "power law: 8 runs, 20 % ahead, trainings vary 5 %": Cell(
         {"a": Sweep(power, 8, factor=0.8), "b": Sweep(power, 8)}, noise=0.05
@@ -126,7 +128,7 @@ UNEQUAL = {
 
 
 def excesses(counts: Mapping[str, float], n: int) -> dict[str, float]:
-    """Counts of misses in so many evaluations that a rate of 5 % exceeds once in 1,000 sets."""
+    """The counts of misses that are too large for a rate of 5 % in n evaluations."""
     most = binom.ppf(0.999, n, 0.05)
     return {name: count for name, count in counts.items() if count > most}
 
@@ -171,7 +173,7 @@ def test_leads_and_intervals(name: str) -> None:
 
 
 def test_rankings_by_other_runs_flip_no_more_often_than_stated() -> None:
-    """The same three variants are swept twice at random L0: few pairs are told the other way."""
+    """The same three variants are swept twice at random L0; few pairs are ranked differently."""
     cell = Cell(
         {label: Sweep(power, 8, factor=factor, random=True)
          for label, factor in {"a": 0.9, "b": 0.95, "c": 1.0}.items()},
@@ -196,7 +198,7 @@ def test_a_lead_that_is_there_is_found(runs: int, factor: float) -> None:
     n = SIMULATIONS or 25
     found = sum(drawn(cell, rng).statuses["a", "b"][0] == -1 for _ in range(n))
     print(f"{runs} runs, {1 - factor:.0%} less CE degradation: found in {found} of {n}")
-    # Such leads are to be found in 95 of 100 evaluations at least.
+    # Such leads must be found in at least 95 of 100 evaluations.
     assert n - found <= binom.ppf(0.999, n, 0.05)
 
 
@@ -246,9 +248,10 @@ def misses(interval: tuple[float | None, float | None], truth: float | None) -> 
 
 
 def misses_share(ends: tuple[float | None, float | None], truth: float) -> bool:
-    """Whether an interval of a share misses the truth by more than 0.01 where that is 0 or 1.
+    """Whether an interval of a share misses the truth; at 0 or 1, by more than 0.01.
 
-    Ties there are broken by chance, so that what is measured always lies on one side.
+    A true share of 0 or 1 has ties that are broken by chance, so a measured share is always on the
+    same side of it.
     """
     near = 0.01 if min(truth, 1 - truth) < 1e-9 else 0.0
     low, high = ends
@@ -258,7 +261,7 @@ def misses_share(ends: tuple[float | None, float | None], truth: float) -> bool:
 
 
 def missed(found: Frontier, truth: dict[str, np.ndarray], ratio: float) -> dict[str, bool]:
-    """Which intervals of a frontier do not hold the truth; hypervolumes up to its reference."""
+    """Which intervals of a frontier miss the truth; hypervolumes use the frontier's reference."""
     reference = np.array(found.reference)
     volumes = {label: volume(points, reference) for label, points in truth.items()}
     total = volume(np.concatenate(list(truth.values())), reference)
@@ -293,7 +296,7 @@ def missed(found: Frontier, truth: dict[str, np.ndarray], ratio: float) -> dict[
 
 
 def place(truth: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """The true place of a run of :func:`sweep`. [2]"""
+    """The true L0 and CE degradation of a run of :func:`sweep`. [2]"""
     label, i, _ = name.split("-")
     return np.asarray(truth[label][int(i)])
 
@@ -339,7 +342,7 @@ def diagonals(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def outside(bands: list[Surface], surface: np.ndarray, unit: np.ndarray) -> float:
-    """The share of places where bands do not hold a surface, away from their ends."""
+    """The share of places, away from the ends, where the bands do not contain a surface."""
     x, y = (surface * unit).T
     held = [
         np.log(better[1]) <= np.interp(np.log(better[0]), x, y)

@@ -1,4 +1,4 @@
-"""What is told of a curve's shape by its runs, against the densities that it stands for."""
+"""Likelihoods and predictions of a curve's shape agree with the densities that they represent."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.analysis.simulated import Cell, Sweep, drawn, power
 
 @pytest.mark.parametrize("seeds", [[1, 1, 1, 1, 1, 1], [4, 4, 4, 4, 4, 4], [1, 3, 1, 2, 2, 3]])
 def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
-    """Restricted likelihood is the density of what no straight line explains, up to a constant."""
+    """Restricted likelihood is, up to a constant, the density of deviations from straight lines."""
     rng = np.random.default_rng(0)
     u = np.sort(rng.random(6))
     v = 1 - u + 0.1 * rng.standard_normal(6)
@@ -26,7 +26,7 @@ def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
             covariance = curvature**2 * _kernel(u - u[0], u - u[0]) + noise
             spread = contrasts.T @ covariance @ contrasts
             expected[i, j] = multivariate_normal(np.zeros(4), spread).logpdf(contrasts.T @ v)
-            # Repeated trainings are told apart from the curve: here they all agree.
+            # Repeated trainings have a variance of their own, which is zero here.
             repeats = sum(n - 1 for n in seeds)
             expected[i, j] -= 0.5 * repeats * np.log(scatter**2 + sampling + _EXACT**2)
     found = fit.log_likelihoods(curvatures, scatters, sampling)
@@ -34,7 +34,7 @@ def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
 
 
 def test_a_reading_has_the_quantiles_of_its_mixture() -> None:
-    """Of two settings that are equally likely, against draws of them."""
+    """For two equally likely settings, compared with draws from them."""
     chances, means, errors = np.array([0.5, 0.5]), np.array([0.0, 0.4]), np.array([1.0, 3.0])
     reading = Reading(0.2, np.array([5.04, 0, 0]), 7.0, chances, means, errors)
     rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def test_a_reading_has_the_quantiles_of_its_mixture() -> None:
 
 
 def test_thousands_of_runs_are_gathered_and_say_the_same() -> None:
-    """What is gathered tells the same savings as all, and curves of any number take little time."""
+    """Gathered runs give the same savings as all runs, and any number of runs takes little time."""
     rng = np.random.default_rng(5)
     cell = Cell({"a": Sweep(power, 160, factor=0.9), "b": Sweep(power, 160)}, noise=0.05)
     state = rng.bit_generator.state

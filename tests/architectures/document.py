@@ -79,7 +79,7 @@ def sections(text: str) -> dict[str, str]:
 
 
 def tried_in_a_folder_of_its_own(architecture: str) -> Tried:
-    """What becomes of an architecture."""
+    """The result of trying an architecture."""
     with tempfile.TemporaryDirectory() as folder:
         return try_architecture(architecture, Path(folder))
 

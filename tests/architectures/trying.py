@@ -47,7 +47,7 @@ _SIZES = {
 _LATENT = {"num_key_value_heads": 4}
 _BOTH_KINDS = {"layer_types": ["linear_attention", "full_attention"]}
 _CONVOLUTIONS = {"layer_types": ["conv", "full_attention"]}
-# What some configurations need besides, so that blocks of each kind occur.
+# Further settings of some configurations, so that blocks of each kind occur.
 _MORE: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "glm4_moe_lite", "glm_moe_dsa"), _LATENT),
@@ -72,7 +72,7 @@ _VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
            "num_attention_heads": 4, "image_size": 28, "patch_size": 14, "depth": 1,
            "num_heads": 4, "out_hidden_size": 32}  # fmt: skip
 _IDS = {"image_token_id": 61, "image_token_index": 61}
-# Multimodal models: what their configuration needs besides a text model and a vision model.
+# Further settings of multimodal models, besides a text model and a vision model.
 _MULTIMODAL: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", "siglip_vision_model", {"mm_tokens_per_image": 4, **_IDS}),
     "idefics3": ("llama", "idefics3_vision", _IDS),
@@ -154,7 +154,7 @@ def save_tiny(architecture: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of the hooks of an architecture: None where spliced, else the reason.
+    """The result for each hook of an architecture: None if it was spliced, else the reason.
 
     ``adds_up`` says whether hook_resid_post is the sum of hook_resid_pre, hook_attn_out and
     hook_mlp_out in every block that has them all.
@@ -167,7 +167,7 @@ class Tried:
 
     @property
     def wrong(self) -> dict[str, str]:
-        """Hooks whose splice is not what plain hooks give."""
+        """Hooks whose splice differs from plain hooks."""
         return {h: r for h, r in self.hooks.items() if r is not None and r.startswith("WRONG")}
 
 
@@ -204,7 +204,7 @@ def try_architecture(architecture: str, folder: Path) -> Tried:
 
 
 def _load(folder: Path) -> LanguageModel:
-    """The model in float64, or in float32 if it does not run in that."""
+    """The model in float64, or in float32 if it does not run in float64."""
     try:
         return LanguageModel.load(str(folder), device="cpu", dtype=torch.float64)
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""The page of a comparison in a browser: both frontiers, every judgement, all of it by keyboard."""
+"""The page of a comparison in a browser: both frontiers, every judgement, and keyboard access."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_names_run_nothing_and_nothing_sticks_out(page: Any) -> None:
     assert page.locator("th", has_text=EVIL[:12]).count() > 0
     assert page.locator("img").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    # What is told in a row stands within the screen, however narrow: numbers may be scrolled to.
+    # The text of a row fits the screen, however narrow; only numbers may need scrolling.
     right = "cells => Math.max(...cells.map(cell => cell.getBoundingClientRect().right))"
     assert page.locator(".why").evaluate_all(right) <= page.viewport_size["width"]
 

@@ -63,7 +63,7 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=EVERYWHERE, ids=str)
 def shown(request: pytest.FixtureRequest, browser: Any, page_path: Path) -> Iterator[Any]:
-    """A page to look at, with every figure drawn."""
+    """A page that tests only read, with every figure drawn."""
     for page in opened_page(browser, page_path, *request.param):
         page.evaluate("Report.drawAll()")
         yield page
@@ -71,7 +71,7 @@ def shown(request: pytest.FixtureRequest, browser: Any, page_path: Path) -> Iter
 
 @pytest.fixture(params=[(1440, "light"), (390, "dark")], ids=str)
 def page(request: pytest.FixtureRequest, browser: Any, page_path: Path) -> Iterator[Any]:
-    """A page to do things to."""
+    """A page that a test may change."""
     for opened in opened_page(browser, page_path, *request.param):
         opened.locator(f"#{MAIN}-plot").scroll_into_view_if_needed()
         opened.wait_for_function(f"{DATA}?.length > 0")
@@ -131,7 +131,7 @@ STRENGTHS = f"""Object.fromEntries({DATA}.filter(t => t.mode === 'markers' && t.
 
 
 def strengths(page: Any, expected: dict[str, float]) -> None:
-    """The main figure comes to show variants so; others are not looked at."""
+    """Wait until the main figure shows the given variants with these strengths."""
     page.locator(f"#{MAIN}-plot").scroll_into_view_if_needed()
     page.wait_for_function(
         f"expected => Object.entries(expected).every(([l, s]) => {STRENGTHS}[l] === s)",
@@ -310,7 +310,7 @@ def test_any_two_metrics_of_some_runs_are_drawn_as_asked(page: Any, tmp_path: Pa
 
 
 def test_lines_of_the_explorer_are_those_of_the_figures(page: Any) -> None:
-    """Frontiers of variants, over preset metrics of which one is better large and one small."""
+    """Frontiers of variants over two metrics, one of which is better if larger, one if smaller."""
     page.locator("#explorer-plot").scroll_into_view_if_needed()
     preset = page.locator("#explorer-preset")
     for title, view in (
@@ -493,7 +493,7 @@ def test_the_first_screen_answers(browser: Any, page_path: Path) -> None:
 
 
 def test_the_first_figure_is_seen_before_others_are_drawn(browser: Any, page_path: Path) -> None:
-    """Several come near a tall screen at once; each is drawn in a task of its own."""
+    """On a tall screen, several figures come into view at once; each is drawn in its own task."""
     for page in opened_page(browser, page_path, 1440, "light"):
         page.set_viewport_size({"width": 1440, "height": 6000})
         page.add_init_script(

@@ -33,7 +33,7 @@ SITES = "gemma-scope-2-1b-it/crosscoder/layer_7_13_17_width_16k_l0_medium"
 
 
 def gemma(layers: list[Tensors]) -> tuple[Tensor, Tensor]:
-    """Codes and outputs as the release's own notebook has them, all decoders in one sum."""
+    """Codes and outputs as in the release's own notebook, with one sum over all decoders."""
     codes = []
     for i, w in enumerate(layers):
         z = X[:, i] @ w["W_enc"].T + w["b_enc"]
@@ -104,7 +104,7 @@ NO_NORMALISER = {name: torch.full_like(t, torch.nan) for name, t in NORMALISER.i
 
 
 def norms(kind: int, decoder: Tensor) -> Tensor:
-    """What codes are multiplied by before they are compared with the threshold."""
+    """The norms by which codes are multiplied before they are compared with the threshold."""
     squares = decoder.square().sum(2)
     found = {1: squares.sqrt().sum(0), 2: squares.sum(0).sqrt(), 4: torch.ones(())}
     return found[kind]
@@ -194,7 +194,7 @@ Y = torch.randn(40, 2, D_IN, generator=torch.Generator().manual_seed(2)) * 6
 
 
 def of_two_models(state: Tensors) -> tuple[Tensor, Tensor]:
-    """Codes and reconstructions of Y as the author's notebook has them, of scaled activations."""
+    """Codes and reconstructions of scaled activations Y, as in the author's notebook."""
     scales = torch.tensor(SCALES)[:, None]
     z = torch.einsum("nmd,mdf->nf", Y * scales, state["W_enc"]) + state["b_enc"]
     codes = torch.relu(z)

@@ -1,4 +1,4 @@
-"""dictionary_learning's checkpoints: each dictionary class by its formula, and the traps."""
+"""dictionary_learning's checkpoints: each dictionary class by its formula, and special cases."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def decoded(codes: torch.Tensor) -> torch.Tensor:
     ],
 )
 def test_autoencoder(tmp_path: Path, trainer: str, label: str) -> None:
-    """The file's own features: ``load_dictionary`` rescales them by the decoder's norms."""
+    """The features are those of the file; ``load_dictionary`` rescales them by decoder norms."""
     state = linear(W) | {"bias": W["b_dec"]}
     folder = dictionary(tmp_path, "AutoEncoder", state, trainer=trainer, l1_penalty=0.1)
     codes = torch.relu(H)

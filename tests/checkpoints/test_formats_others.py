@@ -1,4 +1,4 @@
-"""OpenAI's, Gemma Scope's and e2e_sae's checkpoints, by their formulas, and the traps."""
+"""OpenAI's, Gemma Scope's and e2e_sae's checkpoints, by their formulas, and special cases."""
 
 from pathlib import Path
 from typing import Any

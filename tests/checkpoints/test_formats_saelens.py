@@ -1,4 +1,4 @@
-"""SAELens' checkpoints: each architecture by its formula, and what the format hides or leaves out.
+"""SAELens' checkpoints: each architecture by its formula, and gaps of the format.
 
 Formulas are those of ``sae_lens`` 6.54, written out on the file's own tensors.
 """
@@ -36,7 +36,7 @@ GATED = {n: t for n, t in W.items() if n != "b_enc"} | G
 
 
 def gated(s: Tensor) -> Tensor:
-    """Codes of GATED, of inputs as it subtracts them."""
+    """The codes of GATED for inputs from which it has subtracted its bias."""
     magnitude = torch.relu(s @ (W["W_enc"] * G["r_mag"].exp()) + G["b_mag"])
     return (s @ W["W_enc"] + G["b_gate"] > 0) * magnitude
 
@@ -92,7 +92,7 @@ def test_jumprelu(tmp_path: Path) -> None:
 
 
 def test_jumprelu_with_the_logarithm_of_its_threshold(tmp_path: Path) -> None:
-    """As SAELens' training checkpoints of old have it."""
+    """Old training checkpoints of SAELens store it like this."""
     tensors = W | {"log_threshold": T["threshold"].log()}
     codes = torch.relu(H) * (T["threshold"] < H)
     check(saelens(tmp_path, "jumprelu", tensors), codes, decoded(codes))

@@ -202,7 +202,7 @@ def test_temporal_autoencoders_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_tanh_relu(tmp_path: Path) -> None:
-    """Which SAELens 6 itself loads silently as a plain ReLU."""
+    """SAELens 6 itself loads such a file silently as a plain ReLU."""
     folder = saelens_legacy(tmp_path, W, activation_fn_str="tanh-relu")
     codes = torch.tanh(torch.relu((X - W["b_dec"]) @ W["W_enc"] + W["b_enc"]))
     check(folder, codes, decoded(codes))
@@ -223,7 +223,7 @@ def test_the_head_of_a_single_head_autoencoder_is_part_of_its_hook(
 
 @pytest.mark.parametrize("architecture", ["standard", "matching_pursuit", "topk"])
 def test_a_lost_factor_can_be_given(tmp_path: Path, architecture: str) -> None:
-    """As it would have stood beside the weights."""
+    """The result is the same as if the factor had been stored beside the weights."""
     tensors = dict(W)
     if architecture == "matching_pursuit":
         rows = W["W_dec"] / W["W_dec"].norm(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""EleutherAI sparsify's checkpoints: both activations, older dialects, layouts, and the traps."""
+"""EleutherAI sparsify's checkpoints: both activations, older versions, layouts, special cases."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def decoded(codes: torch.Tensor) -> torch.Tensor:
 
 
 def test_topk(tmp_path: Path) -> None:
-    """W_dec lies untransposed, num_latents 0 stands for d_in times the expansion factor."""
+    """W_dec is stored untransposed; num_latents 0 means d_in times the expansion factor."""
     write_json(tmp_path / "config.json", {"model": "tiny", "dataset": "text", "ctx_len": 64})
     folder = sparsify(tmp_path / "layers.3", W)
     codes = kept(torch.relu(H), H.topk(3, dim=-1).indices)

@@ -39,7 +39,7 @@ JUMPED = torch.relu(H) * (T["threshold"] < H)
 
 
 def check(path: Path, codes: Tensor, y_hat: Tensor) -> None:
-    """A transcoder's codes and outputs of :func:`inputs` are these."""
+    """Assert that a transcoder gives these codes and outputs for :func:`inputs`."""
     sae = load_sae(path)
     assert 0 < (codes != 0).float().mean() < 0.9
     torch.testing.assert_close(sae.encode(X), codes, rtol=1e-5, atol=1e-5)

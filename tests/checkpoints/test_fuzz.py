@@ -33,19 +33,19 @@ from tests.helpers.damaged_files import (
 pytestmark = pytest.mark.deep
 
 N_EXAMPLES = int(os.environ.get("PROLU_EVAL_FUZZ_EXAMPLES", "200"))
-MEMORY = Path("/dev/shm")  # where there is one, a file costs no disk
+MEMORY = Path("/dev/shm")  # if it exists, files are kept in memory
 
 
 def exercise(root: Path) -> list[str]:
-    """All that the commands do with a folder: find, describe, load, and run what loads.
+    """Do all that the commands do with a folder: find, describe, load and run checkpoints.
 
-    Returns the errors that are told.
+    Returns the reported errors.
     """
     told = []
     skipped(root)
     try:
         found = discover(root)
-    except ProluEvalError as error:  # what no longer is recognised
+    except ProluEvalError as error:  # no checkpoint is recognised any more
         return [str(error)]
     for item in found:
         if not isinstance(item, Run):
@@ -117,7 +117,7 @@ ENCODERS = ("top-k=2", "matching-pursuit", "nnls")
 
 
 def test_only_our_own_errors_come_out_of_atoms(memory: Path) -> None:
-    """Plain dictionaries, whose files are told apart by their endings."""
+    """Plain dictionaries, whose files are recognised by their endings."""
     tensors = {"atoms": torch.randn(5, 4), "mean": torch.ones(4), "other": torch.ones(2)}
     told: list[str] = []
 

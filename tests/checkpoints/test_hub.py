@@ -1,4 +1,4 @@
-"""``hub:`` names: what is asked of the hub, and checkpoints as its cache holds them, offline."""
+"""``hub:`` names: requests to the hub, and checkpoints from its cache without a network."""
 
 import json
 import os
@@ -141,7 +141,7 @@ def test_from_the_command_line(home: Path) -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A hub that holds the files of ``remote``; gives the list of what was asked of it."""
+    """A hub that holds the files of ``remote``; returns the list of requests to it."""
     asked: list[dict[str, Any]] = []
 
     def snapshot_download(repository: str, *, revision: str | None, allow_patterns: Any) -> str:
@@ -192,7 +192,7 @@ def test_arrays_of_numpy_are_fetched(hub: list[dict[str, Any]], tmp_path: Path) 
 def trained(
     home: Path, tmp_path: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A run of a tiny model on the hub, as ``hub:some/trained``; gives its snapshot."""
+    """A run of a tiny model on the hub, as ``hub:some/trained``; returns its snapshot."""
     monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     ids = tmp_path / "ids.npy"

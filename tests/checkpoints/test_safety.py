@@ -20,7 +20,7 @@ from tests.helpers import hostile_files
 from tests.helpers.damaged_files import SEEDS
 from tests.helpers.foreign_files import matrices, saelens, sparsify
 
-# What a hostile file may add to the peak of memory: its own bytes, and what reading takes.
+# By how much a hostile file may raise the peak of memory: by its own bytes and those of reading it.
 ALLOWED_MIB = 96
 
 
@@ -29,7 +29,7 @@ REFUSED = {"temporal"}
 
 
 def outcomes(root: Path) -> dict[str, Any]:
-    """What came of each folder, all of them loaded in one process of their own."""
+    """The result for each folder; all of them are loaded in one separate process."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.helpers.loading_peaks", str(root)],
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
@@ -63,7 +63,7 @@ def test_each_is_a_clear_error_no_code_runs_and_memory_is_bounded(tmp_path: Path
         assert_clear(name, outcome["errors"])
     assert not {n: o["grew"] for n, o in found.items() if o["grew"] > ALLOWED_MIB}
     assert not touched.exists()
-    # The proof that the bait is one.
+    # Proves that the hostile pickle works.
     call, arguments = hostile_files.Touch(touched).__reduce__()
     call(*arguments)
     assert touched.exists()
@@ -91,7 +91,7 @@ def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
     runs = {item.name: item for item in discover(tmp_path)}
     assert runs.keys() == {"a", "b"}
     assert original.name == "a"
-    # On its own, the folder that holds the link does not hold what it leads to.
+    # The folder that holds the link does not contain the link's target.
     with pytest.raises(CheckpointError, match="link out of the folder"):
         load_sae(linked)
 

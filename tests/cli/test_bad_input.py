@@ -46,7 +46,7 @@ def evaluate(capfd: pytest.CaptureFixture[str], folder: Path, *options: object) 
 
 
 def assert_refused(ran: Ran, *words: str) -> None:
-    """Exit code 2, nothing but one line on stderr, which has the words."""
+    """Assert exit code 2 and a single line on stderr that contains the words."""
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert "Traceback" not in ran.err
@@ -124,7 +124,7 @@ def test_one_broken_run_is_skipped_and_the_rest_measured(
     assert "; " in error, "a remedy follows the reason"
     assert "\n" not in error
     assert not (broken / "evaluation").exists()
-    # Alone, it is the whole input.
+    # Here the bad file is the only input.
     alone = evaluate(capfd, broken)
     assert alone.code == 2
     assert alone.json()["runs"][0]["error"] == error
@@ -247,7 +247,7 @@ def test_a_result_of_a_checkpoint_that_changed_since_is_not_compared(
     assert "good has changed since" in forgotten.err
     assert evaluate(capfd, runs).code == 0
     assert run(capfd, "compare", runs, *baseline).code == 1
-    # The former weights again: their result is there already, if not the newest.
+    # With the former weights, an older result is stored that fits them.
     weights.write_bytes(kept.read_bytes())
     assert evaluate(capfd, runs).json()["runs"][0]["status"] == "cached"
     assert run(capfd, "compare", runs, *baseline).code == 0

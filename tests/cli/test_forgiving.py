@@ -1,4 +1,4 @@
-"""What a user means is taken for what it is, and a near miss is told what may be meant."""
+"""Other spellings of names are accepted, and near misses get a suggestion."""
 
 from pathlib import Path
 

@@ -37,7 +37,7 @@ W, G, T, X = matrices(), gates(), thresholds(), inputs()
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """A folder of runs of four libraries, with what is broken, refused and unknown among them."""
+    """A folder of runs of four libraries, and of broken, refused and unknown checkpoints."""
     runs = tmp_path / "runs"
     config = RunConfig(variant="", d_in=1, d_sae=1, model="tiny", hook=HOOK, penalty="l1")
     save_run(runs / "native", random_sae("prolu", {}, seed=0), config)

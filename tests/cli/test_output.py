@@ -1,4 +1,4 @@
-"""What becomes of output: readers that go away, full disks, and names that hold anything."""
+"""Output under difficulties: readers that go away, full disks, and names with any characters."""
 
 import csv
 import os
@@ -69,7 +69,7 @@ UNDECODABLE = os.fsdecode(b"bad\xff")
 
 @pytest.fixture
 def named(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Path:
-    """Runs of such names, whose configurations say such things too."""
+    """Runs with such names, whose configurations contain such text too."""
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(1, 96, 320))
     for i, name in enumerate(NAMES):
         sae = Relu(32, 40)
@@ -84,7 +84,7 @@ def named(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Path:
 
 
 def assert_plain(text: str) -> None:
-    """Lines of what prints, and nothing else."""
+    """Assert that a text has only lines of printable characters."""
     assert all(line.isprintable() for line in text.split("\n")), ascii(text)
 
 

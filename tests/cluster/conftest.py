@@ -2,6 +2,6 @@
 
 import os
 
-# Ray asks for one as soon as the user has one, which its own local clusters make. Nodes and drivers
-# that are started before and after that would not understand each other.
+# Ray's local clusters create a token for the user, and Ray asks for a token as soon as the user has
+# one. Nodes and drivers that were started before and after that could not talk to each other.
 os.environ["RAY_AUTH_MODE"] = "disabled"

@@ -1,4 +1,4 @@
-"""An evaluation over workers gives what one process gives, whatever becomes of the workers."""
+"""An evaluation over workers gives the same results as one process, even if workers end."""
 
 import random
 import shutil
@@ -35,7 +35,7 @@ def expected(work: Path) -> dict[str, Result]:
 
 
 class Dying(LocalPool):
-    """Workers of which one ends now and then, with all that it was asked; another begins."""
+    """Workers of which one ends now and then and loses its messages; another one starts."""
 
     def __init__(self, *arguments: Any, seed: int, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -60,7 +60,7 @@ class Dying(LocalPool):
 
 @pytest.fixture
 def over(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Has evaluations run over a pool that is made of options."""
+    """A function that makes evaluations use a pool, which it creates from the options."""
 
     def on(make: Callable[[EvaluationOptions], LocalPool]) -> None:
         @contextmanager
@@ -132,7 +132,7 @@ def test_nodes_that_see_nothing_are_sent_it(
     over: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each run's files travel once, and the models; the tokens too, to who reads them first."""
+    """Files of runs and models are sent once; tokens, only to the first node that reads them."""
     put: list[bytes] = []
 
     class Noting(LocalPool):

@@ -1,7 +1,7 @@
-"""A real Ray cluster of this machine, whose nodes see no file of the others' where that can be had.
+"""A real Ray cluster on this machine, whose nodes cannot see each other's files, where possible.
 
-Each node lives in a mount namespace of its own, in which the tests' folder is empty; so whatever a
-worker needs has travelled, and what it did has come back.
+Each node runs in its own mount namespace, in which the tests' folder is empty. All files that a
+worker needs must therefore be sent to it, and its results must be sent back.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ pytestmark = pytest.mark.cluster
 KILLS = int(os.environ.get("PROLU_EVAL_KILLS", "50"))
 STORE = 100 << 20
 N_RUNS = 12
-# Seconds that a node may take to be there, on a machine that has much else to do.
+# Seconds that a node may take to start, on a busy machine.
 PATIENCE = 300.0
 
 
 class Node:
-    """A node of the cluster, started as the documentation has it."""
+    """A node of the cluster, started as in the documentation."""
 
     def __init__(self, arguments: Sequence[str], hidden: Path | None, cache: Path) -> None:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments,
@@ -70,7 +70,7 @@ class Node:
         return [p for p in self._all() if "ray::Actor" in " ".join(_command(p))]
 
     def kill(self) -> None:
-        """End it at once, as a machine that is switched off."""
+        """End it at once, like a machine that is switched off."""
         for process in [*self._all(), psutil.Process(self.process.pid)]:
             with_signal(process, signal.SIGKILL)
         self.process.wait()
@@ -112,7 +112,7 @@ class Cluster:
         self._wait_for(1)
 
     def add(self) -> Node:
-        """Start another node, and wait until it is there."""
+        """Start another node, and wait until it has joined."""
         arguments = [f"--address={self.address}", "--num-cpus=1"]
         node = Node(arguments, self._hidden, self._cache())
         self.nodes.append(node)
@@ -162,7 +162,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], P
 
 @pytest.fixture(scope="module")
 def expected(work: Path) -> dict[str, Result]:
-    """What one process gives."""
+    """The results of one process."""
     return undisturbed(work)
 
 
@@ -207,7 +207,7 @@ def test_a_sweep_is_trained_on_nodes_that_share_nothing(
 
 
 def start(work: Path, results: Path, log: Path, on: str) -> subprocess.Popen[bytes]:
-    """An evaluation on the cluster, in a process of its own that notes what it stores."""
+    """An evaluation on the cluster, in its own process that logs stored parts."""
     return subprocess.Popen(
         [
             sys.executable, "-m", "tests.helpers.faults", log, "evaluate", work / "runs",
@@ -230,7 +230,7 @@ def stored(log: Path) -> int:
 def disturb(
     cluster: Cluster, what: str, driver: subprocess.Popen[bytes], chance: random.Random
 ) -> bool:
-    """Kill a worker, a node (another joins) or the driver; whether there was one to kill."""
+    """Kill a worker, a node (another joins) or the driver; return whether there was one."""
     if what == "worker":
         found = [process for node in cluster.nodes for process in node.workers()]
         if found:
@@ -247,7 +247,7 @@ def disturb(
 
 
 def assert_undisturbed(results: Path, log: Path, expected: dict[str, Result]) -> None:
-    """Results are those of one process, and no part of them was stored twice."""
+    """Assert that results are those of one process, and that no part was stored twice."""
     assert_same(results, expected)
     lines = [line for line in log.read_text().splitlines() if str(results) in line]
     assert len(lines) == len(set(lines)), "a part was stored twice"

@@ -1,4 +1,4 @@
-"""Slurm's jobs, by the executor of submitit that runs them as processes of this machine."""
+"""Slurm jobs, run by submitit's local executor as processes of this machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], P
 
 @pytest.fixture(scope="module")
 def expected(work: Path) -> dict[str, Result]:
-    """What one process gives."""
+    """The results of one process."""
     return undisturbed(work)
 
 

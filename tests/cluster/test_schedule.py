@@ -1,4 +1,4 @@
-"""Units are handed out so that all is done once, and workers end together."""
+"""The schedule gives out all units once, so that workers finish at the same time."""
 
 import math
 import runpy
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def schedule_of(n_runs: int, n_shards: int, workers: int, model: str = "m") -> Schedule:
-    """A schedule of one group that is prepared."""
+    """A schedule of one prepared group."""
     schedule = Schedule()
     for worker in range(workers):
         schedule.join(worker)
@@ -143,7 +143,7 @@ def test_a_large_job_takes_little_beyond_the_ideal() -> None:
     for mixed in (False, True):
         for hours in (math.inf, 0.03):
             took, ideal, lost = simulated["_simulated"](options, costs, mixed=mixed, hours=hours)
-            # Of a worker that ends every 108 s, and is away for 25 s, a quarter is lost.
+            # A worker that ends every 108 s and is away for 25 s loses a quarter of its time.
             most = (1.35 if mixed else 1.2) if math.isinf(hours) else 1.7
             assert took < most * ideal, (mixed, hours, took, ideal)
             assert (lost > 0) == (not math.isinf(hours))

@@ -1,4 +1,4 @@
-"""A sweep over workers trains what one process trains, whatever becomes of the workers."""
+"""A sweep over workers trains the same runs as one process, even if workers end."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from tests.training.test_devices import Noting, assert_same
 
 @pytest.fixture
 def alone(sweep_file: Path, tmp_path: Path) -> Path:
-    """What one process trains."""
+    """The runs that one process trains."""
     train_sweep(read_sweep_file(sweep_file), tmp_path / "alone", Settings("cpu"))
     return tmp_path / "alone"
 
 
 class Ending(LocalPool):
-    """Two workers, one of which ends once a checkpoint of its has come back; another begins."""
+    """Two workers, one of which ends after it has sent a checkpoint; another one starts."""
 
     out: Path
     ended = False
@@ -40,7 +40,7 @@ class Ending(LocalPool):
 
 
 def over(monkeypatch: pytest.MonkeyPatch, kind: type[LocalPool], **more: Any) -> list[LocalPool]:
-    """Have sweeps trained over a pool of two workers."""
+    """Make sweeps train over a pool of two workers."""
     pools: list[LocalPool] = []
 
     def elsewhere(file: Any, missing: Any, out: Path, settings: Settings, settle: Any) -> None:

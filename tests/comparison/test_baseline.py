@@ -1,4 +1,4 @@
-"""Baselines: what is kept, every released schema, and damage of all kinds."""
+"""Baselines: their content, every released schema, and damage of all kinds."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_it_says_what_each_run_was_measured_with(tmp_path: Path) -> None:
-    """All that an evaluation records, once for all runs that share it."""
+    """A baseline has all that an evaluation records, once for all runs that share it."""
     here, elsewhere = environment(), environment() | {"gpu": "another"}
     made = [result(Sae(threshold=t), np.arange(32)) for t in (0.1, 0.2, 0.5)]
     measured = [r.model_copy(update={"environment": e})
@@ -105,7 +105,7 @@ def line_with(path: Path, start: str) -> int:
 
 
 def damaged(path: Path, old: str, new: str) -> str:
-    """Replace text in a baseline; the error's sentence that follows."""
+    """Replace text in a baseline, and return the sentence of the error that results."""
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))

@@ -1,4 +1,4 @@
-"""Verdicts: tolerances, matching, what cannot be compared, and frontiers."""
+"""Verdicts: tolerances, matching, results that cannot be compared, and frontiers."""
 
 import re
 from typing import Any
@@ -157,7 +157,7 @@ def test_what_these_tokens_are_too_few_for_is_said_with_how_many_would_do(tolera
     assert f"of prolu/0.3 is detected reliably only from {worst.shown_detectable} on" in sentence
     assert worst.shown_detectable.endswith("%") == tolerance.endswith("%")
     (times,) = re.findall(r"evaluate on ([\d.]+) times as many", sentence)
-    # So many times the tokens bring what is sure to be caught to twice the tolerance.
+    # With so many times the tokens, every change of twice the tolerance is sure to be found.
     at_most = worst.detectable / np.sqrt(float(times))
     assert at_most <= 2 * worst.limit
     assert at_most == pytest.approx(2 * worst.limit, rel=0.05)
@@ -292,7 +292,7 @@ def test_missing_runs_fail_and_new_ones_are_named() -> None:
 
 
 def renamed(runs: list[Result], prefix: str) -> list[Result]:
-    """The same runs by other names."""
+    """The same runs with other names."""
     return [r.model_copy(update={"run": r.run.model_copy(update={"name": prefix + r.run.name})})
             for r in runs]  # fmt: skip
 

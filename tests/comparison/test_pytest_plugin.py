@@ -1,4 +1,4 @@
-"""The pytest plugin, in pytest sessions of its own: one in its own process, the others in this."""
+"""The pytest plugin, in separate pytest sessions: one in its own process, the others in this."""
 
 from pathlib import Path
 

@@ -12,8 +12,8 @@ from tests.helpers.synthetic import POOL, Sae, pool_sums, result
 
 RUNS = [Sae(variant, threshold) for variant in ("prolu", "relu") for threshold in (0.2, 0.35, 0.5)]
 DAMAGED = RUNS[2]
-# Each damage with the metric that it is held to: changes of 4 to 5 % of the normalised error, and
-# larger ones of the much noisier cross-entropy.
+# Each damage, and the metric in which it must be found: changes of 4 to 5 % of the normalised
+# error, and larger changes of the much noisier cross-entropy.
 DAMAGES = {
     "encoder noise": (Sae("prolu", 0.5, encoder_noise=0.01), "nmse"),
     "shifted threshold": (Sae("prolu", 0.51), "nmse"),
@@ -24,7 +24,7 @@ DAMAGES = {
 
 
 def on(damage: Sae = DAMAGED) -> On:
-    """The sweep's results on drawn sequences, one run damaged."""
+    """The sweep's results on drawn sequences, with one run damaged."""
 
     def results(drawn: NDArray[np.int64]) -> list[Result]:
         return [

@@ -1,8 +1,8 @@
 """How often a comparison is right on real measurements: damaged autoencoders of the embedded model.
 
-They take some minutes: `nox -s slow` runs them. The fixed
-autoencoders of reports/baseline are measured once on a pool of held-out sequences, whole and
-damaged as a change of code could; each simulation draws its sequences from the pool.
+`nox -s slow` runs these simulations, which take some minutes. The autoencoders of reports/baseline
+are measured once on a pool of held-out sequences, undamaged and with damages such as a change of
+code can cause. Each simulation draws its sequences from the pool.
 """
 
 import shutil
@@ -56,8 +56,8 @@ def rescaled_decoder(sae: SparseAutoencoder, factor: float = 0.97) -> None:
 
 
 DAMAGES = (noisy_encoder, slightly_noisy_encoder, shifted_threshold, rescaled_decoder)
-# What noise does to the cross-entropy differs most between tokens: the little of it that its sum
-# changes by takes more sequences to see than these.
+# The effect of noise on the cross-entropy varies so much between tokens that its small mean would
+# need more sequences than these to be found.
 TOO_SMALL = [(slightly_noisy_encoder, metric) for metric in ("ce_degradation", "kl")]
 HELD_TO = [
     held for held in product(DAMAGES, ("ce_degradation", "nmse", "kl")) if held not in TOO_SMALL
@@ -103,7 +103,7 @@ def save_damaged(run: Path, damage: Callable[[SparseAutoencoder], None], folder:
 
 
 def on(results: dict[str, Result]) -> On:
-    """Results on drawn sequences alone."""
+    """Results on the drawn sequences only."""
 
     def drawn(chosen: NDArray[np.int64]) -> list[Result]:
         return [_part(result, name, chosen) for name, result in results.items()]
@@ -157,7 +157,7 @@ def worsened(
     damaged: dict[str, Result],
     metric: str,
 ) -> tuple[float, On]:
-    """By how much a damage worsens a metric, and the results of all runs with one so damaged."""
+    """By how much a damage worsens a metric, and all runs' results with one run so damaged."""
     worse = damaged[request.param.__name__]
     return true_change(worse, whole[DAMAGED], metric), on(whole | {DAMAGED: worse})
 

@@ -1,4 +1,4 @@
-"""Matching of features, against every permutation there is."""
+"""Matching of features, compared with all permutations."""
 
 from itertools import permutations
 

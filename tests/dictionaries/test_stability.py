@@ -1,4 +1,4 @@
-"""Features of trainings that differ in the seed, against dictionaries of which it is known."""
+"""Stability of features over seeds, on dictionaries whose stability is known."""
 
 from itertools import combinations
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_seeds_are_compared_and_stable_features_reconstruct(
 ) -> None:
     for seed in range(3):
         saved(tmp_path, seed, kept=64)
-    saved(tmp_path, 0, kept=64, coefficient=0.5)  # alone, so there is nothing to compare it with
+    saved(tmp_path, 0, kept=64, coefficient=0.5)  # no other run to compare it with
     options = EvaluationOptions(device="cpu", n_tokens=2048)
     (found,), failed = stability([tmp_path], options, errors=True)
     assert not failed
@@ -154,7 +154,7 @@ def test_runs_that_cannot_be_compared_are_told(
 
 @pytest.mark.parametrize("n_seeds", [3, 4, 6])
 def test_intervals_over_seeds_hold_the_truth(n_seeds: int) -> None:
-    """Pairs of seeds share seeds: how alike two are is a product of how good each is, and noise."""
+    """Pairs share seeds; a pair's similarity is the product of two seeds' qualities, plus noise."""
     rng = np.random.default_rng(0)
     hits, n = 0, 2000
     names = [str(seed) for seed in range(n_seeds)]

@@ -1,4 +1,4 @@
-"""An evaluation on several devices gives what one gives, whatever becomes of its helpers."""
+"""An evaluation on several devices gives the same as on one, even if helpers end."""
 
 import math
 import os
@@ -43,7 +43,7 @@ def on_two(work: Path, results: Path) -> EvaluationOptions:  # noqa: F811
 
 
 def waiting_for_its_helper(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
-    """Let this process measure nothing before a helper has, and then do something."""
+    """Make this process wait until a helper has measured something, and then call ``then``."""
     measure = Engine.measure_saes
     pending = [then]
 
@@ -123,7 +123,7 @@ def test_an_interruption_ends_the_helpers_and_the_next_call_goes_on(
 
 
 def broken_runs(run: Path, runs: Path) -> Path:
-    """Copies of a run into a folder: one as it is, one that is infinite, one that is cut off."""
+    """Copies of a run in a folder: one intact, one with infinite weights, one truncated."""
     shutil.copytree(run, runs / "1")
     for name, value in (("infinite", math.inf), ("cut", 0.5)):
         shutil.copytree(run, runs / name)

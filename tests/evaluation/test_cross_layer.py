@@ -28,7 +28,7 @@ HOOKS = {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "hook_ml
 
 
 def weights(*, jump: bool, later: bool = True) -> list[Tensors]:
-    """Layers that do something; with ``later`` false, each writes to its own output alone."""
+    """Random layers; with ``later`` false, each writes only to its own output."""
     layers = clt_layers(LAYERS, D, N, jump=jump)
     for layer in layers:
         layer["W_enc"] /= D**0.5
@@ -67,7 +67,7 @@ def test_agrees_with_a_plain_hooked_reference(
         return kept
 
     def run(answer: Callable[[int], Tensor] | None, layers: tuple[int, ...] = ()) -> Tensor:
-        """Logits, with the outputs of layers replaced by what has been read so far leads to."""
+        """Logits, with outputs of layers replaced by functions of the inputs read so far."""
         with torch.no_grad(), contextlib.ExitStack() as stack:
             for i in range(LAYERS):
                 stack.enter_context(hooked.on_input(norms[i], keep("x", i)))
@@ -86,7 +86,7 @@ def test_agrees_with_a_plain_hooked_reference(
             return logits
 
     def y_hat(layer: int) -> Tensor:
-        """A layer's output, of what the pass has brought to it and the layers before."""
+        """A layer's output, computed from the pass's inputs of this and earlier layers."""
         read = [seen["x"][i][counted] for i in range(layer + 1)]
         stacked = torch.stack([*read, *[torch.zeros_like(read[0])] * (LAYERS - 1 - layer)], 1)
         with torch.no_grad():

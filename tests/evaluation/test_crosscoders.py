@@ -73,7 +73,7 @@ def test_agrees_with_a_plain_hooked_reference(
     read: list[Tensor] = [torch.zeros(int(counted.sum()), D, dtype=torch.float64)] * len(BLOCKS)
 
     def run(answer: Callable[[int], Tensor] | None, sites: tuple[int, ...]) -> Tensor:
-        """Logits, with sites replaced; each is read first, as the pass has come to it."""
+        """Logits, with sites replaced; each site is read in the same pass before it is replaced."""
         with torch.no_grad(), contextlib.ExitStack() as stack:
             for i in sites:
 
@@ -95,7 +95,7 @@ def test_agrees_with_a_plain_hooked_reference(
         codes, x_hat = sae.encode(x), sae(x)
 
     def now(i: int) -> Tensor:
-        """What the pass itself has come to leads to, of a causal crosscoder."""
+        """The replacement by a causal crosscoder, computed from the same pass."""
         with torch.no_grad():
             found: Tensor = sae(torch.stack(read, 1))[:, i]
         return found
@@ -238,7 +238,7 @@ def test_each_layers_values_are_in_json_in_tables_and_in_print(
 
 @pytest.fixture
 def tuned(tiny_model: Callable[[str], Path], tmp_path: Path) -> tuple[Path, Path]:
-    """A model, and the same with weights that some tuning changed."""
+    """A model, and the same model with weights that fine-tuning changed."""
     first, second = tiny_model("llama"), tmp_path / "tuned"
     shutil.copytree(first, second)
     model = hooked.load(first).float()
@@ -266,7 +266,7 @@ def test_of_two_models_agrees_with_a_plain_hooked_reference(
     models, sae = [hooked.load(folder) for folder in tuned], load_sae(path).double()
 
     def run(i: int, value: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits of a model with its site replaced, and what was there."""
+        """Logits of a model with its site replaced, and the site's own activations."""
         seen = []
 
         def put(x: Tensor) -> Tensor:

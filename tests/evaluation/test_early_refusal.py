@@ -1,4 +1,4 @@
-"""What can be known to be wrong is told before a model is loaded, and once."""
+"""Mistakes that can be known before a model is loaded are reported before, and only once."""
 
 import os
 import shutil

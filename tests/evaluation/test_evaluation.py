@@ -1,4 +1,4 @@
-"""The engine agrees with a plain reference, whatever the batch size, and knows its fixed points."""
+"""The engine agrees with a plain reference for all batch sizes, and in cases that are known."""
 
 import shutil
 from collections.abc import Callable
@@ -60,7 +60,7 @@ Corpus = tuple[str, str, LanguageModel, TokenRows, torch.Tensor]
 
 @pytest.fixture(scope="module", params=["embedded", "stories260k"])
 def corpus(request: pytest.FixtureRequest) -> Corpus:
-    """A model, a dataset, and the tokens and activations that OPTIONS leads to."""
+    """A model, a dataset, and the tokens and activations that follow from OPTIONS."""
     model, dataset = "embedded", "embedded"
     if request.param == "stories260k":
         model = str(request.getfixturevalue("stories"))
@@ -134,7 +134,7 @@ def test_no_option_changes_the_metrics(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Batches, shards, chunks, sparse or dense decoding, a resumed or a whole forward."""
+    """Neither batches, shards and chunks, nor sparse or dense decoding, nor resumed passes."""
     model = LanguageModel.load(str(tiny_model("gemma2")), device="cpu")
     np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(1, 96, (24, 64)))
     rows = load_tokens(
@@ -208,7 +208,7 @@ def test_tokens_are_added_until_the_standard_error_is_reached(
     (count,) = counts
     assert 32 < count < 128, "about three times 16 rows, and all runs on the same"
     assert [o.status for o in evaluate(tmp_path / "runs", aimed)] == ["cached", "cached"]
-    # It is the result that asking for so many tokens gives.
+    # The result is the same as with so many tokens from the start.
     again = evaluate(tmp_path / "runs", replace(options, n_tokens=32 * count))
     assert [o.status for o in again] == ["cached", "cached"]
     tighter = evaluate(tmp_path / "runs", replace(aimed, target_se={"l0": first / 2.3}))

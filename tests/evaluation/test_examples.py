@@ -1,4 +1,4 @@
-"""The strongest activating examples are those of a plain search, and cost nothing if not wanted."""
+"""The strongest examples agree with a plain search, and cost nothing if they are not wanted."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +63,7 @@ Corpus = tuple[Path, LanguageModel, TokenRows]
 def corpus(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> Corpus:
-    """A run of a model, and the tokens that OPTIONS leads to."""
+    """A run of a model, and the tokens that follow from OPTIONS."""
     if request.param == "tiny":
         text = "<|endoftext|>".join(f"story {i}: <b>a & b</b> was {i % 7}. " * 9 for i in range(9))
         (tmp_path / "text.txt").write_text(text)
@@ -102,7 +102,7 @@ def test_the_examples_are_those_of_a_plain_search(corpus: Corpus, change: dict[s
             first = max(0, example.position - BEFORE)
             assert len(example.before) == example.position - first
             assert len(example.after) == min(AFTER, 63 - example.position)
-            # Decoded at once, the context reads as its pieces do one after another.
+            # Decoding the whole context gives the same text as its pieces in order.
             read = "".join([*example.before, example.token, *example.after])
             window = ids[first : example.position + AFTER + 1]
             assert read.strip() == model.tokenizer.decode(window).strip()

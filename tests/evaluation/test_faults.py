@@ -39,7 +39,7 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT] if KILLS > 2 else [sig
 
 
 def write_runs(folder: Path, model_folder: Path, n_runs: int, n_rows: int) -> Path:
-    """Write runs of a tiny model into ``runs/``, and token ids for them beside it; the folder."""
+    """Write runs of a tiny model into ``runs/``, and token ids beside it; return the folder."""
     ids = np.random.default_rng(0).integers(1, 96, (n_rows, 32))
     np.save(folder / "ids.npy", ids)
     model = LanguageModel.load(str(model_folder), device="cpu")
@@ -62,7 +62,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], P
 
 @pytest.fixture(scope="module")
 def undisturbed(work: Path) -> dict[str, Result]:
-    """What an evaluation gives that nothing happens to."""
+    """The results of an undisturbed evaluation."""
     options = options_of(work, work / "undisturbed")
     outcomes = evaluate(work / "runs", replace(options, shard_tokens=1 << 20))
     return {o.name: o.result for o in outcomes if o.result is not None}
@@ -76,7 +76,7 @@ def options_of(work: Path, results: Path) -> EvaluationOptions:
 
 
 def start(work: Path, results: Path, log: Path) -> subprocess.Popen[bytes]:
-    """An evaluation in a process of its own, with a cache of its own beside the results."""
+    """An evaluation in its own process, with its own cache beside the results."""
     return subprocess.Popen(
         [
             sys.executable, "-m", "tests.helpers.faults", log, "evaluate", work / "runs",
@@ -92,7 +92,7 @@ def start(work: Path, results: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def assert_same(results: Path, undisturbed: dict[str, Result]) -> None:
-    """The folder holds the results of an undisturbed evaluation, and nothing else."""
+    """Assert that the folder holds the results of an undisturbed evaluation, and nothing else."""
     files = sorted(path for path in results.rglob("*") if path.is_file())
     assert len(files) == 2 * N_RUNS, files
     for name, expected in undisturbed.items():
@@ -106,7 +106,7 @@ def assert_same(results: Path, undisturbed: dict[str, Result]) -> None:
 
 
 def assert_nothing_twice(log: Path, *, killed: bool = False) -> None:
-    """No part was measured twice; and each was noted, unless a kill came before its note."""
+    """Assert that no part was measured twice, and that each was logged unless a kill came first."""
     lines = log.read_text().splitlines()
     assert len(lines) == len(set(lines)), "a part was measured twice"
     for kind in (" mean-", " ablations-"):
@@ -118,7 +118,7 @@ def assert_nothing_twice(log: Path, *, killed: bool = False) -> None:
 def test_a_killed_evaluation_continues_where_it_was(
     how: signal.Signals, work: Path, undisturbed: dict[str, Result], tmp_path: Path
 ) -> None:
-    """Killed at random moments, most of them once it measures; each life begins where one ended."""
+    """It is killed at random moments, mostly while it measures, and continues after each kill."""
     chance = random.Random(int(how))
     results, log = tmp_path / "results", tmp_path / "log"
     done = kills = starts = 0

@@ -53,7 +53,7 @@ def autoencoding(
 
 
 def rows(x: torch.Tensor, lengths: list[int], first: int = 0) -> Activations:
-    """Activations as rows of these lengths, of which the first is number ``first``."""
+    """Activations as rows of these lengths, where ``first`` is the index of the first row."""
     index = torch.repeat_interleave(torch.arange(len(lengths)) + first, torch.tensor(lengths))
     starts = torch.tensor([0, *np.cumsum(lengths)])
     return Activations(x, starts, index % FOLDS)

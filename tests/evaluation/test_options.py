@@ -1,4 +1,4 @@
-"""Options of an evaluation are converted where one thing can be meant, and refused otherwise."""
+"""Options of an evaluation are converted if they can have only one meaning, and else refused."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Plain dictionaries with an encoder of one's choice, and modules of one's own."""
+"""Plain dictionaries with an encoder of the user's choice, and users' own modules."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`--dtype auto` takes the fastest precision that no metric would notice, and says why."""
+"""`--dtype auto` chooses the fastest precision that does not affect metrics, and says why."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def options_of(work: Path, results: Path, **others: object) -> EvaluationOptions
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, *dtypes: Dtype) -> None:
-    """Let the CPU pass for a device that is faster in these."""
+    """Pretend that the CPU is faster in these precisions."""
     monkeypatch.setattr(precisions, "faster_than_float32", lambda _: dtypes)
 
 
@@ -81,7 +81,7 @@ def test_what_moves_nothing_is_taken_and_what_moves_a_metric_is_not(
 def test_effects_are_in_standard_errors_of_the_whole(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The remembered effects are those between evaluations of the first shard by hand."""
+    """The cached effects are the differences between evaluations of the first shard by hand."""
     offered(monkeypatch, "bfloat16")
     evaluated(work, options_of(work, tmp_path / "results"))
     remembered = [

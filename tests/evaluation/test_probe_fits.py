@@ -1,4 +1,4 @@
-"""Probes on few latents: small cases by hand, and what must change nothing."""
+"""Probes on few latents: small cases by hand, and changes that must have no effect."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ LABELS = np.arange(200) % 2 == 0
 
 
 def made_codes(seed: int = 0, n_latents: int = 40) -> Array:
-    """Sparse codes, the first latents of which tell more and more of the labels."""
+    """Sparse codes in which each of the first latents is more informative than the one before."""
     rng = np.random.default_rng(seed)
     codes = rng.gamma(2, 1, (len(LABELS), n_latents)) * (rng.random((len(LABELS), n_latents)) < 0.3)
     for latent in range(5):
@@ -59,7 +59,7 @@ def test_latents_that_tell_nothing_leave_a_probe_at_chance() -> None:
     assert sparse_probes(csc_array(np.ones((200, 3))), LABELS, (1, 16))[16] == (0.5, 0.5)
     noise = np.random.default_rng(3).random((200, 50))
     assert dense_probe(noise, LABELS).auc == pytest.approx(0.5, abs=0.12)
-    # Latents are chosen without the examples that they are tried on, or noise would look good.
+    # Latents are chosen without the held-out examples; otherwise noise would look informative.
     many = np.random.default_rng(4).random((200, 3000))
     assert sparse_probes(csc_array(many), LABELS, (16,))[16].auc == pytest.approx(0.5, abs=0.12)
 
@@ -97,7 +97,7 @@ def test_the_dense_probe_is_that_of_scikit_learn() -> None:
 
 
 def _scores(rng: np.random.Generator, shifts: Array, n: int) -> Array:
-    """The AUC of each of some tasks, on n examples of unit normal scores, one class shifted."""
+    """The AUC of each task on n examples with unit normal scores, shifted for one class."""
     labels = np.arange(n) % 2 == 0
     return np.array([auc(rng.normal(0, 1, n) + shift * labels, labels) for shift in shifts])
 

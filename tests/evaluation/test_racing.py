@@ -1,4 +1,4 @@
-"""Runs that are surely beaten on the first tokens are measured on no more, and change nothing."""
+"""Runs that are surely beaten on the first tokens are dropped, and conclusions do not change."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ RACE = replace(OPTIONS, race=("l0", "mse"))
 
 
 def spoiled(sae: SparseAutoencoder, bias: float) -> SparseAutoencoder:
-    """More features that are active, and a decoder that writes too much of each."""
+    """The autoencoder with more active features, and a decoder with too large rows."""
     sae.W_dec.data = 3 * sae.W_dec.data
     sae.b_enc.data = sae.b_enc.data + bias
     return sae
@@ -35,7 +35,7 @@ def spoiled(sae: SparseAutoencoder, bias: float) -> SparseAutoencoder:
 
 @pytest.fixture(scope="module")
 def runs(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs on their variant's frontier, and two that each is far behind."""
+    """Three runs on their variant's frontier, and two runs that are far behind it."""
     folder = tmp_path_factory.mktemp("race")
     model = LanguageModel.load(str(tiny_model("llama")), device="cpu")
     ids = np.random.default_rng(0).integers(1, 96, (512, 32))
@@ -75,7 +75,7 @@ def test_what_is_beaten_leaves_and_the_others_are_measured_as_without_a_race(
     assert {o.name: o.status for o in again} == {
         name: "dropped" if what == "dropped" else "cached" for name, what in status.items()
     }
-    # Asked for on all tokens, they are measured on them, and the mark counts no longer.
+    # An evaluation on all tokens measures the dropped runs too, and their mark is removed.
     evaluate(runs, replace(OPTIONS, results=tmp_path / "raced"))
     assert load_results(tmp_path / "raced")["beaten_by"].isna().all()
     assert all(

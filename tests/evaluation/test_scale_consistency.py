@@ -61,7 +61,7 @@ def test_input_is_centred_on_the_decoder_bias() -> None:
 
 
 def test_a_feature_that_is_always_on_has_no_threshold() -> None:
-    # The larger of two always fires, however small: scaling cannot turn it off.
+    # The larger of two codes always fires, even if it is small, so scaling cannot turn it off.
     sae = identity("topk", 2, b_enc=[-0.0, 0.0])
     with torch.no_grad():
         sae.b_enc.copy_(torch.tensor([-1e-30, 0.0]))
@@ -70,7 +70,7 @@ def test_a_feature_that_is_always_on_has_no_threshold() -> None:
 
 
 class Bump(SparseAutoencoder):
-    """On between 1 and 2 only: off again when its input grows."""
+    """Active only between 1 and 2, so that it is off again when its input grows."""
 
     variant = "bump"
 

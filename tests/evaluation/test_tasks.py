@@ -31,7 +31,7 @@ def only(outcomes: list[Outcome]) -> Result:
 
 
 def identity(width: int, kept: Any = slice(None)) -> SparseAutoencoder:
-    """An autoencoder that reconstructs some of its input as it is, and the rest as zero."""
+    """An autoencoder that reconstructs some dimensions exactly, and the others as zero."""
     parts = torch.zeros(width)
     parts[kept] = 1
     sae = Relu(width, 2 * width)
@@ -63,7 +63,7 @@ def probed(tmp_path: Path, tiny_model: Callable[[str], Path]) -> tuple[Path, Pat
         sae.b_enc.data.fill_(1)
     data = tmp_path / "data"
     data.mkdir()
-    # Prompts are longer than the context: what is at their end counts.
+    # Prompts are longer than the context, of which only the end is used.
     ends = [f"a prompt too long {i}{'ab'[i % 2]},{i % 2}" for i in range(80)]
     luck = [f"prompt {i},{i * i % 3 % 2}" for i in range(80)]
     (data / "letter.csv").write_text("\n".join(["prompt,target", *ends]))
@@ -121,7 +121,7 @@ def test_a_stored_result_is_completed_and_nothing_is_measured_twice(
     (again,) = evaluate(runs / "one", options(data, k=(1, 5)))
     assert again.status == "cached"
     assert only(evaluate(runs / "one", options(data, measure=()))).tasks == more.tasks
-    # Other tasks take the place of those: means over different ones are no pair.
+    # Other tasks replace these, because means over different tasks cannot be paired.
     monkeypatch.undo()
     rows = (data / "letter.csv").read_text().splitlines()
     (data / "letter.csv").write_text("\n".join(rows[:61]))
@@ -176,7 +176,7 @@ def test_a_frontier_over_tasks_parts_runs_on_different_ones(
 
 @pytest.fixture
 def inducing(tmp_path: Path) -> Callable[[str, Any], Result]:
-    """Measures behaviour of the hand-made model with parts of a site's activations kept."""
+    """Measures behaviour of the handmade model if only parts of a site's activations are kept."""
     folder = save_inducing(tmp_path / "model")
     ids = np.random.default_rng(0).integers(1, 32, (8, 40))
     np.save(tmp_path / "ids.npy", ids)
@@ -209,7 +209,7 @@ def test_behaviour_of_a_model_that_repeats_what_came_next(
     assert tasks.tried == {"induction-8": 1, "induction-16": 1}
     assert "64 tokens" in tasks.skipped["induction-32"]
     assert "no tokenizer" in tasks.skipped["ioi-give"]
-    # By then what followed is found by the token and the one before it, not by the position.
+    # At this site, the model no longer needs positions, only the token and the one before it.
     positions = torch.arange(WIDTH)
     needed = (positions < POSITION.start) | (positions >= POSITION.stop)
     assert accuracies(inducing("needed", identity(WIDTH, needed))) == (1, 1, 0, 2)
@@ -223,12 +223,12 @@ def test_behaviour_of_a_model_that_repeats_what_came_next(
 
 
 def test_behaviour_with_a_transcoder_in_its_place(inducing: Callable[..., Result]) -> None:
-    """The model's MLPs write nothing: one that writes nothing too loses nothing."""
+    """The model's MLPs write zeros, so a transcoder that writes zeros loses nothing."""
     sites = {"hook": "blocks.1.hook_resid_mid", "hook_out": "blocks.1.hook_mlp_out"}
     sae = Relu(WIDTH, 2 * WIDTH, d_out=WIDTH, apply_b_dec_to_input=False)
     shape = {"d_out": WIDTH, "apply_b_dec_to_input": False}
     assert accuracies(inducing("silent", sae, **sites, **shape)) == (1, 1, 0, 2)
-    # It takes from what is read out what stands there, ten times over.
+    # It subtracts ten times the part of the stream that is read out.
     sae.W_enc.data[NEXT, :32] = torch.eye(32)
     sae.W_dec.data[:32, NEXT] = -10 * torch.eye(32)
     assert accuracies(inducing("loud", sae, **sites, **shape)) == (1, 0, 1, 2)

@@ -1,4 +1,4 @@
-"""Transcoders are measured at the site that they stand for, from what they read there and then."""
+"""Transcoders are measured at their output site, from their input in the same pass."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -28,7 +28,7 @@ OPTIONS = EvaluationOptions(n_tokens=512, context_length=32, device="cpu", split
 
 
 def normalised(norm: Any) -> Callable[[Tensor], Tensor]:
-    """What a norm does before its weights, by its own epsilon."""
+    """The result of a norm before its weights, with the norm's own epsilon."""
     centred = isinstance(norm, torch.nn.LayerNorm)
     epsilon = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
 
@@ -51,7 +51,7 @@ LLAMA = {"norm": "post_attention_layernorm", "out": "mlp"}
 MODULES = {"gemma2": GEMMA, "gemma3": GEMMA, "llama": LLAMA, "qwen3": LLAMA,
            "gpt2": {"norm": "ln_2", "out": "mlp"}}  # fmt: skip
 STACK = {"gpt2": "transformer.h.{}"}
-# The site that is read, by the names that files have for it, and what it is in the model.
+# The input site by the names that files use for it, and how the model computes it.
 INPUTS: dict[str, tuple[str, str]] = {
     "blocks.{}.ln2.hook_normalized": ("norm", "normalised"),
     "blocks.{}.hook_mlp_in": ("norm", "input"),
@@ -81,7 +81,7 @@ def named(name: str, architecture: str, block: int) -> str:
 def transcoder(
     x: Tensor, y: Tensor, *, variant: str = "relu", skip: bool = True, seed: int = 0
 ) -> SparseAutoencoder:
-    """One that does something of what it is asked for: codes fire, and the scale is that of y."""
+    """A transcoder whose codes fire, and whose outputs have the scale of y."""
     x, y = x.float(), y.float()
     cls = VARIANTS[variant]
     options = cls.Options.model_validate({"k": 6} if variant == "topk" else {})
@@ -154,7 +154,7 @@ def expected_of(
     codes = exact.encode(x)
 
     def replaced(value: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The losses with y replaced by a function of what is read in that very pass."""
+        """The losses with y replaced by a function of the input in the same pass."""
 
         def put(passing: Tensor) -> Tensor:
             put_in = passing.clone()
@@ -227,7 +227,7 @@ def test_agrees_with_a_plain_hooked_reference(
 
 
 def linear_model(folder: Path) -> Path:
-    """A tiny GPT-2 whose MLPs compute nothing but products: their activation is the identity."""
+    """A tiny GPT-2 with linear MLPs, whose activation function is the identity."""
     torch.manual_seed(0)
     config = deepcopy(CONFIGS["gpt2"])
     config.activation_function = "linear"

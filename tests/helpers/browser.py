@@ -1,4 +1,4 @@
-"""Pages in a browser: opened in every width and theme, silent, offline, and accessible."""
+"""Opening pages in a browser, in every width and theme, and checking their silence and access."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +28,9 @@ def opened_page(browser: Any, path: Path, width: int, scheme: str) -> Iterator[A
 
 
 def violations(page: Any) -> list[tuple[str, list[str]]]:
-    """What axe-core objects to: rules, and what breaks them."""
+    """The rules of axe-core that a page violates, and the elements that violate them."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    options = {"exclude": [[".plot"]]}  # Plotly's own drawing; its label and its CSV stand for it
+    options = {"exclude": [[".plot"]]}  # Plotly's drawing has a label and a CSV instead
     found = axe.Axe().run(page, context=options).response["violations"]
     return [(v["id"], [node["html"][:120] for node in v["nodes"][:3]]) for v in found]
 

@@ -9,7 +9,7 @@ from prolu_eval.cli import main
 
 
 class Ran(NamedTuple):
-    """Exit code and what was printed."""
+    """An exit code and the printed text."""
 
     code: int
     out: str
@@ -21,7 +21,7 @@ class Ran(NamedTuple):
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> Ran:
-    """Run `prolu-eval` with arguments; a traceback would be raised here."""
+    """Run `prolu-eval` with arguments; an unexpected exception is raised in the test."""
     capfd.readouterr()
     code = main([str(argument) for argument in arguments])
     return Ran(code, *capfd.readouterr())

@@ -1,4 +1,4 @@
-"""Runs of several formats, at several hooks of tiny models, and what is to come of them."""
+"""Runs of several formats, at several hooks of tiny models, and their expected results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ FORMATS: Mapping[str, Callable[..., None]] = {
 
 
 def write_runs(folder: Path, models: Sequence[Path], n: int) -> Path:
-    """Write n runs into ``runs/``, formats, hooks and models in turn, and tokens beside it."""
+    """Write n runs into ``runs/``, of each format, hook and model in turn, and tokens beside it."""
     ids = np.random.default_rng(0).integers(1, 96, (N_ROWS, 32))
     np.save(folder / "ids.npy", ids)
     for i in range(n):
@@ -74,7 +74,7 @@ def write_runs(folder: Path, models: Sequence[Path], n: int) -> Path:
 
 
 def options_of(folder: Path, results: Path, **more: Any) -> EvaluationOptions:
-    """How they are evaluated here."""
+    """The options with which these runs are evaluated."""
     chosen = {"context_length": 32, "device": "cpu", "shard_tokens": SHARD_TOKENS, **more}
     return EvaluationOptions(
         tokens=str(folder / "ids.npy"), results=results, weight_processing="none", **chosen
@@ -82,16 +82,16 @@ def options_of(folder: Path, results: Path, **more: Any) -> EvaluationOptions:
 
 
 def undisturbed(folder: Path, **more: Any) -> dict[str, Result]:
-    """What an evaluation in one process gives, by name."""
+    """The results of an evaluation in one process, by name."""
     outcomes = evaluate(folder / "runs", options_of(folder, folder / "undisturbed", **more))
     return {o.name: o.result for o in outcomes if o.result is not None}
 
 
 def assert_same(results: Path, expected: Mapping[str, Result], *, exactly: bool = False) -> None:
-    """A folder holds the results of an undisturbed evaluation, and nothing else.
+    """Assert that a folder holds the results of an undisturbed evaluation, and nothing else.
 
-    Sums of the same portions are the same bit for bit; those of others, to the rounding of float32
-    within a batch.
+    Sums over the same portions must agree bit for bit; sums over other portions, up to float32
+    rounding within a batch.
     """
     files = [path for path in results.rglob("*") if path.is_file()]
     assert len(files) == 2 * len(expected), sorted(map(str, files))
@@ -117,5 +117,5 @@ def assert_same(results: Path, expected: Mapping[str, Result], *, exactly: bool 
 
 
 def statuses(outcomes: Sequence[Outcome]) -> set[str]:
-    """What became of runs."""
+    """The statuses of outcomes."""
     return {outcome.status for outcome in outcomes}

@@ -302,7 +302,7 @@ _NUMBERS = st.integers(0, 2**20)
 
 @st.composite
 def changes(draw: Any) -> list[tuple[int, ...]]:
-    """A few changes, each some numbers that :func:`change` and :func:`damage` make sense of."""
+    """A few changes, each a tuple of numbers for :func:`change` or :func:`damage`."""
     return [draw(st.tuples(*[_NUMBERS] * 5)) for _ in range(draw(st.integers(1, 4)))]
 
 
@@ -356,7 +356,7 @@ def changed_tensor(tensor: Tensor, kind: int, value: int) -> Tensor:
 
 
 def damage(content: bytes, position: int, kind: int, value: int) -> bytes:
-    """Bytes flipped, cut off, cut out or put in."""
+    """The content with bytes flipped, truncated, removed or inserted."""
     at = position % (len(content) + 1)
     match kind % 4:
         case 0:

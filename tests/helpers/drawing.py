@@ -29,15 +29,15 @@ def share_of(
     paired: bool,
     of: Callable[[Comparison], bool] = found_regression,
 ) -> float:
-    """The fraction of simulations in which a comparison finds a regression, or what else is asked.
+    """The fraction of simulations in which a comparison finds a regression, or satisfies ``of``.
 
     Args:
-        now: results on the sequences of the pool that are drawn.
-        then: the baseline's.
-        tolerance: as `--tolerance`.
-        pool: how many sequences there are to draw from.
-        paired: whether both sides see the same sequences, or each its own.
-        of: what is counted of a comparison.
+        now: a function from drawn sequences of the pool to the new results.
+        then: the same for the baseline's results.
+        tolerance: the value of `--tolerance`.
+        pool: the number of sequences in the pool.
+        paired: whether both sides use the same sequences, or each its own.
+        of: the condition that is counted.
     """
     options = ComparisonOptions(tolerances=parse_tolerances([tolerance]), unpaired=not paired)
     rng = np.random.default_rng(7)

@@ -1,4 +1,4 @@
-"""A process that evaluates runs and notes each part it has measured, to be killed at any time."""
+"""A process that evaluates runs and logs each stored part, and that tests kill at any time."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from prolu_eval.evaluation.parts import Parts
 
 
 def note_parts(log: Path) -> None:
-    """Append a line to a file whenever a part has been stored. Lines of one write are whole."""
+    """Append a line to a file whenever a part has been stored, in one write that is never split."""
     write = Parts.write
 
     def noted(self: Parts, name: str, arrays: object) -> None:

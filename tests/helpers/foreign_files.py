@@ -43,30 +43,30 @@ def thresholds() -> Tensors:
 
 
 def inputs(n: int = 64) -> Tensor:
-    """Activations whose mean and scale are not those of noise. [n, d_in]"""
+    """Activations with a mean that is not zero and a scale that is not one. [n, d_in]"""
     return 1.7 * torch.randn(n, D_IN, generator=torch.Generator().manual_seed(9)) + 0.4
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a JSON file, its folder made."""
+    """Write a JSON file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
-    """Write a safetensors file, its folder made."""
+    """Write a safetensors file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def write_pt(path: Path, document: Any) -> None:
-    """Write a file of torch.save, its folder made."""
+    """Write a file of torch.save, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(document, path)
 
 
 def saelens(folder: Path, architecture: str, tensors: Tensors, **config: Any) -> Path:
-    """A SAELens 6 checkpoint; ``metadata`` entries as an option of that name."""
+    """A SAELens 6 checkpoint; the option ``metadata`` adds entries of its metadata."""
     metadata = {
         "sae_lens_version": "6.54.12",
         "model_name": "tiny",
@@ -113,7 +113,7 @@ def saelens_legacy(folder: Path, tensors: Tensors, **config: Any) -> Path:
 
 
 def linear(tensors: Tensors) -> Tensors:
-    """dictionary_learning's names of nn.Linear: transposed, the decoder bias apart."""
+    """dictionary_learning's names for nn.Linear: matrices transposed, a separate decoder bias."""
     return {
         "encoder.weight": tensors["W_enc"].t().contiguous(),
         "encoder.bias": tensors["b_enc"],
@@ -306,14 +306,14 @@ def kissane(folder: Path, name: str, tensors: Tensors, **config: Any) -> Path:
 
 
 def temporal(folder: Path) -> Path:
-    """A temporal autoencoder as far as one is recognised."""
+    """The files by which a temporal autoencoder is recognised."""
     write_tensors(folder / "latest_ckpt.safetensors", {"D": torch.ones(D_SAE, D_IN)})
     (folder / "conf.yaml").write_text(yaml.safe_dump({"sae": {"exp_factor": 2}}))
     return folder
 
 
 def circuit_tracer(folder: Path, layer: int, tensors: Tensors, **config: Any) -> Path:
-    """A transcoder of one layer of a set of circuit-tracer's; W_skip [d_in, d_out] is turned."""
+    """One layer's transcoder of a circuit-tracer set; W_skip [d_in, d_out] is transposed."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {"threshold": "activation_function.threshold"}
     turned = {n: t.t() if n in ("W_enc", "W_skip") else t for n, t in tensors.items()}
@@ -333,7 +333,7 @@ def circuit_tracer(folder: Path, layer: int, tensors: Tensors, **config: Any) ->
 
 
 def clt_layers(n_layers: int, d: int = D_IN, n: int = D_SAE, *, jump: bool = True) -> list[Tensors]:
-    """Weights of a cross-layer transcoder as circuit-tracer names them, without the layer."""
+    """Weights of a cross-layer transcoder by circuit-tracer's names without the layer."""
     generator = torch.Generator().manual_seed(4)
 
     def normal(*shape: int) -> Tensor:
@@ -365,9 +365,9 @@ def circuit_tracer_clt(folder: Path, layers: list[Tensors], **config: Any) -> Pa
 def gemma_scope_2_layers(
     folder: Path, layers: list[Tensors], earlier: float = 0.0, **config: Any
 ) -> Path:
-    """A cross-layer transcoder or crosscoder of Gemma Scope 2, of :func:`clt_layers`.
+    """A cross-layer transcoder or crosscoder of Gemma Scope 2, from :func:`clt_layers`.
 
-    What is written to ``earlier`` layers is there too.
+    The decoder for earlier layers has the value ``earlier``.
     """
     for i, tensors in enumerate(layers):
         before = torch.full((len(tensors["b_enc"]), i, tensors["W_dec"].shape[2]), earlier)
@@ -402,7 +402,7 @@ def crosscoder_state(n_sites: int, d: int = D_IN, n: int = D_SAE) -> Tensors:
 def model_diff(
     folder: Path, state: Tensors, scales: tuple[float, float] | None = None, **config: Any
 ) -> Path:
-    """Kissane's crosscoder of two models; ``scales`` go beside it, as he does not keep them."""
+    """Kissane's crosscoder of two models; ``scales``, which he does not store, go beside it."""
     document = {
         "seed": 49,
         "lr": 5e-5,
@@ -425,7 +425,7 @@ def model_diff(
 
 
 def model_diff_state(d: int = D_IN, n: int = D_SAE) -> Tensors:
-    """The tensors of Kissane's crosscoder: decoders are stacked behind the features."""
+    """The tensors of Kissane's crosscoder, whose decoders are [d_sae, 2, d_in]."""
     state = crosscoder_state(2, d, n)
     return {
         "W_enc": state["encoder.weight"],
@@ -436,7 +436,7 @@ def model_diff_state(d: int = D_IN, n: int = D_SAE) -> Tensors:
 
 
 def llama_scope_transcoder(folder: Path, tensors: Tensors, **config: Any) -> Path:
-    """A Llama Scope checkpoint of LXTC, from what the MLP reads to what it gives."""
+    """A Llama Scope checkpoint of LXTC, from the MLP's input to its output."""
     sites = {"hook_point_in": "blocks.1.ln2.hook_normalized",
              "hook_point_out": "blocks.1.hook_mlp_out"}  # fmt: skip
     norms = {"dataset_average_activation_norm": {"in": 3.5, "out": 0.7}}
@@ -444,7 +444,7 @@ def llama_scope_transcoder(folder: Path, tensors: Tensors, **config: Any) -> Pat
 
 
 def crosscoder(folder: Path, state: Tensors, name: str = "ae.pt", **trainer: Any) -> Path:
-    """A crosscoder of dictionary_learning's forks, or as the hub keeps modules."""
+    """A crosscoder of dictionary_learning's forks, or one in the hub's form of modules."""
     if name.endswith(".safetensors"):
         n_sites, d, n = state["encoder.weight"].shape
         write_tensors(folder / name, state)

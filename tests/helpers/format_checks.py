@@ -1,4 +1,4 @@
-"""What the tests of every format assert."""
+"""Assertions that the tests of all formats share."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.helpers.foreign_files import inputs
 
 
 def check(path: Path, codes: Tensor, x_hat: Tensor) -> None:
-    """A checkpoint's codes and reconstructions of :func:`inputs` are these."""
+    """Assert that a checkpoint gives these codes and reconstructions of :func:`inputs`."""
     sae, x = load_sae(path), inputs()
     assert 0 < (codes != 0).float().mean() < 0.9, "some features fire, not all"
     torch.testing.assert_close(sae.encode(x), codes, rtol=1e-5, atol=1e-5)
@@ -29,7 +29,7 @@ def run_at(folder: Path) -> Run:
 
 
 def refusal(folder: Path) -> str:
-    """Why the only checkpoint of a folder is refused, which loading it says too."""
+    """Why the only checkpoint of a folder is refused; loading it must give the same reason."""
     (broken,) = discover(folder)
     if isinstance(broken, Broken):
         with pytest.raises(CheckpointError, match=re.escape(broken.error)):

@@ -1,6 +1,6 @@
 """A plain, slow evaluation of dictionaries of several sites: hooks on the Hugging Face model.
 
-It shares no code with the engine: everything is float64, and each pass is a whole one.
+It shares no code with the engine; everything is computed in float64, by complete passes.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ def load(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def on_output(module: Any, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Show a module's output to a function; what it returns takes its place."""
+    """Call a function on a module's output; its result replaces the output."""
 
     def hook(_: Any, __: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
@@ -43,7 +43,7 @@ def on_output(module: Any, function: Callable[[Tensor], Tensor | None]) -> Itera
 
 @contextlib.contextmanager
 def on_input(module: Any, function: Callable[[Tensor], object]) -> Iterator[None]:
-    """Show a module's input to a function."""
+    """Call a function on a module's input."""
 
     def hook(_: Any, arguments: Any, keywords: Any) -> None:
         function(arguments[0] if arguments else keywords["hidden_states"])
@@ -67,7 +67,7 @@ def losses(logits: Tensor, clean: Tensor, ids: Tensor, counted: Tensor) -> dict[
 
 
 def fit(y: Tensor, y_hat: Tensor) -> dict[str, float]:
-    """What is said of reconstructions [N, d] of activations y [N, d]."""
+    """The metrics of reconstructions [N, d] of activations y [N, d]."""
     error, deviation = (y - y_hat).square().sum(1), (y - y.mean(0)).square().sum(1)
     return {
         "mse": float(error.mean()),
@@ -80,7 +80,7 @@ def fit(y: Tensor, y_hat: Tensor) -> dict[str, float]:
 
 
 def of_several_sites(codes: Tensor, y: Tensor, y_hat: Tensor) -> dict[str, float]:
-    """What is said of codes [N, d_sae] and reconstructions [N, sites, d] of activations y."""
+    """The metrics of codes [N, d_sae] and reconstructions [N, sites, d] of activations y."""
     error, deviation = (y - y_hat).square().sum(-1), (y - y.mean(0)).square().sum(-1)
     return {
         "l0": float((codes != 0).double().sum(1).mean()),

@@ -1,4 +1,4 @@
-"""Checkpoints that want to run code or to exhaust memory, each in a folder of its own."""
+"""Checkpoints that try to run code or to exhaust memory, each in its own folder."""
 
 import io
 import json
@@ -31,7 +31,7 @@ MIB = 1 << 20
 
 
 class Touch:
-    """Unpickled carelessly, it creates a file."""
+    """An object that creates a file if it is unpickled carelessly."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class Touch:
 
 
 def rezipped(path: Path, change: Callable[[str, bytes], bytes], compression: int) -> None:
-    """Rewrite a zip file, each entry's content changed."""
+    """Rewrite a zip file with the content of each entry changed."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -50,13 +50,13 @@ def rezipped(path: Path, change: Callable[[str, bytes], bytes], compression: int
 
 
 def with_pickle(path: Path, content: bytes) -> None:
-    """Put a pickle of one's own into a file of torch.save."""
+    """Replace the pickle in a file of torch.save."""
     torch.save({}, path)
     rezipped(path, lambda n, old: content if n.endswith("data.pkl") else old, zipfile.ZIP_STORED)
 
 
 def call(name: str, argument: bytes) -> bytes:
-    """The pickle of {"k": name(argument)}, the argument as opcodes."""
+    """The pickle of {"k": name(argument)}, with the argument given as opcodes."""
     module, attribute = name.rsplit(".", 1)
     call = b"c" + module.encode() + b"\n" + attribute.encode() + b"\n" + argument + b"R"
     return b"\x80\x02}X\x01\x00\x00\x00k" + call + b"s."
@@ -66,7 +66,7 @@ HUGE = b"(\x8a\x06" + (1 << 40).to_bytes(6, "little") + b"t"  # the tuple of 2^4
 
 
 def safetensors(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> None:
-    """A safetensors file with any header, and any claim of its length."""
+    """Write a safetensors file with any header, and with any value for the header's length."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     length = len(text) if length is None else length
@@ -74,7 +74,7 @@ def safetensors(path: Path, header: Any, data: bytes = b"", length: int | None =
 
 
 def lying(shape: list[int], offsets: list[int]) -> dict[str, Any]:
-    """A header whose W_enc is not what is stored."""
+    """A header whose W_enc does not agree with the stored bytes."""
     return {"W_enc": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}
 
 
@@ -110,14 +110,14 @@ def understate(path: Path) -> None:
 
 
 def holes(path: Path, size: int) -> None:
-    """A file of zeros that takes no place on the disk."""
+    """A sparse file of zeros, which takes no space on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.truncate(size)
 
 
 def pickles(root: Path, touched: Path) -> None:
-    """Files whose pickles run code, or allocate what they like, if they are let."""
+    """Files whose pickles run code, or allocate any amount of memory, if they are loaded."""
     dictionary(root / "reduce-ae", "AutoEncoder", {"bias": Touch(touched)})
     openai(root / "reduce-openai/autoencoders/0.pt", W, activation=Touch(touched))
     e2e(root / "reduce-e2e", {})
@@ -148,7 +148,7 @@ def pickles(root: Path, touched: Path) -> None:
 
 
 def bombs(root: Path) -> None:
-    """Files that are small, and large once read."""
+    """Small files that become large when they are read."""
     folder = dictionary(root / "deflated-pt", "AutoEncoder", {"bias": torch.zeros(50 * MIB)})
     rezipped(folder / "ae.pt", lambda _, content: content, zipfile.ZIP_DEFLATED)
     zeros, one = bytes(300 * MIB), bytes(4)
@@ -172,7 +172,7 @@ def bombs(root: Path) -> None:
 
 
 def headers(root: Path) -> None:
-    """Safetensors files that lie about their sizes."""
+    """Safetensors files whose headers give wrong sizes."""
     with_header(root / "length-2-63", {}, length=1 << 63)
     with_header(root / "length-beyond", {}, length=1 << 16)
     with_header(root / "length-huge", {}, length=1 << 30)

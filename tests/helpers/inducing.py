@@ -1,8 +1,8 @@
-"""A language model made by hand that does one thing: it repeats what followed a token before.
+"""A handmade language model that predicts the token that followed the current one before.
 
-Its residual stream has four parts, side by side, of one number for each token or position: the
-token, its position, the token before it (written by the first block's attention), and the token
-that followed the last time (written by the second's, and read out).
+Its residual stream has four parts side by side, each with one number for every token or position:
+the token, its position, the token before it (written by the first block's attention), and the token
+that followed it the last time (written by the second block's attention, and read out).
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ TOKEN = slice(0, N_TOKENS)
 POSITION = slice(N_TOKENS, N_TOKENS + N_POSITIONS)
 BEFORE = slice(N_TOKENS + N_POSITIONS, 2 * N_TOKENS + N_POSITIONS)
 NEXT = slice(2 * N_TOKENS + N_POSITIONS, WIDTH)
-# Scores are this sharp, so that each token attends to one other.
+# Attention scores are multiplied by this, so that each token attends to only one other.
 _SHARP = 30.0
 
 
@@ -39,7 +39,7 @@ def save_inducing(folder: Path) -> Path:
         # The first block looks for the position before its own.
         first.c_attn.weight[POSITION, :N_POSITIONS] = _SHARP * positions.roll(-1, 1)
         first.c_attn.weight[POSITION, WIDTH : WIDTH + N_POSITIONS] = positions
-        # The second looks for the place before which its own token stood.
+        # The second block looks for the position after its own token's earlier occurrence.
         second.c_attn.weight[TOKEN, :N_TOKENS] = _SHARP * tokens
         second.c_attn.weight[BEFORE, WIDTH : WIDTH + N_TOKENS] = tokens
         for attention, written in ((first, BEFORE), (second, NEXT)):

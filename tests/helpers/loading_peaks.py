@@ -1,8 +1,8 @@
-"""A script that loads what lies in each folder of a folder, and says what came of it.
+"""A script that loads the checkpoints in each subfolder of a folder, and reports errors and memory.
 
-It prints a line of JSON for each: name, errors, and how many MiB more than before were resident at
-the peak. A checkpoint named "benign" is loaded first, so that what every loading takes is counted
-for none.
+It prints a line of JSON for each subfolder: the name, the errors, and by how many MiB the peak of
+resident memory rose. A checkpoint named "benign" is loaded first, so that memory that any loading
+takes is not counted for the others.
 """
 
 import json

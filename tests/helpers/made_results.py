@@ -115,7 +115,7 @@ def with_features(
 
 
 def with_examples(made: Result, text: str, rng: np.random.Generator, n: int = 3) -> Result:
-    """A result with examples of every feature that fires, around tokens that begin with a text."""
+    """A result with examples of every feature that fires, whose tokens begin with ``text``."""
     alive = np.flatnonzero(made.per_feature()["firing_rate"] > 0)
     d_sae, length = len(made.per_feature()["firing_rate"]), 5
     pieces = [f"{text}{i} ".encode() for i in range(20)]
@@ -138,7 +138,7 @@ def with_examples(made: Result, text: str, rng: np.random.Generator, n: int = 3)
 
 
 def history(rng: np.random.Generator, n_logs: int = 50) -> dict[str, np.ndarray]:
-    """What a training run logs: the loss falls, biases start at zero and become negative."""
+    """The history of a training run: the loss falls, biases start at zero and become negative."""
     edges = np.linspace(-4, 4, 81)
     counts = [np.histogram(rng.normal(-i / n_logs, 0.2 + i / n_logs, 512).clip(-4, 4), edges)[0]
               for i in range(n_logs)]  # fmt: skip
@@ -153,7 +153,7 @@ def history(rng: np.random.Generator, n_logs: int = 50) -> dict[str, np.ndarray]
 
 
 def write_sweep(folder: Path, runs: Sequence[Result], *, logged: bool = True) -> None:
-    """Store results as an evaluated sweep leaves them, a folder a run, training history beside."""
+    """Store results like an evaluated sweep, one folder per run, with each training history."""
     for i, run in enumerate(runs):
         home = folder / f"run{i}"
         write_result(run, home / "evaluation")

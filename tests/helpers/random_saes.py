@@ -1,4 +1,4 @@
-"""Autoencoders of every variant with random weights: biases, thresholds and scales that matter."""
+"""Autoencoders of every variant with random weights, biases, thresholds and scales."""
 
 from typing import Any
 

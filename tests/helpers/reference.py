@@ -1,6 +1,6 @@
 """A plain, slow evaluation: a hook on the Hugging Face model, everything else numpy in float64.
 
-It shares no code with the engine. It knows the four variants of the write-up, read from the files.
+It shares no code with the engine. It reads the four variants of the write-up from their files.
 """
 
 import json
@@ -92,7 +92,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Every scalar metric of one run, hooked after decoder layer ``layer``.
 
-    ``pairs`` are the rows [n] and positions [n, 2] that scale consistency is measured at.
+    ``pairs`` are the rows [n] and positions [n, 2] at which scale consistency is measured.
     """
     model = AutoModelForCausalLM.from_pretrained(
         model_folder, dtype=torch.float64, attn_implementation="eager"

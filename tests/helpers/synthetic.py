@@ -1,7 +1,7 @@
 """Results without a language model: autoencoders of sparse data under a linear readout.
 
-Real cross-entropies, reconstruction errors and counts of a tiny world in numpy, summed by sequence
-for a large pool of sequences, from which a test draws those that it evaluates on.
+Cross-entropies, reconstruction errors and counts are computed for a tiny simulated world in numpy,
+and summed by sequence for a large pool of sequences, from which tests draw.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ THRESHOLDS = (0.1, 0.2, 0.35, 0.5, 0.8)
 
 @dataclass(frozen=True)
 class Sae:
-    """An autoencoder of the world, with the damages that a change of code can do."""
+    """An autoencoder of the simulated world, with damages such as a change of code can cause."""
 
     variant: str = "prolu"
     threshold: float = 0.3
@@ -34,7 +34,7 @@ class Sae:
 
     @property
     def name(self) -> str:
-        """The run's name, whatever the damage."""
+        """The run's name, which does not depend on the damage."""
         return f"{self.variant}/{self.threshold:g}"
 
 
@@ -104,9 +104,9 @@ def result(
     scalars: bool = True,
     **run: Any,
 ) -> Result:
-    """A result as evaluation would have stored it, on the sequences of the pool that are named.
+    """A result as an evaluation would have stored it, on the given sequences of the pool.
 
-    ``scalars=False`` leaves out all that follows from the sums, to be quick.
+    ``scalars=False`` leaves out all values that follow from the sums, which is faster.
     """
     chosen = np.arange(256) if sequences is None else sequences
     sums = {column: values[chosen] for column, values in pool_sums(sae).items()}

@@ -1,4 +1,4 @@
-"""What the interoperability tests share: sizes, random weights, and what counts as the same."""
+"""Helpers of the interoperability tests: sizes, random weights, and assertions of equality."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ TOLERANCE = 1e-5
 
 
 def inputs(n: int = 64, d_in: int = D_IN) -> Tensor:
-    """Activations whose mean and scale are not those of noise. [n, d_in]"""
+    """Activations with a mean that is not zero and a scale that is not one. [n, d_in]"""
     return 1.5 * torch.randn(n, d_in, generator=torch.Generator().manual_seed(9)) + 0.4
 
 
 @torch.no_grad()
 def randomise(module: nn.Module, *, unit_rows: bool = False) -> None:
-    """Fill a library's own module: biases, thresholds and scales that matter, uneven decoders."""
+    """Fill a library's module with random biases, thresholds and scales, and uneven decoders."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if not tensor.is_floating_point():
@@ -32,7 +32,7 @@ def randomise(module: nn.Module, *, unit_rows: bool = False) -> None:
 
 
 def assert_same(sae: SparseAutoencoder, x: Tensor, codes: Tensor, x_hat: Tensor) -> None:
-    """Codes and reconstructions differ by less than the tolerance, anywhere."""
+    """Assert that all codes and reconstructions agree within the tolerance."""
     assert 0 < (codes != 0).float().mean() < 0.9, "some features fire, not all"
     assert (sae.encode(x) - codes).abs().max() < TOLERANCE
     assert (sae(x) - x_hat).abs().max() < TOLERANCE

@@ -1,4 +1,4 @@
-"""What the other libraries are told before they are imported."""
+"""Settings of the other libraries that must be made before they are imported."""
 
 import os
 

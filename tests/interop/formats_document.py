@@ -127,7 +127,7 @@ SEVERAL: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] 
 
 
 def outcome(root: Path) -> str:
-    """What becomes of the only checkpoint in a folder, as the cells after its name."""
+    """The result for the only checkpoint in a folder, as the cells after its name."""
     (item,) = discover(root)
     if isinstance(item, Broken):
         return f"refused | {item.cause.reason}"

@@ -123,7 +123,7 @@ def test_what_it_trains(
         theirs.load_state_dict(state)
         run = found[name]
         assert (run.variant, run.hook, run.model) == (variant, "blocks.1.hook_resid_post", "tiny")
-        # The trainer was given no submodule's name, and what is taken for it is said.
+        # The trainer got no submodule's name, so the message names the one that is assumed.
         (problem,) = run.problems
         assert "does not name its submodule: the output of layer 1" in problem
         # x_hat, f: AutoEncoderNew gives codes times the decoder's norms where it gives both.

@@ -1,4 +1,4 @@
-"""``docs/formats.md`` says of every architecture and loader of SAELens what becomes of it."""
+"""``docs/formats.md`` gives the result for every architecture and loader of SAELens."""
 
 from importlib.metadata import version
 

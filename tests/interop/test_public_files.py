@@ -26,7 +26,7 @@ Theirs = Callable[..., Any]
 
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Theirs:
-    """Loads what lies in a folder as if it lay on the hub, by one of SAELens' loaders."""
+    """Loads a folder as if it were on the hub, by one of SAELens' loaders."""
 
     def download(repo_id: str, filename: str, subfolder: str | None = None, **_: Any) -> str:
         return str(tmp_path / (repo_id.split("/")[1]) / (subfolder or "") / filename)
@@ -159,7 +159,7 @@ def test_gemma_scope_2_transcoders(tmp_path: Path, affine: bool) -> None:
 
 
 def same_clt(clt: Any, path: Path) -> None:
-    """Codes and outputs agree with circuit-tracer's, which has the layer in front of the token."""
+    """Codes and outputs agree with circuit-tracer's, whose axis of layers precedes the tokens'."""
     x = torch.randn(7, 3, files.D_IN, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         codes = clt.encode(x.transpose(0, 1))

@@ -137,7 +137,7 @@ TRAINED: dict[str, dict[str, Any]] = {
 def test_training_checkpoints_are_what_training_ends_with(
     tmp_path: Path, architecture: str, normalise: str
 ) -> None:
-    """A checkpoint on the way, unfolded, against the inference file that SAELens makes of it."""
+    """An unfolded training checkpoint agrees with the inference file that SAELens makes of it."""
     if normalise == "covariance_whitening" and architecture == "matching_pursuit":
         pytest.skip("SAELens does not fold it either")
     cls, config = SAE_TRAINING_CLASS_REGISTRY[architecture]

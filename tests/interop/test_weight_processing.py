@@ -1,11 +1,11 @@
-"""What TransformerLens 3's processing of weights does to activations, shown on its own model."""
+"""The effect of TransformerLens 3's weight processing on activations, shown on its own model."""
 
 import torch
 import transformers
 
 
 def test_openais_processing_leaves_the_activations_at_its_hooks_as_they_are() -> None:
-    """Which is why its weight_processing is "none": all but the writing weights' centring is on."""
+    """So its weight_processing is "none", though all but the writing weights' centring is on."""
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import convert_gpt2_weights
 

@@ -1,4 +1,4 @@
-"""Run by ``test_kernels.py``: every kernel, interpreted on the CPU, gives what eager code does."""
+"""Run by ``test_kernels.py``: every kernel, interpreted on the CPU, agrees with eager code."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def losses(clean: Tensor, spliced: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Of logits, which stand for hidden states that are read out as they are."""
+    """The losses of logits, given as hidden states with an identity read-out."""
     (found,) = cross_entropies_and_kls(lambda x: x, clean, [spliced], targets, clean.shape[1])
     return found
 
@@ -91,7 +91,7 @@ def measured(
     capacity: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Tensor]:
-    """The reconstructions and all sums, from slots for so many codes of a token."""
+    """The reconstructions and all sums, with slots for so many codes per token."""
     running = Autoencoding(sae, len(activations.starts) - 1, CPU, dtype, Sizes(codes=150))
     running._capacity = capacity
     x_hat = running.reconstruct(activations, 0)
@@ -169,7 +169,7 @@ def test_transcoders(
 def test_examples(
     monkeypatch: pytest.MonkeyPatch, variant: str, options: dict[str, Any], capacity: int
 ) -> None:
-    """From slots, from codes read whole, and where a token has more codes than slots."""
+    """Examples from slots, from dense codes, and from tokens with more codes than slots."""
     activations = given([9, 4])._replace(place=torch.arange(13) + 40)
 
     def strongest() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The kernels' tests run in a process of their own: Triton is interpreted from its import on."""
+"""The kernels' tests run in a separate process, because the interpreter is chosen at import."""
 
 import os
 import subprocess

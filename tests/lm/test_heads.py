@@ -16,7 +16,7 @@ HOOK = "blocks.1.attn.hook_z"
 
 
 def replaced(folder: Path, module: str, replacement: Tensor, columns: slice) -> Tensor:
-    """Logits with some columns of what enters a module replaced, by a hook on the HF model."""
+    """Logits with some columns of a module's input replaced, by a hook on the HF model."""
     network = AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def hook(_: object, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:

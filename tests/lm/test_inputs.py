@@ -1,4 +1,4 @@
-"""Models as people have them: multimodal, without tokenizer or BOS, of odd blocks, moved."""
+"""Unusual models: multimodal, without tokenizer or BOS, with odd blocks, or moved."""
 
 import json
 import subprocess
@@ -23,12 +23,12 @@ TOKENS = torch.arange(1, 23).view(2, 11)
 @pytest.mark.parametrize(
     "architecture",
     [
-        "FalconForCausalLM",  # calculates in what passes between its modules
+        "FalconForCausalLM",  # changes tensors between modules in place
         "OPTForCausalLM",  # flattens tokens
         "MixtralForCausalLM",  # has experts
         "GraniteForCausalLM",  # scales what it adds
         "JambaForCausalLM",  # has blocks without attention
-        "Olmo2ForCausalLM",  # has norms after the parts of a block alone
+        "Olmo2ForCausalLM",  # has norms only after the parts of a block
         "OpenAIGPTLMHeadModel",  # returns lists, and has a norm after each sum
         "Gemma3ForConditionalGeneration",
     ],

@@ -1,4 +1,4 @@
-"""A head whose rows are padded for the device's sake gives the same logits."""
+"""A head whose rows are padded for fast kernels gives the same logits."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The architecture page names files that are there, and its ways enter none of them twice."""
+"""The architecture page names existing files, and its two walks visit none of them twice."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_a_way_passes_few_files_and_none_twice(title: str) -> None:
 
 
 def test_every_file_named_is_there() -> None:
-    """But those of 0.1.0, which are named to be compared with."""
+    """Files of 0.1.0, which are named for comparison, are excepted."""
     text = re.sub(r"### What it was in 0\.1\.0\n.*?\n## ", "", PAGE, flags=re.DOTALL)
     named = re.findall(r"`([\w/]+\.(?:py|js|j2|json))`", text)
     assert len(named) > 20

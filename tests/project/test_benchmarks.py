@@ -1,4 +1,4 @@
-"""The benchmark scripts run, at a small size; what they measure then says nothing."""
+"""The benchmark scripts run at a small size, at which their measurements are meaningless."""
 
 import runpy
 import sys
@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Scripts find one another, and what they set for the whole process is set back."""
+    """Scripts can import one another, and their process-wide settings are restored."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     allowed = torch.backends.cuda.matmul.allow_tf32
     yield

@@ -1,4 +1,4 @@
-"""The GitHub action, the workflows, and what users copy: against GitHub's schemas, and run."""
+"""The GitHub action and workflows: checked against GitHub's schemas, and executed."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Who may import whom, and what the quick commands do not import."""
+"""Which package may import which, and what the quick commands must not import."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "prolu_eval"
 
-# Each package or module, and those of ours that it may import (beside its own parts).
+# Each package or module, and the project's packages that it may import (besides its own parts).
 _PLAIN = {
     "errors",
     "estimates",
@@ -119,7 +119,7 @@ def imports(path: Path) -> set[str]:
 
 
 def unit(path: Path) -> str:
-    """The module or package of ours that a file belongs to."""
+    """The module or package of this project to which a file belongs."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

@@ -1,4 +1,4 @@
-"""The public interface: what a notebook and another package rely on."""
+"""The public interface, on which notebooks and other packages rely."""
 
 import importlib.metadata
 import shutil

@@ -1,4 +1,4 @@
-"""What matters is defined once: version 0.1.0 had it in several places, which disagreed."""
+"""Important definitions exist once; version 0.1.0 had several that disagreed."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ from tests.project.test_imports import FILES, PACKAGE
 
 
 def test_frontier_and_compare_have_one_hypervolume() -> None:
-    """The reference points were the worst run, and the worst run and ten per cent."""
+    """One reference point was the worst run, the other was ten per cent beyond it."""
     runs = [result(Sae("prolu", threshold)) for threshold in THRESHOLDS]
     (group,) = comparable(runs)
     shown = group_frontier(group, "l0", "ce_degradation").hypervolume.value
@@ -29,7 +29,7 @@ def test_frontier_and_compare_have_one_hypervolume() -> None:
 
 
 def test_a_run_trained_anew_is_on_no_frontier(tmp_path: Path) -> None:
-    """Tables gave results that commands called out of date."""
+    """Tables listed results that commands called out of date."""
     for name in ("old", "new"):
         folder = tmp_path / name
         folder.mkdir()
@@ -77,7 +77,7 @@ def test_both_commands_write_a_name_alike_in_markdown() -> None:
 def test_a_broken_run_is_told_in_one_sentence(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong was told within what is wrong, with two remedies: `...); mend it.`"""
+    """A message once contained another message, with two remedies: `...); mend it.`"""
     (tmp_path / "r1").mkdir()
     config = {"schema_version": 1, "variant": "nonsense", "d_in": 4, "d_sae": 8}
     (tmp_path / "r1" / "config.json").write_text(json.dumps(config))
@@ -91,7 +91,7 @@ def test_a_broken_run_is_told_in_one_sentence(
 
 
 def _calls(path: Path) -> set[str]:
-    """Names of what a file calls, the last part of dotted ones."""
+    """The names of the functions that a file calls; of dotted names, the last part."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return {getattr(f, "attr", getattr(f, "id", "")) for f in called}

@@ -1,4 +1,4 @@
-"""How far work is: a line a minute where there is no terminal, nothing where it is not wanted."""
+"""Progress is shown as one line a minute without a terminal, and not at all if it is unwanted."""
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ def intervals(text: str) -> list[Interval]:
 
 
 def quoted(readme: str) -> list[tuple[str, Interval]]:
-    """The models and values with intervals that README tells."""
+    """The models and values with intervals that a README quotes."""
     lines = readme.splitlines()
     text = " ".join(line for line in lines if not line.startswith("|"))
     found = [(" ".join(MODELS), interval) for interval in intervals(text)]
@@ -56,7 +56,7 @@ def rounded_alike(quoted: Interval, measured: Interval) -> bool:
 
 
 def missing(readme: str) -> list[tuple[str, Interval]]:
-    """What a README tells that stands in no table of its model."""
+    """The values that a README quotes and that are in no table of their model."""
     tables = {m: intervals((REPORTS / f"tables-{m}.md").read_text()) for m in MODELS}
     return [
         (models, told)

@@ -37,7 +37,7 @@ def test_tables_of_known_features_are_what_the_script_makes(script: str, tmp_pat
 
 
 def assert_alike(found: str, expected: str, path: Path) -> None:
-    """The same words and numbers; their last digits may differ, as sums do between processors."""
+    """Assert the same words and numbers, up to last digits, which depend on the processor."""
     assert _NUMBER.sub("#", found) == _NUMBER.sub("#", expected), path
     measured, committed = (
         np.array(_NUMBER.findall(text), dtype=np.float64) for text in (found, expected)

@@ -1,4 +1,4 @@
-"""Each output of a comparison, read by something that is not ours."""
+"""Each output of a comparison, read by other programs."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def runs_then() -> list[Result]:
 
 
 def runs_now() -> list[Result]:
-    """One damaged, one mended, one gone, one new, and one of an evil name damaged too."""
+    """One damaged run, one mended, one missing, one new, and a damaged one with a hostile name."""
     changed = {
         "prolu/0.35": result(DAMAGED),
         "relu/0.5": result(Sae("relu", 0.5, decoder_scale=1.15)),
@@ -157,7 +157,7 @@ def compared(capfd: pytest.CaptureFixture[str], folder: Path, *options: object) 
 
 
 def facts(page: str) -> dict[str, str]:
-    """What a comparison's page says of where its two sides are from."""
+    """The facts that a comparison's page gives about its two sides."""
     section = page.partition('<section id="provenance">')[2].partition("</section>")[0]
     return {
         unescape(name): unescape(value)
@@ -168,7 +168,7 @@ def facts(page: str) -> dict[str, str]:
 def test_the_page_says_where_both_sides_are_from(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each fact of its own side: two texts, versions and models that differ in all."""
+    """Each fact is given for its own side; the sides differ in text, versions and model."""
     then = [r.model_copy(update={"environment": {"prolu-eval": "0.1.0", "gpu": None}})
             for r in sweep()]  # fmt: skip
     save_baseline(then, tmp_path / "a <b>.json")

@@ -1,4 +1,4 @@
-"""JSON for review: what it looks like, and the lines that errors name."""
+"""JSON for review: its form, and the lines that errors name."""
 
 import json
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def test_equal_documents_have_one_text() -> None:
 
 
 def test_nothing_else_writes_json() -> None:
-    """But what makes plain values of a YAML file, which is read strictly."""
+    """The conversion of a YAML file to plain values, which are read strictly, is excepted."""
     package = Path(json_text.__file__).parent
     writers = {
         path.relative_to(package).as_posix()

@@ -1,4 +1,4 @@
-"""Every number of the report, from stored results made by hand; what it does with bad ones."""
+"""Every number of the report, from handmade stored results, including bad ones."""
 
 import csv
 import io
@@ -273,7 +273,7 @@ def test_two_folders_are_compared(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 @pytest.fixture
 def two_folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Folders A and B of two variants, of which "x" takes half the L0 in A, and "y" the same."""
+    """Folders A and B of two variants; in A, "x" has half of its L0 in B, and "y" the same L0."""
     rng = np.random.default_rng(0)
     for folder, factors in (("A", {"x": 8, "y": 6}), ("B", {"x": 16, "y": 6})):
         made = [drawn(f"{label}{i}", label, rng, l0, factor / l0)
@@ -390,7 +390,7 @@ def test_the_newest_result_of_a_run_counts_and_broken_ones_are_named(tmp_path: P
 
 
 def test_the_page_carries_the_one_kind_of_trace_that_it_draws() -> None:
-    """A bundle that ends no script element early, with its licence beside it."""
+    """The bundle does not end its script element early, and its licence is included."""
     bundle = plotly_library()
     assert bundle.startswith("/**\n* plotly.js (basic")
     assert len(bundle) < 1_300_000
@@ -774,7 +774,7 @@ def test_colours_are_seen_on_light_and_on_dark(colour: str) -> None:
 
 
 def test_a_page_s_figures_are_the_figures_that_notebooks_get() -> None:
-    """Plotly finds nothing amiss in the plain data, and changes nothing in it."""
+    """Plotly accepts the plain data, and does not change it."""
     rng = np.random.default_rng(0)
     made = [drawn(f"{label}{i}", label, rng, factor * 4.0**i, 1 / 4.0**i)
             for label, factor in (("a", 1.0), ("b", 2.0)) for i in range(4)]  # fmt: skip

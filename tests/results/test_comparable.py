@@ -1,4 +1,4 @@
-"""What can be compared: one definition, that every reader of results goes by."""
+"""Which results can be compared: one definition, which every reader of results uses."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ OTHER: dict[str, Any] = {
 
 
 def other_value(field: str, value: object) -> object:
-    """Another value that a field may have, of a field added since too."""
+    """Another value that a field may have; this also works for fields that are added later."""
     if field in OTHER:
         return OTHER[field]
     if isinstance(value, bool):
@@ -43,7 +43,7 @@ def other_value(field: str, value: object) -> object:
 
 
 def changed(field: str, original: Result) -> Result:
-    """A result that differs in one field of its setting, of a run of another name."""
+    """A result of a run with another name that differs in one field of its setting."""
     value = other_value(field, getattr(original.setting, field))
     at = original.setting.model_copy(update={field: value})
     named = original.run.model_copy(update={"name": "changed", "path": "runs/changed"})

@@ -252,7 +252,7 @@ def test_contrasts_are_scipys_paired_and_welch_tests() -> None:
 
 
 def test_sequences_without_anything_to_measure_are_none_of_the_sample() -> None:
-    """A sequence of padding changes no value, no standard error and no degree of freedom."""
+    """A sequence of padding changes neither values nor standard errors nor degrees of freedom."""
     sums = {"l0": np.array([2.0, 13.0, 4.0]), "n": np.array([2.0, 3.0, 1.0]),
             "kl": np.array([1.0, 4.0, 0.0]), "n_next": np.array([1.0, 2.0, 0.0])}  # fmt: skip
     more = {column: np.insert(values, [0, 2], 0.0) for column, values in sums.items()}
@@ -260,7 +260,7 @@ def test_sequences_without_anything_to_measure_are_none_of_the_sample() -> None:
     more_of_other = {column: np.insert(values, [0, 2], 0.0) for column, values in other.items()}
     assert estimate(METRICS["l0"], more) == estimate(METRICS["l0"], sums)
     assert difference(METRICS["l0"], more_of_other, more) == difference(METRICS["l0"], other, sums)
-    # The third has one counted position, and so no next token that counts.
+    # The third sequence has one counted position, and therefore no target.
     two = {column: values[:2] for column, values in sums.items()}
     assert estimate(METRICS["kl"], sums) == estimate(METRICS["kl"], two)
     zero = {**sums, "l0": np.zeros(3)}

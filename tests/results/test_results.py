@@ -1,4 +1,4 @@
-"""Stored results: written whole or not at all, read back equal, refused when damaged."""
+"""Stored results are written completely or not at all, read back equal, and refused if damaged."""
 
 import json
 from pathlib import Path

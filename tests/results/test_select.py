@@ -1,4 +1,4 @@
-"""Which stored results count: current, readable, one a run; and what else is there."""
+"""Which stored results count: current and readable ones, one per run; and reports of the others."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def on_text(text: str, name: str, n: int = 64) -> Result:
 
 
 def evaluated(folder: Path, text: str, names: Sequence[str], time: float) -> None:
-    """Store results of runs on a text, written at some time."""
+    """Store results of runs on a text, with ``time`` as the time of writing."""
     for name in names:
         path = write_result(on_text(text, name), folder / name / "evaluation")
         os.utime(path, (time, time))

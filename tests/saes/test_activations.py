@@ -1,4 +1,4 @@
-"""ProLU's values and synthetic gradients, against the formulas, and wherever torch may run it."""
+"""ProLU's values and synthetic gradients agree with the formulas in every mode of torch."""
 
 from typing import get_args
 

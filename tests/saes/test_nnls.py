@@ -1,4 +1,4 @@
-"""Non-negative least squares codes, by what makes them the best, and against SciPy's."""
+"""Codes by non-negative least squares satisfy the conditions of optimality, and equal SciPy's."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def dictionary(d_in: int, d_sae: int, penalty: float) -> Nnls:
 
 
 def test_codes_are_scipys() -> None:
-    """Of fewer atoms than numbers, so that the best codes are the only ones."""
+    """There are fewer atoms than dimensions, so that the optimal codes are unique."""
     sae, x = dictionary(12, 8, 0.0), torch.randn(20, 12, dtype=torch.float64)
     atoms = sae.W_dec.numpy().T
     expected = [scipy.optimize.nnls(atoms, row)[0] for row in (x - sae.b_dec).numpy()]

@@ -136,7 +136,7 @@ def test_every_variant_has_values_by_hand() -> None:
 
 
 def test_matching_pursuit_by_hand() -> None:
-    """The best aligned row takes its projection, again and again, until nothing new fires."""
+    """The best aligned row takes its projection in each iteration, until no new feature fires."""
     sae = with_tensors(
         "matching_pursuit",
         {},

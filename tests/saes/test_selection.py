@@ -41,7 +41,7 @@ def test_equal_numbers_leave_a_choice_that_torch_makes() -> None:
 
 
 def test_equal_maxima_of_groups_leave_none() -> None:
-    """Zeros that hide in the same groups as larger numbers are told apart from them."""
+    """Zeros in the same groups as larger numbers are not confused with them."""
     z = torch.zeros(1, 64)
     z[0, [3, 19, 35]] = torch.tensor([1.0, 2.0, 3.0])
     found = largest(z, 3, positive=True)

@@ -1,4 +1,4 @@
-"""What is measured of known features, against autoencoders of which it is known."""
+"""Metrics of known features, for autoencoders whose values are known."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def benchmark(tmp_path: Path, **settings: object) -> str:
 def made(
     cls: type[SparseAutoencoder], model: str | SyntheticActivations, rows: Any, bias: float
 ) -> SparseAutoencoder:
-    """An autoencoder whose encoder is its decoder's transpose, of unit rows."""
+    """An autoencoder whose decoder has unit rows, and whose encoder is the decoder's transpose."""
     if isinstance(model, str):
         model = SyntheticActivations.load(model, device="cpu")
     known = model.dictionary
@@ -107,7 +107,7 @@ def test_a_bias_suppresses_and_a_scale_shrinks(tmp_path: Path) -> None:
     whole = measured(made(Prolu, name, known.directions, -0.2), name, tmp_path / "prolu")
     r2 = [r.metrics["magnitude_r2"].value or 0 for r in (whole, suppressed, shrunk)]
     assert r2[0] > r2[1] > r2[2]
-    # Where a feature is below the threshold its latent is silent: by hand from the samples.
+    # A latent is silent where its feature is below the threshold; computed from the samples.
     model = SyntheticActivations.load(name, device="cpu")
     true = model.samples(model.rows("heldout", 8192, 64).ids).magnitudes.numpy()
     expected = (true > 0.2).sum() / (true > 0).sum()
@@ -247,7 +247,7 @@ def test_a_sweep_trains_on_a_benchmark_and_its_frontier_is_of_mse(
 
 @pytest.mark.parametrize("n_rows", [20, 80])
 def test_intervals_of_f1_hold_the_truth(n_rows: int) -> None:
-    """Of pooled and of mean F1, over many draws of rows from a large pool."""
+    """The intervals are those of pooled and mean F1, over many draws of rows from a large pool."""
     spec = Benchmark(name="own", d_in=8, n_features=12, basis="random", l0=2, magnitude="wide",
                      spread=100, bias=1, noise=0.05)  # fmt: skip
     model = SyntheticActivations("own", spec, "cpu")

@@ -1,4 +1,4 @@
-"""Labelled prompts are read from folders, wheels and files, and the same ones always chosen."""
+"""Labelled prompts are read from folders, wheels and files, and the choice is always the same."""
 
 import gzip
 import importlib.metadata
@@ -19,7 +19,7 @@ def csv(n: int, classes: tuple[str, ...] = ("no", "yes")) -> str:
 
 
 def written(folder: Path) -> Path:
-    """Two tasks in a folder, one packed, beside what is no task of two classes."""
+    """Two tasks in a folder, one of them compressed, and files that are no task of two classes."""
     (folder / "data").mkdir(parents=True)
     packed = pa.BufferOutputStream()
     with pa.CompressedOutputStream(packed, "zstd") as stream:

@@ -17,7 +17,7 @@ def test_examples_have_two_sides_drawn_alike(name: str) -> None:
         assert not set(example.right) & set(example.wrong)
         assert "{a}" not in example.prompt
         assert example.prompt == example.prompt.strip()
-    # Whoever always prefers one continuation, whatever the prompt, is right half of the time.
+    # A model that prefers the same continuation for every prompt is right half of the time.
     texts = {text for example in examples for text in (*example.right, *example.wrong)}
     rng = np.random.default_rng(1)
     liked = {text: rng.random() for text in sorted(texts)}

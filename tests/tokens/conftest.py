@@ -1,4 +1,4 @@
-"""The model whose tokenizer the tests of tokens use, and how they load."""
+"""The model whose tokenizer the tests of tokens use, and their way to load rows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,6 @@ def model(tiny_model: Callable[[str], Path]) -> LanguageModel:
 
 
 def load(source: Path | str, model: LanguageModel, split: Split = "all", **more: Any) -> TokenRows:
-    """Rows of 16 tokens, all there are."""
+    """All rows of a source, of 16 tokens each."""
     options = {"n_tokens": None, "context_length": 16} | more
     return load_tokens(str(source), model, split=split, **options)

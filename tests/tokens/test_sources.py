@@ -1,4 +1,4 @@
-"""Text as people have it: files of every kind, packed, with their marks, and what is no text."""
+"""Sources of text: files of every kind, compressed, with byte order marks, and files of no text."""
 
 import bz2
 import csv
@@ -193,7 +193,7 @@ def test_prose_is_no_records(model: LanguageModel, tmp_path: Path) -> None:
         "# text, content\n1, 2",
     ):
         (tmp_path / "a.txt").write_text(text + "\nand so on" * 9)
-        (tmp_path / "a.md").write_text(text + "\nand so on" * 9)  # never looked at
+        (tmp_path / "a.md").write_text(text + "\nand so on" * 9)  # never read
         found = load(tmp_path / "a.txt", model).fingerprint
         assert found == load(tmp_path / "a.md", model).fingerprint, text
 

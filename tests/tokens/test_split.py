@@ -1,4 +1,4 @@
-"""What is held out: a part of every text that is long enough, by a fixed rule, without leakage."""
+"""A fixed rule holds out a part of every text that is long enough, without leakage."""
 
 import json
 from itertools import pairwise

@@ -64,7 +64,7 @@ def test_documents_that_begin_with_bos_get_no_second_one(
 def test_padding_is_neither_attended_to_nor_counted_nor_a_target(
     tiny_model: Callable[[str], Path], tmp_path: Path, side: str, how: str
 ) -> None:
-    """Losses of all real predictions are those of the rows alone, without any padding."""
+    """The losses of all real predictions equal those of the rows without padding."""
     folder = tiny_model("llama")
     model = LanguageModel.load(str(folder), device="cpu")
     lengths = [16, 9, 2, 12, 7, 3]
@@ -118,7 +118,7 @@ def test_padding_without_a_mask_is_told_by_runs_of_special_tokens(
 
 
 def test_included_special_tokens_leave_padding_out(model: LanguageModel, tmp_path: Path) -> None:
-    """BOS and EOS are one token here, so a row keeps one of each run."""
+    """BOS and EOS are the same token here, so a row keeps one token of each run."""
     np.save(tmp_path / "a.npy", np.array([[0, 0, 0, 5, 6, 0, 0, 0], [0, 5, 6, 7, 8, 9, 7, 6]]))
     rows = load_tokens(
         str(tmp_path / "a.npy"), model, split="all", n_tokens=None, context_length=8,

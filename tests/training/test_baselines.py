@@ -1,4 +1,4 @@
-"""Chance baselines: trained with less than they could have, computed, and beside real variants."""
+"""Chance baselines: trained ones, computed ones, and their comparison with real variants."""
 
 import json
 from dataclasses import replace
@@ -96,7 +96,7 @@ def test_a_file_asks_for_all_of_them_in_a_word(sweep_file: Path) -> None:
 
 
 def trained(file: SweepFile, kind: str, n_steps: int) -> tuple[Stack, torch.Tensor]:
-    """A stack of a baseline's plans after some steps, and the decoder rows that it began with."""
+    """A stack of a baseline's plans after some steps, and its first decoder rows."""
     zero = torch.zeros(16)
     stack = Stack(of_kind(file, kind), file.shared, Statistics(1.0, zero, zero))
     first = stack.parameters["W_dec"].detach().clone()
@@ -147,7 +147,7 @@ def test_principal_components_by_hand(sweep_file: Path) -> None:
     x = torch.from_numpy(rng.standard_normal((4000, 4)) * spread + 10).float()
     rows = principal_components(x, 3)
     torch.testing.assert_close(rows.abs(), torch.eye(4)[[1, 2, 0]], atol=0.05, rtol=0)
-    # The four points of a cross, whose longer arm comes first, and with which each token needs one.
+    # The four points of a cross with a longer first arm; each token needs one component.
     cross = torch.tensor([[3.0, 3], [-1, -1], [0, 2], [2, 0]])
     plans = of_kind(read_sweep_file(sweep_file), "pca")[:1]
     shared = read_sweep_file(sweep_file).shared

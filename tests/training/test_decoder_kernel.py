@@ -1,7 +1,7 @@
-"""The kernel for decoder rows, by Triton's interpreter, against the optimiser that it stands for.
+"""The kernel for decoder rows, in Triton's interpreter, compared with the optimiser it replaces.
 
-The interpreter must be chosen before Triton is imported, so these tests run in a process of their
-own, which the first of them starts.
+The interpreter must be chosen before Triton is imported, so these tests run in a separate process,
+which the first of them starts.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A sweep on several devices trains what one trains, whatever becomes of its helpers."""
+"""A sweep on several devices trains the same runs as on one, even if helpers end."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.helpers.cli import run
 
 
 class Noting:
-    """A logger that keeps what it is given."""
+    """A logger that stores the values that it receives."""
 
     def __init__(self) -> None:
         self.runs: set[str] = set()
@@ -48,7 +48,7 @@ def assert_same(got: Path, expected: Path) -> None:
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, work: Callable[[], object]) -> None:
-    """Do something after a step of this process, once."""
+    """Call ``work`` once, after the given step of this process."""
     step = Training._step
     pending = [work]
 
@@ -69,7 +69,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.fixture
 def alone(sweep_file: Path, tmp_path: Path) -> Path:
-    """What one process trains."""
+    """The runs that one process trains."""
     train_sweep(read_sweep_file(sweep_file), tmp_path / "alone", Settings("cpu"))
     return tmp_path / "alone"
 
@@ -109,7 +109,7 @@ def test_what_a_killed_helper_leaves_is_done_here(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "both"
-    # At once: it has no time to be done before.
+    # The helper is ended at once, before it can finish.
     at_step(monkeypatch, 0, lambda: os.kill(helpers[0].pid, signal.SIGKILL))
     trained = train_sweep(read_sweep_file(sweep_file), out, Settings("cpu,cpu"))
     assert {t.status for t in trained} == {"trained"}

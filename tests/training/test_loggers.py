@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases get what the histories hold, and are asked for by name."""
+"""TensorBoard and Weights & Biases receive the values of the histories, and are chosen by name."""
 
 import sys
 from collections import defaultdict

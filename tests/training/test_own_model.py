@@ -1,4 +1,4 @@
-"""The README's commands for a model of one's own, on text of every shape that people have."""
+"""The README's commands for a user's own model, on text in several forms."""
 
 import csv
 import gzip
@@ -39,7 +39,7 @@ def table(folder: Path, text: str, model: Path) -> Path:
 
 
 def tokenised(folder: Path, text: str, model: Path) -> Path:
-    """As SAELens's runner saves them: rows of one length that begin with BOS."""
+    """Token ids as SAELens's runner saves them: rows of one length that begin with BOS."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     rows = [[tokenizer.bos_token_id, *ids[i : i + 127]] for i in range(0, len(ids) - 127, 127)]

@@ -1,4 +1,4 @@
-"""Trainings that are interrupted, unfinished, refused or at once with others; what they hold."""
+"""Trainings that are interrupted, not converged, refused or concurrent; their memory."""
 
 import json
 import os
@@ -222,7 +222,7 @@ def test_unfinished_runs_are_told_and_noted(
 
 
 def test_the_quickest_number_of_threads_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes by the number of threads; torch's own number is as before."""
+    """The clock depends on the number of threads; torch's own number is restored."""
     used, now = [1], [0.0]
     pace = {1: 4.0, 2: 2.0, 4: 1.95, 6: 9.0}
     monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1] if len(used) > 1 else 6)
@@ -251,7 +251,7 @@ def test_a_checkpoint_goes_on_with_its_threads(
 
 
 def test_threads_wait_passively_before_torch_is_loaded() -> None:
-    """By the command line and from Python, since both import the package first."""
+    """This holds on the command line and in Python, because both import the package first."""
     code = (
         "import os, sys, prolu_eval, prolu_eval.cli\nassert 'torch' not in sys.modules\n"
         "print(os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'])"
@@ -298,7 +298,7 @@ print(peak)
 def test_the_estimate_of_memory_is_what_is_held(
     d_sae: int, batch: int, sweep_file: Path, tmp_path: Path
 ) -> None:
-    """Within a fifth of the measured peak, in a process of its own."""
+    """It is within a fifth of the peak that is measured in a separate process."""
     text = sweep_file.read_text().replace("d_sae = 48", f"d_sae = {d_sae}")
     text = text.replace("batch_size = 64", f"batch_size = {batch}")
     sweep_file.write_text(text.replace("[0.1, 1]", "[0.1, 0.2, 0.4, 1]"))
@@ -313,7 +313,7 @@ def test_the_estimate_of_memory_is_what_is_held(
 
 
 def test_freed_memory_is_given_back_at_each_log() -> None:
-    """What is kept between large tensors would hold their memory, so that a process grows."""
+    """Logged values between large tensors would keep their memory, so that the process grows."""
     code = """
 import psutil, torch
 from prolu_eval.training.heap import give_back_freed

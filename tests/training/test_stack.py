@@ -1,4 +1,4 @@
-"""A stack: penalties, constraints, schedules, stacked equals alone, gathered equals whole."""
+"""Stacks: penalties, constraints, schedules; stacking and gathering do not change results."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which text a sweep trains on, and that what it will need later is known before it works."""
+"""Which text a sweep trains on, and that later needs are checked before it starts."""
 
 import json
 from collections.abc import Callable

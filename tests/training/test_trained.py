@@ -1,4 +1,4 @@
-"""What training achieves, for every variant: ``nox -s slow``. Minutes, so not among the tests.
+"""The results that training achieves for every variant; ``nox -s slow`` takes minutes for them.
 
 Activations are sparse combinations of known directions, in training units.
 """
@@ -127,13 +127,13 @@ def test_l0_falls_along_the_sweep(name: str) -> None:
 
 
 def test_seeds_agree_within_their_intervals() -> None:
-    """Each seed's L0 and error lie in the interval that the other seeds give for a further one.
+    """Each seed's L0 and error lie in the prediction interval that follows from the other seeds.
 
     The interval is a t interval in logarithms: the mean of the n others, plus or minus t times the
-    root of s^2 (1 + 1 / n). s is the spread between the others at one coefficient or k, pooled over
-    the sweep's values. All seeds are measured on the same tokens, whose error is contained in s. Of
-    the intervals, which are 95 % ones if spreads are alike, nine in ten must hold, and they must be
-    narrow, or agreement would say nothing.
+    root of s^2 (1 + 1 / n). Here s is the spread between the others at one coefficient or k, pooled
+    over the sweep's values. All seeds are measured on the same tokens, whose error is part of s.
+    The intervals are 95 % ones if spreads are equal. Nine in ten must contain their seed, and they
+    must be narrow, because otherwise agreement would mean little.
     """
     logs = np.log([[[measured(sae) for sae in saes] for saes in trained(name)] for name in SWEEPS])
     n_values, n_others = logs.shape[1], len(SEEDS) - 1

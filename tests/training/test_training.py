@@ -1,4 +1,4 @@
-"""Training: what each stack learns, whole sweeps from the command line, and what is refused."""
+"""Training: the results of stacks, whole sweeps from the command line, and refused sweeps."""
 
 import json
 from pathlib import Path
