@@ -341,7 +341,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_training(
         for how in ("--quiet", "--dry-run"):
             refused = run(capfd, "sweep", sweep_file, *out, how)
             assert refused.code == 2
-            assert "GiB of memory, where" in refused.err
+            assert "GiB of memory, but" in refused.err
     assert not (sweep_file.parent / "runs").exists()
 
 
