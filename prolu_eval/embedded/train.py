@@ -44,7 +44,7 @@ Next-token cross-entropy on the held-out files, in nats per token, over the same
 | model | cross-entropy |
 |---|---|
 | unigram of the training tokens | {unigram:.3f} |
-| bigram, interpolated with the unigram (with the weight that is best on the held-out files) | {bigram:.3f} |
+| bigram, interpolated with the unigram (with the best weight on held-out files) | {bigram:.3f} |
 | **this model** | **{model:.3f}** |
 """
 

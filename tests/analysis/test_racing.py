@@ -147,7 +147,7 @@ def test_what_is_surely_beaten_leaves_and_the_frontier_is_that_of_all() -> None:
     lost = {r.run.name for r in left if r.dropped is not None}
     assert lost.isdisjoint(whole.details.frontier)
     assert all(found.details.membership[name] == 0 for name in lost)
-    # Intervals of runs that stayed are those of a full evaluation; those of others, of fewer tokens.
+    # Runs that stayed have the intervals of a full evaluation, others those of fewer tokens.
     values = {run.name: run.values for run in found.runs}
     for run in whole.runs:
         assert run.name in lost or run.values == values[run.name]
