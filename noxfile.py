@@ -12,6 +12,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 FIXED = Path("reports/baseline")
 BASELINE = FIXED.with_suffix(".json")
+GROUPS = nox.project.load_toml("pyproject.toml")["dependency-groups"]
 # The fixed autoencoders on the fixed tokens: a difference in either direction is a changed
 # measurement.
 TOLERANCES = (FIXED / "tolerances.txt").read_text(encoding="utf-8").split()
@@ -119,11 +120,63 @@ def pictures(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist into dist/, and check what the package index would refuse."""
+    session.install(*GROUPS["build"])
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("twine", "check", "--strict", *(str(path) for path in Path("dist").iterdir()))
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Test the files in dist/ in an environment where nothing else of ours is, after `build`."""
+    install(session, ".[test]")
+    session.run(
+        "pytest", "tests/project/test_package.py", "-m", "slow or not slow",
+        env={"PROLU_EVAL_DIST": "dist"},
+    )  # fmt: skip
+
+
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Run examples/quickstart.ipynb anew and keep what it shows, its figure as a picture."""
+    install(session, ".", "ipykernel", "kaleido", "nbclient")
+    kept = Path("examples/quickstart.ipynb").absolute()
+    session.chdir(session.create_tmp())  # where its runs and its page go
+    shutil.copy(kept, kept.name)
+    session.run("jupyter-execute", "--inplace", kept.name, env={"PLOTLY_RENDERER": "png"})
+    shutil.copy(kept.name, kept)
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """The tests with the oldest packages that pyproject.toml allows; torch is always by its pin."""
+    session.install("uv==0.13.8")
+    pin, constraints = (Path(session.create_tmp()) / name for name in ("pin.txt", "oldest.txt"))
+    pin.write_text(TORCH, encoding="utf-8")
+    found = session.run(
+        "uv", "pip", "compile", "pyproject.toml", "--resolution", "lowest-direct",
+        "--constraint", f"{pin}", "--python", "python", "--no-header", "--no-annotate", "--quiet",
+        silent=True,
+    )  # fmt: skip
+    # What torch brings along goes with the build of it that is installed.
+    others = ("torch==", "triton==", "nvidia-", "cuda-")
+    lines = [line for line in str(found).splitlines() if not line.startswith(others)]
+    constraints.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    install(session, "-c", f"{constraints}", "-e", ".[test]")
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's checks and format."""
-    session.install("ruff==0.17.6")
+    """Ruff's checks and format, spelling, and the workflows' and the Dockerfile's weaknesses."""
+    session.install(*GROUPS["lint"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+    session.run("zizmor", "--offline", "--quiet", "--min-severity", "medium", ".github")
+    session.run("hadolint", "Dockerfile")
 
 
 @nox.session
