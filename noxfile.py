@@ -141,7 +141,7 @@ def package(session: nox.Session) -> None:
 @nox.session
 def notebook(session: nox.Session) -> None:
     """Run examples/quickstart.ipynb anew and keep what it shows, its figure as a picture."""
-    install(session, ".", "ipykernel", "kaleido", "nbclient")
+    install(session, ".", "ipykernel", "ipywidgets", "kaleido", "nbclient")
     kept = Path("examples/quickstart.ipynb").absolute()
     session.chdir(session.create_tmp())  # where its runs and its page go
     shutil.copy(kept, kept.name)
