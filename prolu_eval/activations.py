@@ -141,8 +141,8 @@ def prolu(
         The activation, in the promoted dtype of ``m`` and ``b`` and the shape of ``m + b``.
 
     Raises:
-        UsageError: if an argument is no tensor, if the gradient or the estimator is unknown, or if
-            the bandwidth is not positive.
+        UsageError: if ``m`` or ``b`` is not a tensor, if their shapes do not fit, if the gradient
+            or the estimator is unknown, or if the bandwidth is not positive.
     """
     for name, tensor in (("m", m), ("b", b)):
         if not isinstance(tensor, Tensor):
@@ -155,13 +155,13 @@ def prolu(
         raise UsageError("b", reason, "give one number for each feature") from None
     if not isinstance(gradient, str) or gradient not in _STRAIGHT_THROUGH:
         raise UsageError(
-            "gradient", f"{gradient!r} is none", f"choose {', '.join(get_args(Gradient))}"
+            "gradient", f"{gradient!r} is unknown", f"choose {', '.join(get_args(Gradient))}"
         )
     if not isinstance(estimator, str) or estimator not in ESTIMATORS:
         known = ", ".join(get_args(Estimator))
-        raise UsageError("estimator", f"{estimator!r} is none", f"choose {known}")
+        raise UsageError("estimator", f"{estimator!r} is unknown", f"choose {known}")
     if not isinstance(bandwidth, int | float) or not bandwidth > 0:
-        raise UsageError("bandwidth", f"{bandwidth!r} is no positive number", "give a width")
+        raise UsageError("bandwidth", f"{bandwidth!r} is not a positive number", "give a width")
     result: Tensor = _ProLU.apply(m, b, gradient, estimator, bandwidth)  # type: ignore[no-untyped-call]
     return result
 

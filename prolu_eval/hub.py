@@ -44,7 +44,7 @@ class Name(NamedTuple):
         match = _NAME.fullmatch(text.rstrip("/"))
         if match is None or {".", ".."} & set(re.split("[:/@]", text)):
             remedy = "write hub:owner/name[/subfolder][@revision]"
-            raise CheckpointError(text, "is no hub name", remedy)
+            raise CheckpointError(text, "is not a hub name", remedy)
         return cls(match[1], match[2].strip("/"), match[3])
 
 
