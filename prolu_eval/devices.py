@@ -33,7 +33,7 @@ def devices_of(named: str | None) -> list[str | None]:
 
     if named == ALL:
         if not torch.cuda.is_available():
-            raise UsageError("--device", f"{ALL!r} names no device: there is no GPU", "try cpu")
+            raise UsageError("--device", f"{ALL!r} means every GPU, but there is none", "try cpu")
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if named is None:
         return [None]
