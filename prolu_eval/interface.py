@@ -327,7 +327,7 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
 
     writers = {"native": write_native, "saelens": write_saelens}
     if of_type(to, str, "--to", f"choose {', '.join(writers)}") not in writers:
-        raise UsageError("--to", f"{to!r} cannot be written", f"choose {', '.join(writers)}")
+        raise UsageError("--to", f"cannot write {to!r}", f"choose {', '.join(writers)}")
     folder = as_path(destination, "the destination")
     found = discover(as_path(source, "the source"))
     converted = []

@@ -127,11 +127,12 @@ def group_frontier(
             range beyond the worst run.
 
     Raises:
-        UsageError: if there are not two or three metrics, or one is unknown, named twice or without
-            a better direction.
+        UsageError: if there are not two or three different metrics, or if one is unknown or has no
+            better direction.
     """
     if not 2 <= len(set(keys)) == len(keys) <= 3:
-        raise UsageError(", ".join(keys), "are not two or three metrics", "name as many, once each")
+        reason = "are not two or three different metrics"
+        raise UsageError(", ".join(keys), reason, "name two or three metrics, each once")
     return Computation(group, keys, replicates, reference or {}).frontier()
 
 

@@ -162,4 +162,4 @@ class Browser:
         if not reason:
             lines = self._said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             reason = lines[-1] if lines else "it ended"
-        raise UsageError(self._path, f"does not draw figures ({reason})", "try another browser")
+        raise UsageError(self._path, f"cannot draw figures ({reason})", "try another browser")

@@ -538,7 +538,7 @@ def test_figures_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         write_figures(page, tmp_path, "gif")
     broken = tmp_path / "broken.html"
     broken.write_text("<!doctype html><p>no report</p>")
-    with pytest.raises(UsageError, match=r"does not draw figures \(ReferenceError"):
+    with pytest.raises(UsageError, match=r"cannot draw figures \(ReferenceError"):
         write_figures(broken, tmp_path)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="install chromium"):
@@ -576,7 +576,7 @@ def test_a_browser_that_ends_is_said_to_with_its_last_words(tmp_path: Path) -> N
     program.write_text("#!/bin/sh\necho first >&2\necho no display >&2\nexit 1\n")
     program.chmod(0o755)
     with (
-        pytest.raises(UsageError, match=r"does not draw figures \(no display\)"),
+        pytest.raises(UsageError, match=r"cannot draw figures \(no display\)"),
         Browser(str(program), 312),
     ):
         pass
