@@ -25,12 +25,12 @@ from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import (
     Result,
-    folder_titles,
     named_in_folder,
     read_result,
     result_files,
     select,
 )
+from prolu_eval.run_names import folder_titles
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,7 @@
 """Finding and loading checkpoints. A new format is one module and one line in :data:`FORMATS`."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from prolu_eval.checkpoints.reading import check_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError
 from prolu_eval.plain_text import printable
 from prolu_eval.results import FOLDER
+from prolu_eval.run_names import folder_titles, name_among, name_below
 from prolu_eval.runs import Broken, Run
 from prolu_eval.saes import SparseAutoencoder
 
@@ -102,6 +103,39 @@ def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]
     places = hub.places(path)
     found = [item for place in places for item in _found_at(place)]
     return doubted(found, path, places[0].path) if str(path).startswith(hub.PREFIX) else found
+
+
+def discover_all(paths: Sequence[str | Path], encoder: str | None = None) -> list[Run | Broken]:
+    """Every checkpoint of one or several paths, each of which :func:`discover` takes.
+
+    Of several, names bear besides what tells their paths apart (:mod:`prolu_eval.run_names`). What
+    is named twice is found once.
+
+    Raises:
+        CheckpointError, UsageError: as :func:`discover`, of any path.
+    """
+    distinct: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        distinct.setdefault(path if hub.is_hub_name(path) else path.resolve(), path)
+    found = {place: discover(path, encoder) for place, path in distinct.items()}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    roots = {
+        place: items[0].path.resolve() if place.is_file() else place
+        for place, items in found.items()
+    }
+    titles = folder_titles(list(roots.values()))
+    by_name: dict[str, Run | Broken] = {}  # what several names on the hub mean is found once
+    for place, items in found.items():
+        title = titles[roots[place]]
+        for item in items:
+            if hub.is_hub_name(place):
+                name = name_among(title, item.name.removeprefix(f"{title}/"))
+            else:
+                itself = item.path.resolve() == roots[place]
+                name = name_among(title, item.name, itself=itself)
+            by_name[name] = replace(item, name=name)
+    return list(by_name.values())
 
 
 def _found_at(place: hub.Place) -> list[Run | Broken]:
@@ -184,7 +218,7 @@ def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
 
 def _closed(error: OSError, root: Path) -> Broken:
     folder = Path(error.filename)
-    name = printable(folder.relative_to(root).as_posix())
+    name = name_below(root, folder)
     reason = f"cannot be listed ({error.strerror})"
     return Broken(name, folder, CheckpointError(folder, reason, "make it readable"))
 
@@ -205,8 +239,7 @@ def _places(
 
 
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:
-    name = place.relative_to(root).as_posix() if root in place.parents else place.name
-    name = printable(name.replace("\\", "\\\\"))  # must be unique
+    name = name_below(root, place)
     try:
         _check_name(place)
         _check_links(fmt.files(place), root)

@@ -16,7 +16,7 @@ from torch import Tensor
 from prolu_eval.checkpoints.base import build, fill
 from prolu_eval.checkpoints.reading import read_npy, read_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError, UsageError
-from prolu_eval.plain_text import printable
+from prolu_eval.run_names import name_below
 from prolu_eval.runs import Broken, Run
 from prolu_eval.saes import SparseAutoencoder
 
@@ -78,10 +78,7 @@ def discover(path: Path, encoder: Encoder) -> list[Run | Broken]:
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in ENDINGS)
     if not files or files[0].suffix not in ENDINGS:
         raise CheckpointError(path, "holds no matrix of atoms", f"name {' or '.join(ENDINGS)}")
-    root = path if path.is_dir() else path.parent
-    return [
-        _described(file, printable(file.relative_to(root).as_posix()), encoder) for file in files
-    ]
+    return [_described(file, name_below(path, file), encoder) for file in files]
 
 
 def _described(file: Path, name: str, encoder: Encoder) -> Run | Broken:

@@ -18,10 +18,10 @@ _HEAD = ("run", "variant", "coefficient", "negative", "5 %", "median", "95 %", "
 @app.command()
 def biases(runs: options.Runs, as_json: options.Json = False) -> None:
     """Show each run's encoder biases: fraction negative, quantiles, histogram."""
-    from prolu_eval.checkpoints import discover
+    from prolu_eval.checkpoints import discover_all
     from prolu_eval.render.terminal import plain
 
-    found = [item for path in runs for item in discover(path)]
+    found = discover_all(runs)
     found.sort(key=lambda item: (getattr(item, "label", ""), _coefficient(item), item.name))
     documents, failures = [], []
     for item in found:

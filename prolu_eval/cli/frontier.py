@@ -120,7 +120,15 @@ def evaluate_and_answer(
     as_json: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Evaluate, print and report; the exit code."""
+    """Evaluate, print and report; the exit code.
+
+    This loads torch even where every result is stored. Whether one is current is decided by what
+    the run's files, the model's weights and the text's token ids are now, all of which are read as
+    a measurement reads them: checkpoints are described by the modules that hold them, and the ids
+    come from the model's tokenizer. Dates or names of files would do without, and would take a
+    text, a tokenizer or a model that has changed for the one that was measured. What is stored is
+    answered without torch by ``prolu-eval report`` and :func:`prolu_eval.frontier`.
+    """
     from prolu_eval.analysis import answer
     from prolu_eval.evaluation import evaluate
     from prolu_eval.render.documents import frontier_document
@@ -190,7 +198,8 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
 
     Single runs named one by one, and folders on the hub, are no folders to be compared.
     """
-    from prolu_eval.results import folder_titles, in_folder
+    from prolu_eval.results import in_folder
+    from prolu_eval.run_names import folder_titles
 
     titles = {folder.resolve(): title for folder, title in folder_titles(folders).items()}
     found = []

@@ -25,15 +25,15 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List every checkpoint with its format, variant, sizes, hook, model and problems."""
-    from prolu_eval.checkpoints import discover, skipped
+    from prolu_eval.checkpoints import discover_all, skipped
     from prolu_eval.runs import Broken
 
     documents, n_broken = [], 0
+    for item in discover_all(runs):
+        error = item.error if isinstance(item, Broken) else _damage(item) if weights else None
+        documents.append(_document(item, error))
+        n_broken += error is not None
     for path in runs:
-        for item in discover(path):
-            error = item.error if isinstance(item, Broken) else _damage(item) if weights else None
-            documents.append(_document(item, error))
-            n_broken += error is not None
         for place, reason in skipped(path):
             remark(f"{place} skipped: {reason}")
     if as_json:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from prolu_eval.arguments import as_paths
-from prolu_eval.checkpoints import discover
+from prolu_eval.checkpoints import discover_all
 from prolu_eval.checkpoints.modules import from_plugin, runs_of
 from prolu_eval.cluster.address import SLURM, engine_of
 from prolu_eval.cluster.pool import Pool
@@ -36,8 +36,6 @@ from prolu_eval.evaluation.racing import Race
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
 from prolu_eval.evaluation.slurm import outcomes_of_jobs
-from prolu_eval.hub import is_hub_name, origin
-from prolu_eval.plain_text import printable
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
 from prolu_eval.runs import Broken, Run
@@ -186,45 +184,13 @@ def _found(
     if isinstance(paths, Mapping):
         return [*runs_of(paths), *own]
     roots = [Path(root) for root in _roots(paths)]
-    return [*(_discover(roots, options.encoder) if roots else []), *own]
+    return [*(discover_all(roots, options.encoder) if roots else []), *own]
 
 
 def _roots(paths: str | Path | Sequence[str | Path]) -> list[str]:
     if paths is None or (isinstance(paths, Sequence) and not paths):
         return []
     return [str(path) for path in as_paths(paths, "the runs")]
-
-
-def _discover(roots: list[Path], encoder: str | None) -> list[Run | Broken]:
-    """The checkpoints in folders.
-
-    If there are several folders, the names of their runs begin with as much of the folder's path as
-    distinguishes it. Names of runs on the hub also contain the repository or the release.
-    """
-    distinct = {_resolved(root): root for root in reversed(roots)}
-    if len(distinct) == 1:
-        return discover(roots[0], encoder)
-    places = list(dict.fromkeys(_resolved(root) for root in roots))
-    folders = [place for place in places if not is_hub_name(place)]
-    deepest = max((len(place.parts) for place in folders), default=1)
-    titles = next(
-        found
-        for n in range(1, deepest + 1)
-        if len(found := {"/".join(place.parts[1:][-n:]): place for place in folders})
-        == len(folders)
-    )
-    named = {place: printable(title) for title, place in titles.items()}
-    named |= {place: origin(place) for place in places if is_hub_name(place)}
-    by_name: dict[str, Run | Broken] = {}  # a checkpoint with several names is measured once
-    for place in places:
-        for item in discover(distinct[place], encoder):
-            name = f"{named[place]}/{item.name.removeprefix(f'{named[place]}/')}"
-            by_name[name] = replace(item, name=name)
-    return list(by_name.values())
-
-
-def _resolved(root: Path) -> Path:
-    return root if is_hub_name(root) else root.resolve()
 
 
 def _check_writable(runs: Sequence[Run], results: Path | None) -> None:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prolu_eval.checkpoints import discover, load_run
+from prolu_eval.checkpoints import discover_all, load_run
 from prolu_eval.devices import default_device
 from prolu_eval.dictionaries import matching
 from prolu_eval.dictionaries.matching import Matched, match, unit_rows
@@ -130,7 +130,7 @@ def stability(
         ResultsError: if no two comparable runs differ only in the seed.
     """
     options = options or EvaluationOptions()
-    items = [_with_one_decoder(item) for path in paths for item in discover(path)]
+    items = [_with_one_decoder(item) for item in discover_all(paths)]
     failed = [item for item in items if isinstance(item, Broken)]
     groups = _repeated([item for item in items if isinstance(item, Run)])
     if not groups and not failed:

@@ -36,7 +36,6 @@ from prolu_eval.results.files import (
 from prolu_eval.results.select import (
     Evaluation,
     Selection,
-    folder_titles,
     in_folder,
     named_in_folder,
     of_release,
@@ -82,7 +81,6 @@ __all__ = [
     "TaskSet",
     "check_writable",
     "file_digests",
-    "folder_titles",
     "frame",
     "in_folder",
     "load_results",

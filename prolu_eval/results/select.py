@@ -12,10 +12,17 @@ from pathlib import Path, PurePath
 
 from prolu_eval.arguments import PathLike, as_path
 from prolu_eval.errors import ResultsError, UsageError
-from prolu_eval.hub import is_hub_name, origin, results_folder
-from prolu_eval.plain_text import printable
+from prolu_eval.hub import is_hub_name, origin
 from prolu_eval.results.documents import Result, Setting
-from prolu_eval.results.store import FOLDER, located, outdated, read_result, result_files
+from prolu_eval.results.store import (
+    FOLDER,
+    located,
+    outdated,
+    read_result,
+    result_files,
+    run_beside,
+)
+from prolu_eval.run_names import as_name, folder_titles, name_among, name_below
 
 # An evaluation of fewer runs than this share of the largest one is not chosen even if it is newer.
 _SHARE = 0.5
@@ -86,13 +93,12 @@ def select(
             the key of an evaluation (:class:`Evaluation`).
         every: choose all readable and current results, one for each run and evaluation.
         prefer: comparison keys of settings (:meth:`~prolu_eval.results.Setting.comparison_key`).
-        titled: if there are several folders, put each folder's name before the names of its runs
-            and variants, and count a run that is in two folders twice. If hub names are among the
+        titled: if there are several folders, put each folder's name before the names of its
+            variants, and count a run that is in two folders twice. If hub names are among the
             folders, only their variants get the release's name, and all runs share one frontier.
 
     Raises:
-        UsageError: if a path does not exist, or if ``titled`` is false and two folders hold
-            different runs of the same name.
+        UsageError: if a path does not exist.
         ResultsError: if there are no results, or none on ``tokens``.
     """
     for path in paths:
@@ -112,7 +118,7 @@ def select(
     results = [result for by_key in chosen.values() for result in by_key.values()]
     taken = {id(result) for result in results}
     rest = [r for by_key in found.values() for r in by_key.values() if id(r) not in taken]
-    return Selection(tuple(_distinct(results, paths)), tuple(left_out), tuple(_evaluations(rest)))
+    return Selection(tuple(_distinct(results)), tuple(left_out), tuple(_evaluations(rest)))
 
 
 def titles(settings: Sequence[Setting]) -> list[str]:
@@ -166,7 +172,7 @@ def _found(
     paths: Sequence[Path], *, titled: bool
 ) -> tuple[dict[_Run, dict[str, Result]], list[str]]:
     """The newest result of each run and evaluation, and a sentence for each unusable result."""
-    names = folder_titles(paths) if titled else dict.fromkeys(paths, "")
+    names = folder_titles(paths)
     joined = len(paths) > 1 and any(map(is_hub_name, paths))
     found: dict[_Run, dict[str, Result]] = defaultdict(dict)
     damaged: list[str] = []
@@ -179,11 +185,17 @@ def _found(
                 damaged.append(str(error))
                 continue
             result = located(stored, file)
-            place = title, _place(result, file), result.run.name.split("/")[-1]
+            place = title if titled else "", _place(result, file), result.run.name.split("/")[-1]
             if why := outdated(stored, file):
                 old[place] = f"{file}: {why}; evaluate it again, or delete the file."
                 continue
-            result = of_release(result, path) if joined else named_in_folder(result, title)
+            name = _called(result, file, path, title)
+            run = result.run.model_copy(update={"name": name})
+            result = result.model_copy(update={"run": run})
+            if joined:
+                result = of_release(result, path)
+            elif titled and title:
+                result = in_folder(result, title)
             same = found[place].setdefault(result.evaluation(), result)
             if _precedence(result) >= _precedence(same):
                 found[place][result.evaluation()] = result
@@ -199,24 +211,30 @@ def _time(result: Result) -> float:
     return result.file.stat().st_mtime if result.file else 0.0
 
 
-def folder_titles(folders: Sequence[Path]) -> dict[Path, str]:
-    """The title of each folder: its name, or its path if names are equal; empty for one folder."""
-    if len(folders) == 1:
-        return {folders[0]: ""}
-    names = [folder.resolve().name for folder in folders]
-    distinct = len(set(names)) == len(names)
-    return dict(zip(folders, names if distinct else map(str, folders), strict=True))
+def _called(result: Result, file: Path, path: Path, title: str) -> str:
+    """The name of a run among those of the paths that are read: evaluating them names it so too.
+
+    If the result's place does not tell where its run is, the stored name is taken.
+    """
+    stored = result.run.name
+    if not is_hub_name(path):
+        if (place := run_beside(result, file)) is not None:
+            own = as_name(place.name)
+            _, colon, part = f"/{stored}".rpartition(f"/{own}:")
+            within = name_below(path, place) + (f":{part}" if colon else "")
+            return name_among(title, within, itself=place == path)
+        home = _home(file)
+        if f"/{home.as_posix()}".endswith(f"/{stored}"):  # as --results lays them out
+            return name_among(title, name_below(path, home), itself=home == path)
+    return name_among(title, stored.removeprefix(f"{title}/") if title else stored)
 
 
 def named_in_folder(result: Result, title: str) -> Result:
     """A result with a folder's title before the names of its run and variant, if it has a title."""
     if not title:
         return result
-    run = result.run
-    name = run.name if run.name.startswith(f"{title}/") else f"{title}/{run.name}"
-    return in_folder(
-        result.model_copy(update={"run": run.model_copy(update={"name": name})}), title
-    )
+    run = result.run.model_copy(update={"name": name_among(title, result.run.name)})
+    return in_folder(result.model_copy(update={"run": run}), title)
 
 
 def of_release(result: Result, path: Path) -> Result:
@@ -303,21 +321,19 @@ def _evaluations(results: Iterable[Result]) -> Iterator[Evaluation]:
         yield Evaluation(title, key, tuple(members))
 
 
-def _distinct(results: Sequence[Result], paths: Sequence[Path]) -> Iterator[Result]:
+def _distinct(results: Sequence[Result]) -> Iterator[Result]:
     """The results with distinct names of runs: runs of equal names are named by their paths."""
-    homes: dict[str, dict[str, Path]] = defaultdict(dict)
+    places: dict[str, dict[Path, None]] = defaultdict(dict)
     for result in results:
         if result.file is not None:
-            place = _place(result, result.file)
-            homes[result.run.name].setdefault(place, _home(result.file))
+            places[result.run.name][Path(_place(result, result.file))] = None
+    titles = {name: folder_titles(list(alike)) for name, alike in places.items()}
     for result in results:
         name = result.run.name
-        if len(homes[name]) > 1 and result.file is not None:
-            if len(paths) > 1:
-                first, second, *_ = homes[name].values()
-                remedy = "evaluate both in one call, which names them apart, or name one of them"
-                raise UsageError(first, f"and {second} both hold results of a run {name}", remedy)
-            name = _path_name(_home(result.file), name, results_folder(paths[0]))
+        if result.file is not None:
+            title = titles[name][Path(_place(result, result.file))]
+            _, colon, part = name.rpartition("/")[2].partition(":")
+            name = f"{title}{colon}{part}" if title else name
         run = result.run.model_copy(update={"name": name})
         yield result.model_copy(update={"run": run})
 
@@ -331,10 +347,3 @@ def _place(result: Result, file: Path) -> str:
 def _home(file: Path) -> Path:
     """The folder of the run that a result file belongs to, or its folder in a results folder."""
     return file.parent.parent if file.parent.name == FOLDER else file.parent
-
-
-def _path_name(home: Path, name: str, root: Path) -> str:
-    """A run's name from the path of its results below the folder that was searched."""
-    own = name.split("/")[-1]
-    part = own[len(home.name) :] if own.startswith(f"{home.name}:") else ""
-    return printable(home.relative_to(root).as_posix()) + part

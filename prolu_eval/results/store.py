@@ -11,9 +11,9 @@ from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.hub import results_folders
-from prolu_eval.plain_text import printable
 from prolu_eval.results.documents import SCHEMA_VERSION, Array, Result, StoredArrays
 from prolu_eval.results.files import file_digests, write_atomically, write_json
+from prolu_eval.run_names import as_name
 
 FOLDER = "evaluation"
 
@@ -97,24 +97,28 @@ def located(result: Result, file: Path) -> Result:
     A folder of runs may have been moved, and a run may have been copied or renamed together with
     the results in it.
     """
-    folder = _home(result, file)
-    if folder is None or _names(result, folder):
+    folder, place = _home(result, file), run_beside(result, file)
+    if folder is None or place is None or _names(result, folder):
         return result
     old = PurePath(result.run.path)
-    place = folder / old.name if (folder / old.name).is_file() else folder
     parts = result.run.name.split("/")
     # A run is named after its folder, or after a file in it. The folder's name is then the last
     # part of the run's name, or the second last.
     at = -1 if place == folder else -2
     before = old.name if place == folder else old.parent.name
-    if len(parts) >= -at and parts[at].partition(":")[0] == _as_name(before):
-        parts[at] = _as_name(folder.resolve().name) + parts[at][len(_as_name(before)) :]
+    if len(parts) >= -at and parts[at].partition(":")[0] == as_name(before):
+        parts[at] = as_name(folder.resolve().name) + parts[at][len(as_name(before)) :]
     run = result.run.model_copy(update={"name": "/".join(parts), "path": str(place)})
     return result.model_copy(update={"run": run})
 
 
-def _as_name(text: str) -> str:
-    return printable(text.replace("\\", "\\\\"))
+def run_beside(result: Result, file: Path) -> Path | None:
+    """The run, a folder or a file, that a result lies beside, wherever it was moved to."""
+    folder = _home(result, file)
+    if folder is None:
+        return None
+    beside = folder / PurePath(result.run.path).name
+    return beside if beside.is_file() else folder
 
 
 def _home(result: Result, file: Path) -> Path | None:

@@ -115,15 +115,20 @@ def test_accepting_renamed_runs_forgets_their_former_names(
     assert run(capfd, "compare", runs, "-b", baseline, *by).code == 0
 
 
-def test_two_runs_of_one_name_are_not_compared(
+def test_runs_of_one_name_in_two_folders_are_told_apart(
     runs: Path, baseline: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     other = runs.parent / "other"
     store(other, Sae(threshold=0.2, decoder_scale=0.5))
     for folders in ((runs, other), (other, runs)):
-        refused = run(capfd, "compare", *folders, "-b", baseline)
-        assert refused.code == 2
-        assert "both hold results of a run prolu/0.2" in refused.err
+        alone = run(capfd, "compare", *folders, "-b", baseline)
+        assert (alone.code, "incomparable: 3 incomparable; 4 new" in alone.out) == (1, True)
+        both = runs.parent / "both.json"
+        assert run(capfd, "baseline", "save", *folders, "-o", both, "--force").code == 0
+        assert sorted(names(both)) == [
+            "other/prolu/0.2", "runs/prolu/0.2", "runs/prolu/0.35", "runs/prolu/0.5",
+        ]  # fmt: skip
+        assert run(capfd, "compare", *folders, "-b", both).code == 0
 
 
 @pytest.mark.parametrize("name", ["baseline", "baseline.safetensors", "runs"])

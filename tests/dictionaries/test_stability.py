@@ -117,6 +117,15 @@ def test_seeds_are_compared_and_stable_features_reconstruct(
     assert document["configurations"][0]["kept"] == {}
 
 
+def test_seeds_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
+    for seed in range(2):
+        saved(tmp_path, seed, kept=64)
+        (tmp_path / f"seed{seed}").mkdir()
+        (tmp_path / f"c0.1_s{seed}").rename(tmp_path / f"seed{seed}" / "run")
+    (found,), _ = stability([tmp_path / "seed0", tmp_path / "seed1"])
+    assert found.runs == ("seed0/run", "seed1/run")
+
+
 def test_runs_of_one_seed_are_told(tmp_path: Path) -> None:
     saved(tmp_path, 0, kept=64)
     with pytest.raises(ResultsError, match="differ only in the seed"):

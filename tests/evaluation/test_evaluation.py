@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from prolu_eval.checkpoints import discover_all
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.embedded import MODEL_PATH
 from prolu_eval.errors import UsageError
@@ -315,6 +316,25 @@ def test_a_run_that_was_copied_or_renamed_is_not_measured_again_and_bears_its_ne
     stored = load_results(tmp_path)
     assert sorted(stored["name"]) == ["copy", "renamed"]
     assert sorted(stored["path"]) == [str(tmp_path / "copy"), str(tmp_path / "renamed")]
+
+
+def test_runs_of_several_arguments_have_names_of_their_own(tmp_path: Path) -> None:
+    x = torch.randn(256, 96, generator=torch.Generator().manual_seed(0))
+    a, b = (
+        made_run(tmp_path / folder / "run", random_sae(Relu, x, bias), "embedded", "embedded")
+        for folder, bias in (("A", -1.0), ("B", -1.5))
+    )
+    options = replace(OPTIONS, n_tokens=256)
+    for paths in ([a, b], [tmp_path / "A", tmp_path / "B"], [a / "sae.safetensors", b]):
+        outcomes = evaluate(paths, options)
+        assert [outcome.name for outcome in outcomes] == ["A/run", "B/run"]
+        assert [o.result and o.result.run.name for o in outcomes] == ["A/run", "B/run"]
+        assert [item.name for item in discover_all(paths)] == ["A/run", "B/run"]
+    assert [outcome.name for outcome in evaluate(a, options)] == ["run"]
+    assert load_results([a, b])["name"].tolist() == ["A/run", "B/run"]
+    outcomes = evaluate([a, b], replace(options, results=tmp_path / "elsewhere"))
+    assert load_results(tmp_path / "elsewhere")["name"].tolist() == ["A/run", "B/run"]
+    assert [item.name for item in discover_all([a, f"{a}/../run"])] == ["run"]
 
 
 def test_the_reference_sums_are_measured_once(

@@ -24,6 +24,7 @@ _PLAIN = {
     "releases",
     "json_text",
     "arguments",
+    "run_names",
 }
 ALLOWED = {
     "plain_text": set(),
@@ -34,7 +35,17 @@ ALLOWED = {
     "runs": {"errors"},
     "hub": {"errors", "cache", "releases"},
     "releases": {"errors"},
-    "results": {"arguments", "errors", "estimates", "hub", "json_text", "plain_text", "runs"},
+    "run_names": {"hub", "plain_text"},
+    "results": {
+        "arguments",
+        "errors",
+        "estimates",
+        "hub",
+        "json_text",
+        "plain_text",
+        "run_names",
+        "runs",
+    },
     "intervals": {"metrics", "estimates"},
     "embedded": set(),
     "activations": {"errors"},
@@ -99,9 +110,9 @@ ALLOWED = {
     "pytest_plugin": {"errors", "interface", "comparison", "render"},
 }
 TORCHLESS = (
-    "metrics", "runs", "hub", "releases", "results", "intervals", "analysis", "baseline",
-    "comparison", "render", "render.page", "render.comparison_page", "render.documents",
-    "pytest_plugin", "interface", "tasks.labelled", "tasks.templates",
+    "metrics", "runs", "run_names", "hub", "releases", "results", "intervals", "analysis",
+    "baseline", "comparison", "render", "render.page", "render.comparison_page",
+    "render.documents", "pytest_plugin", "interface", "tasks.labelled", "tasks.templates",
 )  # fmt: skip
 _OUTSIDE_ONLY_IN = {"transformer_lens": {"lm"}, "moocore": {"analysis"}, "typer": {"cli"}}
 

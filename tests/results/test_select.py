@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prolu_eval import frontier
 from prolu_eval.errors import ResultsError, UsageError
 from prolu_eval.results import (
     Result,
@@ -156,6 +157,39 @@ def test_runs_of_one_name_below_a_folder_have_their_paths_for_names(tmp_path: Pa
     trained(tmp_path / "a" / "r0", b"a", "r0")
     trained(tmp_path / "b" / "r0", b"b", "r0")
     assert load_results(tmp_path)["name"].tolist() == ["a/r0", "b/r0"]
+
+
+def test_names_depend_on_the_folders_that_are_named_alone(tmp_path: Path) -> None:
+    """Whatever folder they were evaluated from before: no two runs have one name."""
+    for stored in ("run", "A/run", "somewhere/else/run"):
+        shutil.rmtree(tmp_path / "all", ignore_errors=True)
+        places = [tmp_path / "all" / folder / "run" for folder in ("A", "B", "A/A")]
+        for place in places:
+            trained(place, str(place).encode(), stored)
+        a, b, inner = places
+
+        def named(*paths: Path) -> list[str]:
+            names = load_results(paths)["name"].tolist()
+            on_frontier = [r.run.name for r in frontier(paths).groups[0].group.results]
+            assert sorted(on_frontier) == sorted(names)
+            return names
+
+        assert named(tmp_path / "all") == ["A/A/run", "A/run", "B/run"]
+        assert named(a) == ["run"]
+        assert named(a, b) == ["A/run", "B/run"]
+        assert named(a.parent, b.parent) == ["A/A/run", "A/run", "B/run"]
+        assert named(a, b, inner) == ["all/A/run", "all/B/run", "A/A/run"]
+        assert named(a, Path(f"{b}/../run"), b) == ["A/run", "B/run"]
+
+
+def test_results_of_one_name_in_a_folder_of_results_are_told_apart(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder / "run").mkdir(parents=True)
+        made = on_text("a.txt", "run", 64)
+        at = made.run.model_copy(update={"path": str(tmp_path / folder / "run")})
+        other = {"run": at, "fingerprint": folder * 32}
+        write_result(made.model_copy(update=other), tmp_path / "results" / "run")
+    assert load_results(tmp_path / "results")["name"].tolist() == ["a/run", "b/run"]
 
 
 def test_other_evaluations_are_named_in_one_line_beside_the_one_taken(tmp_path: Path) -> None:
