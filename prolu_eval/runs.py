@@ -133,6 +133,11 @@ class RunConfig(BaseModel):
     chance: ChanceKind | None = Field(
         None, description="the kind of chance baseline; None for other runs"
     )
+    environments: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="versions, device and precision that it was trained with: several, one after "
+        "another, if an interrupted training went on with others",
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="every other setting of the training run"
     )

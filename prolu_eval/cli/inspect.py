@@ -61,6 +61,8 @@ def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
     problems = [] if error is None else [error]
     if isinstance(item, Run):
         document |= {name: getattr(item, name) for name in _COLUMNS[1:]}
+        if item.format == "native":
+            document["environments"] = item.provenance["config"]["environments"]
         problems += item.problems
         needed = ("hook", "model") if item.d_out is None else ("hook", "hook_out", "model")
         missing = [name.replace("_", "-") for name in needed if getattr(item, name) is None]

@@ -126,9 +126,7 @@ def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
         f"{at.n_sequences:,} sequences, model {at.model} (version {at.model_fingerprint[:8]})"
         for at in (result.setting for result in results)
     )
-    made = dict.fromkeys(
-        ", ".join(f"{k} {v}" for k, v in r.environment.items() if v is not None) for r in results
-    )
+    made = dict.fromkeys(result.measured_with for result in results)
     return {
         f"{side}, measured on": "; ".join(settings),
         f"{side}, measured with": "; ".join(filter(None, made)) or "unknown",

@@ -1,12 +1,5 @@
 """Assembling a stored result from sums: every metric, the run, and the evaluation's setting."""
 
-import importlib.metadata
-import platform
-from typing import Any
-
-import torch
-
-from prolu_eval import __version__
 from prolu_eval.estimates import Estimate
 from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.cross_layer import per_layer
@@ -19,6 +12,7 @@ from prolu_eval.evaluation.sums import Measurement, Sums
 from prolu_eval.evaluation.truth import Found, Truth
 from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS, measured_by
+from prolu_eval.provenance import environment
 from prolu_eval.results import (
     EXAMPLE,
     PER_FEATURE,
@@ -177,15 +171,3 @@ def summary_of(run: Run, hook_out: str | None = None) -> RunSummary:
         options=run.options,
         provenance=run.provenance,
     )
-
-
-def environment() -> dict[str, Any]:
-    """The versions and hardware with which a measurement ran."""
-    packages = ("torch", "transformer-lens", "transformers")
-    return {
-        "prolu-eval": __version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        **{name: importlib.metadata.version(name) for name in packages},
-    }

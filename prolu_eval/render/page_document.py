@@ -153,6 +153,7 @@ def _settings(result: Result) -> dict[str, Any]:
     config = run.provenance.get("config")
     native = config if run.format == "native" and isinstance(config, dict) else {}
     ran = {"seed": run.seed, **about, "not converged": native.get("not_converged")}
+    ran["trained with"] = run.trained_with
     known = {**run.configuration, **ran}
     left_out = ("label", "format", "training.hook", "training.d_sae")
     return {k: v for k, v in known.items() if v is not None and k not in left_out}
@@ -224,10 +225,4 @@ def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str
 
 def environments(group: Group) -> list[str]:
     """The distinct environments in which the results of a group were measured."""
-    return sorted(
-        {
-            ", ".join(f"{k} {v}" for k, v in result.environment.items() if v is not None)
-            for result in group.results
-            if result.environment
-        }
-    )
+    return sorted({result.measured_with for result in group.results if result.environment})

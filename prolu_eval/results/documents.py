@@ -77,6 +77,12 @@ class RunSummary(BaseModel):
         return reason
 
     @property
+    def trained_with(self) -> str | None:
+        """Versions, device and precision of its training in words; None if nothing is known."""
+        own = _native_config({"format": self.format, "provenance": self.provenance})
+        return "; then ".join(map(_in_words, own.get("environments") or [])) or None
+
+    @property
     def site(self) -> str:
         """The hook point whose activation the run reconstructs, and where it is spliced in."""
         return self.hook_out or self.hook
@@ -116,6 +122,10 @@ class RunSummary(BaseModel):
         The seed must be known, and what sets the sparsity: a coefficient or k.
         """
         return self.seed is not None and (self.coefficient is not None or self.k is not None)
+
+
+def _in_words(environment: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in environment.items() if v is not None)
 
 
 _OF_SUMMARY = (
@@ -307,6 +317,11 @@ class Result(BaseModel):
             return OF_SEQUENCES.isdisjoint(self.differences(other))
         own, others = self.tasks.get(over), other.tasks.get(over)
         return own is not None and others is not None and own.fingerprint == others.fingerprint
+
+    @property
+    def measured_with(self) -> str:
+        """Versions and hardware of its measurement in words; nothing if nothing is known."""
+        return _in_words(self.environment)
 
     def sums(self, over: str) -> dict[str, Array]:
         """By column, the sums of each sequence, or of each task of a kind. [n] each, float64"""

@@ -1,7 +1,7 @@
 """Checkpoints: one file with everything that is needed to continue an interrupted training."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ class Checkpoint:
     ``plan`` describes the training; a checkpoint of another plan is not continued. A continued run
     has the same weights, bit for bit, as one that was never interrupted, if it trains on the same
     machine with the same number of threads. The number of threads is therefore part of the state.
+
+    ``environment`` describes the versions and the device of this process. ``environments`` are
+    those with which the stored steps were trained: several, if a training was continued with
+    another.
     """
 
     def __init__(
@@ -40,8 +44,11 @@ class Checkpoint:
         stream: Stream,
         stacks: Sequence[Stack],
         histories: Sequence[History],
+        environment: Mapping[str, Any],
     ) -> None:
         self.path = path
+        self.environments: list[dict[str, Any]] = []
+        self._environment = dict(environment)
         self._plan = canonical(plan)
         self._stream = stream
         self._parts: dict[str, Stack | History] = {
@@ -80,7 +87,10 @@ class Checkpoint:
         for prefix, part in self._parts.items():
             tensors |= {prefix + name: t for name, t in part.state().items()}
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        if self.environments[-1:] != [self._environment]:
+            self.environments.append(self._environment)
         metadata = {"plan": self._plan, "step": str(step)}
+        metadata["environments"] = canonical(self.environments)
         if threads is not None:
             metadata["threads"] = str(threads)
         with replacing(self.path) as temporary:
@@ -100,6 +110,7 @@ class Checkpoint:
             self._stream.resume(_under(tensors, "stream/"), device)
             for prefix, part in self._parts.items():
                 part.resume(_under(tensors, prefix))
+            self.environments = json.loads(self._metadata().get("environments", "[]"))
         except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
             raise _damaged(self.path, error) from None
         return step

@@ -16,6 +16,7 @@ from prolu_eval.errors import EvaluationError, Interrupted
 from prolu_eval.json_text import canonical
 from prolu_eval.lm import ActivationSource
 from prolu_eval.precision import matrix_products
+from prolu_eval.provenance import environment
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 from prolu_eval.training.cache import cached
@@ -70,13 +71,15 @@ class TrainingOutcome(NamedTuple):
     """The result of a plan: its autoencoder in the model's units, or None if training diverged.
 
     ``history`` holds the logged values in the form of :meth:`History.tensors`; ``not_converged``
-    says why the training is called unfinished, or is None.
+    says why the training is called unfinished, or is None; ``environments`` are the versions and
+    devices with which it was trained.
     """
 
     plan: Plan
     sae: SparseAutoencoder | None
     history: dict[str, Tensor]
     not_converged: str | None
+    environments: list[dict[str, Any]]
 
 
 class Training:
@@ -122,6 +125,7 @@ class Training:
             self._stream,
             self.stacks,
             self.histories,
+            environment_on(model.device, shared),
         )
 
     def run(self) -> None:
@@ -164,11 +168,12 @@ class Training:
             for index, plan in enumerate(stack.plans):
                 logged = history.tensors(index)
                 if history.failed(index):
-                    yield TrainingOutcome(plan, None, logged, None)
+                    yield TrainingOutcome(plan, None, logged, None, self._checkpoint.environments)
                 else:
                     sae = stack.autoencoder(index, self.statistics.scale)
                     reason = not_converged(logged, stack.silent[index], tokens, self._shared.decay)
-                    yield TrainingOutcome(plan, sae, logged, reason)
+                    environments = self._checkpoint.environments
+                    yield TrainingOutcome(plan, sae, logged, reason, environments)
 
     def finish(self) -> None:
         """Remove the checkpoint, once the trained runs are stored."""
@@ -283,7 +288,13 @@ def fitted(
     _, sample = opened(shared, model, tokens, settings, shared.buffer_size)
     units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
     for plan, sae in zip(plans, fit(plans, units.normalise(sample).z, shared), strict=True):
-        yield TrainingOutcome(plan, sae, {}, None)
+        yield TrainingOutcome(plan, sae, {}, None, [environment_on(model.device, shared)])
+
+
+def environment_on(device: torch.device, shared: Shared) -> dict[str, Any]:
+    """What a grid is trained with in this process: versions, and the device and its precision."""
+    told = environment() | {"device": device.type, "precision": shared.precision_on(device)}
+    return dict(sorted(told.items()))  # as a checkpoint gives it back: files are the same bytes
 
 
 def trained_plan(plans: Sequence[Plan], shared: Shared, tokens: TokenRows) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def _store(
     settle: Callable[[Trained], None],
 ) -> None:
     """Store the trained runs, except those that were stored before an interruption."""
-    for plan, sae, history, reason in outcomes:
+    for plan, sae, history, reason, environments in outcomes:
         folder = out / plan.name
         if sae is None:
             error = EvaluationError(plan.name, "diverged: its loss is not finite",
@@ -249,8 +249,8 @@ def _store(
         elif not (folder / CONFIG_FILE).exists():
             if history:
                 write_atomically(folder / HISTORY_FILE, save(history))
-            config = run_config(plan, shared, d_in)
-            save_run(folder, sae, config.model_copy(update={"not_converged": reason}))
+            told = {"not_converged": reason, "environments": environments}
+            save_run(folder, sae, run_config(plan, shared, d_in).model_copy(update=told))
             settle(Trained(plan, folder, "trained", not_converged=reason))
 
 

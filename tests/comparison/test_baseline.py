@@ -10,7 +10,7 @@ from prolu_eval.baseline import SCHEMA_VERSION, load_baseline, save_baseline, up
 from prolu_eval.comparison import compare_results
 from prolu_eval.errors import BaselineError
 from prolu_eval.estimates import Estimate
-from prolu_eval.evaluation.assembly import environment
+from prolu_eval.provenance import environment
 from prolu_eval.results import Result
 from tests.helpers.synthetic import Sae, result, sweep
 

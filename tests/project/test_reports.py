@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from prolu_eval.baseline import load_baseline
-from prolu_eval.evaluation.assembly import environment
+from prolu_eval.provenance import environment
 from prolu_eval.results import write_result
 from tests.helpers.synthetic import Sae, result
 

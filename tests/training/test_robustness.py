@@ -15,8 +15,11 @@ import torch
 from prolu_eval.checkpoints import discover
 from prolu_eval.cli import main
 from prolu_eval.errors import ConfigError, Interrupted, ResultsError
+from prolu_eval.evaluation.assembly import summary_of
 from prolu_eval.lm import LanguageModel
-from prolu_eval.training import Settings, read_sweep_file, train_sweep
+from prolu_eval.provenance import environment
+from prolu_eval.runs import Run
+from prolu_eval.training import Settings, loop, read_sweep_file, train_sweep
 from prolu_eval.training.checkpoint import CHECKPOINT_FILE
 from prolu_eval.training.convergence import not_converged
 from prolu_eval.training.cost import memory
@@ -65,6 +68,29 @@ def test_an_interrupted_sweep_says_where_it_goes_on_and_does(
     for folder in whole.iterdir():
         for name in ("sae.safetensors", "history.safetensors", "config.json"):
             assert (out / folder.name / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_run_says_with_what_it_was_trained(
+    sweep_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """One environment, or both if a training goes on with another version."""
+    out, here = tmp_path / "runs", environment() | {"device": "cpu", "precision": "float32"}
+    with monkeypatch.context() as patch:
+        interrupting(patch, 9, signal.SIGINT)
+        patch.setattr(loop, "environment", lambda: environment() | {"torch": "1.0"})
+        with pytest.raises(Interrupted):
+            train_sweep(read_sweep_file(sweep_file), out, Settings("cpu"))
+    train_sweep(read_sweep_file(sweep_file), out, Settings("cpu"))
+    train_sweep(read_sweep_file(sweep_file), tmp_path / "whole", Settings("cpu"))
+    for folder, expected in ((out, [here | {"torch": "1.0"}, here]), (tmp_path / "whole", [here])):
+        for told in run(capfd, "inspect", folder, "--json").json()["runs"]:
+            assert told["environments"] == expected
+    items = [item for item in discover(out) if isinstance(item, Run)]
+    assert "torch 1.0" in str(summary_of(items[0]).trained_with)
+    assert "torch" not in str(summary_of(items[0]).configuration)
 
 
 def test_a_second_signal_ends_at_once_and_promises_nothing(
@@ -274,7 +300,9 @@ from pathlib import Path
 import psutil, torch
 torch.set_num_threads(1)
 from prolu_eval.lm import LanguageModel
-from prolu_eval.training import Settings, read_sweep_file, train_sweep
+from prolu_eval.provenance import environment
+from prolu_eval.runs import Run
+from prolu_eval.training import Settings, loop, read_sweep_file, train_sweep
 from prolu_eval.training.cost import memory
 grid = read_sweep_file(Path(sys.argv[1]))
 model = LanguageModel.load(grid.shared.model, device="cpu")
