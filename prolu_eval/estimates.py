@@ -130,7 +130,7 @@ def signed(value: float | None, uncertainty: float | None = None) -> str:
 
 def rough(value: float | None) -> str:
     """A number of which only the size matters, such as a p-value, to two significant digits."""
-    return "-" if value is None or math.isnan(value) else f"{value:.{_ROUGH}g}"
+    return "-" if value is None or math.isnan(value) else f"{float(f'{value:.{_ROUGH}g}'):g}"
 
 
 def as_chosen(value: float | None) -> str:

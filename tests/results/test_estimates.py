@@ -1,8 +1,10 @@
 """A number with its uncertainty is written with the digits that it supports."""
 
+import math
+
 import pytest
 
-from prolu_eval.estimates import Estimate, number
+from prolu_eval.estimates import Estimate, number, rough
 
 LEAD = Estimate(value=0.3119, standard_error=0.0069, ci95=(0.2981, 0.3254))
 
@@ -60,3 +62,14 @@ def test_json_holds_value_error_and_interval() -> None:
 )
 def test_odd_numbers(value: float, uncertainty: float | None, written: str) -> None:
     assert number(value, uncertainty) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(120.4, "120"), (99.6, "100"), (0.0312, "0.031"), (12345.0, "12000"), (1e-7, "1e-07"),
+     (math.inf, "inf"), (math.nan, "-"), (None, "-")],
+)  # fmt: skip
+def test_a_rough_number_has_two_digits_and_no_needless_exponent(
+    value: float | None, shown: str
+) -> None:
+    assert rough(value) == shown
