@@ -460,5 +460,5 @@ def _refusal(error: ValidationError) -> UsageError:
             return UsageError(subject, f"{value!r} is no choice", f"choose {limits['expected']}")
         case "greater_than_equal":
             return UsageError(subject, f"{value!r} is too small", f"give {limits['ge']} or more")
-    reason = f"{value!r} does not do ({found['msg'].lower()})"
+    reason = f"{value!r} is not accepted ({found['msg'].lower()})"
     return UsageError(subject, reason, "see `prolu-eval evaluate --help`")

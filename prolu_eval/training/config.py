@@ -42,39 +42,50 @@ class Shared(_Table):
     model: str = EMBEDDED_MODEL
     hook: str
     dataset: str = EMBEDDED_MODEL
-    text_column: str | None = Field(None, description="of the dataset; see prolu_eval.tokens")
-    n_tokens: int = Field(gt=0, description="activations trained on; the text repeats if shorter")
+    text_column: str | None = Field(None, description="column of the text; see prolu_eval.tokens")
+    n_tokens: int = Field(gt=0, description="activations to train on; short text is repeated")
     context_length: int = Field(128, ge=2)
     d_sae: int | None = Field(None, gt=0)
     expansion: float | None = Field(None, gt=0, description="d_sae over d_in, instead of d_sae")
     batch_size: int = Field(gt=0, description="activations per step")
     buffer_size: int = Field(65_536, gt=0, description="activations shuffled together")
-    warmup: float = Field(0.05, ge=0, le=1, description="fraction of steps with a rising rate")
-    decay: float = Field(0.2, ge=0, le=1, description="fraction of steps with a falling rate")
+    warmup: float = Field(0.05, ge=0, le=1, description="share of steps with a rising rate")
+    decay: float = Field(0.2, ge=0, le=1, description="share of steps with a falling rate")
     coefficient_warmup: float = Field(
-        0, ge=0, le=1, description="fraction of steps with a rising coefficient"
+        0, ge=0, le=1, description="share of steps with a rising penalty coefficient"
     )
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     decoder_norm: Literal["unit", "free"] = Field(
-        "unit", description="rows of unit norm, or free ones whose norms weigh the penalty"
+        "unit", description="unit: rows of norm one; free: norms that multiply the penalty"
     )
     b_dec_init: Literal["mean", "geometric_median", "zero"] = "mean"
     b_enc_init: Annotated[float, Field(allow_inf_nan=False)] | Literal["uniform"] = Field(
-        0.0, description="of encoder biases in training units; uniform: within 1/sqrt(d_in) of zero"
+        0.0,
+        description="first encoder biases, in training units; uniform: drawn within 1/sqrt(d_in) "
+        "of zero",
     )
     normalisation: Literal["mean_norm", "none", "layer_norm", "constant_norm"] = Field(
         "mean_norm", description="mean_norm: one factor that gives a mean norm of sqrt(d_in)"
     )
-    dead_after: int = Field(50_000, gt=0, description="tokens without firing")
+    dead_after: int = Field(
+        50_000, gt=0, description="tokens without firing that make a feature dead"
+    )
     resample_every: int = Field(0, ge=0, description="steps between resamplings; 0 for none")
     auxk: float = Field(1 / 32, ge=0, description="weight of topk's loss on dead features")
-    k_aux: int | None = Field(None, gt=0, description="dead features per token; half of d_in")
-    threshold_ema: float = Field(0.99, ge=0, lt=1, description="of batchtopk's threshold, per step")
+    k_aux: int | None = Field(
+        None, gt=0, description="dead features per token; half of d_in if None"
+    )
+    threshold_ema: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="decay per step of batchtopk's averaged threshold",
+    )
     precision: Literal["tf32", "float32", "mixed"] = Field(
         "tf32",
-        description="of products on CUDA, the model's too: TF32, float32, or bfloat16 (mixed) with "
-        "float32 weights, codes, thresholds and sums; a CPU always computes in float32",
+        description="precision of products on CUDA, also in the model: TF32, float32, or bfloat16 "
+        "(mixed) with float32 weights, codes, thresholds and sums; a CPU always uses float32",
     )
     data_seed: Seed = 0
 
