@@ -38,7 +38,7 @@ class Jobs:
         array: how many jobs share the work.
         minutes: how many minutes a job may take.
         partition: the partition on which they run.
-        gpus: the GPUs of each job, 0 or 1; a job cannot use more.
+        gpus: the GPUs of each job; a job cannot use more than one.
         cpus: the CPUs of each job.
         memory: the memory of each job, in GB.
         logs: the folder for submitit's files, which all nodes must be able to access.

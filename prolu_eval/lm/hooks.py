@@ -11,9 +11,9 @@ from prolu_eval.lm.sites import Side
 
 @contextlib.contextmanager
 def hooked(module: nn.Module, side: Side, function: Callable[[Any], Any]) -> Iterator[None]:
-    """Call ``function`` on a module's input or output, and put its result in their place.
+    """Until the block ends, replace a module's input or output by a function of it.
 
-    A result of None leaves the input or output unchanged.
+    If ``function`` returns None, the input or output is not changed.
     """
 
     def on_output(_: nn.Module, arguments: Any, output: Any) -> Any:
