@@ -64,7 +64,7 @@ def _interpret(folder: Path) -> Mapping[str | None, Content]:
     if len(encoder) != 2 or len(decoder) != 3 or 0 in (*encoder, *decoder):
         raise CheckpointError(weights[0], "lacks w_enc [d, n] and w_dec [n, layers, d]", _REMEDY)
     if decoder[1] != len(weights):
-        reason = f"writes to {decoder[1]} layers, but there are files of only {len(weights)}"
+        reason = f"writes to {decoder[1]} layers, but there are files of {len(weights)}"
         raise CheckpointError(weights[0], reason, _REMEDY)
     (d_in, n), n_layers = encoder, len(weights)
     hooks, transcodes = _hooks(folder, n_layers)

@@ -179,7 +179,7 @@ class EvaluationOptions:
     hook_out: Annotated[
         str | None,
         Field(
-            description="Hook point that transcoders stand for, where they read another "
+            description="Hook point that transcoders predict, if they read another one "
             "[default: what the runs say]"
         ),
         Panel.WHAT,
@@ -195,8 +195,8 @@ class EvaluationOptions:
     special_tokens: Annotated[
         SpecialTokens,
         Field(
-            description="exclude: special positions pass unreplaced and uncounted; include: they "
-            "are replaced and counted as others"
+            description="exclude: positions of special tokens are neither replaced nor counted; "
+            "include: they are replaced and counted like others"
         ),
         Panel.WHAT,
     ] = "exclude"
@@ -204,7 +204,7 @@ class EvaluationOptions:
     encoder: Annotated[
         str | None,
         Field(
-            description="The files named are plain dictionaries of atoms, whose codes are found by "
+            description="Read files as plain dictionaries of atoms, whose codes are computed by "
             "top-k=K, matching-pursuit[=K] or nnls[=PENALTY]"
         ),
         Panel.WHAT,
@@ -212,7 +212,7 @@ class EvaluationOptions:
     plugin: Annotated[
         str | None,
         Field(
-            description="MODULE:FUNCTION or FILE.py:FUNCTION of your own, which gives a "
+            description="MODULE:FUNCTION or FILE.py:FUNCTION: your own function, which returns a "
             "torch.nn.Module with encode and decode, or several by name"
         ),
         Panel.WHAT,
@@ -220,8 +220,8 @@ class EvaluationOptions:
     estimate_scale: Annotated[
         bool,
         Field(
-            description="Estimate the factor on activations that the files of some autoencoders "
-            "lost from the activations on the first tokens"
+            description="If files of autoencoders lack the factor on activations in training, "
+            "estimate it from the activations on the first tokens"
         ),
         Panel.WHAT,
     ] = False
@@ -230,8 +230,8 @@ class EvaluationOptions:
         tuple[TaskKind, ...],
         BeforeValidator(_several),
         Field(
-            description="Measure tasks too, beside the text: probes (labelled prompts told apart "
-            "by few latents) or behaviour (templated tasks that the model itself can do), or "
+            description="Measure tasks in addition: probes (labelled prompts, classified by few "
+            "latents), behaviour (templated tasks that the model itself can do), or "
             "probes,behaviour [default: none]"
         ),
         Panel.WHAT,
@@ -240,7 +240,7 @@ class EvaluationOptions:
         Path | None,
         Field(
             description="The labelled prompts of probes: the wheel of sae-probes, or a folder or "
-            "zip file of CSV files with columns prompt and target [default: what is installed of "
+            "zip file of CSV files with columns prompt and target [default: the installed "
             "sae-probes]"
         ),
         Panel.WHAT,
@@ -257,7 +257,7 @@ class EvaluationOptions:
     k: Annotated[
         tuple[Count, ...],
         BeforeValidator(_ks),
-        Field(description="Numbers of latents of probes [default: 1,2,5,16,128]"),
+        Field(description="Numbers of latents for probes [default: 1,2,5,16,128]"),
         Panel.WHAT,
     ] = ()
 
@@ -265,8 +265,8 @@ class EvaluationOptions:
         Count,
         Field(
             ge=0,
-            description="Keep so many of the strongest activating examples of each feature, tokens "
-            "in their context, beside the result [default: none]",
+            description="Store so many of the strongest activating examples of each feature, with "
+            "their context, beside the result [default: none]",
         ),
         Panel.WHAT,
     ] = 0
@@ -274,8 +274,8 @@ class EvaluationOptions:
     tokens: Annotated[
         Name | None,
         Field(
-            description="Text or JSON lines, JSON, CSV, TSV, Parquet (or packed: .gz, .zst), a "
-            "folder of these, a dataset's folder or name, .npy or .safetensors of token ids "
+            description="Text, JSON lines, JSON, CSV, TSV or Parquet (also as .gz or .zst), a "
+            "folder of these, a dataset's folder or name, or .npy or .safetensors of token ids "
             "[default: the held-out part of the runs' own dataset]"
         ),
         Panel.TEXT,
@@ -283,7 +283,7 @@ class EvaluationOptions:
     text_column: Annotated[
         str | None,
         Field(
-            description="Column of the text or the token ids in --tokens [default: input_ids, "
+            description="Column of --tokens that holds text or token ids [default: input_ids, "
             "tokens, text or content]"
         ),
         Panel.TEXT,
@@ -291,7 +291,7 @@ class EvaluationOptions:
     split: Annotated[
         Split | None,
         Field(
-            description="Which part of the tokens [default: all of --tokens, heldout of a "
+            description="Which part of the tokens to use [default: all of --tokens, heldout of a "
             "run's own dataset]"
         ),
         Panel.TEXT,
@@ -309,14 +309,14 @@ class EvaluationOptions:
     packing: Annotated[
         Packing,
         Field(
-            description="concatenate: sequences run on into the next document; separate: each "
-            "stays within one"
+            description="concatenate: a sequence may continue in the next document; separate: each "
+            "sequence stays within one document"
         ),
         Panel.TEXT,
     ] = "concatenate"
 
     n_tokens: Annotated[
-        Count, Field(ge=1, description="Evaluate on so many tokens, at most."), Panel.PRECISION
+        Count, Field(ge=1, description="Evaluate on at most so many tokens"), Panel.PRECISION
     ] = DEFAULT_TOKENS
     target_se: Annotated[
         Mapping[str, float],
@@ -331,8 +331,8 @@ class EvaluationOptions:
         tuple[str, ...],
         BeforeValidator(_objectives),
         Field(
-            description="Measure all runs on a quarter of the tokens, and on the others only those "
-            "that no run surely beats in every objective"
+            description="Measure all runs on a quarter of the tokens, and on the rest only those "
+            "runs that no other run surely beats in every objective"
         ),
         Panel.PRECISION,
     ] = ()
@@ -341,8 +341,8 @@ class EvaluationOptions:
         BeforeValidator(_dtype),
         Field(
             description="Precision of the model and the autoencoders; tf32 is float32 with matrix "
-            "products on CUDA rounded to TF32; auto is the fastest that moves no metric by a tenth "
-            "of its standard error, measured against float32 on the first --shard-tokens"
+            "products on CUDA rounded to TF32; auto is the fastest that changes no metric by a "
+            "tenth of its standard error, compared with float32 on the first --shard-tokens"
         ),
         Panel.PRECISION,
     ] = "float32"
@@ -350,14 +350,14 @@ class EvaluationOptions:
         tuple[int, int] | None,
         BeforeValidator(_share),
         Field(
-            description="I/N, from 0/N: measure one of N shares of the tokens only. Results appear "
-            "when all are measured, by several machines on one folder or one after another"
+            description="I/N, from 0/N: measure only one of N shares of the tokens. Results appear "
+            "once all shares are measured, by several machines on one folder or one by one"
         ),
         Panel.PRECISION,
     ] = None
     shard_tokens: Annotated[
         Count,
-        Field(ge=1, description="Save what is measured every so many tokens"),
+        Field(ge=1, description="Save measurements after every so many tokens"),
         Panel.PRECISION,
     ] = 16_384
 
@@ -365,7 +365,7 @@ class EvaluationOptions:
         Name | None,
         Field(
             description="cpu, cuda, ..., or several that share the work: cuda:0,cuda:1, or all "
-            "[default: cuda where there is one]"
+            "[default: cuda if it is available]"
         ),
         Panel.PLACE,
     ] = None
@@ -384,8 +384,8 @@ class EvaluationOptions:
     on: Annotated[
         str | None,
         Field(
-            description="Share the work over a cluster: ray (the one that is running, or this "
-            "machine's CPUs and GPUs), ray://HOST:PORT, or slurm [default: this machine alone]"
+            description="Run on a cluster: ray (the running cluster, or this machine's CPUs and "
+            "GPUs), ray://HOST:PORT, or slurm [default: this machine alone]"
         ),
         Panel.PLACE,
     ] = None
@@ -393,7 +393,7 @@ class EvaluationOptions:
         str | None,
         Field(
             description="Workers of --on ray: cpus=4 (and threads) on nodes without GPUs, gpus=1 "
-            "on others, workers=N at most [default: as many as the nodes have room for]"
+            "on others, workers=N at most [default: as many as fit on the nodes]"
         ),
         Panel.PLACE,
     ] = None
@@ -409,14 +409,14 @@ class EvaluationOptions:
         Count | None,
         Field(
             ge=0,
-            description="Stop once more than so many runs have failed [default: go on to the end]",
+            description="Stop once more than so many runs have failed [default: never stop]",
         ),
         Panel.PLACE,
     ] = None
     results: Annotated[
         Path | None,
         Field(
-            description="Keep results here [default: evaluation/ beside each run; of hub: runs, "
+            description="Folder for results [default: evaluation/ beside each run; for hub: runs, "
             "results/ in the cache folder]"
         ),
         Panel.PLACE,

@@ -1,4 +1,4 @@
-"""A format in one file: Goodfire's, which is a state dict of two linear layers without a config."""
+"""A format in one file: Goodfire's, a state dict of two linear layers and no configuration."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
 
 
 def interpret(path: Path) -> Mapping[str | None, Content]:
-    """The content of a file, in prolu-eval's terms. It holds one autoencoder, without a name."""
+    """What a file says, in prolu-eval's terms. It holds one autoencoder, which has no name."""
     state = read_torch(path)
     d_sae, d_in = size(state, "encoder_linear.weight", path)
 
