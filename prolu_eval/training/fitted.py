@@ -106,9 +106,10 @@ def _clustered(x: Tensor, d_sae: int, plan: Plan) -> Tensor:
 def _untrained(plan: Plan, x: Tensor, k: int, shared: Shared) -> SparseAutoencoder:
     sae = _empty(plan, x.shape[1], shared.dictionary_size(x.shape[1]), k, shared)
     statistics = measure_statistics(x, shared)
-    initialise(sae, plan.seed, statistics)
+    initialise(sae, plan.seed, statistics, shared.b_enc_init)
     with torch.no_grad():
-        sae.b_dec /= statistics.scale
+        for bias in (sae.b_dec, sae.b_enc):  # which are in training units
+            bias /= statistics.scale
     return sae
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from prolu_eval.synthetic import Benchmark, SyntheticActivations
 from prolu_eval.training import Settings, SweepFile, read_sweep_file, train_sweep
 from prolu_eval.training.config import Plan
 from prolu_eval.training.fitted import cluster_directions, fit, principal_components
-from prolu_eval.training.initial import Statistics
+from prolu_eval.training.initial import Statistics, initialise, measure_statistics
 from prolu_eval.training.stack import Stack, shuffled
 from tests.helpers.cli import run
 
@@ -161,6 +162,29 @@ def test_principal_components_by_hand(sweep_file: Path) -> None:
     torch.testing.assert_close(sae(cross), cross)
     between = torch.tensor([[1 + 3.0, 1 + 1.0]])  # 4 along the first arm, 2 along the other
     torch.testing.assert_close(sae(between), torch.tensor([[3.0, 3.0]]))
+
+
+@pytest.mark.parametrize("b_enc_init", [-0.4, "uniform"])
+def test_the_untrained_one_is_where_a_sweeps_trainings_start(
+    sweep_file: Path, b_enc_init: Any
+) -> None:
+    file = read_sweep_file(sweep_file)
+    shared = file.shared.model_copy(update={"b_enc_init": b_enc_init, "b_dec_init": "mean"})
+    x = 3 * torch.randn(64, 16, generator=torch.Generator().manual_seed(1)) + 1
+    plan = of_kind(file, "untrained")[1]
+    (sae,) = fit([plan], x, shared)
+    assert isinstance(sae, TopK)
+    statistics = measure_statistics(x, shared)
+    start = TopK(16, sae.d_sae, TopKOptions(k=sae.d_sae))
+    initialise(start, plan.seed, statistics, b_enc_init)
+    assert float(start.b_enc.abs().mean()) > 0.05
+    with torch.no_grad():
+        pre_activation = start.pre_activation(statistics.scale * x) + start.b_enc
+        codes = torch.relu(pre_activation) / statistics.scale
+        found = sae.encode(x)
+    active = found > 0
+    assert 0 < active.float().mean() < 0.5
+    torch.testing.assert_close(found[active], codes[active], rtol=1e-4, atol=1e-5)
 
 
 def test_cluster_centres_by_hand(sweep_file: Path) -> None:
