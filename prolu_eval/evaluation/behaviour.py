@@ -18,11 +18,12 @@ from prolu_eval.evaluation.autoencoding import Sizes
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.clean_passes import CleanPasses
 from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.probe_fits import share_error
 from prolu_eval.evaluation.probing import TasksDone
 from prolu_eval.evaluation.prompts import PromptRows, tokenised
 from prolu_eval.json_text import canonical
 from prolu_eval.lm import LanguageModel
-from prolu_eval.results import Setting, TaskSet
+from prolu_eval.results import OF_TASK_ERROR, Setting, TaskSet
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tasks.templates import (
@@ -91,6 +92,7 @@ class Behaviour:
                        for t in self._tasks]]
         )  # fmt: skip
         self._clean = [tried[task.name] for task in self._tasks]
+        self._n = [len(task.prompts) for task in self._tasks]
         self._wanted = TaskSet(
             fingerprint=hashlib.sha256(content.encode()).hexdigest()[:32],
             source=f"templates {VERSION}",
@@ -119,14 +121,15 @@ class Behaviour:
             return model.resume(batch.ids, self._engine.hook, clean, replaced)
 
         answers = self._answered_all(self._tasks, spliced)
-        return TasksDone(
-            self._wanted,
-            {
-                "n_tasks": np.ones(len(self._tasks)),
-                "right_clean": np.array(self._clean),
-                "right_spliced": np.array([float(right.mean()) for right in answers]),
-            },
-        )
+        columns = {
+            "right_clean": self._clean,
+            "right_spliced": [float(right.mean()) for right in answers],
+        }
+        sums = {"n_tasks": np.ones(len(self._tasks))}
+        for name, values in columns.items():
+            errors = [share_error(right, n) for right, n in zip(values, self._n, strict=True)]
+            sums |= {name: np.array(values), name + OF_TASK_ERROR: np.array(errors)}
+        return TasksDone(self._wanted, sums)
 
     def _answered_all(
         self, tasks: Sequence[_Task], hidden: Callable[[Batch], Tensor] | None

@@ -26,10 +26,16 @@ _SEED = 0
 
 
 class Scores(NamedTuple):
-    """How well a probe separates two classes on held-out examples."""
+    """How well a probe separates two classes on held-out examples.
+
+    The errors are standard errors over the examples of this task, for the probes as they were
+    fitted.
+    """
 
     auc: float
     accuracy: float
+    auc_error: float
+    accuracy_error: float
 
 
 def folds_of(labels: Labels) -> NDArray[np.int64]:
@@ -49,23 +55,44 @@ def auc(scores: Array, labels: Labels) -> float:
     return float((ranks - positive * (positive + 1) / 2) / (positive * (n - positive)))
 
 
+def auc_variance(scores: Array, labels: Labels) -> float:
+    """The sampling variance of :func:`auc` over examples, two or more of each class.
+
+    By DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), by way of ranks.
+    """
+    n, positive = len(labels), int(labels.sum())
+    whole = rankdata(scores)
+    above = (whole[labels] - rankdata(scores[labels])) / (n - positive)
+    below = (whole[~labels] - rankdata(scores[~labels])) / positive
+    return float(above.var(ddof=1) / positive + below.var(ddof=1) / (n - positive))
+
+
+def share_error(right: float, n: int) -> float:
+    """The standard error of a share of n examples, two of each kind added to them.
+
+    So it is not zero where all are right, or none (Agresti and Coull, 1998).
+    """
+    share = (right * n + 2) / (n + 4)
+    return float(np.sqrt(share * (1 - share) / (n + 4)))
+
+
 def dense_probe(x: Array, labels: Labels) -> Scores:
     """The scores of a probe on all dimensions of x. [n, d]"""
     folds = folds_of(labels)
-    return _mean([_fitted(x, labels, folds == fold) for fold in range(FOLDS)])
+    return _scores([_fitted(x, labels, folds == fold) for fold in range(FOLDS)], labels)
 
 
 def sparse_probes(codes: csc_array, labels: Labels, ks: Sequence[int]) -> dict[int, Scores]:
     """The scores of probes on the k most informative latents of codes [n, d_sae], by k."""
     folds = folds_of(labels)
-    found: dict[int, list[Scores]] = {k: [] for k in ks}
+    found: dict[int, list[_Fold]] = {k: [] for k in ks}
     for fold in range(FOLDS):
         held_out = folds == fold
         chosen = informative(codes, labels, ~held_out, max(ks))
         x = codes[:, chosen].toarray()
         for k in ks:
             found[k].append(_fitted(x[:, :k], labels, held_out))
-    return {k: _mean(scores) for k, scores in found.items()}
+    return {k: _scores(scores, labels) for k, scores in found.items()}
 
 
 def informative(codes: csc_array, labels: Labels, used: Labels, most: int) -> NDArray[np.int64]:
@@ -84,10 +111,18 @@ def informative(codes: csc_array, labels: Labels, used: Labels, most: int) -> ND
     return np.asarray(order[differs[order] > 0])
 
 
-def _fitted(x: Array, labels: Labels, held_out: Labels) -> Scores:
+class _Fold(NamedTuple):
+    """AUC, the variance of it, and accuracy on the examples of a fold."""
+
+    auc: float
+    variance: float
+    accuracy: float
+
+
+def _fitted(x: Array, labels: Labels, held_out: Labels) -> _Fold:
     """The scores on held-out examples of a probe that is fitted to the others."""
     if not x.shape[1]:
-        return Scores(0.5, 0.5)
+        return _Fold(0.5, 0.0, 0.5)
     fitted, to_test = x[~held_out], x[held_out]
     spread = fitted.std(0)
     spread[spread == 0] = 1
@@ -96,7 +131,8 @@ def _fitted(x: Array, labels: Labels, held_out: Labels) -> Scores:
     own, others = labels[~held_out], labels[held_out]
     strength = _USUAL if x.shape[1] <= _FEW else _strength(fitted, own)
     scores = _regression(fitted, own, strength, to_test)
-    return Scores(auc(scores, others), float(((scores > 0) == others).mean()))
+    accuracy = float(((scores > 0) == others).mean())
+    return _Fold(auc(scores, others), auc_variance(scores, others), accuracy)
 
 
 def _strength(x: Array, labels: Labels) -> float:
@@ -119,5 +155,16 @@ def _regression(x: Array, labels: Labels, strength: float, to_score: Array) -> A
     return np.asarray(made.decision_function(to_score), float)
 
 
-def _mean(scores: Sequence[Scores]) -> Scores:
-    return Scores(*(float(np.mean(part)) for part in zip(*scores, strict=True)))
+def _scores(folds: Sequence[_Fold], labels: Labels) -> Scores:
+    """Means over folds, which share no example.
+
+    Where no fold's AUC has a variance, every example being told apart or none, its error is that
+    of a share of as many examples as the smaller class has.
+    """
+    values, variances, accuracies = (np.array(part) for part in zip(*folds, strict=True))
+    value, accuracy = float(values.mean()), float(accuracies.mean())
+    error = float(np.sqrt(variances.sum())) / len(folds)
+    smaller = int(min(labels.sum(), (~labels).sum()))
+    return Scores(
+        value, accuracy, error or share_error(value, smaller), share_error(accuracy, len(labels))
+    )

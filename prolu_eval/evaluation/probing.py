@@ -7,9 +7,11 @@ count. Chance is 0.5, and :data:`SOLVED` is half way from chance to one, so that
 larger than the error of a task's AUC.
 
 Activations depend only on the model and the hook point. They are kept in the cache folder
-(:mod:`prolu_eval.cache`) for each task, with the scores of the probe on them.
+(:mod:`prolu_eval.cache`) for each task, with the scores of the probe on them. Processes that run at
+the same time divide the tasks among themselves.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,17 +29,19 @@ from prolu_eval.cache import cache_folder
 from prolu_eval.errors import ResultsError, UsageError
 from prolu_eval.evaluation.autoencoding import Sizes
 from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.parts import Parts
 from prolu_eval.evaluation.probe_fits import Scores, dense_probe, sparse_probes
 from prolu_eval.evaluation.prompts import last_activations, tokenised
 from prolu_eval.progress import Progress
-from prolu_eval.results import Array, Setting, TaskSet, write_atomically
+from prolu_eval.results import OF_TASK_ERROR, Array, Setting, TaskSet, write_atomically
 from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tasks.labelled import LabelledTask
 
 SOLVED = 0.75
-_VERSION = 1
+_VERSION = 2
 # 1: first version (2026-11)
+# 2: standard errors over the examples of each task (2026-11)
 
 
 @dataclass(frozen=True)
@@ -102,10 +106,8 @@ class Probing:
         wanted, read = self.wanted(run), self._read(run)
         sae = sae.to(self._engine.model.device, torch.float32)
         columns: dict[str, list[float]] = {"n_tasks": []}
-        for name in ("auc_dense", "accuracy_dense"):
-            columns[name] = []
-        for k in self._ks:
-            columns |= {f"auc_k{k}": [], f"accuracy_k{k}": []}
+        for what in ("dense", *(f"k{k}" for k in self._ks)):
+            columns |= {column: [] for column in _columns(what)}
         for task in self._tasks:
             if task.name not in wanted.tasks:
                 continue
@@ -127,11 +129,40 @@ class Probing:
             total = sum(len(task.prompts) for task in missing)
             what = f"prompts of probes at {hook}"
             with Progress(what, "prompt", total, shown=self._shown and bool(missing)) as progress:
-                for task in missing:
-                    self._keep(paths[task.name], self._measured(hook, task, progress))
+                # What another process is at is left to it, and waited for in the end.
+                others = [t for t in missing if not self._claimed(hook, t, progress, wait=False)]
+                for task in others:
+                    self._claimed(hook, task, progress, wait=True)
             found = {name: self._kept(path)["dense"] for name, path in paths.items()}
             self._dense[hook] = {name: Scores(*map(float, d)) for name, d in found.items()}
         return self._dense[hook]
+
+    def _claimed(self, hook: str, task: LabelledTask, progress: Progress, *, wait: bool) -> bool:
+        """Keep what a task's activations tell, unless another process has or is about to.
+
+        Returns:
+            Whether it is kept; if not, another process is measuring it, and was not waited for.
+        """
+        path = self._path(hook, task)
+        parts = Parts(path.with_suffix(".parts"))
+        with contextlib.ExitStack() as held:
+            try:
+                claim = parts.claim("whole")
+            except ResultsError:  # nothing can be kept for others either
+                self._keep(path, self._measured(hook, task, progress))
+                return True
+            if claim is not None:
+                held.callback(claim.release)
+            elif wait:
+                held.enter_context(parts.whole())
+            else:
+                return False
+            if self._has(path):
+                progress.update(len(task.prompts))
+            else:
+                self._keep(path, self._measured(hook, task, progress))
+        parts.remove()
+        return True
 
     def _measured(self, hook: str, task: LabelledTask, progress: Progress) -> dict[str, Array]:
         engine, setting = self._engine, self._setting
@@ -181,8 +212,14 @@ class Probing:
 
 
 def _append(columns: dict[str, list[float]], what: str, scores: Scores) -> None:
-    columns[f"auc_{what}"].append(scores.auc)
-    columns[f"accuracy_{what}"].append(scores.accuracy)
+    for column, value in zip(_columns(what), scores, strict=True):
+        columns[column].append(value)
+
+
+def _columns(what: str) -> tuple[str, ...]:
+    """What the fields of :class:`Scores` of a probe are called among the sums of tasks."""
+    names = f"auc_{what}", f"accuracy_{what}"
+    return (*names, *(name + OF_TASK_ERROR for name in names))
 
 
 @torch.inference_mode()

@@ -28,8 +28,9 @@ def run_document(
     """The document of a run: its name and kind, whether it was evaluated, and its metrics.
 
     A run that covers several layers also has ``per_layer``: by metric, a list with a number for
-    each layer. A run that was measured on tasks also has ``tasks``: which tasks they are, and how
-    well the model itself does on them.
+    each layer. A run that was measured on tasks also has ``tasks``: which tasks they are, how well
+    the model itself does on them, and in ``per_task`` the values of each task, with intervals over
+    its examples.
     """
     return {
         "run": name,
@@ -52,7 +53,16 @@ def result_document(result: Result) -> dict[str, Any]:
 def _measured(result: Result | None) -> dict[str, Any]:
     if result is None:
         return {"metrics": {}, "provenance": {}}
-    tasks = {over: part.model_dump(mode="json") for over, part in result.tasks.items()}
+    tasks = {
+        over: {
+            **part.model_dump(mode="json"),
+            "per_task": {
+                task: {column: value.model_dump(mode="json") for column, value in of_task.items()}
+                for task, of_task in result.per_task(over).items()
+            },
+        }
+        for over, part in result.tasks.items()
+    }
     layers = result.per_layer() if is_range(result.run.hook) else {}
     return {
         "metrics": {k: value.model_dump(mode="json") for k, value in result.metrics.items()},

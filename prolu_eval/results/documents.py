@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidatio
 from safetensors import safe_open
 
 from prolu_eval.estimates import Estimate
+from prolu_eval.intervals import bounded
 from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
 from prolu_eval.runs import ChanceKind
@@ -20,6 +21,8 @@ SCHEMA_VERSION = 3
 # 1: first version (2026-11)
 
 PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response/"
+# How the names of the standard errors of tasks' own values end, over the examples of each.
+OF_TASK_ERROR = "_error"
 EXAMPLE, TRUTH, PER_LAYER, PER_TASK = "example/", "truth/", "per_layer/", "per_task/"
 
 Array = NDArray[Any]
@@ -328,6 +331,22 @@ class Result(BaseModel):
         if over == "sequences":
             return self.per_sequence()
         return _under(self.arrays, f"{PER_TASK}{over}/")
+
+    def per_task(self, over: str) -> dict[str, dict[str, Estimate]]:
+        """What was measured on each task of a kind, by task and column.
+
+        Standard errors are over the examples of that task, and intervals, which end at 0 and 1,
+        about 95 %: they say how sure the value of this one task is. None of what stored none.
+        """
+        sums = self.sums(over)
+        found: dict[str, dict[str, Estimate]] = {}
+        for i, task in enumerate(self.tasks[over].tasks):
+            found[task] = {
+                column: bounded(float(values[i]), float(sums[column + OF_TASK_ERROR][i]))
+                for column, values in sums.items()
+                if column + OF_TASK_ERROR in sums
+            }
+        return found
 
     def per_sequence(self) -> dict[str, Array]:
         """Per-sequence sums by column. [n_sequences] each, float64"""

@@ -26,6 +26,9 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
     metric ``key``, its standard error ``key_se``, and the ends of its 95 % interval, ``key_low``
     and ``key_high``. Undefined values are NaN. Runs that cover several layers also have lists with
     a value for each layer, ``l0_by_layer``, ``fvu_by_layer`` and so on (:meth:`Result.per_layer`).
+    Runs that were measured on tasks also have dictionaries with a value for each task,
+    ``auc_k1_by_task``, ``right_spliced_by_task`` and so on, and the standard errors of these values
+    over the task's examples, ``auc_k1_by_task_se`` and so on (:meth:`Result.per_task`).
     """
     rows = []
     for result in results:
@@ -45,6 +48,11 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
                 row[key + suffix] = np.nan if number is None else number
         if is_range(result.run.hook):
             row |= {f"{key}_by_layer": v.tolist() for key, v in result.per_layer().items()}
+        for over in result.tasks:
+            for task, columns in result.per_task(over).items():
+                for column, found in columns.items():
+                    row.setdefault(f"{column}_by_task", {})[task] = found.value
+                    row.setdefault(f"{column}_by_task_se", {})[task] = found.standard_error
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
+from scipy.special import ndtr
 
 from prolu_eval.evaluation.probe_fits import (
     FOLDS,
     auc,
+    auc_variance,
     dense_probe,
     folds_of,
     informative,
+    share_error,
     sparse_probes,
 )
 from prolu_eval.intervals import difference, estimate
@@ -33,10 +36,10 @@ def test_a_latent_that_separates_the_classes_does_so_alone() -> None:
     codes = made_codes()
     codes[:, 7] = np.where(LABELS, 0.5, 0)
     found = sparse_probes(csc_array(codes), LABELS, (1, 2))
-    assert found[1] == (1, 1)
+    assert found[1][:2] == (1, 1)
     assert found[2].auc == 1
     codes[:, 7] = np.where(LABELS, 0, 0.01)  # whatever its size, and on which side it is active
-    assert sparse_probes(csc_array(codes), LABELS, (1,))[1] == (1, 1)
+    assert sparse_probes(csc_array(codes), LABELS, (1,))[1][:2] == (1, 1)
 
 
 def test_auc_by_hand() -> None:
@@ -44,6 +47,29 @@ def test_auc_by_hand() -> None:
     assert auc(np.array([1.0, 3, 2, 4]), labels) == 0.75
     assert auc(np.array([1.0, 1, 1, 1]), labels) == 0.5
     assert auc(np.array([4.0, 3, 2, 1]), labels) == 0
+
+
+def test_the_variance_of_an_auc_by_hand() -> None:
+    labels = np.array([False, False, True, True])
+    # Of the second class, 1/2 and 1 of the first are below; of the first, 1 and 1/2 are above.
+    assert auc_variance(np.array([1.0, 3, 2, 4]), labels) == pytest.approx(0.125 / 2 + 0.125 / 2)
+    assert auc_variance(np.array([1.0, 2, 3, 4]), labels) == 0
+    assert share_error(1.0, 96) == pytest.approx((0.98 * 0.02 / 100) ** 0.5)
+    assert share_error(0.5, 96) == pytest.approx(0.05)
+
+
+def test_errors_of_one_task_cover_what_its_examples_vary() -> None:
+    """The probes given: what varies is which examples a task happens to have."""
+    rng, truth, n = np.random.default_rng(5), float(ndtr(1 / 2**0.5)), 120
+    labels = np.arange(n) % 2 == 0
+    held = []
+    for _ in range(1500):
+        scores = rng.normal(labels.astype(float))
+        held.append(abs(auc(scores, labels) - truth) < 1.96 * auc_variance(scores, labels) ** 0.5)
+    assert 0.93 <= np.mean(held) <= 0.97
+    right = rng.binomial(n, 0.8, 1500) / n
+    errors = np.array([share_error(value, n) for value in right])
+    assert 0.93 <= np.mean(abs(right - 0.8) < 1.96 * errors) <= 0.97
 
 
 def test_the_latents_chosen_by_hand() -> None:
@@ -56,7 +82,7 @@ def test_the_latents_chosen_by_hand() -> None:
 
 
 def test_latents_that_tell_nothing_leave_a_probe_at_chance() -> None:
-    assert sparse_probes(csc_array(np.ones((200, 3))), LABELS, (1, 16))[16] == (0.5, 0.5)
+    assert sparse_probes(csc_array(np.ones((200, 3))), LABELS, (1, 16))[16][:2] == (0.5, 0.5)
     noise = np.random.default_rng(3).random((200, 50))
     assert dense_probe(noise, LABELS).auc == pytest.approx(0.5, abs=0.12)
     # Latents are chosen without the held-out examples; otherwise noise would look informative.

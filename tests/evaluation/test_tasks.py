@@ -1,6 +1,9 @@
 """Tasks complete the results of runs: probes of labelled prompts, and behaviour under splicing."""
 
+import contextlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,17 @@ import torch
 
 from prolu_eval import compare, frontier, load_results, save_baseline
 from prolu_eval.baseline import load_baseline
+from prolu_eval.checkpoints import discover
 from prolu_eval.checkpoints.native import save_run
 from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
 from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.probing import Probing
+from prolu_eval.evaluation.prompts import last_activations
 from prolu_eval.lm import LanguageModel
+from prolu_eval.render.documents import result_document
 from prolu_eval.results import Result
-from prolu_eval.runs import RunConfig
+from prolu_eval.results.table import frame
+from prolu_eval.runs import Run, RunConfig
 from prolu_eval.saes import Relu, SparseAutoencoder
 from tests.helpers.cli import run
 from tests.helpers.inducing import BEFORE, NEXT, POSITION, TOKEN, WIDTH, save_inducing
@@ -93,6 +101,20 @@ def test_a_task_that_one_latent_tells_and_one_that_nothing_tells(
     assert result.metrics["probe_auc_k1"].standard_error is None, "of a single task"
     assert len(values) == 13
     assert result.sums("probes")["auc_k128"].tolist() == [1]
+    of_task = result.per_task("probes")["letter"]
+    assert of_task.keys() == {
+        f"{score}_{what}" for score in ("auc", "accuracy")
+        for what in ("dense", "k1", "k2", "k5", "k16", "k128")
+    }  # fmt: skip
+    assert of_task["auc_k1"].value == 1
+    low, high = of_task["auc_k1"].ci95
+    assert low is not None
+    assert 0.8 < low < 1 == high
+    document = result_document(result)["tasks"]["probes"]["per_task"]["letter"]
+    assert document["auc_k1"]["ci95"] == [low, 1]
+    row = frame([result]).iloc[0]
+    assert row["auc_k1_by_task"] == {"letter": 1}
+    assert row["auc_k1_by_task_se"]["letter"] == of_task["auc_k1"].standard_error
 
 
 def test_a_stored_result_is_completed_and_nothing_is_measured_twice(
@@ -129,6 +151,48 @@ def test_a_stored_result_is_completed_and_nothing_is_measured_twice(
     assert other.tasks["probes"].k == (1,)
     assert "probe_auc_k5" not in other.metrics
     assert not other.same_units(more, "probes")
+
+
+def test_processes_at_once_repeat_no_activations(
+    probed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, data = probed
+    given: list[tuple[Any, ...]] = []
+    known: dict[str, torch.Tensor] = {}
+
+    class Recorded(Probing):
+        def __init__(self, *args: Any, shown: bool) -> None:
+            given.append(args)
+            super().__init__(*args, shown=shown)
+
+    def record(model: Any, hook: str, prompts: list[list[int]], *more: Any) -> torch.Tensor:
+        return known.setdefault(str(prompts), last_activations(model, hook, prompts, *more))
+
+    monkeypatch.setattr("prolu_eval.evaluation.further.Probing", Recorded)
+    monkeypatch.setattr("prolu_eval.evaluation.probing.last_activations", record)
+    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "first"))
+    expected = only(evaluate(runs / "one", options(data))).tasks["probes"]
+    assert len(known) == 2, "one for each task"
+    # Two that begin with nothing kept, and meet at every task.
+    asked: list[str] = []
+    both = threading.Barrier(2)
+
+    def slow(_model: Any, _hook: str, prompts: list[list[int]], *_: Any) -> torch.Tensor:
+        asked.append(str(prompts))
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(timeout=20)
+        return known[str(prompts)]
+
+    monkeypatch.setattr("prolu_eval.evaluation.probing.last_activations", slow)
+    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "other"))
+    (run_of_one,) = discover(runs / "one")
+    assert isinstance(run_of_one, Run)
+    probings = [Probing(*given[0], shown=False) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda probing: probing.wanted(run_of_one), probings))
+    assert found == [expected, expected]
+    assert sorted(asked) == sorted(known), "each is computed once, by the one or the other"
+    assert not both.broken, "both were at work at once"
 
 
 def test_tasks_are_kept_in_baselines_and_compared_by_task(
