@@ -4,6 +4,7 @@ This module formats every number that is shown; the scripts of pages use the sam
 """
 
 import math
+from statistics import NormalDist
 
 from pydantic import BaseModel, ConfigDict
 
@@ -101,6 +102,13 @@ class Estimate(BaseModel):
         if self.value is None or self.low is None or self.high is None:
             return None
         return (self.high - self.low) / 2
+
+
+def bounded(value: float, standard_error: float) -> Estimate:
+    """A fraction or an AUC with the part of its normal interval that lies between 0 and 1."""
+    half = standard_error * NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    interval = (max(0.0, value - half), min(1.0, value + half))
+    return Estimate(value=value, standard_error=standard_error, ci95=interval)
 
 
 def number(value: float | None, uncertainty: float | None = None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from prolu_eval.estimates import CONFIDENCE, Estimate
 from prolu_eval.metrics import Metric, Terms
@@ -67,13 +67,6 @@ def with_interval(value: float, standard_error: float, degrees_of_freedom: int) 
         standard_error=_finite(standard_error),
         ci95=(_finite(value - half), _finite(value + half)),
     )
-
-
-def bounded(value: float, standard_error: float) -> Estimate:
-    """A share, or an AUC, with its normal interval as far as it lies between 0 and 1."""
-    half = standard_error * float(ndtri(0.5 + CONFIDENCE / 2))
-    interval = (max(0.0, value - half), min(1.0, value + half))
-    return Estimate(value=value, standard_error=standard_error, ci95=interval)
 
 
 def _finite(number: Any) -> float | None:

@@ -56,6 +56,12 @@ CONSISTENCY_COLUMNS: dict[str, str] = {
     "threshold_needed": "active features with a negative bias",
 }
 
+# Sums over the same activations, for the explained variance that others publish.
+LEGACY_COLUMNS: dict[str, str] = {
+    "error_ratio": "sum of norm(x - x_hat)^2 / norm(x - mean(x))^2, the mean being theirs",
+    "n_ratios": "number of activations",
+}
+
 # Sums over a benchmark's known features, and over the latents that are matched with them.
 TRUTH_COLUMNS: dict[str, str] = {
     "true_positives": "features that are active and whose latent fires",
@@ -240,6 +246,15 @@ GEOMETRY = [
         "as decoder_cosine",
     ),
     Metric(
+        "decoder_cosine_median", "median overlap of decoder rows", "", "none",
+        "median absolute cosine of every two decoder rows, over the same rows",
+    ),
+    Metric(
+        "decoder_cosine_p99", "99th percentile of overlap", "", "none",
+        "99th percentile of the absolute cosines of every two decoder rows, over the same rows: "
+        "large where some features are near copies of others",
+    ),
+    Metric(
         "effective_rank", "effective rank", "dimensions", "none",
         "exponential of the entropy of the normalised singular values of the decoder, with rows of "
         "unit norm",
@@ -345,6 +360,13 @@ _ALL = [
         "explained_variance", "explained variance", "fraction", "max",
         "1 - nmse, pooled over all positions",
         {"squared_error": 1.0}, {"squared_deviation": 1.0}, scale=-1.0, offset=1.0,
+    ),
+    Metric(
+        "explained_variance_legacy", "explained variance, legacy", "fraction", "none",
+        "mean over tokens of 1 - norm(x - x_hat)^2 / norm(x - mean(x))^2, on up to 256 activations "
+        "and about their mean: what SAEBench's paper and Neuronpedia show by this name; it depends "
+        "on the batch and has no lower bound",
+        {"error_ratio": 1.0}, {"n_ratios": 1.0}, scale=-1.0, offset=1.0,
     ),
     _mean(
         "cosine_similarity", "cosine_similarity", "cosine similarity", "", "max",

@@ -30,6 +30,10 @@ class Overlap(NamedTuple):
     nearest: float
     quantiles: Tensor
 
+    def quantile(self, q: float) -> float:
+        """One of them, of :data:`QUANTILES`."""
+        return float(self.quantiles[QUANTILES.index(q)])
+
 
 @torch.inference_mode()
 def overlap(rows: Tensor) -> Overlap:

@@ -5,6 +5,7 @@ from prolu_eval.evaluation import scale_consistency
 from prolu_eval.evaluation.cross_layer import per_layer
 from prolu_eval.evaluation.examples import in_context
 from prolu_eval.evaluation.features import projection_scalar, weight_arrays, weight_scalars
+from prolu_eval.evaluation.legacy_variance import legacy_sums
 from prolu_eval.evaluation.measuring import Measured
 from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.records import Record
@@ -79,10 +80,10 @@ class Assembly:
         self, run: Run, sae: SparseAutoencoder, measurement: Measurement
     ) -> dict[str, Estimate]:
         """Every metric of a run that was measured on the rows."""
-        violations, _ = self._consistency(run, sae)
+        sampled, _ = self._on_pairs(run, sae)
         found = self._found(sae, measurement)
         return self._estimates(
-            run, sae, measurement, self._sums(measurement, violations, found), found
+            run, sae, measurement, self._sums(measurement, sampled, found), found
         )
 
     def _found(self, sae: SparseAutoencoder, measurement: Measurement) -> Found:
@@ -91,13 +92,16 @@ class Assembly:
             return Found({}, {}, {})
         return self._truth.of(sae, measurement.features)
 
-    def _consistency(
+    def _on_pairs(
         self, run: Run, sae: SparseAutoencoder
     ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """What is measured on pairs of activations: sums per row, and response curves."""
         pairs = self._sampled(run)
         if pairs is None:
             return {}, {}
-        return scale_consistency.sums_and_curves(sae, pairs, self._setting.n_sequences)
+        n_rows = self._setting.n_sequences
+        sums, curves = scale_consistency.sums_and_curves(sae, pairs, n_rows)
+        return {**sums, **legacy_sums(sae, pairs, n_rows)}, curves
 
     def _sampled(self, run: Run) -> scale_consistency.Sample | None:
         """Pairs of activations at the site that a run reads; None if it reads several sites."""
@@ -108,8 +112,8 @@ class Assembly:
             self._pairs[read] = scale_consistency.sample(self._engine.model, read, self._rows)
         return self._pairs[read]
 
-    def _sums(self, measurement: Measurement, violations: Sums, found: Found) -> dict[str, Array]:
-        return {**self._reference, **measurement.by_row, **violations, **found.by_row}
+    def _sums(self, measurement: Measurement, sampled: Sums, found: Found) -> dict[str, Array]:
+        return {**self._reference, **measurement.by_row, **sampled, **found.by_row}
 
     def _estimates(
         self, run: Run, sae: SparseAutoencoder, measurement: Measurement, sums: Sums, found: Found
@@ -127,13 +131,13 @@ class Assembly:
         """A run's result, from sums over all shards."""
         run, features = record.run, measurement.features
         arrays = features.arrays() | weight_arrays(sae)
-        violations, curves = self._consistency(run, sae)
+        sampled, curves = self._on_pairs(run, sae)
         examples = {}
         if measurement.examples is not None:
             tokenizer = self._engine.model.tokenizer
             examples = in_context(measurement.examples, self._rows, tokenizer)
         found = self._found(sae, measurement)
-        sums = self._sums(measurement, violations, found)
+        sums = self._sums(measurement, sampled, found)
         return Result(
             fingerprint=record.fingerprints[self._n_shards],
             checkpoint=record.checkpoint,

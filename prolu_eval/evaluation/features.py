@@ -145,6 +145,8 @@ def _geometry(sae: SparseAutoencoder) -> dict[str, Estimate]:
     known = {
         "decoder_cosine": lie.mean,
         "decoder_cosine_nearest": lie.nearest,
+        "decoder_cosine_median": lie.quantile(0.5),
+        "decoder_cosine_p99": lie.quantile(0.99),
         "effective_rank": effective_rank(decoder),
         "encoder_alignment": np.nan if alignment is None else float(_mean(alignment)),
     }

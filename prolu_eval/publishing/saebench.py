@@ -3,7 +3,8 @@
 Numbers that prolu-eval does not measure are -1, the value that SAEBench writes for numbers that it
 could not compute; each file lists them. ``explained_variance`` has prolu-eval's definition: one
 minus the pooled error divided by the pooled deviation from the mean. SAEBench 0.6 and its paper use
-other definitions, which each file says too.
+other definitions, which each file says too. The legacy form of the paper stands beside it, marked
+as such.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from prolu_eval.render.references import ReferencePoint
 from prolu_eval.results import Array, Result, write_json
 
 NOT_MEASURED = -1.0
+LEGACY = "explained_variance_legacy"
 _OURS: Mapping[str, Mapping[str, str | None]] = {
     "model_behavior_preservation": {
         "kl_div_score": None, "kl_div_with_ablation": None, "kl_div_with_sae": "kl",
@@ -53,6 +55,10 @@ _MEANINGS = {
         "summed over all tokens. SAEBench 0.6 subtracts a squared mean of squares instead; its "
         "paper has the legacy form, a mean over tokens of 1 - error / deviation. Neither is "
         "comparable with this value."
+    ),
+    LEGACY: (
+        "the form of SAEBench's paper and of Neuronpedia: a mean over tokens of 1 - error / "
+        "deviation, here on up to 256 tokens and about their mean; -1 where it was not measured"
     ),
     "mse": "summed over dimensions and averaged over tokens, independent of the batch size",
     "ce_loss_with_ablation": "the activation replaced by zero at the counted positions only",
@@ -112,6 +118,7 @@ def document(result: Result) -> dict[str, Any]:
             "measured_by": packages,
             "not_measured": [*missing, *(n for n in _DETAILS if n not in _known(per_feature))],
             "meaning": _MEANINGS,
+            "legacy": {LEGACY: _value(result, LEGACY)},
             "prolu_eval": {
                 key: estimate.model_dump(mode="json")
                 for key, estimate in result.metrics.items()

@@ -1,6 +1,7 @@
 """Data on single features: histograms for every run, full tables for as many runs as fit a page."""
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file
 from prolu_eval.analysis import Group
 from prolu_eval.estimates import SIGNIFICANT, drawn
 from prolu_eval.results import Examples, Result
+from prolu_eval.runs import hooks_in, is_of_two_models
 
 Array = NDArray[Any]
 
@@ -20,7 +22,7 @@ N_BINS = 48
 # The most numbers that a page may hold in tables of features, in histories of biases, in response
 # curves and in training curves; and the most tokens in examples.
 TABLE_BUDGET, HISTORY_BUDGET, CURVE_BUDGET = 300_000, 250_000, 80_000
-TRAINING_BUDGET, EXAMPLE_BUDGET = 250_000, 500_000
+TRAINING_BUDGET, EXAMPLE_BUDGET, LAYER_BUDGET = 250_000, 500_000, 50_000
 _STEPS, _TRAINING_STEPS = 25, 40
 # The most runs whose histograms a page holds.
 MOST_HISTOGRAMS = 2000
@@ -34,6 +36,14 @@ LOGGED = {
     "explained_variance": "explained variance",
     "dead_fraction": "fraction of dead features",
     "bias_negative_fraction": "fraction of negative biases",
+}
+
+# The titles of the values of each layer of a run that covers several, by their names in results.
+LAYERED = {
+    "fvu": "fraction of variance unexplained",
+    "ce_degradation": "CE degradation, replaced alone (nats)",
+    "kl": "KL divergence, replaced alone (nats)",
+    "l0": "L0 (features)",
 }
 
 # Per-feature arrays: title, unit, whether their logarithm is shown, and how to read them.
@@ -89,6 +99,7 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
         "histories": _within(group, important, HISTORY_BUDGET, _history),
         "curves": _within(group, important, CURVE_BUDGET, _curves),
         "examples": _within(group, important, EXAMPLE_BUDGET, _examples),
+        "layers": _within(group, important, LAYER_BUDGET, _layers),
     }
 
 
@@ -168,6 +179,22 @@ def _curves(result: Result) -> tuple[int, Any]:
         "responses": np.round(relative, 4).tolist(),
     }
     return relative.size, detail if kept.any() else None
+
+
+def _layers(result: Result) -> tuple[int, Any]:
+    """What is known of each layer, with what the layers are called; nothing of a single one."""
+    found = result.per_layer()
+    if not found:
+        return 0, None
+    site = result.run.site
+    places = re.findall(r"blocks\.(\d+)\.", " ".join(hooks_in(site)))
+    of_two = is_of_two_models(site)
+    detail = {
+        "axis": "model" if of_two else "block",
+        "places": ["first", "second"] if of_two else places,
+        **{name: [drawn(value) for value in found[name]] for name in LAYERED},
+    }
+    return len(found) * len(places), detail
 
 
 def _logged(result: Result) -> dict[str, Array]:

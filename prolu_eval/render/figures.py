@@ -77,6 +77,7 @@ TOPICS = {
     "biases": "Encoder biases and thresholds",
     "activity": "Dead and dense features",
     "consistency": "Scale consistency",
+    "geometry": "Geometry of decoder rows",
 }
 
 VIEWS = (
@@ -112,6 +113,12 @@ VIEWS = (
          "0 is scale-consistent."),
     View("l0", "scale_consistency_additivity", "consistency",
          "How far the response to a sum of two activations is from the sum of the two responses."),
+    View("l0", "decoder_cosine", "geometry",
+         "How much decoder rows overlap. By arXiv 2508.16560 it is least where L0 suits the data: "
+         "with fewer active features or more of them, latents mix correlated features."),
+    View("l0", "nth_projection", "geometry",
+         "How far activations project on the middling one of all decoder rows: another sign of "
+         "the same, least where L0 suits the data."),
 )  # fmt: skip
 
 

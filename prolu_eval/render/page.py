@@ -16,6 +16,7 @@ from prolu_eval.analysis import (
     statement,
 )
 from prolu_eval.analysis.chance import about_chance
+from prolu_eval.analysis.overlap import l0_diagnostic
 from prolu_eval.analysis.statement import at_budgets, headline
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
@@ -23,7 +24,7 @@ from prolu_eval.render.better import about_better, better_of, better_table
 from prolu_eval.render.chance import chance_part
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.explorer import explorer_document
-from prolu_eval.render.features import ARRAYS, LOGGED, MOST_HISTOGRAMS
+from prolu_eval.render.features import ARRAYS, LAYERED, LOGGED, MOST_HISTOGRAMS
 from prolu_eval.render.figures import TOPICS, VIEWS, has_all
 from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.page_document import TABLE, constants, environments, group_document
@@ -70,6 +71,7 @@ def write_report(
     data = {
         "explorer": explorer,
         "logged": LOGGED,
+        "layered": LAYERED,
         "groups": [part.pop("document") for part in parts],
         "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
         "table": TABLE,
@@ -133,7 +135,7 @@ def _part(
             topic: [view for view in document["views"][1:] if view["topic"] == topic]
             for topic in TOPICS
         },
-        "constant": {topic: _constant(group, topic) for topic in TOPICS},
+        "told": {topic: _told(group, topic) for topic in TOPICS},
         "statements": {f"{a.keys[0]}-{a.keys[1]}": statement(a) for a in others.values()}
         | {
             f"l0-{key}": " ".join(map(str, ratios(group, key, "l0", labels, replicates)))
@@ -163,6 +165,12 @@ def _better(answer: Answer) -> dict[str, Any] | None:
     if found is None:
         return None
     return {"sentence": found.sentence, "about": about_better(found), "table": better_table(found)}
+
+
+def _told(group: Group, topic: str) -> str:
+    """What there is to say of a topic beside its figures."""
+    diagnostic = l0_diagnostic(group) if topic == "geometry" else []
+    return " ".join(filter(None, [*diagnostic, _constant(group, topic)]))
 
 
 def _constant(group: Group, topic: str) -> str:

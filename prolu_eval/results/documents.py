@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, model_validator
 from safetensors import safe_open
 
-from prolu_eval.estimates import Estimate
-from prolu_eval.intervals import bounded
+from prolu_eval.estimates import Estimate, bounded
 from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
 from prolu_eval.runs import ChanceKind

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from prolu_eval.analysis import Question, answer
+from prolu_eval.estimates import Estimate
+from prolu_eval.render.features import LAYERED
 from prolu_eval.render.figures import VIEWS
 from prolu_eval.render.page import write_report
 from prolu_eval.results import Result, select
@@ -43,7 +45,12 @@ def swept() -> list[Result]:
             update={
                 "run": made.run.model_copy(
                     update={"coefficient": 0.1 * (i % 4 + 1), "d_sae": 64 << (i % 2)}
-                )
+                ),
+                "metrics": {
+                    **made.metrics,
+                    "decoder_cosine": Estimate(value=0.1 + 0.01 * abs(i % 4 - 2)),
+                    "nth_projection": Estimate(value=0.2 + 0.01 * abs(i % 4 - 2)),
+                },
             }
         )
         for i, made in enumerate(results)
@@ -86,12 +93,18 @@ def test_every_figure_draws_its_data(shown: Any) -> None:
     features = [
         f"{group}-{name}" for group in ("g0", "g1") for name in ("training", "distributions")
     ]
-    run = [f"run-{name}" for name in ("training", "biases", "histogram", "curves")]
+    run = [f"run-{name}" for name in ("layers", "training", "biases", "histogram", "curves")]
     assert ids == [*answers, *views, *features, *run]
     for i in range(len(ids) - len(run)):
         paths = plots.nth(i).locator(".scatterlayer .trace path")
         assert paths.count() >= 1, plots.nth(i).get_attribute("id")
     assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_overlap_of_decoder_rows_says_which_l0_suits(shown: Any) -> None:
+    told = shown.locator("#g0-geometry").inner_text()
+    assert "relu+l1: decoder rows overlap least at L0" in told
+    assert "likely too low" in told
 
 
 def test_figures_hold_the_stored_numbers(shown: Any) -> None:
@@ -508,3 +521,35 @@ def test_the_first_figure_is_seen_before_others_are_drawn(browser: Any, page_pat
         seen = page.evaluate("drawn")
         assert seen[0] == [f"{MAIN}-plot"]
         assert [len(ids) for ids in seen[:3]] == [1, 2, 3]
+
+
+def test_layers_of_chosen_runs_are_drawn_side_by_side(browser: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    n_layers, results = 4, []
+    for i, name in enumerate(("small", "large")):
+        made = drawn(name, "jumprelu-cross-layer-transcoder", rng, 3 + 3 * i, 0.3 / (1 + i))
+        grown = np.arange(1.0, n_layers + 1)
+        layers = {"l0": grown * (1 + i), "fvu": grown / (5 + i), "ce_degradation": grown / 50,
+                  "kl": grown / 60}  # fmt: skip
+        arrays = {**made.arrays, **{f"per_layer/{key}": v for key, v in layers.items()}}
+        sites = {"hook": "blocks.0-3.ln2.hook_out", "hook_out": "blocks.0-3.hook_mlp_out",
+                 "d_out": 4, "coefficient": 0.1 * (1 + i)}  # fmt: skip
+        results.append(
+            made.model_copy(update={"arrays": arrays, "run": made.run.model_copy(update=sites)})
+        )
+    write_sweep(tmp_path / "runs", results)
+    answers = answer(select([tmp_path / "runs"]).results, Question())
+    path = write_report(answers, tmp_path / "report.html")
+    for page in opened_page(browser, path, 1440, "light"):
+        open_run(page, "small")
+        page.locator("#g0-runs-table").get_by_label("choose large too").check()
+        plot = "document.getElementById('run-layers-plot')"
+        page.locator("#run-layers").scroll_into_view_if_needed()
+        page.wait_for_function(f"{plot}.data?.length === 8")
+        first = page.evaluate(f"{plot}.data[0]")
+        assert (first["x"], first["y"]) == (["0", "1", "2", "3"], [0.2, 0.4, 0.6, 0.8])
+        titles = page.evaluate(f"{plot}.layout.annotations.map(({{ text }}) => text)")
+        assert titles == list(LAYERED.values())
+        rows = downloaded(page, "#run-layers [data-figure-csv]", tmp_path)
+        assert len(rows) == 2 * 4 * n_layers
+        assert violations(page) == []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from prolu_eval.estimates import Estimate
 from prolu_eval.publishing import card
 from prolu_eval.results import Result, read_result, write_result
 from tests.helpers.cli import run
@@ -92,9 +93,27 @@ def test_saebench_files_say_what_is_not_theirs(
         for name, value in group.items():
             assert (value == -1.0) == (name in told["not_measured"]), name
     assert "legacy" in told["meaning"]["explained_variance"]
+    assert told["legacy"] == {"explained_variance_legacy": pytest.approx(0.7)}
+    assert "SAEBench's paper" in told["meaning"]["explained_variance_legacy"]
     ours = told["prolu_eval"]["explained_variance"]
     assert ours["value"] == groups["reconstruction_quality"]["explained_variance"]
     assert ours["standard_error"] == result.metrics["explained_variance"].standard_error
+
+
+def test_the_legacy_explained_variance_stands_beside_ours(
+    runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for legacy, told_as in ((0.5, 0.5), (None, -1.0)):
+        (path,) = (runs / "relu0").glob("*.json")
+        result = read_result(path)
+        metrics = {**result.metrics, "explained_variance_legacy": Estimate(value=legacy)}
+        write_result(result.model_copy(update={"metrics": metrics}), runs / "relu0")
+        run(capfd, "publish", runs, "--to", "saebench")
+        _, document = published(runs / "saebench" / "relu0_eval_results.json")
+        told = document["eval_result_unstructured"]["legacy"]
+        assert told == {"explained_variance_legacy": told_as}
+        quality = document["eval_result_metrics"]["reconstruction_quality"]
+        assert quality["explained_variance"] == result.metrics["explained_variance"].value
 
 
 def test_a_card_has_metadata_and_the_table(runs: Path, capfd: pytest.CaptureFixture[str]) -> None:

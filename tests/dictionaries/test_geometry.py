@@ -52,6 +52,7 @@ def test_metrics_of_an_autoencoder() -> None:
     found = weight_scalars(sae)
     values = {key: estimate.value for key, estimate in found.items()}
     assert values["decoder_cosine"] == 0
+    assert values["decoder_cosine_median"] == values["decoder_cosine_p99"] == 0
     assert values["effective_rank"] == pytest.approx(4)
     assert values["encoder_alignment"] == pytest.approx(-1)
     assert found["decoder_cosine"].standard_error == 0

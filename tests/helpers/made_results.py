@@ -69,6 +69,7 @@ def drawn(name: str, label: str, rng: np.random.Generator, l0: float, degradatio
     n = 32
     sums = {column: rng.gamma(4, 1, n) for column in COLUMNS | CONSISTENCY_COLUMNS}
     sums["n"], sums["n_next"] = np.full(n, 15.0), np.full(n, 14.0)
+    sums["error_ratio"], sums["n_ratios"] = np.full(n, 0.6), np.full(n, 2.0)
     sums["l0"] = 15 * l0 * rng.gamma(50, 1 / 50, n)
     sums["ce_clean"] = 14 * rng.gamma(50, 1 / 25, n)
     sums["ce_spliced"] = sums["ce_clean"] + 14 * degradation * rng.gamma(50, 1 / 50, n)

@@ -37,6 +37,13 @@ def _forward(
     return logits
 
 
+def _legacy_variance(run: Path, x: Array) -> float:
+    """The mean over activations [n, d_in], about their mean, of 1 - error / deviation."""
+    _, x_hat, _ = _encode(run, x)
+    error, deviation = ((x - x_hat) ** 2).sum(1), ((x - x.mean(0)) ** 2).sum(1)
+    return float((1 - error / deviation).mean())
+
+
 def _log_softmax(logits: Array) -> Array:
     shifted = logits - logits.max(-1, keepdims=True)
     result: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
@@ -139,6 +146,9 @@ def evaluate(
     return {
         **_scale_consistency(
             run, activation[rows, positions[:, 0]], activation[rows, positions[:, 1]]
+        ),
+        "explained_variance_legacy": _legacy_variance(
+            run, np.concatenate([activation[rows, positions[:, i]] for i in (0, 1)])
         ),
         "l0": (codes != 0).sum(1).mean(),
         "l1": (np.abs(codes) * norms).sum(1).mean(),

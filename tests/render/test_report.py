@@ -197,6 +197,29 @@ def test_curves_and_histories(tmp_path: Path) -> None:
     assert features_document(only([stored])[0], [0])["histories"] == {}
 
 
+def test_layers_of_what_stands_for_several() -> None:
+    rng = np.random.default_rng(0)
+    layers = {
+        "l0": np.array([3.0, 5.0]), "fvu": np.array([0.25, np.nan]),
+        "ce_degradation": np.array([0.1, 0.2]), "kl": np.array([0.01, 0.02]),
+    }  # fmt: skip
+    for hook, axis, places in (
+        ("blocks.7,13.hook_resid_post", "block", ["7", "13"]),
+        ("blocks.0-1.hook_mlp_out", "block", ["0", "1"]),
+        ("blocks.13,13.hook_resid_post", "model", ["first", "second"]),
+    ):
+        made = drawn("a", "relu-crosscoder", rng, 3, 1)
+        arrays = {**made.arrays, **{f"per_layer/{k}": v for k, v in layers.items()}}
+        summary = made.run.model_copy(update={"hook": hook})
+        made = made.model_copy(update={"arrays": arrays, "run": summary})
+        (found,) = features_document(only([made])[0], [0])["layers"].values()
+        assert (found["axis"], found["places"]) == (axis, places)
+        assert found["fvu"] == [0.25, None]
+        assert found["l0"] == [3, 5]
+    plain = drawn("b", "relu+l1", rng, 3, 1)
+    assert features_document(only([plain])[0], [0])["layers"] == {}
+
+
 def test_a_feature_that_fires_on_its_bias_alone_has_no_curve() -> None:
     rng = np.random.default_rng(0)
     made = with_features(drawn("a", "relu+l1", rng, 3, 1), rng)

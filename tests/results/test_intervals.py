@@ -22,6 +22,7 @@ from prolu_eval.intervals import (
 from prolu_eval.metrics import (
     COLUMNS,
     CONSISTENCY_COLUMNS,
+    LEGACY_COLUMNS,
     METRICS,
     TASK_COLUMNS,
     TRUTH_COLUMNS,
@@ -103,7 +104,7 @@ def test_the_legacy_explained_variance_by_hand() -> None:
 def test_every_metric_uses_known_columns() -> None:
     for key, metric in METRICS.items():
         assert metric.key == key
-        known = COLUMNS | CONSISTENCY_COLUMNS | TRUTH_COLUMNS
+        known = COLUMNS | CONSISTENCY_COLUMNS | LEGACY_COLUMNS | TRUTH_COLUMNS
         if metric.over != "sequences":
             known = TASK_COLUMNS
         assert metric.numerator.keys() | metric.denominator.keys() <= known.keys()

@@ -152,7 +152,7 @@ const Page = (() => {
     redraw();
   }
 
-  Run.start(metrics, page.logged);
+  Run.start(metrics, page.logged, page.layered);
   bar();
   for (const group of groups) {
     figures(group);

@@ -6,7 +6,7 @@ const Run = (() => {
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const element = (name) => document.getElementById(`run-${name}`);
   const panel = document.getElementById("details");
-  let metrics, logged, opener;
+  let metrics, logged, layered, opener;
 
   const nameOf = ({ group, row }) => group.runs.name[row];
   const partOf = (part) => Choice.runs.filter(({ group, row }) => group.features[part][row] !== undefined);
@@ -22,33 +22,47 @@ const Run = (() => {
     return counts.map((count) => count / total);
   };
 
+  // A small panel for each column of a part, two side by side where there is room. `titles` are theirs by column, `axes`
+  // gives those of a column and its curves, and `trace` is what a run's line has besides.
+  function panels(part, runs, titles, xTitle, x, axes, trace) {
+    const names = Object.keys(titles).filter((name) => runs.some((run) => detail(run, part)[name]));
+    const columns = narrow() ? 1 : Math.min(2, names.length);
+    const rows = Math.ceil(names.length / columns);
+    const layout = {
+      grid: { rows, columns, pattern: "independent", xgap: 0.15, ygap: 0.3 }, annotations: [],
+      legend: { orientation: "h", yanchor: "bottom", y: 1 + 0.2 / rows, x: 0 },
+    };
+    element(`${part}-plot`).style.height = `${4 + 12 * rows}rem`;
+    const data = names.flatMap((name, i) => {
+      const n = i ? i + 1 : "";
+      const curves = runs.map((run) => detail(run, part)[name]).filter(Boolean);
+      const { xaxis, yaxis } = axes(name, curves);
+      layout[`xaxis${n}`] = { ...xaxis, title: { text: i + columns >= names.length ? xTitle : "" } };
+      layout[`yaxis${n}`] = yaxis;
+      layout.annotations.push({
+        text: titles[name], showarrow: false, xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1.02, yanchor: "bottom",
+      });
+      return runs.filter((run) => detail(run, part)[name]).map((run) => ({
+        ...line(run, Choice.runs.indexOf(run)), ...trace, x: detail(run, part)[x], y: detail(run, part)[name],
+        xaxis: `x${n}`, yaxis: `y${n}`, ...(i ? { showlegend: false } : {}),
+      }));
+    });
+    return { data, layout };
+  }
+
   const VIEWS = {
+    layers: {
+      part: "layers",
+      figure: (runs) => panels(
+        "layers", runs, layered, detail(runs[0], "layers").axis, "places",
+        () => ({ xaxis: { type: "category" }, yaxis: { title: { text: "" }, rangemode: "tozero" } }), { mode: "lines+markers" },
+      ),
+    },
     training: {
       part: "training",
-      figure(runs) {
-        const names = Object.keys(logged).filter((name) => runs.some((run) => detail(run, "training")[name]));
-        const columns = narrow() ? 1 : Math.min(2, names.length);
-        const rows = Math.ceil(names.length / columns);
-        const layout = {
-          grid: { rows, columns, pattern: "independent", xgap: 0.15, ygap: 0.3 }, annotations: [],
-          legend: { orientation: "h", yanchor: "bottom", y: 1 + 0.2 / rows, x: 0 },
-        };
-        element("training-plot").style.height = `${4 + 12 * rows}rem`;
-        const data = names.flatMap((name, i) => {
-          const n = i ? i + 1 : "";
-          layout[`xaxis${n}`] = { title: { text: i + columns >= names.length ? "step" : "" } };
-          const curves = runs.map((run) => detail(run, "training")[name]).filter(Boolean);
-          layout[`yaxis${n}`] = axisOf("", curves, name === "loss");
-          layout.annotations.push({
-            text: logged[name], showarrow: false, xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1.02, yanchor: "bottom",
-          });
-          return runs.filter((run) => detail(run, "training")[name]).map((run) => ({
-            ...line(run, Choice.runs.indexOf(run)), x: detail(run, "training").step, y: detail(run, "training")[name],
-            xaxis: `x${n}`, yaxis: `y${n}`, ...(i ? { showlegend: false } : {}),
-          }));
-        });
-        return { data, layout };
-      },
+      figure: (runs) => panels(
+        "training", runs, logged, "step", "step", (name, curves) => ({ xaxis: {}, yaxis: axisOf("", curves, name === "loss") }), {},
+      ),
     },
     biases: {
       part: "histories",
@@ -256,8 +270,8 @@ const Run = (() => {
   // The names of the figures that have something to show.
   const figures = () => Object.keys(VIEWS).filter((name) => of(VIEWS[name]).length);
 
-  function start(metrics_, logged_) {
-    [metrics, logged] = [metrics_, logged_];
+  function start(metrics_, logged_, layered_) {
+    [metrics, logged, layered] = [metrics_, logged_, layered_];
     for (const [name, view] of Object.entries(VIEWS)) {
       plot(`run-${name}-plot`, () => (of(view).length ? view.figure(of(view)) : { data: [], layout: {} }));
       element(name).querySelector("[data-figure-csv]").addEventListener("click", () => plotCsv(`run-${name}-plot`, `${name}.csv`));
