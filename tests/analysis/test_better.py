@@ -49,7 +49,7 @@ def test_every_measure_of_quality_is_taken_and_no_size(monkeypatch: pytest.Monke
     probe = next(m for m in whole.measures if m.metric == "probe")
     assert probe.first == "relu+l1"
     assert whole.measures[0].first == "prolu+l1"
-    assert "puts another variant first (probing (relu+l1))" in whole.sentence
+    assert "ranks another variant first (probing (relu+l1))" in whole.sentence
     assert whole.sentence.startswith("At L0 ")
 
 
