@@ -33,17 +33,20 @@ def as_texts(value: object, what: str, remedy: str) -> list[str]:
 
 
 def as_path(value: object, what: str) -> Path:
-    """A path, from a text or a path.
+    """A path, from a text or a path; ``~`` at its start is the user's home folder.
 
     Raises:
         UsageError: if the value is neither; ``what`` names the argument.
     """
-    if isinstance(value, str | Path):
-        return Path(value)
     found = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(found, str):
         raise UsageError(what, f"{value!r} is not a path", "name a file or a folder")
-    return Path(found)
+    return Path(at_home(found))
+
+
+def at_home(text: str) -> str:
+    """A text with the home folder in the place of a leading ``~`` or ``~/``."""
+    return str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
 
 
 def as_paths(value: "PathLike | Iterable[object]", what: str) -> list[Path]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prolu_eval import hub
-from prolu_eval.arguments import as_path
+from prolu_eval.arguments import as_path, as_paths
 from prolu_eval.checkpoints import (
     atoms,
     circuit_tracer,
@@ -97,7 +97,7 @@ def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]
         UsageError: if ``path`` is a name of SAELens's table and SAELens is not installed, or if it
             is no path.
     """
-    path = as_path(path, "the checkpoint") if not isinstance(path, str) else path
+    path = path if hub.is_hub_name(path) else as_path(path, "the checkpoint")
     if encoder is not None and not hub.is_hub_name(path):
         return atoms.discover(Path(path), atoms.Encoder.parse(encoder))
     places = hub.places(path)
@@ -115,7 +115,7 @@ def discover_all(paths: Sequence[str | Path], encoder: str | None = None) -> lis
         CheckpointError, UsageError: as :func:`discover`, of any path.
     """
     distinct: dict[Path, Path] = {}
-    for path in map(Path, paths):
+    for path in as_paths(paths, "the checkpoints"):
         distinct.setdefault(path if hub.is_hub_name(path) else path.resolve(), path)
     found = {place: discover(path, encoder) for place, path in distinct.items()}
     if len(found) == 1:

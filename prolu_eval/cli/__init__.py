@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from prolu_eval import __version__
+from prolu_eval.arguments import at_home
 from prolu_eval.errors import WRONG_INPUT, Interrupted, ProluEvalError, UsageError
 from prolu_eval.plain_text import printable
 
@@ -90,7 +91,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         if "" in words:  # a path of it would be the current folder
             raise UsageError("an argument", "is empty", "name a file, a folder or a value")
-        app(words)
+        app([_at_home(word) for word in words])
     except ProluEvalError as error:
         remark(str(error))
         return error.exit_code
@@ -101,6 +102,15 @@ def _run(words: Sequence[str]) -> int:
             remark(_interrupted(stop))
         return int(stop.code or 0)
     return 0
+
+
+def _at_home(word: str) -> str:
+    """An argument in which ``~`` at the start of a path is the home folder.
+
+    Shells do that themselves for ``--out ~/runs``, but not all for ``--out=~/runs``.
+    """
+    name, equals, value = word.partition("=")
+    return f"{name}={at_home(value)}" if equals and name.startswith("--") else at_home(word)
 
 
 def _interrupted(stop: SystemExit) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
+from prolu_eval.arguments import at_home
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer, metric_key
@@ -47,9 +48,10 @@ def option_name(field: str) -> str:
 
 
 def _text(value: object) -> object:
-    """Convert paths and torch devices to the text that names them."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
+    """Convert paths and torch devices to the text that names them, ``~`` to the home folder."""
+    if isinstance(value, str | os.PathLike):
+        named = os.fspath(value)
+        return at_home(named) if isinstance(named, str) else named
     return str(value) if type(value).__module__ == "torch" else value
 
 
@@ -238,6 +240,7 @@ class EvaluationOptions:
     ] = ()
     probe_data: Annotated[
         Path | None,
+        BeforeValidator(_text),
         Field(
             description="The labelled prompts of probes: the wheel of sae-probes, or a folder or "
             "zip file of CSV files with columns prompt and target [default: the installed "
@@ -415,6 +418,7 @@ class EvaluationOptions:
     ] = None
     results: Annotated[
         Path | None,
+        BeforeValidator(_text),
         Field(
             description="Folder for results [default: evaluation/ beside each run; for hub: runs, "
             "results/ in the cache folder]"

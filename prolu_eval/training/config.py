@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from prolu_eval.arguments import at_home
 from prolu_eval.errors import ConfigError, UsageError
 from prolu_eval.runs import EMBEDDED_MODEL, ChanceKind, chance_label
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder, VariantOptions
@@ -102,9 +103,10 @@ class Shared(_Table):
     @classmethod
     def _absolute(cls, name: str) -> str:
         """Make a path that exists absolute, so that runs can be evaluated from any folder."""
-        if name == EMBEDDED_MODEL or not Path(name).exists():
-            return name
-        return str(Path(name).resolve())
+        place = Path(at_home(name))
+        if name == EMBEDDED_MODEL or not place.exists():
+            return str(place) if name.startswith("~") else name
+        return str(place.resolve())
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from prolu_eval.checkpoints import discover, discover_all
 from prolu_eval.evaluation import EvaluationOptions
+from prolu_eval.training.config import Shared
 from tests.helpers.cli import run
 
 CASES: dict[str, tuple[list[str], object]] = {
@@ -82,3 +84,27 @@ def test_options_that_make_no_sense(
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert arguments[0] in ran.err or arguments[-2] in ran.err
+
+
+def test_the_home_folder_goes_by_its_sign(
+    sweep_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In paths of every command, also in ``--option=~/path``, in sweep files and in Python."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ran = run(capfd, "sweep", f"~/{sweep_file.name}", "--out=~/runs", "--device", "cpu")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "runs").is_dir()
+    assert len(run(capfd, "inspect", "~/runs", "--json").json()["runs"]) == len(discover("~/runs"))
+    assert discover_all(["~/runs", str(tmp_path / "runs")]) == discover("~/runs")
+    (tmp_path / "text").write_text("words")
+    assert Shared(hook="h", dataset="~/text", n_tokens=1, d_sae=1, batch_size=1).dataset == str(
+        tmp_path / "text"
+    )
+    given: dict[str, Any] = {"tokens": "~/text", "results": "~/results", "probe_data": "~/probes"}
+    options = EvaluationOptions(**given)
+    assert options.tokens == str(tmp_path / "text")
+    assert (options.results, options.probe_data) == (tmp_path / "results", tmp_path / "probes")
+    assert EvaluationOptions(tokens="~", hook="~x").hook == "~x"
