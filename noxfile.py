@@ -190,7 +190,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strictly."""
-    install(session, "-e", ".[test,types]")
+    install(session, "-e", ".[test]")
     session.run("mypy")
 
 
