@@ -1,11 +1,14 @@
 """The tables of the reference, made from the code that they describe whenever the site is built."""
 
 import html
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from typer.main import get_command
 
 from prolu_eval.cli import app
@@ -101,4 +104,154 @@ def _parameter(words: str, names: str, effect: str) -> str:
     return f"<dt{anchor}>{_code(names)}{beside}</dt><dd>{effect}</dd>\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"metrics": metrics, "sums": sums, "commands": commands}
+def sweep_file() -> str:
+    """Every setting of a sweep file, by its table."""
+    from prolu_eval.training.config import Shared, Sweep, SweepFile, Within
+
+    tables = (
+        ("[shared]", Shared), ("[within]", Within), ("[[sweep]]", Sweep),
+        ("Beside the tables", SweepFile),
+    )  # fmt: skip
+    return "\n\n".join(f"## {title}\n\n{_settings(title, model)}" for title, model in tables)
+
+
+def _settings(table: str, model: type[BaseModel]) -> str:
+    schema, entries = model.model_json_schema(), []
+    for name, setting in schema["properties"].items():
+        kinds = " or ".join(dict.fromkeys(_kinds(setting)))
+        if not kinds:  # a table, which has its own list
+            continue
+        anchor = f"{re.sub(r'[^a-z]', '', table.casefold())}-{name}"
+        value = setting.get("default")
+        default = "no default" if value is None else f"default: {json.dumps(value)}"
+        told = "required" if name in schema.get("required", ()) else default
+        told = html.escape(f"{kinds}; {told}")
+        effect = html.escape(setting.get("description", ""), quote=False)
+        entries.append(
+            f'<dt id="{anchor}">{_code(name)} <span class="told">{told}</span></dt>'
+            f"<dd>{effect}</dd>\n"
+        )
+    return f'<dl class="settings">\n{"".join(entries)}</dl>'
+
+
+def _kinds(setting: dict[str, Any]) -> Iterator[str]:
+    """What a setting takes, in words of TOML; nothing for tables of their own."""
+    for choice in setting.get("anyOf", [setting]):
+        if "enum" in choice:
+            yield from map(json.dumps, choice["enum"])
+        elif "const" in choice:
+            yield json.dumps(choice["const"])
+        elif choice.get("type") == "array":
+            for kind in _kinds(choice["items"]):
+                yield f"list of {kind}"
+        elif "type" in choice and choice["type"] != "null":
+            yield choice["type"].replace("object", "table")
+
+
+def sweep_example() -> str:
+    """The commented sweep file that `prolu-eval sweep --example` prints."""
+    from prolu_eval.training import EXAMPLE
+
+    return f"```toml\n{EXAMPLE.read_text(encoding='utf-8')}```"
+
+
+def formats() -> str:
+    """Every checkpoint format that is recognised, and whether it is loaded."""
+    from prolu_eval.checkpoints import FORMATS
+
+    rows = (
+        f"| `{name}` | {'no' if name == 'temporal' else 'yes'} | {_summary(module)} |"
+        for name, fmt in FORMATS.items()
+        for module in [sys.modules[fmt.find.__module__]]
+    )
+    return "\n".join(["| format | loaded | files |", "|---|---|---|", *rows])
+
+
+def variants() -> str:
+    """Every variant: how it encodes, whether it is trained here, and its options."""
+    from prolu_eval.saes import OF_SEVERAL_SITES, VARIANTS
+    from prolu_eval.training.objectives import OBJECTIVES
+
+    rows = []
+    for name, variant in {**VARIANTS, **OF_SEVERAL_SITES}.items():
+        objective = OBJECTIVES.get(name)
+        varies = "no"
+        if objective is not None:
+            varies = "yes, over `k`" if objective.takes_k else "yes, with "
+            varies += ", ".join(f"`{penalty}`" for penalty in objective.penalties)
+        options = ", ".join(
+            f"`{option} = {json.dumps(field.default)}`"
+            for option, field in variant.Options.model_fields.items()
+        )
+        rows.append(f"| `{name}` | {_summary(variant)} | {varies} | {options} |")
+    head = ["| variant | codes | trained by `sweep` | options and defaults |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
+def _summary(documented: Any) -> str:
+    first = (documented.__doc__ or "").strip().partition("\n\n")[0]
+    return "`".join(_cell(part) if i % 2 == 0 else part
+                    for i, part in enumerate(" ".join(first.split()).split("``")))  # fmt: skip
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schemas of stored files, by the name that each is published under."""
+    from prolu_eval import baseline, results
+
+    kinds: dict[str, type[BaseModel]] = {
+        f"result-{results.SCHEMA_VERSION}": results.Result,
+        f"baseline-{baseline.SCHEMA_VERSION}": baseline.Document,
+    }
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        f"{kind}.schema.json": dialect | model.model_json_schema(mode="serialization")
+        for kind, model in kinds.items()
+    }
+
+
+def schema_links() -> str:
+    """Where the schemas are."""
+    return "\n".join(f"- [{name}](../schemas/{name})" for name in schemas())
+
+
+def stored_fields() -> str:
+    """The fields of a result's JSON file, of its run and of its setting."""
+    (name,) = (name for name in schemas() if name.startswith("result"))
+    schema = schemas()[name]
+    parts = {"A result": schema, **{f"`{key}`": schema["$defs"][key] for key in _PARTS}}
+    return "\n\n".join(f"## {title}\n\n{_fields(part)}" for title, part in parts.items())
+
+
+_PARTS = ("RunSummary", "Setting", "Estimate", "TaskSet", "Dropped")
+
+
+def _fields(schema: dict[str, Any]) -> str:
+    rows = (
+        f"| `{name}` | {_cell(_typed(field))} | "
+        f"{'yes' if name in schema.get('required', ()) else 'no'} |"
+        for name, field in schema["properties"].items()
+    )
+    return "\n".join(["| field | type | always there |", "|---|---|---|", *rows])
+
+
+def _typed(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"].rpartition("/")[2])
+    if "anyOf" in field:
+        return " or ".join(map(_typed, field["anyOf"]))
+    if "enum" in field:
+        return " or ".join(json.dumps(value) for value in field["enum"])
+    if isinstance(values := field.get("additionalProperties"), dict):
+        return f"object of {_typed(values)}"
+    if isinstance(items := field.get("items"), dict):
+        return f"array of {_typed(items)}"
+    return str(field.get("type", "any"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    table.__name__: table
+    for table in (
+        metrics, sums, commands, sweep_file, sweep_example, formats, variants, schema_links,
+        stored_fields,
+    )
+}  # fmt: skip

@@ -6,22 +6,32 @@ A page asks for a table with a line ``<!-- generated: NAME -->``, which is one o
 """
 
 import html
+import json
 import os
 import re
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from generated import TABLES
+from generated import TABLES, schemas
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import Files
+from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _OUTWARD = re.compile(r"\]\((\.\./[^)#\s]*)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The site's files with the JSON Schemas of what is stored."""
+    for name, schema in schemas().items():
+        place = f"schemas/{name}"
+        content = json.dumps({"$id": f"{config.site_url}{place}", **schema}, indent=2)
+        files.append(File.generated(config, place, content=content))
+    return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

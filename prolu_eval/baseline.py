@@ -69,7 +69,9 @@ class _Sums(_Strict):
     columns: list[str]
 
 
-class _Document(_Strict):
+class Document(_Strict):
+    """What the JSON file of a baseline holds."""
+
     schema_version: int
     written_by: str
     saved: str = ""
@@ -220,7 +222,7 @@ def _read(path: Path) -> bytes:
         raise BaselineError(path, reason, remedy) from None
 
 
-def _parse(path: Path, text: str) -> _Document:
+def _parse(path: Path, text: str) -> Document:
     try:
         document = loads(text)
         version = document.get("schema_version") if isinstance(document, dict) else None
@@ -228,7 +230,7 @@ def _parse(path: Path, text: str) -> _Document:
             raise BaselineError(
                 path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
             )
-        return _Document.model_validate(document)
+        return Document.model_validate(document)
     except JsonTextError as error:
         remedy = (
             "resolve the merge, or save the baseline again" if "merge" in error.reason else _RESTORE
@@ -260,7 +262,7 @@ def _read_sums(path: Path, text: str, described: _Sums) -> dict[str, Any]:
     return tensors
 
 
-def _result(path: Path, text: str, name: str, document: _Document, sums: dict[str, Any]) -> Result:
+def _result(path: Path, text: str, name: str, document: Document, sums: dict[str, Any]) -> Result:
     entry, keys = document.runs[name], ("runs", name)
     if entry.setting not in document.settings:
         reason = f"the file has no setting {entry.setting}"

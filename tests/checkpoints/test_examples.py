@@ -67,7 +67,9 @@ def test_a_new_format_is_found_and_loaded(
     assert "lacks tensor" in ran.out
 
 
-@pytest.mark.parametrize("name", ["squared_relu", "goodfire"])
-def test_the_readme_shows_the_examples_as_they_are(name: str) -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert (ROOT / "tests" / "examples" / f"{name}.py").read_text() in readme
+@pytest.mark.parametrize(
+    ("page", "name"), [("add_a_variant", "squared_relu"), ("add_a_format", "goodfire")]
+)
+def test_the_documentation_shows_the_examples_as_they_are(page: str, name: str) -> None:
+    shown = (ROOT / "docs" / "howto" / f"{page}.md").read_text()
+    assert f"```python\n{(ROOT / 'tests' / 'examples' / f'{name}.py').read_text()}```\n" in shown
