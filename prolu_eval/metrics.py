@@ -454,6 +454,7 @@ _ALL = [
 ]  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _ALL}
+"""Every metric by its key."""
 
 # Names of metrics in other tools; case, spaces, hyphens and underscores are ignored.
 _ALIASES = {

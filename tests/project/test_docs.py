@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
+import prolu_eval
 from prolu_eval import baseline, results
 from prolu_eval.checkpoints import FORMATS
 from prolu_eval.metrics import METRICS
@@ -185,7 +186,8 @@ def test_the_reference_has_everything(site: Site) -> None:
         assert f"<code>{name}</code>" in formats
     commands = _reference(site, "commands").anchors
     assert {"prolu-eval-sweep", "prolu-eval-baseline-save", "evaluate-n-tokens"} <= commands
-    assert {"prolu_eval.evaluate", "prolu_eval.Result"} <= _reference(site, "python").anchors
+    public = {f"prolu_eval.{name}" for name in prolu_eval.__all__ if not name.startswith("_")}
+    assert public <= _reference(site, "python").anchors
 
 
 def _schema(site: Site, name: str) -> Any:
