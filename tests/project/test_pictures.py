@@ -1,4 +1,4 @@
-"""The documentation's pictures of data are those that their script draws from the stored results."""
+"""The pictures of data in the documentation are what their script draws from stored results."""
 
 import importlib.util
 from pathlib import Path
