@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval.errors import UsageError
+from prolu_eval.spelling import suggesting
 
 Gradient = Literal["relu", "ste", "ste_bias_only", "ste_input_only"]
 Estimator = Literal["thresh", "rectangle", "triangle", "sigmoid", "gaussian"]
@@ -155,7 +156,11 @@ def prolu(
         raise UsageError("b", reason, "give one number for each feature") from None
     if not isinstance(gradient, str) or gradient not in _STRAIGHT_THROUGH:
         raise UsageError(
-            "gradient", f"{gradient!r} is unknown", f"choose {', '.join(get_args(Gradient))}"
+            "gradient",
+            f"{gradient!r} is unknown",
+            suggesting(
+                str(gradient), get_args(Gradient), f"choose {', '.join(get_args(Gradient))}"
+            ),
         )
     if not isinstance(estimator, str) or estimator not in ESTIMATORS:
         known = ", ".join(get_args(Estimator))

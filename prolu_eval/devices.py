@@ -43,6 +43,9 @@ def devices_of(named: str | None) -> list[str | None]:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
+            if reason.startswith("Expected one of"):  # a list of all that torch was ever built for
+                remedy = "write cpu, cuda, cuda:0 or mps"
+                raise UsageError("--device", f"{device!r} is no device", remedy) from None
             told = f"{device!r} cannot be used ({reason})"
             raise UsageError("--device", told, "try cpu") from None
     return list(devices)

@@ -31,6 +31,7 @@ from prolu_eval.results import (
     select,
 )
 from prolu_eval.run_names import folder_titles
+from prolu_eval.spelling import suggesting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -327,7 +328,8 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
 
     writers = {"native": write_native, "saelens": write_saelens}
     if of_type(to, str, "--to", f"choose {', '.join(writers)}") not in writers:
-        raise UsageError("--to", f"cannot write {to!r}", f"choose {', '.join(writers)}")
+        remedy = suggesting(to, writers, f"choose {' or '.join(writers)}")
+        raise UsageError("--to", f"cannot write {to!r}", remedy)
     folder = as_path(destination, "the destination")
     found = discover(as_path(source, "the source"))
     converted = []
@@ -362,7 +364,9 @@ def train(
         out: the folder for the runs.
         settings: device, cache, checkpoints, progress and loggers.
         shared: replacements for settings that all runs of the file share: ``model``, ``hook``,
-            ``dataset``, ``n_tokens`` (activations trained on), ``context_length``, ``d_sae``.
+            ``tokens``, ``n_tokens`` (activations trained on), ``context_length``, ``d_sae``; or for those
+            that it varies: ``learning_rates``, ``seeds``, ``coefficients``, ``k``, ``target_l0``,
+            ``variants``.
 
     Returns:
         An entry for each run, in the sweep's order, with ``status`` (trained, present or failed),
@@ -375,12 +379,16 @@ def train(
         ResultsError: if ``out`` cannot be written to.
         UsageError: if ``shared`` is given with a sweep that is not a file.
     """
+    from prolu_eval.target_l0 import find_coefficients, with_coefficients
     from prolu_eval.training import FOUR_SWEEPS, SweepFile, read_sweep_file, train_sweep
 
     folder = as_path(out, "out")
     if isinstance(sweep, SweepFile):
         if shared:
             raise UsageError("the sweep", "is not a file", f"set {', '.join(shared)} in it")
-        return train_sweep(sweep, folder, settings)
-    file = read_sweep_file(FOUR_SWEEPS if sweep is None else as_path(sweep, "the sweep"), **shared)
-    return train_sweep(file, folder, settings)
+        file = sweep
+    else:
+        path = FOUR_SWEEPS if sweep is None else as_path(sweep, "the sweep")
+        file = read_sweep_file(path, **shared)
+    found = find_coefficients(file, folder, settings)
+    return train_sweep(with_coefficients(file, found), folder, settings)

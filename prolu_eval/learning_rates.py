@@ -15,6 +15,7 @@ from prolu_eval.analysis.savings import Saving
 from prolu_eval.errors import ConfigError
 from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.results import Result, in_folder
+from prolu_eval.target_l0 import with_range
 from prolu_eval.training import Settings, SweepFile, train_sweep
 from prolu_eval.training.config import Sweep
 
@@ -72,7 +73,8 @@ def find_learning_rates(
     """Try learning rates for every variant of a grid, and rank them on the frontier.
 
     Each variant trains at every rate for a share of the tokens, with its first seed and a few
-    evenly spaced values of its coefficients (or of k), including the first and the last. The runs
+    evenly spaced values of its coefficients (or of k), including the first and the last; of a wide range,
+    if coefficients are still to be found for targets. The runs
     are evaluated on held-out tokens. Rates are ranked like variants, by the L0 that they save at
     equal CE degradation. After an interruption, the same call continues.
 
@@ -94,7 +96,8 @@ def find_learning_rates(
     shared = file.shared.model_copy(
         update={"n_tokens": max(1, round(share * file.shared.n_tokens))}
     )
-    short = [_short(s, file, rates, n_values) for s in file.sweep if s.chance is None]
+    ranged = with_range(file).sweep
+    short = [_short(s, file, rates, n_values) for s in ranged if s.chance is None]
     tried = file.model_copy(update={"shared": shared, "sweep": short, "baselines": False})
     trained = train_sweep(tried, out, settings)
     device = settings.device if settings is not None else None
@@ -135,8 +138,8 @@ def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFil
 
 
 def label_of(sweep: Sweep, file: SweepFile) -> str:
-    """The name of a sweep's variant in tables and figures."""
-    return next(file.model_copy(update={"sweep": [sweep]}).plans()).label
+    """What a sweep's variant is called in tables and figures."""
+    return next(with_range(file.model_copy(update={"sweep": [sweep]})).plans()).label
 
 
 def spread(values: Sequence[float], n: int) -> list[float]:

@@ -8,13 +8,13 @@ stored sums, without the model. ``prolu-eval metrics``, the report and the resul
 For a transcoder, x is the activation at its output site, which x_hat reconstructs.
 """
 
-import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from prolu_eval.errors import UsageError
+from prolu_eval.spelling import near, plain, writing
 
 METRIC_VERSION = 3
 # 1: first version (2026-11)
@@ -481,11 +481,6 @@ _ALIASES = {
     "gamma": "relative_reconstruction_bias",
     "dead": "dead_fraction",
 }
-_NEAR = 0.6  # the least similarity of a name to one that is suggested
-
-
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def metric_key(name: str, subject: str = "") -> str:
@@ -503,17 +498,16 @@ def metric_key(name: str, subject: str = "") -> str:
     if name in METRICS:
         return name
     known = {
-        **{_plain(metric.title): key for key, metric in METRICS.items()},
-        **{_plain(alias): key for alias, key in _ALIASES.items()},
-        **{_plain(key): key for key in METRICS},
+        **{plain(metric.title): key for key, metric in METRICS.items()},
+        **{plain(alias): key for alias, key in _ALIASES.items()},
+        **{plain(key): key for key in METRICS},
     }
-    if (key := known.get(_plain(name))) is not None:
+    if (key := known.get(plain(name))) is not None:
         return key
-    near = difflib.get_close_matches(_plain(name), known, n=3, cutoff=_NEAR)
-    meant = " or ".join(dict.fromkeys(known[found] for found in near))
-    see = "see `prolu-eval metrics`"
     reason = f"{name!r} is not a metric" if subject else "is not a metric"
-    raise UsageError(subject or name, reason, f"write {meant}, or {see}" if meant else see)
+    meant = dict.fromkeys(known[found] for found in near(name, known))
+    remedy = writing(meant, "see `prolu-eval metrics`")
+    raise UsageError(subject or name, reason, remedy)
 
 
 def grows_surer(metric: Metric) -> bool:

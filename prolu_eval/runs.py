@@ -127,6 +127,9 @@ class RunConfig(BaseModel):
     coefficient: float | None = None
     learning_rate: float | None = None
     seed: int | None = None
+    target_l0: float | None = Field(
+        None, description="the L0 that its coefficient was found for, if it was"
+    )
     not_converged: str | None = Field(
         None, description="why training is considered unfinished, if it is"
     )

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,17 +14,19 @@ import typer
 
 from prolu_eval import __version__
 from prolu_eval.arguments import at_home
+from prolu_eval.cli.command import Group
 from prolu_eval.errors import WRONG_INPUT, Interrupted, ProluEvalError, UsageError
-from prolu_eval.plain_text import printable
+from prolu_eval.plain_text import aligned, printable, wrapped
 
 # What a shell reports of a command that SIGINT or SIGPIPE ended.
 INTERRUPTED, READER_GONE = 130, 141
+_PROGRAM = "prolu-eval"
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 app = typer.Typer(
-    name="prolu-eval",
+    name=_PROGRAM,
+    cls=Group,
     help="Which sparse autoencoder is better, and did a change make it worse?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -33,6 +36,22 @@ app = typer.Typer(
 def say(sentence: str) -> None:
     """Print a line on stdout."""
     typer.echo(printable(sentence))
+
+
+def say_table(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in columns on stdout, the head first, as wide as the terminal has room for."""
+    for line in aligned(rows, terminal_width()):
+        typer.echo(line)
+
+
+def say_paragraph(text: str) -> None:
+    """Print a sentence on stdout, broken between words where the terminal ends."""
+    typer.echo(wrapped(printable(text), terminal_width()))
+
+
+def terminal_width() -> int | None:
+    """How many characters a line of the terminal holds; None where stdout is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say_document(document: Any) -> None:
@@ -91,7 +110,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         if "" in words:  # a path of it would be the current folder
             raise UsageError("an argument", "is empty", "name a file, a folder or a value")
-        app([_at_home(word) for word in words])
+        app([_at_home(word) for word in words], prog_name=_PROGRAM)
     except ProluEvalError as error:
         remark(str(error))
         return error.exit_code

@@ -5,25 +5,56 @@ from typing import Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say_document
+from prolu_eval.cli import app, completion, options, remark, say_document, say_paragraph, say_table
+from prolu_eval.cli.command import ANSWER, QUESTION, WRITTEN, Command, Group
 from prolu_eval.errors import UsageError
-from prolu_eval.plain_text import aligned
 
-group = typer.Typer(no_args_is_help=True, help="Keep results to compare with, and change them.")
-app.add_typer(group, name="baseline")
+group = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    help="Keep results to compare with, and change them.",
+)
+app.add_typer(group, name="baseline", rich_help_panel=ANSWER)
 
-BaselineFile = Annotated[Path, typer.Option("--baseline", "-b", help="The baseline's JSON file.")]
+BaselineFile = Annotated[
+    Path,
+    typer.Option(
+        "--baseline",
+        "-b",
+        metavar="FILE",
+        help="The baseline's JSON file.",
+        rich_help_panel=QUESTION,
+    ),
+]
 Only = Annotated[
-    list[str] | None, typer.Option(help="Only runs whose names match this shell pattern.")
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Only runs whose names match this shell pattern; may be given several times.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.run_names,
+    ),
 ]
 
 
-@group.command()
+@group.command(cls=Command)
 def save(
     runs: options.Runs,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The JSON file to write.",
+            rich_help_panel=WRITTEN,
+        ),
+    ],
     only: Only = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a baseline.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace a baseline that is there.", rich_help_panel=WRITTEN),
+    ] = False,
 ) -> None:
     """Save the results of runs as a baseline: a JSON file to review, and sums beside it."""
     from prolu_eval.baseline import refuse_overwriting, save_baseline
@@ -40,9 +71,9 @@ def save(
     typer.echo(f"Wrote {len(chosen)} runs to {output}", err=True)
 
 
-@group.command()
+@group.command(cls=Command)
 def show(
-    baseline: Annotated[Path, typer.Argument(help="The baseline's JSON file.")],
+    baseline: Annotated[Path, typer.Argument(metavar="FILE", help="The baseline's JSON file.")],
     as_json: options.Json = False,
 ) -> None:
     """Show what a baseline holds."""
@@ -57,23 +88,27 @@ def show(
     keys = ("l0", "ce_degradation", "nmse")
     unknown = Estimate(value=None)
     rows = [(r.run.name, *(f"{r.metrics.get(k, unknown):se}" for k in keys)) for r in results]
-    for line in aligned([("run", *keys), *rows]):
-        typer.echo(line)
+    say_table([("run", *keys), *rows])
     for setting in dict.fromkeys(result.setting for result in results):
-        typer.echo(
+        say_paragraph(
             f"on {setting.tokens}: {setting.n_sequences} sequences of {setting.context_length}, "
             f"model {setting.model} ({setting.model_fingerprint[:8]}), {setting.dtype}, special "
             f"tokens {setting.special_tokens}d, metric version {setting.metric_version}"
         )
 
 
-@group.command()
+@group.command(cls=Command)
 def update(
     runs: options.Runs,
     baseline: BaselineFile,
     only: Only = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Drop chosen runs that have no result any more.")
+        bool,
+        typer.Option(
+            "--prune",
+            help="Drop chosen runs that have no result any more.",
+            rich_help_panel=WRITTEN,
+        ),
     ] = False,
 ) -> None:
     """Replace a baseline's runs by their current results, and add new ones."""

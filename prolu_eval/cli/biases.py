@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say_document
+from prolu_eval.cli import app, options, remark, say_document, say_table
+from prolu_eval.cli.command import CHECKPOINTS, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
 from prolu_eval.estimates import Estimate, as_chosen, number, rough
 
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
 _HEAD = ("run", "variant", "coefficient", "negative", "5 %", "median", "95 %", "distribution")
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=CHECKPOINTS)
 def biases(runs: options.Runs, as_json: options.Json = False) -> None:
     """Show each run's encoder biases: fraction negative, quantiles, histogram."""
     from prolu_eval.checkpoints import discover_all
-    from prolu_eval.render.terminal import plain
 
     found = discover_all(runs)
     found.sort(key=lambda item: (getattr(item, "label", ""), _coefficient(item), item.name))
@@ -32,7 +32,7 @@ def biases(runs: options.Runs, as_json: options.Json = False) -> None:
     if as_json:
         say_document({"runs": documents})
     elif documents:
-        typer.echo(plain((_HEAD, [_row(document) for document in documents])))
+        say_table([_HEAD, *(_row(document) for document in documents)])
     for failure in failures:
         remark(failure)
     failed = CHECK_FAILED if documents else WRONG_INPUT

@@ -7,51 +7,96 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say_document
+from prolu_eval.cli import app, completion, options, remark, say_document, terminal_width
 from prolu_eval.cli.baseline import Only
+from prolu_eval.cli.command import ANSWER, PRINTED, QUESTION, WRITTEN, Command
 from prolu_eval.errors import UsageError
 
 if TYPE_CHECKING:
     from prolu_eval.comparison import Comparison
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=ANSWER)
 def compare(
     runs: options.Runs,
     baseline: Annotated[
         Path | None,
         typer.Option(
-            "--baseline", "-b", help="The baseline's JSON file [default: the first of two folders]"
+            "--baseline",
+            "-b",
+            metavar="FILE",
+            help="The baseline's JSON file [default: the first of two folders]",
+            rich_help_panel=QUESTION,
         ),
     ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="METRIC=AMOUNT",
             help="How much worse a metric may get; the metrics named are those judged "
-            "[default: ce_degradation=+2%,l0=+2%,hypervolume=-2%]"
+            "[default: ce_degradation=+2%,l0=+2%,hypervolume=-2%]",
+            rich_help_panel=QUESTION,
+            autocompletion=completion.tolerances,
         ),
     ] = None,
     frontier: Annotated[
-        str, typer.Option(help="Two metrics with tolerances whose frontier is judged; or none.")
+        str,
+        typer.Option(
+            metavar="X,Y",
+            help="Two metrics with tolerances whose frontier is judged; or none.",
+            rich_help_panel=QUESTION,
+            autocompletion=completion.two_metrics,
+        ),
     ] = "l0,ce_degradation",
     match: Annotated[
         str,
         typer.Option(
+            metavar="HOW",
             help="Match runs by name, by configuration, or by the groups of a regular expression "
-            "on names."
+            "on names.",
+            rich_help_panel=QUESTION,
+            autocompletion=completion.words("name", "configuration"),
         ),
     ] = "name",
     only: Only = None,
     unpaired: Annotated[
-        bool, typer.Option("--unpaired", help="Compare results on different tokens too.")
+        bool,
+        typer.Option(
+            "--unpaired",
+            help="Compare results on different tokens too.",
+            rich_help_panel=QUESTION,
+        ),
     ] = False,
-    alpha: Annotated[float, typer.Option(help="Error rate of all tests together.")] = 0.05,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            metavar="RATE",
+            help="Error rate of all tests together.",
+            rich_help_panel=QUESTION,
+        ),
+    ] = 0.05,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write GitHub-flavoured Markdown here.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write GitHub-flavoured Markdown here.", rich_help_panel=WRITTEN
+        ),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with both frontiers.")] = None,
-    show_all: Annotated[bool, typer.Option("--all", help="Show every row that passes.")] = False,
+    junit: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write JUnit XML here.", rich_help_panel=WRITTEN),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a page with both frontiers here.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
+    show_all: Annotated[
+        bool,
+        typer.Option("--all", help="Show every row, those that pass too.", rich_help_panel=PRINTED),
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -81,7 +126,8 @@ def compare(
     if as_json:
         say_document(found.document())
     elif not quiet:
-        typer.echo(comparison_text(found, everything=show_all), nl=False)
+        text = comparison_text(found, everything=show_all, width=terminal_width())
+        typer.echo(text, nl=False)
     else:
         typer.echo(found.headline)
     _write(found, markdown, junit, html)

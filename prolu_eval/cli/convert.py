@@ -5,16 +5,35 @@ from typing import Annotated
 
 import typer
 
-from prolu_eval.cli import app, remark, say, say_document
+from prolu_eval.cli import app, completion, options, remark, say, say_document
+from prolu_eval.cli.command import EXCHANGE, WRITTEN, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=EXCHANGE)
 def convert(
-    source: Annotated[str, typer.Argument(help="A checkpoint or folder of them, or hub:...")],
-    destination: Annotated[Path, typer.Argument(help="Folder to write, one folder per run.")],
-    to: Annotated[str, typer.Option(help="native or saelens")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A checkpoint, a folder of them, or hub:owner/name[/folder]."
+        ),
+    ],
+    destination: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DESTINATION", help="The folder to write, with one folder for each run."
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="native or saelens: the format to write.",
+            rich_help_panel=WRITTEN,
+            autocompletion=completion.words("native", "saelens"),
+        ),
+    ],
+    as_json: options.Json = False,
 ) -> None:
     """Write checkpoints of any format as native runs, or as what SAELens itself loads."""
     from prolu_eval.interface import convert as convert_runs

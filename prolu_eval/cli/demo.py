@@ -6,11 +6,21 @@ from typing import Annotated
 import typer
 
 from prolu_eval.cli import app, options
+from prolu_eval.cli.command import BEGIN, WRITTEN, Command
 
-Out = Annotated[Path, typer.Option(help="Folder for the runs and the report.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        help="Folder for the runs and the report.",
+        rich_help_panel=WRITTEN,
+    ),
+]
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=BEGIN)
 def demo(
     out: Out = Path("demo"),
     device: options.Device = None,

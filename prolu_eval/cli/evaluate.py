@@ -4,20 +4,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say_document
+from prolu_eval.cli import app, options, remark, say_document, say_table
+from prolu_eval.cli.command import ANSWER, PRINTED
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, UsageError
-from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
     from prolu_eval.evaluation import EvaluationOptions, Outcome
 
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what --on slurm would submit, and submit nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print what --on slurm would submit, and submit nothing.",
+        rich_help_panel=PRINTED,
+    ),
 ]
 
 
-@app.command(cls=options.EvaluatingCommand)
+@app.command(cls=options.EvaluatingCommand, rich_help_panel=ANSWER)
 def evaluate(
     context: typer.Context,
     runs: options.OptionalRuns = None,
@@ -143,16 +148,17 @@ def _remark_unreached(outcomes: "list[Outcome]", chosen: "EvaluationOptions") ->
             )
 
 
-def _by_layer(outcome: "Outcome") -> "list[str]":
-    """Lines of a table of the layers of what stands for several."""
+def _print_layers(outcome: "Outcome") -> None:
+    """Print a table of the layers of what stands for several."""
     from prolu_eval.runs import hooks_in, is_range
 
     if outcome.result is None or not is_range(outcome.result.run.site):
-        return []
+        return
     layers = outcome.result.per_layer()
     columns = ([f"{value:.4g}" for value in values] for values in layers.values())
     rows = zip(hooks_in(outcome.result.run.site), *columns, strict=True)
-    return ["", *aligned([(f"{outcome.name}, each alone", *layers), *rows])]
+    typer.echo()
+    say_table([(f"{outcome.name}, each alone", *layers), *rows])
 
 
 def _print(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
@@ -167,11 +173,9 @@ def _print(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
         known = {} if found is None else found.metrics
         shown = (f"{known[key]:se}" if key in known else "-" for key in keys)
         rows.append((outcome.name, outcome.status, *shown))
-    for line in aligned(rows):
-        typer.echo(line)
+    say_table(rows)
     for outcome in outcomes:
-        for line in _by_layer(outcome):
-            typer.echo(line)
+        _print_layers(outcome)
     report_failures(outcomes)
     if any(outcome.status == "partial" for outcome in outcomes):
         remark("what is partial has a result once its other shares are measured.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, say, say_document
+from prolu_eval.cli import app, completion, options, say, say_document, terminal_width
+from prolu_eval.cli.command import ANSWER, PRINTED, QUESTION, WRITTEN
 from prolu_eval.cli.evaluate import (
     exit_code,
     outcome_document,
@@ -23,25 +24,63 @@ if TYPE_CHECKING:
 
 Splits = Annotated[
     list[str] | None,
-    typer.Option("--split", help="METRIC=VALUE: answer for runs below and above it too."),
+    typer.Option(
+        "--split",
+        metavar="METRIC=VALUE",
+        help="Answer for the runs below and above this value too; may be given several times.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metric_values,
+    ),
 ]
 Reference = Annotated[
     list[str] | None,
     typer.Option(
-        "--reference", help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]"
+        "--reference",
+        metavar="METRIC=VALUE",
+        help="Hypervolumes reach up to this value [default: the worst run's]",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metric_values,
     ),
 ]
 At = Annotated[
     list[str] | None,
-    typer.Option("--at", help="METRIC=VALUE: how variants compare at this value, and their runs"),
+    typer.Option(
+        "--at",
+        metavar="METRIC=VALUE",
+        help="Say how variants compare at this value, and which of their runs are near it.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metric_values,
+    ),
 ]
 ReportPath = Annotated[
     Path | None,
-    typer.Option(help="Where to write the report [default: report.html where results go]"),
+    typer.Option(
+        metavar="FILE",
+        help="Where to write the report [default: report.html where results go]",
+        rich_help_panel=WRITTEN,
+    ),
 ]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Write the table of runs as CSV.")]
-Parquet = Annotated[Path | None, typer.Option(help="Write the table of runs as Parquet.")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="Write the table of runs here, as CSV.",
+        rich_help_panel=WRITTEN,
+    ),
+]
+Parquet = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the table of runs here, as Parquet.",
+        rich_help_panel=WRITTEN,
+    ),
+]
+Markdown = Annotated[
+    bool,
+    typer.Option("--markdown", help="Print the answer as Markdown.", rich_help_panel=PRINTED),
+]
 
 # Runs that a folder must hold to be compared with others as a folder.
 _SEVERAL = 2
@@ -75,7 +114,7 @@ def asked(
     )  # fmt: skip
 
 
-@app.command(cls=options.EvaluatingCommand)
+@app.command(cls=options.EvaluatingCommand, rich_help_panel=ANSWER)
 def frontier(
     context: typer.Context,
     runs: options.OptionalRuns = None,
@@ -153,8 +192,10 @@ def evaluate_and_answer(
     answers = answer(measured, question)
     if not as_json:  # before files are written: a full disk hides no answer
         for found in answers:
-            shown = frontier_markdown if as_markdown else frontier_text
-            typer.echo(shown(found) + "\n")
+            shown = (
+                frontier_markdown(found) if as_markdown else frontier_text(found, terminal_width())
+            )
+            typer.echo(shown + "\n")
     path = write_report(
         answers,
         report or default_report(runs, chosen.results),

@@ -4,27 +4,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, remark, say_document
+from prolu_eval.cli import app, options, remark, say_document, terminal_width
+from prolu_eval.cli.command import CHECKPOINTS, QUESTION, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
-from prolu_eval.plain_text import aligned, printable
+from prolu_eval.estimates import as_chosen
+from prolu_eval.plain_text import aligned, printable, wrapped
 
 if TYPE_CHECKING:
     from prolu_eval.runs import Broken, Run
 
-_COLUMNS = ("run", "format", "variant", "d_in", "d_sae", "hook", "hook_out", "model")
+_COLUMNS = ("run", "format", "variant", "gradient", "penalty", "coefficient", "k", "d_in", "d_sae",
+            "hook", "hook_out", "model")  # fmt: skip
+_OF_THE_VARIANT = ("gradient", "k")
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=CHECKPOINTS)
 def inspect(
     runs: Annotated[
-        list[str], typer.Argument(help="Folders, single checkpoints, or hub:owner/name[/folder].")
+        list[str],
+        typer.Argument(
+            metavar="RUNS",
+            help="Folders, single checkpoints, or hub:owner/name[/folder].",
+        ),
     ],
     weights: Annotated[
-        bool, typer.Option("--weights", help="Also load every checkpoint: names, shapes, NaN.")
+        bool,
+        typer.Option(
+            "--weights",
+            help="Load every checkpoint too: are names and shapes right, is anything NaN?",
+            rich_help_panel=QUESTION,
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """List every checkpoint with its format, variant, sizes, hook, model and problems."""
+    """List every checkpoint with its format, variant, settings, sizes, hook, model and problems."""
     from prolu_eval.checkpoints import discover_all, skipped
     from prolu_eval.runs import Broken
 
@@ -60,7 +73,10 @@ def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
     document: dict[str, Any] = dict.fromkeys(_COLUMNS) | {"run": item.name, "path": str(item.path)}
     problems = [] if error is None else [error]
     if isinstance(item, Run):
-        document |= {name: getattr(item, name) for name in _COLUMNS[1:]}
+        document |= {
+            name: item.options.get(name) if name in _OF_THE_VARIANT else getattr(item, name)
+            for name in _COLUMNS[1:]
+        }
         if item.format == "native":
             document["environments"] = item.provenance["config"]["environments"]
         problems += item.problems
@@ -71,10 +87,28 @@ def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
 
 
 def _print_table(documents: list[dict[str, Any]]) -> None:
-    rows = [["-" if d[name] is None else d[name] for name in _COLUMNS] for d in documents]
-    head, *lines = aligned([_COLUMNS, *rows])
-    typer.echo(head)
-    for line, document in zip(lines, documents, strict=True):
+    rows = [[_cell(document[name]) for name in _COLUMNS] for document in documents]
+    width = terminal_width()
+    lines = aligned([_COLUMNS, *rows], width)
+    if len(lines) == 1 + len(rows):
+        head, *lines = lines
+        typer.echo(head)
+        for line, document in zip(lines, documents, strict=True):
+            typer.echo(line)
+            _print_problems(document, width)
+        return
+    for line in lines:
         typer.echo(line)
-        for problem in document["problems"]:
-            typer.echo(f"    ! {printable(problem)}")
+    for document in documents:
+        if document["problems"]:
+            typer.echo(f"\n{printable(document['run'])}")
+            _print_problems(document, width)
+
+
+def _cell(value: object) -> object:
+    return "-" if value is None else as_chosen(value) if isinstance(value, float) else value
+
+
+def _print_problems(document: dict[str, Any], width: int | None) -> None:
+    for problem in document["problems"]:
+        typer.echo(wrapped(f"    ! {printable(problem)}", width, indent=" " * 6))

@@ -1,5 +1,6 @@
 """Options that several commands share; those of an evaluation follow from its description."""
 
+import math
 from dataclasses import field, make_dataclass
 from pathlib import Path
 from types import NoneType
@@ -7,8 +8,9 @@ from typing import Annotated, Any, get_args
 
 import typer
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand
 
+from prolu_eval.cli import completion
+from prolu_eval.cli.command import PRINTED, QUESTION, RUNNING, Command
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation.options import EvaluationOptions, Panel, metric_value, option_name
 
@@ -22,35 +24,56 @@ def _described(field: str) -> str | None:
 Runs = Annotated[
     list[Path],
     typer.Argument(
+        metavar="RUNS",
         help="Folders of runs, single checkpoints, hub:owner/name[/folder], or names of SAELens's "
-        "table: saelens:RELEASE/SAE_ID (or a pattern), neuronpedia:MODEL/SOURCE."
+        "table: saelens:RELEASE/SAE_ID (or a pattern), neuronpedia:MODEL/SOURCE.",
     ),
 ]
 OptionalRuns = Annotated[
     list[Path] | None,
     typer.Argument(
+        metavar="RUNS",
         help="Folders of runs, single checkpoints, hub:owner/name[/folder], or names of SAELens's "
         "table: saelens:RELEASE/SAE_ID (or a pattern), neuronpedia:MODEL/SOURCE. "
-        "None are needed with --plugin."
-    ),
-]
-TextColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column of the text or the token ids [default: input_ids, tokens, text or content]"
+        "None are needed with --plugin.",
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, ..., or several that share the work: cuda:0,cuda:1, or all [default: cuda "
-        "where there is one]"
+        metavar="DEVICE",
+        help=_described("device"),
+        rich_help_panel=RUNNING,
+        autocompletion=completion.devices,
     ),
 ]
-On = Annotated[str | None, typer.Option(help=_described("on"))]
-Ray = Annotated[str | None, typer.Option(help=_described("ray"))]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no remarks.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLUSTER",
+        help="Share the work over a Ray cluster: ray (the one that is running, or this machine's "
+        "CPUs and GPUs) or ray://HOST:PORT [default: this machine alone]",
+        rich_help_panel=RUNNING,
+        autocompletion=completion.words("ray", "ray://"),
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SETTINGS",
+        help=_described("ray"),
+        rich_help_panel=RUNNING,
+        autocompletion=completion.EVALUATION["ray"],
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=PRINTED),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress bars, no remarks.", rich_help_panel=PRINTED),
+]
 
 # How options are written on a command line whose Python types are no single value.
 _WRITTEN: dict[str, Any] = {
@@ -59,47 +82,58 @@ _WRITTEN: dict[str, Any] = {
     **dict.fromkeys(("shard", "measure", "tasks", "k"), str | None),
 }
 
-X = Annotated[str, typer.Option("-x", "--x", help="First objective.")]
+# What stands for their values in help; that of others says their choices.
+_METAVARS = {
+    "model": "NAME", "hook": "HOOK", "hook_out": "HOOK", "encoder": "ENCODER",
+    "plugin": "MODULE:FUNCTION", "measure": "TASKS", "probe_data": "PATH", "tasks": "NAMES",
+    "k": "NUMBERS", "examples": "N", "tokens": "TEXT", "text_column": "COLUMN",
+    "context_length": "N", "n_tokens": "N", "target_se": "METRIC=VALUE", "shard": "I/N",
+    "shard_tokens": "N", "device": "DEVICE", "device_map": "MAP", "batch_size": "N",
+    "on": "CLUSTER", "ray": "SETTINGS", "slurm": "SETTINGS", "max_failures": "N",
+    "results": "FOLDER",
+}  # fmt: skip
+
+X = Annotated[
+    str,
+    typer.Option(
+        "-x",
+        "--x",
+        metavar="METRIC",
+        help="First objective; `prolu-eval metrics` lists them.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metrics,
+    ),
+]
 Y = Annotated[
     str,
     typer.Option(
         "-y",
         "--y",
+        metavar="METRIC",
         help="Second objective; on benchmarks with known features, nmse in the place of "
         "ce_degradation.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metrics,
     ),
 ]
-Z = Annotated[str | None, typer.Option("-z", "--z", help="Third objective, if any.")]
+Z = Annotated[
+    str | None,
+    typer.Option(
+        "-z",
+        "--z",
+        metavar="METRIC",
+        help="Third objective, if any.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metrics,
+    ),
+]
 
 
-class EvaluatingCommand(TyperCommand):
-    """A command that takes the options of an evaluation too; :func:`chosen` gives them to it.
-
-    Help shows options under their panels, and a value that is none of its choices is told in one
-    line, as every other mistake.
-    """
+class EvaluatingCommand(Command):
+    """A command that takes the options of an evaluation too; :func:`chosen` gives them to it."""
 
     def __init__(self, *arguments: Any, params: list[Any], **settings: Any) -> None:
         super().__init__(*arguments, params=[*params, *_evaluation_parameters()], **settings)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            option = error.param.opts[0] if error.param is not None else self.name
-            reason = error.message.rstrip(".")
-            raise UsageError(str(option), reason, f"see `prolu-eval {self.name} --help`") from None
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            if (described := parameter.get_help_record(ctx)) is not None:
-                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panel = getattr(parameter, "rich_help_panel", None) or kind
-                sections.setdefault(panel, []).append(described)
-        for title, rows in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(rows)
 
 
 def chosen(context: typer.Context, *objectives: str) -> EvaluationOptions:
@@ -163,7 +197,10 @@ def _option(name: str, info: FieldInfo) -> Any:
         *names,
         help=info.description,
         min=least,
+        metavar=None if is_switch else _METAVARS.get(name),
+        show_default=info.default != 0 or is_switch,
         rich_help_panel=panel.value,
+        autocompletion=completion.EVALUATION.get(name),
         callback=_keep,
         expose_value=False,
     )
@@ -176,3 +213,59 @@ def metric_values(option: str, texts: list[str] | None) -> list[tuple[str, float
         UsageError: if one is not that.
     """
     return [metric_value(option, text) for text in texts or ()]
+
+
+def names(option: str, text: str | None) -> list[str] | None:
+    """The names of an option that takes several with commas between them.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if text is None:
+        return None
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise UsageError(option, "names nothing", "write names with commas between them")
+    return list(dict.fromkeys(found))
+
+
+def numbers(
+    option: str, text: str | None, *, least: float | None = None, whole: bool = False
+) -> list[float] | None:
+    """The numbers of an option that takes several with commas between them: ``8,16,32``.
+
+    Brackets around them, as a sweep file has them, are no mistake.
+
+    Args:
+        option: its name, for the error.
+        text: as it was given; None if it was not.
+        least: the smallest that may be given; None for any above zero.
+        whole: whether they must be whole numbers.
+
+    Raises:
+        UsageError: if one is none, too small or given twice.
+    """
+    if text is None:
+        return None
+    example = "write numbers with commas and without spaces between them, as in " + (
+        "0,1,2" if whole else "1,2,4"
+    )
+    found: list[float] = []
+    for part in text.strip().removeprefix("[").removesuffix("]").split(","):
+        try:
+            value = int(part) if whole else float(part)
+        except ValueError:
+            reason = (
+                f"{part!r} is no {'whole ' if whole else ''}number"
+                if part.strip()
+                else ("ends with a comma" if text.rstrip().endswith(",") else "lacks a number")
+            )
+            raise UsageError(option, reason, example) from None
+        if not math.isfinite(value) or (value <= 0 if least is None else value < least):
+            bound = "0 or less" if least is None else f"less than {least:g}"
+            reason = f"{part.strip()} is {bound}" if math.isfinite(value) else f"{value} is none"
+            raise UsageError(option, reason, example)
+        if value in found:
+            raise UsageError(option, f"names {part.strip()} twice", "name it once")
+        found.append(value)
+    return found

@@ -4,23 +4,45 @@ from typing import Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, say_document
+from prolu_eval.cli import app, completion, options, say_document, say_table
+from prolu_eval.cli.command import EXCHANGE, QUESTION, Command
 from prolu_eval.errors import UsageError
-from prolu_eval.plain_text import aligned
 
 
-@app.command("list")
+@app.command("list", cls=Command, rich_help_panel=EXCHANGE)
 def list_releases(
     what: Annotated[
         str,
-        typer.Argument(help="saelens: all of its table; or a name of it, with * for a pattern."),
+        typer.Argument(
+            metavar="NAME",
+            help="saelens, for all of its table; or a name of it, with * for a pattern.",
+            autocompletion=completion.words("saelens", "saelens:", "neuronpedia:"),
+        ),
     ],
-    model: Annotated[str | None, typer.Option(help="Only those of models named so.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only those of models named so.", rich_help_panel=QUESTION
+        ),
+    ] = None,
     hook: Annotated[
-        str | None, typer.Option(help="Only those whose names say this of the hook or layer.")
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Only those whose names say this of the hook or layer.",
+            rich_help_panel=QUESTION,
+        ),
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(help="Only those whose release or loader says this, e.g. topk.")
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Only those whose release or loader says this, such as topk.",
+            rich_help_panel=QUESTION,
+            autocompletion=completion.words(
+                "standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka", "transcoder"
+            ),
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -60,8 +82,7 @@ def list_releases(
         return
     columns = ("name", "model", "loader", "l0", "neuronpedia")
     rows = [["-" if d[c] is None else str(d[c]) for c in columns] for d in documents]
-    for line in aligned([columns, *rows]):
-        typer.echo(line)
+    say_table([columns, *rows])
 
 
 def _has(wanted: str | None, text: str) -> bool:

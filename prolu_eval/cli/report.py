@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say, say_document
+from prolu_eval.cli import app, completion, options, remark, say, say_document
+from prolu_eval.cli.command import ANSWER, FIGURES, QUESTION, WRITTEN, Command
 from prolu_eval.cli.frontier import (
     At,
     Splits,
@@ -23,39 +24,86 @@ if TYPE_CHECKING:
 
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="Where to write it [default: RUNS/report.html]"),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Where to write it [default: RUNS/report.html]",
+        rich_help_panel=WRITTEN,
+    ),
 ]
 StoredTokens = Annotated[
     str | None,
     typer.Option(
         "--tokens",
+        metavar="TEXT",
+        rich_help_panel=QUESTION,
         help="Of several evaluations, the one on this text: its name, or the key that is listed "
         "[default: the newest]",
     ),
 ]
-Title = Annotated[str, typer.Option(help="Title of the page.")]
+Title = Annotated[
+    str, typer.Option(metavar="TEXT", help="Title of the page.", rich_help_panel=WRITTEN)
+]
 References = Annotated[
     list[str] | None,
     typer.Option(
         "--reference",
-        help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]. FILE, or a "
-        "folder: show what SAEBench measured beside the runs",
+        metavar="METRIC=VALUE|PATH",
+        help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]. A file or a "
+        "folder: show what SAEBench measured beside the runs.",
+        rich_help_panel=QUESTION,
+        autocompletion=completion.metric_values,
     ),
 ]
 Static = Annotated[
-    Path | None, typer.Option(help="Write the figures into this folder too, for papers.")
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Write the figures into this folder too, for papers.",
+        rich_help_panel=FIGURES,
+    ),
 ]
-Format = Annotated[str, typer.Option("--format", help="Of --static: pdf, svg or png.")]
-Width = Annotated[float, typer.Option(help="Of --static: inches; a column is 3.25.")]
-FontSize = Annotated[float, typer.Option(help="Of --static: points.")]
-Font = Annotated[str, typer.Option(help="Of --static: a family.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Write it again whenever results arrive.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="What --static writes: pdf, svg or png.",
+        rich_help_panel=FIGURES,
+        autocompletion=completion.words("pdf", "svg", "png"),
+    ),
+]
+Width = Annotated[
+    float,
+    typer.Option(
+        metavar="INCHES",
+        help="Width of the figures of --static; a column of a paper with two is 3.25.",
+        rich_help_panel=FIGURES,
+    ),
+]
+FontSize = Annotated[
+    float,
+    typer.Option(metavar="POINTS", help="Size of the text of --static.", rich_help_panel=FIGURES),
+]
+Font = Annotated[
+    str,
+    typer.Option(metavar="FAMILY", help="Font of the text of --static.", rich_help_panel=FIGURES),
+]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Go on, and write the page again whenever results arrive.",
+        rich_help_panel=WRITTEN,
+    ),
+]
 
 # Seconds between two looks at the folders, and between two loads of a watched page.
 _POLL, _REFRESH = 2.0, 10
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=ANSWER)
 def report(
     runs: options.Runs,
     output: Output = None,

@@ -5,16 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prolu_eval.cli import app, options, remark, say, say_document
+from prolu_eval.cli import app, options, remark, say, say_document, say_paragraph, say_table
+from prolu_eval.cli.command import CHECKPOINTS, QUESTION, WRITTEN, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
 from prolu_eval.estimates import Estimate, as_chosen, number
-from prolu_eval.plain_text import aligned
 
 if TYPE_CHECKING:
     from prolu_eval.evaluation.stability import Stability
 
 Threshold = Annotated[
-    float, typer.Option(min=0, max=1, help="Cosine from which a feature counts as found again.")
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="COSINE",
+        help="Cosine from which a feature counts as found again.",
+        rich_help_panel=QUESTION,
+    ),
 ]
 Errors = Annotated[
     bool,
@@ -22,16 +29,31 @@ Errors = Annotated[
         "--errors",
         help="Also measure what the stable features alone reconstruct, in the model that the runs "
         "name.",
+        rich_help_panel=QUESTION,
     ),
 ]
-NTokens = Annotated[int, typer.Option(min=1, help="Tokens that --errors are measured on.")]
+NTokens = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Tokens that --errors are measured on.",
+        rich_help_panel=QUESTION,
+    ),
+]
 Output = Annotated[
     Path | None,
-    typer.Option("-o", "--output", help="Write the stability of each feature, .safetensors."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the stability of each feature here, as .safetensors.",
+        rich_help_panel=WRITTEN,
+    ),
 ]
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=CHECKPOINTS)
 def stability(
     runs: options.Runs,
     threshold: Threshold = 0.7,
@@ -71,12 +93,13 @@ def stability(
     if errors:
         head += ["nmse, all", "stable alone", "as many at random"]
     rows = [head, *(_row(s) for s in found)]
-    for line in aligned(rows):
-        typer.echo(line)
-    say("Intervals leave out a seed at a time; two seeds have none.")
+    say_table(rows)
+    say_paragraph("Intervals leave out a seed at a time; two seeds have none.")
     if not all(s.exact for s in found):
-        say("Dictionaries of more than 4,096 features are matched greedily; chance is that of the "
-            "nearest feature.")  # fmt: skip
+        say_paragraph(
+            "Dictionaries of more than 4,096 features are matched greedily; chance is that of the "
+            "nearest feature."
+        )
     if output is not None:
         say(f"Features: {output}")
     raise typer.Exit(code)

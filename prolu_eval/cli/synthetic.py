@@ -5,19 +5,48 @@ from typing import Annotated
 
 import typer
 
-from prolu_eval.cli import app, options, say, say_document
+from prolu_eval.cli import app, completion, options, say, say_document
+from prolu_eval.cli.command import TRAIN, WRITTEN, Command
+from prolu_eval.spelling import suggesting
 
-Out = Annotated[Path, typer.Option(help="Folder for the benchmarks, one folder each.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        help="Folder for the benchmarks, one folder each.",
+        rich_help_panel=WRITTEN,
+    ),
+]
 Preset = Annotated[
-    list[str] | None, typer.Option(help="Which of the presets [default: all of them]")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which of the presets; may be given several times [default: all of them]",
+        rich_help_panel=WRITTEN,
+        autocompletion=completion.presets,
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of directions and samples.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Seed of directions and samples.", rich_help_panel=WRITTEN
+    ),
+]
 Samples = Annotated[
-    int, typer.Option("--n-samples", min=0, help="Held-out samples to write, for other tools.")
+    int,
+    typer.Option(
+        "--n-samples",
+        min=0,
+        metavar="N",
+        help="Held-out samples to write, for other tools.",
+        rich_help_panel=WRITTEN,
+    ),
 ]
 
 
-@app.command()
+@app.command(cls=Command, rich_help_panel=TRAIN)
 def synthetic(
     out: Out = Path("bench"),
     preset: Preset = None,
@@ -38,7 +67,8 @@ def synthetic(
     names = list(dict.fromkeys(preset or PRESETS))
     for name in names:
         if name not in PRESETS:
-            raise UsageError("--preset", f"{name!r} is none", f"choose {', '.join(PRESETS)}")
+            remedy = suggesting(name, PRESETS, f"choose {', '.join(PRESETS)}")
+            raise UsageError("--preset", f"{name!r} is none", remedy)
     written = []
     for name in names:
         benchmark = PRESETS[name].model_copy(update={"seed": seed})

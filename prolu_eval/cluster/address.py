@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prolu_eval.errors import UsageError
+from prolu_eval.spelling import suggesting
 
 RAY, SLURM = "ray", "slurm"
 _CLIENT = "ray://"
@@ -102,6 +103,7 @@ def _number(given: dict[str, str], name: str, kind: type, default: float | None)
 
 def _nothing_else(given: Mapping[str, str]) -> dict[str, float]:
     if given:
-        known = "choose cpus, gpus and workers"
-        raise UsageError("--ray", f"{next(iter(given))!r} is no setting of it", known)
+        name = next(iter(given))
+        remedy = suggesting(name, ("cpus", "gpus", "workers"), "choose cpus, gpus and workers")
+        raise UsageError("--ray", f"{name!r} is no setting of it", remedy)
     return {}

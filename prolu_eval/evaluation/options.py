@@ -26,6 +26,7 @@ from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
 from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer, metric_key
 from prolu_eval.runs import WeightProcessing
+from prolu_eval.spelling import suggesting
 
 DEFAULT_TOKENS = 131_072
 DEFAULT_CONTEXT = 128
@@ -71,7 +72,9 @@ def metric_value(option: str, text: str) -> tuple[str, float]:
     Raises:
         UsageError: if the text does not have this form.
     """
-    name, _, value = text.partition("=")
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(option, f"{text!r} is no METRIC=VALUE", "write for example l0=32")
     metric = metric_key(name, option)
     try:
         return metric, float(value)
@@ -459,9 +462,15 @@ def _refusal(error: ValidationError) -> UsageError:
     match found["type"]:
         case "unexpected_keyword_argument":
             known = ", ".join(EvaluationOptions.__dataclass_fields__)
-            return UsageError(field, "is no option of an evaluation", f"choose from {known}")
+            remedy = suggesting(
+                field, EvaluationOptions.__dataclass_fields__, f"choose from {known}"
+            )
+            return UsageError(field, "is no option of an evaluation", remedy)
         case "literal_error":
-            return UsageError(subject, f"{value!r} is no choice", f"choose {limits['expected']}")
+            expected = limits["expected"]
+            names = expected.split("'")[1::2]
+            remedy = suggesting(str(value), names, f"choose {expected}")
+            return UsageError(subject, f"{value!r} is no choice", remedy)
         case "greater_than_equal":
             return UsageError(subject, f"{value!r} is too small", f"give {limits['ge']} or more")
     reason = f"{value!r} is not accepted ({found['msg'].lower()})"

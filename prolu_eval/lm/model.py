@@ -13,6 +13,7 @@ from prolu_eval.lm.sites import Site, Unfit, hook_sites, module_site, one_head, 
 from prolu_eval.lm.trial import FAILURES, check_causal, check_reaches, read_in_trial, tried
 from prolu_eval.lm.unpadded import never_padded
 from prolu_eval.runs import of_head
+from prolu_eval.spelling import near
 
 _USUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post",
           "attn.hook_z", "mlp.hook_post")  # fmt: skip
@@ -280,8 +281,11 @@ class LanguageModel:
         return f"is no hook point of its {self.n_blocks} blocks"
 
     def _choice(self, hook: str) -> str:
-        """The usual hook points of the block that a name refers to, or else of the last block."""
+        """Hook points that are written nearly so, or the usual ones of a block, or of all."""
         block = hook.removeprefix("blocks.").partition(".")[0]
+        same_block = [name for name in self._sites if name.startswith(f"blocks.{block}.")]
+        if hook not in self._named and (meant := near(hook, same_block)):
+            return " or ".join(meant)
         names = [f"blocks.{block}.{name}" for name in _USUAL]
         if not (known := [name for name in names if name in self._sites and name != hook]):
             last = self.n_blocks - 1

@@ -9,6 +9,7 @@ from prolu_eval.errors import UsageError
 from prolu_eval.render.browser import Browser, find_browser
 from prolu_eval.render.environment import rendered
 from prolu_eval.results import write_atomically
+from prolu_eval.spelling import suggesting
 
 _WIDEST = 40.0
 FORMATS = ("pdf", "svg", "png")
@@ -50,7 +51,9 @@ def write_figures(
     """
     if kind not in FORMATS:
         raise UsageError(
-            "--format", f"{kind!r} is not a format for figures", f"choose {', '.join(FORMATS)}"
+            "--format",
+            f"{kind!r} is not a format for figures",
+            suggesting(kind, FORMATS, f"choose {', '.join(FORMATS)}"),
         )
     if not 1 <= width <= _WIDEST:
         raise UsageError("--width", f"{width:g} is out of range", "give inches, 1 to 40")

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prolu_eval.errors import ModelError
+from prolu_eval.spelling import suggesting
 
 VERSION: Literal[1] = 1
 # 1: first version (2026-11)
@@ -172,7 +173,10 @@ def named_benchmark(name: str) -> Benchmark:
     if not path.is_file():
         raise ModelError(
             name, f"is not a preset, and {path} does not exist",
-            f"choose {', '.join(PRESETS)}, or name a folder that `prolu-eval synthetic` wrote",
+            suggesting(
+                name.removeprefix(PREFIX), PRESETS,
+                f"choose {', '.join(PRESETS)}, or name a folder that `prolu-eval synthetic` wrote",
+            ),
         )  # fmt: skip
     try:
         return Benchmark.model_validate_json(path.read_bytes())

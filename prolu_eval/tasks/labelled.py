@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from prolu_eval.errors import TokensError, UsageError
 from prolu_eval.json_text import canonical
+from prolu_eval.spelling import suggesting
 
 PACKAGE = "sae-probes"
 # The most examples of a task, half of them of each class; and the fewest examples of a class.
@@ -63,7 +64,7 @@ def probe_tasks(source: Path | None, patterns: Sequence[str] = ()) -> list[Label
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in files):
             some = ", ".join(sorted(files)[:3])
-            remedy = f"name some of {len(files)}, such as {some}"
+            remedy = suggesting(pattern, files, f"name some of {len(files)}, such as {some}")
             raise UsageError("--tasks", f"{where} has no {pattern!r}", remedy)
     found = []
     for name, read in sorted(files.items()):

@@ -4,7 +4,6 @@ These three parts are the headings of the write-up. The file is TOML; ``sweeps/e
 every setting.
 """
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -13,15 +12,16 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from prolu_eval.arguments import at_home
-from prolu_eval.errors import ConfigError, UsageError
+from prolu_eval.errors import ConfigError
 from prolu_eval.runs import EMBEDDED_MODEL, ChanceKind, chance_label
 from prolu_eval.saes import VARIANTS, Normalisation, SparseAutoencoder, VariantOptions
+from prolu_eval.spelling import suggesting
 from prolu_eval.synthetic import HOOK, is_synthetic
 from prolu_eval.synthetic.benchmark import absolute
 from prolu_eval.training.baselines import FITTED, HELD, TRAINED
+from prolu_eval.training.mistakes import in_words
 from prolu_eval.training.objectives import OBJECTIVES
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -29,7 +29,9 @@ FOUR_SWEEPS = SWEEPS / "four.toml"
 EXAMPLE = SWEEPS / "example.toml"
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A part of a sweep file, in which every key is a setting."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -37,12 +39,12 @@ class _Table(BaseModel):
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)]
 
 
-class Shared(_Table):
+class Shared(Table):
     """What all runs share."""
 
     model: str = EMBEDDED_MODEL
     hook: str
-    dataset: str = EMBEDDED_MODEL
+    dataset: str = Field(EMBEDDED_MODEL, description="called tokens in files and on command lines")
     text_column: str | None = Field(None, description="column of the text; see prolu_eval.tokens")
     n_tokens: int = Field(gt=0, description="activations to train on; short text is repeated")
     context_length: int = Field(128, ge=2)
@@ -93,8 +95,11 @@ class Shared(_Table):
     @model_validator(mode="before")
     @classmethod
     def _of_a_benchmark(cls, document: Any) -> Any:
-        """Fill in a benchmark's one hook point, and its samples as the dataset."""
-        if isinstance(document, dict) and is_synthetic(document.get("model")):
+        """A benchmark has one hook point, and its samples stand for text too."""
+        if not isinstance(document, dict):
+            return document
+        document = with_a_dataset(document)
+        if is_synthetic(document.get("model")):
             model = absolute(document["model"])
             return document | {"model": model, "hook": HOOK, "dataset": model}
         return document
@@ -139,11 +144,21 @@ class Shared(_Table):
         return self.d_sae or max(1, round((self.expansion or 0) * d_in))
 
 
+def with_a_dataset(shared: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose tokens go by the name that 0.1.0 had for them, and runs have."""
+    if "tokens" not in shared:
+        return shared
+    if "dataset" in shared:
+        raise ValueError("tokens and dataset are the same: leave dataset out")
+    others = {name: value for name, value in shared.items() if name != "tokens"}
+    return others | {"dataset": shared["tokens"]}
+
+
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Within(_Table):
-    """What varies within every sweep, in addition to its coefficients."""
+class Within(Table):
+    """What varies within every sweep, beside its coefficients."""
 
     learning_rates: list[LearningRate] | None = Field(
         None, min_length=1, description="each variant's default if none are given"
@@ -151,11 +166,14 @@ class Within(_Table):
     seeds: list[Seed] = Field(default=[0], min_length=1)
 
 
-class Sweep(_Table):
-    """One sweep: a variant with options and a penalty, over several coefficients or values of k.
+class Sweep(Table):
+    """One sweep: a variant, its options and penalty, over its own coefficients or values of k.
 
-    ``chance`` makes it a chance baseline (:mod:`prolu_eval.training.baselines`). A baseline that is
-    computed uses a variant of its own, and takes neither penalty nor coefficients nor k.
+    ``target_l0`` stands in the place of either: values of k that are equal to it, or coefficients
+    that are still to be found (:mod:`prolu_eval.target_l0`); those that were found stand beside it,
+    one for each target. ``chance`` makes it a chance baseline
+    (:mod:`prolu_eval.training.baselines`): one that is computed has a variant of its own, and
+    neither penalty nor coefficients nor k.
     """
 
     variant: str
@@ -164,6 +182,7 @@ class Sweep(_Table):
     penalty: str | None = None
     coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
     k: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
+    target_l0: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
     learning_rates: list[LearningRate] | None = Field(None, min_length=1)
     seeds: list[Seed] | None = Field(None, min_length=1)
 
@@ -172,17 +191,22 @@ class Sweep(_Table):
     def _default_penalty(cls, document: Any) -> Any:
         if isinstance(document, dict) and document.get("chance") in FITTED:
             return {"variant": FITTED[document["chance"]].variant, **document}
-        if isinstance(document, dict) and "penalty" not in document:
-            objective = OBJECTIVES.get(document.get("variant", ""))
-            if objective is not None and objective.penalties:
-                return {**document, "penalty": objective.penalties[0]}
+        if not isinstance(document, dict):
+            return document
+        objective = OBJECTIVES.get(str(document.get("variant")))
+        if objective is not None and objective.penalties and "penalty" not in document:
+            return {**document, "penalty": objective.penalties[0]}
+        if objective is not None and objective.takes_k and not document.get("k"):
+            targets = document.get("target_l0", [])
+            return {**document, "k": targets, "target_l0": []} if targets else document
         return document
 
     @model_validator(mode="after")
     def _suits_the_variant(self) -> Self:
         if self.chance in FITTED:
             fitted = FITTED[self.chance].variant
-            if self.variant != fitted or self.options or self.penalty or self.k + self.coefficients:
+            values = self.k + self.coefficients + self.target_l0
+            if self.variant != fitted or self.options or self.penalty or values:
                 raise ValueError(
                     f"baseline {self.chance!r} is computed: it has no variant, options, penalty, "
                     "coefficients or k of yours"
@@ -190,24 +214,44 @@ class Sweep(_Table):
             return self
         if self.variant not in OBJECTIVES:
             known = "cannot be trained" if self.variant in VARIANTS else "is unknown"
-            raise ValueError(f"variant {self.variant!r} {known}: choose {', '.join(OBJECTIVES)}")
+            remedy = suggesting(self.variant, OBJECTIVES, f"choose {', '.join(OBJECTIVES)}")
+            raise ValueError(f"variant {self.variant!r} {known}: {remedy}")
         objective = OBJECTIVES[self.variant]
         wanted, other = ("k", "coefficients") if objective.takes_k else ("coefficients", "k")
-        if not getattr(self, wanted) or getattr(self, other):
-            raise ValueError(f"variant {self.variant!r} varies in {wanted}: give a list of that")
+        if not (getattr(self, wanted) or self.target_l0) or getattr(self, other):
+            raise ValueError(
+                f"variant {self.variant!r} varies in {wanted}: give a list of that, or target_l0"
+            )
+        if len(set(self.target_l0)) < len(self.target_l0):
+            raise ValueError("target_l0 names a value twice: name it once")
+        n_found = len(self.k) + len(self.coefficients)
+        if self.target_l0 and (self.k or n_found not in (0, len(self.target_l0))):
+            raise ValueError(f"target_l0 stands in the place of {wanted}: leave one out")
         if objective.takes_k and self.penalty is not None:
             raise ValueError(f"variant {self.variant!r} has no penalty")
         if not objective.takes_k and self.penalty not in objective.penalties:
-            offered = ", ".join(objective.penalties)
+            offered = objective.penalties
+            remedy = suggesting(str(self.penalty), offered, f"choose {', '.join(offered)}")
             raise ValueError(
-                f"unknown penalty {self.penalty!r} of variant {self.variant!r}: choose {offered}"
+                f"unknown penalty {self.penalty!r} of variant {self.variant!r}: {remedy}"
             )
+        try:
+            self.options_with(self.k[0] if self.k else None)
+        except ValidationError as error:
+            names = list(VARIANTS[self.variant].Options.model_fields)
+            told = (in_words(found, names) for found in error.errors())
+            raise ValueError("; ".join(f"options.{mistake}" for mistake in told)) from None
         if self.chance in HELD and not self.has_encoder:
             raise ValueError(
                 f"baseline {self.chance!r} trains an encoder, and this {self.variant!r} has none "
                 "beside its decoder"
             )
         return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has targets, and coefficients for them are still to be found."""
+        return bool(self.target_l0) and not self.coefficients
 
     @property
     def has_encoder(self) -> bool:
@@ -218,6 +262,8 @@ class Sweep(_Table):
     def as_baseline(self, kind: ChanceKind, rate: float, seed: int) -> "Sweep":
         """The chance baseline that trains like this sweep, at one learning rate and seed."""
         changed = {"chance": kind, "learning_rates": [rate], "seeds": [seed]}
+        if self.coefficients:  # its own L0 is another than the one that they were found for
+            changed["target_l0"] = []
         return Sweep.model_validate(self.model_dump() | changed)
 
     def autoencoder(
@@ -258,7 +304,7 @@ class Sweep(_Table):
         return VARIANTS[self.variant].Options.model_validate(options)
 
 
-class SweepFile(_Table):
+class SweepFile(Table):
     """A whole sweep file."""
 
     shared: Shared
@@ -289,6 +335,11 @@ class SweepFile(_Table):
         computed = ({"chance": kind, "seeds": seeds[:1]} for kind in FITTED if kind not in named)
         return found + [Sweep.model_validate(sweep) for sweep in computed]
 
+    @property
+    def still_to_be_found(self) -> str | None:
+        """The first variant that has targets and no coefficients for them yet, if there is one."""
+        return next((s.variant for s in self.sweep if s.is_open), None)
+
     def rates_of(self, sweep: Sweep) -> list[float]:
         """A sweep's learning rates: its own, or those of all sweeps, or the variant's default."""
         default = OBJECTIVES[sweep.variant].learning_rate if sweep.variant in OBJECTIVES else 0.0
@@ -308,7 +359,7 @@ class SweepFile(_Table):
         for sweep in self.sweeps:
             rates = self.rates_of(sweep)
             seeds = sweep.seeds or self.within.seeds
-            values = sweep.k or sweep.coefficients
+            values: list[float] = sweep.k or sweep.coefficients
             if sweep.chance in FITTED:
                 values, rates = list(range(1, FITTED[sweep.chance].levels + 1)), rates[:1]
             for value, rate, seed in product(values, rates, seeds):
@@ -335,6 +386,12 @@ class Plan:
         return self.value if self.sweep.coefficients else None
 
     @property
+    def target_l0(self) -> float | None:
+        """The L0 that its coefficient was found for, if it was."""
+        by_value = dict(zip(self.sweep.coefficients, self.sweep.target_l0, strict=False))
+        return by_value.get(self.value)
+
+    @property
     def is_fitted(self) -> bool:
         """Whether the run is a chance baseline that is computed, not trained."""
         return self.sweep.chance in FITTED
@@ -358,71 +415,3 @@ class Plan:
         kind = "k" if self.sweep.k else "c"
         named = f"{label}_{kind}{self.value:g}_lr{self.learning_rate:g}_s{self.seed}"
         return named if self.sweep.chance is None else f"chance-{self.sweep.chance}-{named}"
-
-
-def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
-    """Read and check a sweep file; overrides that are not None replace shared settings.
-
-    Raises:
-        ConfigError: if the file cannot be read, has an unknown key or a value out of range, names
-            an unknown variant, option or penalty, or has a k larger than the number of features.
-        UsageError: if an override names a model and no text is named to train on.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(path, f"cannot be read ({error})", "give a TOML sweep file") from None
-    replacements = {key: value for key, value in overrides.items() if value is not None}
-    if isinstance(document.get("shared"), dict):
-        shared = document["shared"]
-        if "d_sae" in replacements:
-            shared.pop("expansion", None)
-        if "dataset" in replacements:
-            shared.pop("text_column", None)
-        model = replacements.get("model", shared.get("model", EMBEDDED_MODEL))
-        # If an override names another model, embedded text in the file was meant for the file's
-        # model, unless the overrides name that text too.
-        text = replacements.get("dataset", shared.get("dataset"))
-        for_another = "model" in replacements and "dataset" not in replacements
-        missing = text is None or (for_another and text == EMBEDDED_MODEL)
-        if missing and model != EMBEDDED_MODEL and not is_synthetic(model):
-            raise UsageError(
-                "--tokens", f"is missing: no text is named to train on for {model}",
-                f"name some, or {EMBEDDED_MODEL} for Python's standard library",
-            )  # fmt: skip
-        shared |= replacements
-    try:
-        file = SweepFile.model_validate(document)
-        names = [plan.name for plan in file.plans()]
-    except ValidationError as error:
-        reasons = "; ".join(_in_words(found) for found in error.errors())
-        raise ConfigError(path, reasons, "see `prolu-eval sweep --example`") from None
-    if file.shared.d_sae is not None:
-        for sweep in file.sweeps:
-            sweep.check(file.shared.d_sae)
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")
-    return file
-
-
-# The kinds of mistake that pydantic reports, in the terms of a sweep file.
-_FOUND = {
-    "missing": "is missing",
-    "extra_forbidden": "is no setting",
-    "list_type": "is no list",
-    "too_short": "is empty",
-}
-
-
-def _in_words(found: ErrorDetails) -> str:
-    """One mistake in a sweep file: its place, counting sweeps from 1, and its reason."""
-    parts = list(found["loc"])
-    if parts[:1] == ["sweep"] and len(parts) > 1 and isinstance(parts[1], int):
-        parts[:2] = [f"sweep {parts[1] + 1}"]
-    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in parts)
-    reason = _FOUND.get(found["type"])
-    if reason is None:
-        value = found["input"]
-        given = "" if isinstance(value, dict | list) else f"{value!r} does not do: "
-        reason = given + found["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{place or 'the file'}: {reason}"

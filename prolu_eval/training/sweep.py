@@ -65,6 +65,10 @@ def train_sweep(
         reason = f"are of type {type(settings).__name__}"
         raise UsageError("settings", reason, "give prolu_eval.training.Settings(...)")
     settings = settings or Settings()
+    if (searched := file.still_to_be_found) is not None:
+        subject = f"the sweep of {searched}"
+        unknown = "has target_l0, whose coefficients are still to be found"
+        raise ConfigError(subject, unknown, "find them with prolu_eval.train")
     elsewhere = settings.on is not None
     if settings.on is not None and engine_of(settings.on) == SLURM:
         raise UsageError("--on slurm", "is for evaluations", "train with --on ray, or in one job")
@@ -270,6 +274,7 @@ def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:
         coefficient=plan.coefficient,
         learning_rate=None if plan.is_fitted else plan.learning_rate,
         seed=plan.seed,
+        target_l0=plan.target_l0,
         chance=plan.sweep.chance,
         training=shared.model_dump(mode="json"),
     )

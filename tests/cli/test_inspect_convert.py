@@ -247,7 +247,7 @@ def test_convert_to_no_format(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     saelens(tmp_path / "a", "standard", W)
     ran = run(capfd, "convert", tmp_path / "a", tmp_path / "b", "--to", "onnx")
     assert ran.code == 2
-    assert "choose native, saelens" in ran.err
+    assert "choose native or saelens" in ran.err
 
 
 def test_runs_of_four_libraries_are_on_one_frontier(
