@@ -364,9 +364,9 @@ def train(
         out: the folder for the runs.
         settings: device, cache, checkpoints, progress and loggers.
         shared: replacements for settings that all runs of the file share: ``model``, ``hook``,
-            ``tokens``, ``n_tokens`` (activations trained on), ``context_length``, ``d_sae``; or for those
-            that it varies: ``learning_rates``, ``seeds``, ``coefficients``, ``k``, ``target_l0``,
-            ``variants``.
+            ``tokens``, ``n_tokens`` (activations trained on), ``context_length``, ``d_sae``;
+            or for those that it varies: ``learning_rates``, ``seeds``, ``coefficients``, ``k``,
+            ``target_l0``, ``variants``.
 
     Returns:
         An entry for each run, in the sweep's order, with ``status`` (trained, present or failed),

@@ -73,9 +73,9 @@ def find_learning_rates(
     """Try learning rates for every variant of a grid, and rank them on the frontier.
 
     Each variant trains at every rate for a share of the tokens, with its first seed and a few
-    evenly spaced values of its coefficients (or of k), including the first and the last; of a wide range,
-    if coefficients are still to be found for targets. The runs
-    are evaluated on held-out tokens. Rates are ranked like variants, by the L0 that they save at
+    evenly spaced values of its coefficients (or of k), including the first and the last. If its
+    coefficients are still to be found for targets, they span a wide range. The runs are evaluated
+    on held-out tokens. Rates are ranked like variants, by the L0 that they save at
     equal CE degradation. After an interruption, the same call continues.
 
     Args:

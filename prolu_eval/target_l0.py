@@ -29,6 +29,7 @@ _STEP = COEFFICIENTS[1] / COEFFICIENTS[0]
 _WIDENINGS, _STEPS_WIDER = 2, 3
 # The share of the tokens that short trainings take.
 SHORT = 0.25
+_LEAST_STEPS = 200  # in fewer, no coefficient lowers L0 by much
 # Full trainings of a target at most, and how near to it is near enough.
 TRIES = 3
 TOLERANCE = 0.1
@@ -143,7 +144,7 @@ def find_coefficients(
         file: the grid.
         out: the folder for the grid's runs.
         settings: how they are trained.
-        short_share: of the grid's tokens that short trainings take.
+        short_share: of the grid's tokens that short trainings take, or 200 steps if that is more.
         n_tokens: that L0 is measured on.
 
     Returns:
@@ -272,7 +273,9 @@ def _label(sweep: Sweep, file: SweepFile) -> str:
 
 
 def _shortened(file: SweepFile, share: float) -> SweepFile:
-    n_tokens = max(1, round(share * file.shared.n_tokens))
+    shared = file.shared
+    n_tokens = max(round(share * shared.n_tokens), _LEAST_STEPS * shared.batch_size)
+    n_tokens = min(n_tokens, shared.n_tokens)
     return file.model_copy(update={"shared": file.shared.model_copy(update={"n_tokens": n_tokens})})
 
 

@@ -73,13 +73,18 @@ def test_inspect_lists_what_is_there_and_says_what_it_skipped(
         "native",
         "trainer_0",
     ]
-    keys = {"run", "path", "format", "variant", "d_in", "d_sae", "hook", "hook_out", "model"}
+    keys = {"run", "path", "format", "variant", "gradient", "penalty", "coefficient", "k", "d_in",
+            "d_sae", "hook", "hook_out", "model"}  # fmt: skip
     assert all(document.keys() == keys | {"problems"} for document in found.values())
     assert found["native"] == {
         "run": "native",
         "path": str(mixed / "native"),
         "format": "native",
         "variant": "prolu",
+        "gradient": "ste",
+        "penalty": "l1",
+        "coefficient": None,
+        "k": None,
         "d_in": 8,
         "d_sae": 16,
         "hook": HOOK,
@@ -110,10 +115,11 @@ def test_inspect_lists_what_is_there_and_says_what_it_skipped(
 def test_inspect_prints_a_table(mixed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     ran = run(capfd, "inspect", mixed)
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["run", "format", "variant", "d_in", "d_sae", "hook", "hook_out",
-                                "model"]  # fmt: skip
+    assert lines[0].split() == ["run", "format", "variant", "gradient", "penalty", "coefficient",
+                                "k", "d_in", "d_sae", "hook", "hook_out", "model"]  # fmt: skip
     (native,) = [line for line in lines if line.startswith("native ")]
-    assert native.split() == ["native", "native", "prolu", "8", "16", HOOK, "-", "tiny"]
+    assert native.split() == ["native", "native", "prolu", "ste", "l1", "-", "-", "8", "16", HOOK,
+                              "-", "tiny"]  # fmt: skip
     assert any(line.startswith("    ! its threshold was never set") for line in lines)
 
 

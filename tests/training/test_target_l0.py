@@ -68,7 +68,7 @@ def test_targets_stand_in_the_place_of_coefficients_and_k(sweep_file: Path) -> N
     assert len(list(as_if_found(file).plans())) == 4
     short, full = trials(file)
     assert len(list(short.plans())) == len(COEFFICIENTS)
-    assert short.shared.n_tokens == file.shared.n_tokens // 4
+    assert short.shared.n_tokens == file.shared.n_tokens, "64 steps are few as it is"
     assert [plan.target_l0 for plan in full.plans()] == [4, 8]
     with pytest.raises(ConfigError, match="still to be found; find them with"):
         train_sweep(file, sweep_file.parent / "runs")
@@ -102,7 +102,7 @@ def test_a_sweep_reaches_its_targets_and_uses_again_what_it_found(
     out = tmp_path / "runs"
     common = (
         "sweep", "--model", "synthetic:superposition", "--variant", "relu+l1,topk", "--d-sae", "64",
-        "--n-tokens", "8192", "--batch-size", "64", "--learning-rate", "4e-3",
+        "--n-tokens", "12288", "--batch-size", "64", "--learning-rate", "4e-3",
         "--target-l0", "6,12", "--out", out, "--device", "cpu",
     )  # fmt: skip
     ran = run(capfd, *common, "--dry-run")
