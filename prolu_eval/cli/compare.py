@@ -103,8 +103,9 @@ def compare(
     """Compare runs with a baseline; exit code 1 if one got worse or cannot be compared.
 
     Of two folders without a baseline, the second is judged by the first.
-    A regression is beyond its tolerance and statistically there: paired by sequence, corrected for
-    the number of tests (Holm). Under GitHub Actions the job summary and annotations are written.
+    A regression is worse by more than its tolerance and significantly worse than no change.
+    Tests are paired by sequence and corrected for their number (Holm).
+    Under GitHub Actions the job summary and annotations are written too.
     """
     from prolu_eval.interface import compare as compare_runs
     from prolu_eval.render.terminal import comparison_text

@@ -134,7 +134,10 @@ def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
 
 
 def _missing(run: Result, matched: MatchedRuns) -> Judgement:
-    remedy = "evaluate it, or drop it with `prolu-eval baseline update --prune`"
+    remedy = (
+        "evaluate it, or leave it out with --only; from a baseline's file, drop it with "
+        "`prolu-eval baseline update --prune`"
+    )
     configuration = configurations(
         [*matched.new, *(current for current, _ in matched.pairs)], [run]
     )
