@@ -37,7 +37,8 @@ Reference = Annotated[
     typer.Option(
         "--reference",
         metavar="METRIC=VALUE",
-        help="Hypervolumes reach up to this value [default: the worst run's]",
+        help="Hypervolumes reach up to this value [default: a tenth of the range beyond the worst "
+        "run]",
         rich_help_panel=QUESTION,
         autocompletion=completion.metric_values,
     ),

@@ -50,8 +50,8 @@ References = Annotated[
     typer.Option(
         "--reference",
         metavar="METRIC=VALUE|PATH",
-        help="METRIC=VALUE: hypervolumes reach up to it [default: the worst run's]. A file or a "
-        "folder: show what SAEBench measured beside the runs.",
+        help="METRIC=VALUE: hypervolumes reach up to it [default: a tenth of the range beyond the "
+        "worst run]. A file or a folder: show what SAEBench measured beside the runs.",
         rich_help_panel=QUESTION,
         autocompletion=completion.metric_values,
     ),
