@@ -27,7 +27,6 @@ from prolu_eval.results import (
     Result,
     named_in_folder,
     read_result,
-    result_files,
     select,
 )
 from prolu_eval.run_names import folder_titles
@@ -266,7 +265,7 @@ def _folder_answers(
 
 def _baseline(baseline: Paths, warn: Warn) -> list[Result]:
     folders = as_paths(baseline, "the baseline")
-    if any(folder.is_dir() and any(result_files([folder])) for folder in folders):
+    if any(folder.is_dir() for folder in folders):
         return obtain_results(folders, warn=warn)
     if len(folders) > 1:
         raise UsageError("the baseline", "is several files", "name one file, or folders of runs")

@@ -155,6 +155,9 @@ def _found_at(place: hub.Place) -> list[Run | Broken]:
     return found
 
 
+_LINKED = "links to folders are not followed; name the link itself to read it"
+
+
 def skipped(path: str | Path) -> list[tuple[Path, str]]:
     """The files that :func:`discover` skips in or below a folder, and why, in order of path.
 
@@ -171,7 +174,7 @@ def _skipped_at(root: Path) -> list[tuple[Path, str]]:
     found = []
     for folder, subfolders, files in os.walk(root):
         paths = [Path(folder, name) for name in subfolders]
-        found += [(p, "links to folders are not followed") for p in paths if p.is_symlink()]
+        found += [(p, _LINKED) for p in paths if p.is_symlink()]
         subfolders[:] = (name for name in subfolders if name != FOLDER)
         if Path(folder) not in folders:
             reasons = ((Path(folder, name), _why(name, files)) for name in files)

@@ -117,9 +117,7 @@ def _architecture(config: Config, path: Path) -> str:
     name = config.architecture
     for known, reason in _REFUSED.items():
         if known in name:
-            raise CheckpointError(
-                path, f"is a {name}: {reason}", "evaluate autoencoders of one hook"
-            )
+            raise CheckpointError(path, f"is a {name} autoencoder: {reason}", temporal.REMEDY)
     if name in _TRANSCODERS:
         return name
     if name not in _VARIANTS:
@@ -241,7 +239,9 @@ def _about(
     if architecture in _TRANSCODERS:
         names = {"hook": metadata.hook_name, "hook_out": metadata.hook_name_out}
         hooks = {key: name and _site(name) for key, name in names.items()}
-    coefficient = config.l1_coefficient if architecture != "jumprelu" else config.l0_coefficient
+    coefficient = config.coefficient(architecture)
+    if coefficient is None and metadata.training_architecture_details is not None:
+        coefficient = metadata.training_architecture_details.coefficient(architecture)
     about: dict[str, Any] = {
         **hooks,
         "model": metadata.model_name,

@@ -10,6 +10,17 @@ from prolu_eval.checkpoints.reading import validate
 from prolu_eval.runs import WeightProcessing, Width
 
 
+class Penalty(BaseModel):
+    """The sparsity penalty's factor, in training checkpoints or the metadata of inference ones."""
+
+    l1_coefficient: float | None = None
+    l0_coefficient: float | None = None
+
+    def coefficient(self, architecture: str) -> float | None:
+        """The factor of the penalty that SAELens trains an architecture with."""
+        return self.l0_coefficient if architecture == "jumprelu" else self.l1_coefficient
+
+
 class Metadata(BaseModel):
     """A checkpoint's statements about the model and the data on which it was trained."""
 
@@ -23,11 +34,12 @@ class Metadata(BaseModel):
     sae_lens_version: str | None = None
     sae_lens_training_version: str | None = None
     training_architecture: str | None = None
+    training_architecture_details: Penalty | None = None
     model_from_pretrained_kwargs: dict[str, Any] | None = None
     seqpos_slice: list[int | None] | None = Field(None, min_length=1, max_length=3)
 
 
-class Config(BaseModel):
+class Config(Penalty):
     """The entries of a configuration, of any version, that change what is computed."""
 
     architecture: str = "standard"
@@ -45,8 +57,6 @@ class Config(BaseModel):
     residual_threshold: float = 0.0
     max_iterations: int | None = None
     stop_on_duplicate_support: bool = True
-    l1_coefficient: float | None = None
-    l0_coefficient: float | None = None
     matryoshka_widths: list[int] | None = None
     metadata: Metadata | None = None
 

@@ -8,6 +8,7 @@ from prolu_eval.errors import CheckpointError
 
 _CONFIG, _WEIGHTS = "conf.yaml", "latest_ckpt.safetensors"
 REASON = "its codes depend on the tokens before, so it cannot be run token by token"
+REMEDY = "leave it out, and evaluate autoencoders of single tokens"
 
 
 def _find(folder: Path, names: frozenset[str]) -> Iterable[Path]:
@@ -20,9 +21,7 @@ def _files(folder: Path) -> tuple[Path, ...]:
 
 
 def _interpret(folder: Path) -> Mapping[str | None, Content]:
-    raise CheckpointError(
-        folder / _CONFIG, f"is a temporal: {REASON}", "evaluate autoencoders of single tokens"
-    )
+    raise CheckpointError(folder / _CONFIG, f"is a temporal autoencoder: {REASON}", REMEDY)
 
 
 FORMAT = foreign("temporal", "temporal-saes", _find, _interpret, _files)

@@ -293,6 +293,13 @@ def test_the_penalty_of_a_training_checkpoint_is_told(tmp_path: Path) -> None:
     assert run.coefficient == 2.0
 
 
+def test_the_penalty_of_an_inference_checkpoint_is_told(tmp_path: Path) -> None:
+    metadata = {"training_architecture_details": {"l1_coefficient": 0.4, "lp_norm": 1.0}}
+    assert run_at(saelens(tmp_path / "a", "standard", W, metadata=metadata)).coefficient == 0.4
+    metadata = {"training_architecture_details": {"l0_coefficient": 2.0}}
+    assert run_at(saelens(tmp_path / "b", "jumprelu", W | T, metadata=metadata)).coefficient == 2.0
+
+
 @pytest.mark.parametrize(
     ("hook", "kwargs", "expected"),
     [
@@ -391,7 +398,7 @@ def test_legacy_scaling_factor_counts_unless_it_is_one(tmp_path: Path, name: str
     [
         ("skip_transcoder", {}, {}, "lacks tensor W_skip"),
         ("transcoder", {"W_skip": torch.eye(D_IN)}, {}, "but says that it is a transcoder"),
-        ("temporal", {}, {}, "is a temporal: its codes depend on the tokens before"),
+        ("temporal", {}, {}, "is a temporal autoencoder: its codes depend on the tokens before"),
         ("standard", {"W_skip": torch.eye(D_IN)}, {}, "skip connection"),
         ("standard", {}, {"hook_name_out": "blocks.1.hook_mlp_out"}, "names another to write to"),
         ("standard", G, {}, "holds b_gate but says standard"),

@@ -198,7 +198,9 @@ def test_kissane(tmp_path: Path) -> None:
 
 
 def test_temporal_autoencoders_are_refused_by_name(tmp_path: Path) -> None:
-    assert "is a temporal: its codes depend on the tokens before" in refusal(temporal(tmp_path))
+    assert "is a temporal autoencoder: its codes depend on the tokens before" in refusal(
+        temporal(tmp_path)
+    )
 
 
 def test_tanh_relu(tmp_path: Path) -> None:

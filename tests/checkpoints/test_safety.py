@@ -96,6 +96,9 @@ def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
         load_sae(linked)
 
 
+LINKED = "links to folders are not followed; name the link itself to read it"
+
+
 def test_links_to_folders_are_skipped_and_told(tmp_path: Path) -> None:
     saelens(tmp_path / "elsewhere", "standard", matrices())
     sparsify(tmp_path / "runs" / "layers.0", matrices())
@@ -103,9 +106,10 @@ def test_links_to_folders_are_skipped_and_told(tmp_path: Path) -> None:
     (tmp_path / "runs" / "circle").symlink_to(tmp_path / "runs", target_is_directory=True)
     assert [item.name for item in discover(tmp_path / "runs")] == ["layers.0"]
     assert skipped(tmp_path / "runs") == [
-        (tmp_path / "runs" / "circle", "links to folders are not followed"),
-        (tmp_path / "runs" / "linked", "links to folders are not followed"),
+        (tmp_path / "runs" / "circle", LINKED),
+        (tmp_path / "runs" / "linked", LINKED),
     ]
+    assert [item.format for item in discover(tmp_path / "runs" / "linked")] == ["saelens"]
 
 
 @pytest.mark.parametrize("kind", sorted(SEEDS.keys() - REFUSED))

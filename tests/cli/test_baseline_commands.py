@@ -192,3 +192,14 @@ def test_a_damaged_result_is_named_and_its_run_is_missing(
     for path in runs.rglob("*.json"):
         path.unlink()
     assert run(capfd, "compare", runs, "-b", baseline).code == 2
+
+
+def test_a_folder_without_results_is_told_what_to_run_on_either_side(
+    runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare = runs.parent / "bare"
+    bare.mkdir()
+    remedy = f"{bare}: holds no results; run `prolu-eval evaluate` on it first.\n"
+    for folders in ((bare, runs), (runs, bare)):
+        ran = run(capfd, "compare", *folders)
+        assert (ran.code, ran.err) == (2, f"prolu-eval: {remedy}")
