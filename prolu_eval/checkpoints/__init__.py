@@ -149,7 +149,8 @@ def _found_at(place: hub.Place) -> list[Run | Broken]:
         found = [_kept_at(item, place.results, root) for item in found]
     found += [_closed(error, root) for error in closed]
     if not found:
-        raise CheckpointError(root, _nothing_in(root), f"formats known: {', '.join(FORMATS)}")
+        remedy = f"name a folder of runs in one of these formats: {', '.join(FORMATS)}"
+        raise CheckpointError(root, _nothing_in(root), remedy)
     if place.entry is not None:
         return [overridden(item, place.entry) for item in found]
     return found

@@ -4,6 +4,7 @@ No pickle is executed, and the memory used is bounded by the size of the files.
 """
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,9 +168,11 @@ def refuse_bomb(path: Path, limit: int) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise :class:`CheckpointError` if there is no such file."""
+    """Raise :class:`CheckpointError` if there is no such file, or if the user may not read it."""
     if not path.is_file():
         raise CheckpointError(path, "is no file", "restore the file that training wrote")
+    if not os.access(path, os.R_OK):  # as safetensors' own writer leaves its files to other users
+        raise CheckpointError(path, "is not yours to read", "have its owner run chmod a+r on it")
 
 
 def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -96,6 +96,18 @@ def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
         load_sae(linked)
 
 
+def test_a_file_of_another_user_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saelens(tmp_path, "standard", matrices())
+    weights = tmp_path / "sae_weights.safetensors"
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (weights, os.R_OK))
+    with pytest.raises(CheckpointError) as refused:
+        load_sae(tmp_path)
+    remedy = "have its owner run chmod a+r on it"
+    assert str(refused.value) == f"{weights}: is not yours to read; {remedy}."
+
+
 LINKED = "links to folders are not followed; name the link itself to read it"
 
 
