@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from prolu_eval.errors import ResultsError
 from prolu_eval.json_text import dumps
 
@@ -47,9 +49,10 @@ def replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ResultsError(
-            path, f"cannot be written ({error.strerror})", "name a writable folder with free space"
+            path, f"cannot be written ({reason})", "name a writable folder with free space"
         ) from error
 
 

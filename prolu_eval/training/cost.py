@@ -1,7 +1,6 @@
 """Estimating the memory, operations and time of a grid before it is trained."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,11 +11,12 @@ import torch
 
 from prolu_eval.devices import free_memory
 from prolu_eval.errors import ConfigError
+from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.forward import CODES_AT_ONCE, DENSE_TENSORS
 from prolu_eval.training.heap import give_back_freed
 from prolu_eval.training.initial import Statistics
-from prolu_eval.training.products import Gathered
+from prolu_eval.training.products import Full, Gathered
 from prolu_eval.training.stack import Stack
 
 _FLOAT = 4
@@ -25,9 +25,16 @@ _TENSORS_PER_PARAMETER = 4
 # Memory at the peak of refilling the buffer of activations, in multiples of its size: the old
 # buffer, the new activations, and the two concatenated.
 _BUFFERS = 2.5
-# Memory of one pass on a CPU, in multiples of the size of its codes, as measured: pre-activations,
-# the mask, the indices of active entries and the memory of the products over them.
-_CODES = 5.5
+# Memory of one pass on a CPU over gathered entries, in multiples of the size of its codes, as
+# measured: pre-activations, the mask, the indices of active entries and the memory of the products
+# over them.
+_GATHERED = 5.5
+# Tensors of the codes' size that a whole pass on a CPU holds at its peak, as measured.
+_WHOLE: dict[str, int] = {"relu": 7, "batchtopk": 12, "gated": 16, "jumprelu": 20}
+_WHOLE_OF_OTHERS = 11
+# The C library keeps smaller tensors in its heap (GNU's has this limit), where the fragments that
+# passes of several autoencoders leave take about as much again.
+_IN_HEAP_BELOW, _FRAGMENTED = 32 << 20, 2
 # The share of free memory that stacks may take.
 _MEMORY_SHARE = 0.6
 _CALIBRATION_RUNS, _CALIBRATION_STEPS = 16, 7
@@ -89,7 +96,7 @@ def rounds(
     plans = [plan for plan in plans if not plan.is_fitted]
     if not plans:
         return []
-    fixed = _buffers(shared, d_in) + _passes(shared, d_in, 1, device)
+    fixed = _buffers(shared, d_in) + max(_passes([p], shared, d_in, device) for p in plans)
     free = free_memory(device)
     if (needed := fixed + _run_memory(shared, d_in)) > free:
         raise ConfigError(
@@ -106,9 +113,11 @@ def memory(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.devic
     """The peak memory of training plans together. The language model must be loaded already."""
     process = held(device)
     stacks = len(plans) * _run_memory(shared, d_in)
-    together = Counter((plan.label, plan.learning_rate) for plan in plans)
-    largest = max(together.values(), default=0)
-    activations, passes = _buffers(shared, d_in), _passes(shared, d_in, largest, device)
+    together: dict[tuple[str, float], list[Plan]] = {}
+    for plan in plans:
+        together.setdefault((plan.label, plan.learning_rate), []).append(plan)
+    activations = _buffers(shared, d_in)
+    passes = max((_passes(own, shared, d_in, device) for own in together.values()), default=0)
     # Refilling the buffer and computing a pass never happen together, so only the larger of their
     # two temporary needs is added.
     extra = max(activations, activations / _BUFFERS + passes)
@@ -154,15 +163,25 @@ def _buffers(shared: Shared, d_in: int) -> int:
     return int(_BUFFERS * _FLOAT * max(shared.buffer_size, 2 * shared.batch_size) * d_in)
 
 
-def _passes(shared: Shared, d_in: int, n: int, device: torch.device) -> int:
-    """Memory of one pass besides parameters: codes, and gradients before they are stored."""
+def _passes(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.device) -> int:
+    """Memory of a pass of a stack besides parameters: codes, and gradients not yet stored.
+
+    On a CPU this is the larger of a whole pass's need, early in training, and a gathered one's.
+    """
     d_sae = shared.dictionary_size(d_in)
-    tensors = DENSE_TENSORS if device.type == "cuda" else _CODES
-    at_once = n * shared.batch_size * d_sae
-    if device.type != "cuda":
-        at_once = min(at_once, max(CODES_AT_ONCE[Gathered], shared.batch_size * d_sae))
-    together = -(-at_once // (shared.batch_size * d_sae))
-    return int(_FLOAT * (tensors * at_once + 2 * 2 * together * d_in * d_sae))
+    own = shared.batch_size * d_sae
+    if device.type == "cuda":
+        at_once = len(plans) * own
+        return _FLOAT * (DENSE_TENSORS * at_once + 2 * 2 * len(plans) * d_in * d_sae)
+
+    def fitting(layout: type[Active]) -> int:
+        return min(len(plans), max(1, CODES_AT_ONCE[layout] // own))
+
+    tensors = max(_WHOLE.get(plan.sweep.variant, _WHOLE_OF_OTHERS) for plan in plans)
+    if len(plans) > 1 and _FLOAT * fitting(Full) * own < _IN_HEAP_BELOW:
+        tensors *= _FRAGMENTED
+    codes = max(tensors * fitting(Full), _GATHERED * fitting(Gathered)) * own
+    return int(_FLOAT * (codes + 2 * 2 * fitting(Gathered) * d_in * d_sae))
 
 
 def _seconds_per_step(
