@@ -2,6 +2,7 @@
 
 import html
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,10 +44,14 @@ Warn = Callable[[str], object]
 
 
 def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=3)
+    """Warn at the line of the caller's own code that called into the package."""
+    level = 1
+    while sys._getframe(level).f_globals["__name__"].partition(".")[0] == __package__:
+        level += 1
+    warnings.warn(sentence, stacklevel=level + 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FrontierAnswer:
     """Which runs and variants are better: the frontier of every group of comparable results.
 
@@ -92,6 +97,9 @@ class FrontierAnswer:
         from prolu_eval.render.page import write_report
 
         return write_report(self.groups, as_path(path, "the page"))
+
+    def __repr__(self) -> str:
+        return f"<FrontierAnswer: {self.sentence}>"
 
     def _repr_html_(self) -> str:
         drawn = "".join(  # the first figure includes plotly's script, so that no network is needed

@@ -32,7 +32,7 @@ from prolu_eval.checkpoints.overrides import doubted, overridden
 from prolu_eval.checkpoints.reading import check_safetensors
 from prolu_eval.errors import CheckpointError, ProluEvalError
 from prolu_eval.plain_text import printable
-from prolu_eval.results import FOLDER
+from prolu_eval.results import FOLDER, result_files
 from prolu_eval.run_names import folder_titles, name_among, name_below
 from prolu_eval.runs import Broken, Run
 from prolu_eval.saes import SparseAutoencoder
@@ -149,6 +149,9 @@ def _found_at(place: hub.Place) -> list[Run | Broken]:
         found = [_kept_at(item, place.results, root) for item in found]
     found += [_closed(error, root) for error in closed]
     if not found:
+        if next(result_files([root]), None):
+            remedy = "show them with `prolu-eval report`, or name the folder of the checkpoints"
+            raise CheckpointError(root, "holds results, but no checkpoint", remedy)
         remedy = f"name a folder of runs in one of these formats: {', '.join(FORMATS)}"
         raise CheckpointError(root, _nothing_in(root), remedy)
     if place.entry is not None:

@@ -109,7 +109,7 @@ class Judgement:
         return {**own, "difference": known.value, "ci95": known.ci95}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Everything a comparison found.
 
@@ -131,6 +131,9 @@ class Comparison:
     provenance: Mapping[str, str] = field(default_factory=dict)
     axes: tuple[str, str] | None = None
     folders: "tuple[Answer, ...]" = ()
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.headline}>"
 
     @property
     def rows(self) -> list[Judgement]:

@@ -83,6 +83,28 @@ def test_two_folders_are_compared_without_a_baseline(runs: Path, tmp_path: Path)
     assert "runs and again are tied within what these runs can tell" in answer.sentence
 
 
+def test_answers_are_printed_in_short(runs: Path) -> None:
+    answer, comparison = prolu_eval.frontier(runs), prolu_eval.compare(runs, runs)
+    assert repr(answer) == f"<FrontierAnswer: {answer.sentence}>"
+    assert repr(comparison) == f"<Comparison: {comparison.headline}>"
+
+
+def test_warnings_name_the_callers_line(runs: Path) -> None:
+    made = sweep()[0]
+    other = made.setting.model_copy(update={"tokens": "other", "tokens_fingerprint": "0" * 32})
+    again = made.model_copy(update={"setting": other, "fingerprint": "f" * 32})
+    write_result(again, runs / made.run.name / "evaluation")
+    with pytest.warns(UserWarning, match="tokens") as warned:
+        prolu_eval.frontier(runs)
+    assert {warning.filename for warning in warned} == {__file__}
+
+
+def test_a_folder_of_results_alone_is_told_from_one_without_anything(runs: Path) -> None:
+    with pytest.raises(prolu_eval.ProluEvalError, match="holds results, but no checkpoint") as e:
+        prolu_eval.discover(runs)
+    assert "prolu-eval report" in str(e.value)
+
+
 def test_variants_are_compared_at_a_budget(runs: Path) -> None:
     at = prolu_eval.frontier(runs, at={"l0": 4}).groups[0].at
     assert {part.label for part in at} == set(prolu_eval.load_results(runs)["label"])
