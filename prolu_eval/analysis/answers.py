@@ -12,7 +12,7 @@ from prolu_eval.analysis.bootstrap import Replicates, n_replicates, resample
 from prolu_eval.analysis.chance import AgainstChance, about_chance, against_chance
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.frontiers import Computation, Frontier, VariantFrontier, membership
-from prolu_eval.analysis.groups import Group, comparable, stretched
+from prolu_eval.analysis.groups import Group, comparable, rows_by_range
 from prolu_eval.analysis.pareto import costs, front
 from prolu_eval.analysis.questions import Question
 from prolu_eval.analysis.savings import Curves, Range, Saving, Status
@@ -85,7 +85,7 @@ class AdvisedSaving(Saving):
 
 
 @dataclass(frozen=True)
-class Stretch:
+class LeadRange:
     """A range of ``metric`` over which one variant is better than another.
 
     ``status`` is ``certain`` if this follows from runs that dominate others, and ``likely`` if it
@@ -100,7 +100,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class AtBudget:
+class BudgetReading:
     """A variant at a budget: a fixed value of one of the two objectives.
 
     Attributes:
@@ -165,7 +165,7 @@ class Answer:
         variants: the variants, in order of rank.
         dominations: the dominations between runs that are certain for all pairs at once.
         savings: the savings of every variant compared with every other, in both metrics.
-        stretches: the ranges over which one variant is better than another.
+        lead_ranges: the ranges over which one variant is better than another.
         at: the variants at the question's budgets.
         folders: the folders compared with each other, if the question asks for that.
         details: hypervolumes, shares, epsilon indicators and attainment surfaces.
@@ -184,8 +184,8 @@ class Answer:
     variants: tuple[VariantAnswer, ...]
     dominations: tuple[Domination, ...]
     savings: tuple[AdvisedSaving, ...]
-    stretches: tuple[Stretch, ...]
-    at: tuple[AtBudget, ...]
+    lead_ranges: tuple[LeadRange, ...]
+    at: tuple[BudgetReading, ...]
     folders: tuple[FolderSaving, ...]
     details: Frontier
     splits: dict[str, "Answer"]
@@ -250,7 +250,7 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
         variants=_variants(curves, group, found, savings),
         dominations=tuple(found.dominations),
         savings=savings,
-        stretches=_stretches(found),
+        lead_ranges=_lead_ranges(found),
         at=at,
         folders=folders,
         details=found,
@@ -260,7 +260,7 @@ def answer_group(group: Group, question: Question, replicates: Replicates | None
                 replace(question, splits={}),
                 replicates and replicates.subset(rows),
             )
-            for title, rows in stretched(group, question.splits).items()
+            for title, rows in rows_by_range(group, question.splits).items()
         },
         chance=chance,
         sentence=" ".join(
@@ -371,9 +371,9 @@ def _curve(curves: Curves | None, label: str) -> tuple[CurvePoint, ...]:
     )
 
 
-def _stretches(found: Frontier) -> tuple[Stretch, ...]:
+def _lead_ranges(found: Frontier) -> tuple[LeadRange, ...]:
     """The ranges where a band shows one variant ahead; certain where dominations show it too."""
-    stretches = []
+    lead_ranges = []
     for lead in found.leads:
         sides = (
             (lead.first, lead.second, lead.first_ahead, lead.first_certain),
@@ -383,22 +383,26 @@ def _stretches(found: Frontier) -> tuple[Stretch, ...]:
             for low, high in ahead:
                 sure = any(a <= low and high <= b for a, b in certain)
                 status: Status = "certain" if sure else "likely"
-                stretches.append(Stretch(better, worse, lead.x, (low, high), status))
-    return tuple(stretches)
+                lead_ranges.append(LeadRange(better, worse, lead.x, (low, high), status))
+    return tuple(lead_ranges)
 
 
-def _budgets(curves: Curves, question: Question, runs: Sequence[RunPlace]) -> tuple[AtBudget, ...]:
-    found: list[AtBudget] = []
+def _budgets(
+    curves: Curves, question: Question, runs: Sequence[RunPlace]
+) -> tuple[BudgetReading, ...]:
+    found: list[BudgetReading] = []
     for metric, budget in question.at.items():
         over = question.keys.index(metric)
         found += _budget(curves, over, budget, runs)
     return tuple(found)
 
 
-def _budget(curves: Curves, over: int, budget: float, runs: Sequence[RunPlace]) -> list[AtBudget]:
+def _budget(
+    curves: Curves, over: int, budget: float, runs: Sequence[RunPlace]
+) -> list[BudgetReading]:
     """All variants at one budget, the best one first."""
     splines, scale = curves.over[over], curves.scales[over]
-    place = float(scale.place(scale.cost(budget)))
+    place = float(scale.coordinates(scale.cost(budget)))
     covering = [
         label
         for label in curves.labels
@@ -420,7 +424,7 @@ def _budget(curves: Curves, over: int, budget: float, runs: Sequence[RunPlace]) 
         cost = curves.scales[1 - over].cost
         keeping = [run for run in own if scale.cost(_value(run, over)) <= scale.cost(budget)]
         found.append(
-            AtBudget(
+            BudgetReading(
                 label,
                 curves.keys[over],
                 budget,
@@ -463,11 +467,11 @@ def _folders(curves: Curves | None, group: Group) -> tuple[FolderSaving, ...]:
                 overall = splines.mean_of_gaps(list(pairs.values()))
                 readings.append((over, None, len(pairs), overall))
                 readings += [(over, v, 1, splines.mean_gap(*pair)) for v, pair in pairs.items()]
-        told = _told(readings) if curves.has_intervals else set()
+        decided = _decided(readings) if curves.has_intervals else set()
         for over, variant, n, gap in readings:
             for names, sign in (((first, second), 1), ((second, first), -1)):
                 estimate = curves.amount(gap, over, sign)
-                status: Status = "likely" if variant in told else "tied"
+                status: Status = "likely" if variant in decided else "tied"
                 if estimate.value is None:
                     status = "undetermined"
                 metrics = curves.keys[1 - over], curves.keys[over]
@@ -488,7 +492,7 @@ def _by_folder(group: Group) -> dict[str, dict[str, str]]:
     return by_folder
 
 
-def _told(readings: Sequence[tuple[int, str | None, int, Reading]]) -> set[str | None]:
+def _decided(readings: Sequence[tuple[int, str | None, int, Reading]]) -> set[str | None]:
     """The variants for which one of two folders is better; None stands for all together."""
     by_variant: dict[str | None, list[Reading]] = {}
     for _, variant, _, gap in readings:

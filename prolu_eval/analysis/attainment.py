@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prolu_eval.analysis.bootstrap import Array, interval
 from prolu_eval.analysis.curves import Scale
 from prolu_eval.analysis.groups import Group
-from prolu_eval.analysis.pareto import Costs, costs, reach, signs
+from prolu_eval.analysis.pareto import Costs, costs, distance_to_dominate, signs
 
 Point = tuple[float, float]
 # Number of lines along which a band is computed. Their slope is 1 in units of the points' ranges.
@@ -90,7 +90,9 @@ def attained(points: Array, sets: NDArray[np.int64], marks: Array) -> Array:
     that k seeds attain.
     [n_replicates, n, 2], [n], [n_marks, 2] -> [n_seeds, n_replicates, n_marks]
     """
-    gaps = [reach(points[:, sets == s], marks[None]) for s in range(int(sets.max()) + 1)]
+    gaps = [
+        distance_to_dominate(points[:, sets == s], marks[None]) for s in range(int(sets.max()) + 1)
+    ]
     return np.sort(gaps, axis=0)
 
 
@@ -107,17 +109,17 @@ class _Bands:
     ) -> None:
         self.scales = Scale(keys[0]), Scale(keys[1])
         self.gaps: Array | None = None
-        places = self._placed(points)
+        places = self._coordinates(points)
         if replicated is None or not np.isfinite(places).all():
             return
         low, self.unit = places.min(0), np.ptp(places, axis=0)
         self.unit[self.unit == 0] = 1
-        every = np.concatenate([places[None], self._placed(replicated[:, rows])])
+        every = np.concatenate([places[None], self._coordinates(replicated[:, rows])])
         self.marks = low / self.unit + np.linspace([-1, 0], [1, 0], _DIAGONALS)
         self.gaps = attained(every / self.unit, sets, self.marks)
 
-    def _placed(self, points: Array) -> Array:
-        return np.stack([s.place(points[..., i]) for i, s in enumerate(self.scales)], -1)
+    def _coordinates(self, points: Array) -> Array:
+        return np.stack([s.coordinates(points[..., i]) for i, s in enumerate(self.scales)], -1)
 
     def around(self, level: float, freedom: int) -> tuple[list[Point], list[Point]]:
         """Both borders of the band around the surface that ``level`` percent of seeds attain."""

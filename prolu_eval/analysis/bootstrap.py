@@ -139,12 +139,12 @@ def over_seeds(group: Group, values: Array, rng: np.random.Generator | None) -> 
     Args:
         group: the runs.
         values: the runs' values. [n_replicates, n_runs, n_keys]
-        rng: the generator for :func:`retrained`; None to keep the seeds as they are.
+        rng: the generator for :func:`with_resampled_seeds`; None to keep the seeds as they are.
 
     Returns:
         [n_replicates, n_configurations, n_keys]
     """
-    values = values if rng is None else retrained(group, values, rng)
+    values = values if rng is None else with_resampled_seeds(group, values, rng)
     return averaged(values, group.configurations)
 
 
@@ -160,7 +160,7 @@ def averaged(values: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
     return np.asarray(sums / sizes[:, None])
 
 
-def retrained(group: Group, values: Array, rng: np.random.Generator) -> Array:
+def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) -> Array:
     """Runs' values as other seeds could have given them, for configurations with several seeds.
 
     Seeds are few, so the variation between seeds is pooled over all configurations of a variant:

@@ -12,7 +12,7 @@ from prolu_eval.analysis.bootstrap import Replicates
 from prolu_eval.analysis.frontiers import Computation
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.pareto import nondominated
-from prolu_eval.analysis.ranking import by_runs
+from prolu_eval.analysis.ranking import by_dominations
 from prolu_eval.analysis.savings import Saving
 from prolu_eval.analysis.statement import amount
 from prolu_eval.metrics import METRICS
@@ -65,14 +65,14 @@ def against_chance(
     if curves is None:
         return ()
     pairs = list(product(group.labels, group.chance.labels))
-    told = curves.told(pairs)
+    statuses = curves.statuses_of(pairs)
     front = {label: int(nondominated(made.points[made.labels == label]).sum())
              for label in curves.labels}  # fmt: skip
     found = []
     for pair in pairs:
-        sign, status = told[pair]
+        sign, status = statuses[pair]
         if status == "no shared range":
-            sign = by_runs(*pair, made.known, front)
+            sign = by_dominations(*pair, made.known, front)
         standing: Standing = "beats" if sign < 0 else "is behind" if sign > 0 else "not told apart"
         if status == "no shared range" and not sign:
             standing = "not comparable"

@@ -15,38 +15,38 @@ class Scale:
     """The axis that a metric's costs are interpolated on.
 
     It is logarithmic for metrics of which less is better, where values that are not positive have
-    no place, and linear for the others.
+    no coordinate, and linear for the others.
     """
 
     key: str
 
     @property
     def logarithmic(self) -> bool:
-        """Whether places are logarithms."""
+        """Whether coordinates are logarithms."""
         return METRICS[self.key].direction == "min"
 
-    def place(self, costs: Array) -> Array:
-        """Costs as places on the axis; NaN where they have none."""
+    def coordinates(self, costs: Array) -> Array:
+        """Costs as coordinates on the axis; NaN where they have none."""
         if not self.logarithmic:
             return costs
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(costs > 0, np.log(costs), np.nan)
 
-    def value(self, place: float) -> float:
-        """A place on the axis as the metric's value."""
-        return float(np.exp(place)) if self.logarithmic else -float(place)
+    def value(self, coordinate: float) -> float:
+        """A coordinate on the axis as the metric's value."""
+        return float(np.exp(coordinate)) if self.logarithmic else -float(coordinate)
 
     def cost(self, value: float) -> Array:
         """A value of the metric as a cost."""
         return np.asarray(value if self.logarithmic else -value, float)
 
     def values(self, low: float, high: float) -> tuple[float, float]:
-        """A range of places as a range of the metric, the lower end first."""
+        """A range of coordinates as a range of the metric, the lower end first."""
         first, last = sorted((self.value(low), self.value(high)))
         return first, last
 
     def saved(self, gap: float) -> float:
-        """What a gap between places saves: a fraction, or the gain in a maximised metric."""
+        """What a gap between coordinates saves: a fraction, or the gain in a maximised metric."""
         return -float(np.expm1(gap)) if self.logarithmic else -float(gap)
 
 

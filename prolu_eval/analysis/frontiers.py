@@ -12,8 +12,8 @@ from prolu_eval.analysis.bootstrap import (
     degrees_of_freedom,
     interval,
     over_seeds,
-    retrained,
     training_variances,
+    with_resampled_seeds,
 )
 from prolu_eval.analysis.dominations import Domination, dominations, on_own_frontiers
 from prolu_eval.analysis.epsilon import Epsilon, epsilons
@@ -202,7 +202,7 @@ class Computation:
         first = [rows[0] for rows in group.configurations]
         self.labels = group.table["label"].to_numpy()[first]
         self.replicated_runs: Array | None = None
-        self.retrained: Array | None = None
+        self.with_resampled_seeds: Array | None = None
         self.replicated: Array | None = None
         self.freedom = 0
         self.sequences = None if replicates is None else replicates.n_sequences
@@ -210,8 +210,8 @@ class Computation:
             self.freedom = degrees_of_freedom(group, replicates.n_sequences)
             self.replicated_runs = replicates.costs(keys, self.signs)
             rng = np.random.default_rng(replicates.seed)
-            self.retrained = retrained(group, self.replicated_runs, rng)
-            self.replicated = over_seeds(group, self.retrained, None)
+            self.with_resampled_seeds = with_resampled_seeds(group, self.replicated_runs, rng)
+            self.replicated = over_seeds(group, self.with_resampled_seeds, None)
         self.known = self._dominations()
         self.curves = self._curves(at or {}) if len(keys) == 2 else None
 
@@ -326,4 +326,4 @@ class Computation:
         keys = self.keys[0], self.keys[1]
         if not self.group.has_seeds:
             return {}
-        return surfaces(self.group, keys, self.retrained, self.freedom)
+        return surfaces(self.group, keys, self.with_resampled_seeds, self.freedom)

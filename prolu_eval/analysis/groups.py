@@ -171,8 +171,10 @@ def _titles(firsts: Sequence[Result]) -> list[str]:
     return found
 
 
-def stretched(group: Group, splits: Mapping[str, Sequence[float]]) -> dict[str, NDArray[np.int64]]:
-    """The rows of a group by stretch of a metric: below the first value, from it to the next, ...
+def rows_by_range(
+    group: Group, splits: Mapping[str, Sequence[float]]
+) -> dict[str, NDArray[np.int64]]:
+    """The rows of a group by range of a metric: below the first value, from it to the next, ...
 
     Raises:
         UsageError: if a metric was not measured.

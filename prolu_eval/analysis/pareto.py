@@ -163,7 +163,7 @@ def hypervolume(frame: pd.DataFrame, *keys: str, reference: Sequence[float]) -> 
     return volume(costs(frame, keys), np.asarray(reference, float) * signs(keys))
 
 
-def reach(sets: Costs, marks: Costs) -> NDArray[np.float64]:
+def distance_to_dominate(sets: Costs, marks: Costs) -> NDArray[np.float64]:
     """How far each of several sets of points is from weakly dominating marks.
 
     The distance is the least amount that must be added to all costs of a mark for a point of the

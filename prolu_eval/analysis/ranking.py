@@ -45,7 +45,7 @@ def ranking(
     ahead = {label: set[str]() for label in labels}  # the variants that are better than each
     for (first, second), sign in better.items():
         if not sign and (first, second) not in gaps:
-            sign = by_runs(first, second, known, runs)
+            sign = by_dominations(first, second, known, runs)
         if sign:
             one, other = (first, second) if sign < 0 else (second, first)
             ahead[other].add(one)
@@ -65,7 +65,9 @@ def ranking(
     ]
 
 
-def by_runs(first: str, second: str, known: Sequence[Domination], runs: Mapping[str, int]) -> int:
+def by_dominations(
+    first: str, second: str, known: Sequence[Domination], runs: Mapping[str, int]
+) -> int:
     """-1 if the first's runs dominate all of the second's frontier, 1 if vice versa, else 0."""
     for sign, (one, other) in ((-1, (first, second)), (1, (second, first))):
         beaten = {d.worse for d in known if (d.first, d.second) == (one, other)}

@@ -101,14 +101,14 @@ class Runs:
 
     Attributes:
         labels: the configurations' variants. [n_configurations]
-        of: for each configuration, the rows of the runs that it is the mean of.
+        configurations: for each configuration, the rows of the runs that it is the mean of.
         costs: the costs of runs. [n_runs, 2]
         replicated: the same over resampled sequences. [n_replicates, n_runs, 2]
         freedom: degrees of freedom of the sequences.
     """
 
     labels: NDArray[np.str_]
-    of: Sequence[NDArray[np.int64]]
+    configurations: Sequence[NDArray[np.int64]]
     costs: Array
     replicated: Array | None
     freedom: float
@@ -146,7 +146,7 @@ class Curves:
             if (found := self._observations(label)) is not None
         }
         marks = [
-            [float(scale.place(scale.cost(value)))] if (value := (at or {}).get(key)) else []
+            [float(scale.coordinates(scale.cost(value)))] if (value := (at or {}).get(key)) else []
             for key, scale in zip(keys, self.scales, strict=True)
         ]
         self.observed = observed
@@ -168,13 +168,13 @@ class Curves:
     def _observations(self, label: str) -> Observations | None:
         """A variant's configurations on or near its own frontier, in order of the first metric."""
         own = [i for i, name in enumerate(self._runs.labels) if name == label]
-        configurations = [self._runs.of[i] for i in own]
+        configurations = [self._runs.configurations[i] for i in own]
         means = averaged(self._runs.costs[None], configurations)[0]
-        places = self._placed(means)
+        places = self._coordinates(means)
         usable = np.asarray(np.isfinite(places).all(1))
         deviations = np.zeros((0, len(own), 2))
         if self._runs.replicated is not None:
-            drawn = self._placed(averaged(self._runs.replicated, configurations))
+            drawn = self._coordinates(averaged(self._runs.replicated, configurations))
             clear = np.asarray(np.isfinite(drawn).all((0, 2)))
             deviations = np.where(clear[:, None], drawn, 0.0)
             deviations = deviations - deviations.mean(0)
@@ -191,20 +191,22 @@ class Curves:
         if not len(chosen):
             return None
         rows = [configurations[i] for i in chosen]
-        singles = [self._placed(self._runs.costs[part]) for part in rows]
+        singles = [self._coordinates(self._runs.costs[part]) for part in rows]
         residuals = [part - part.mean(0) for part in singles if np.isfinite(part).all()]
-        of = [np.full(len(part), i) for i, part in enumerate(singles) if np.isfinite(part).all()]
+        configuration_of = [
+            np.full(len(part), i) for i, part in enumerate(singles) if np.isfinite(part).all()
+        ]
         return Observations(
             places[chosen],
             deviations[:, chosen],
             np.array([len(part) for part in rows]),
             np.concatenate([*residuals, np.empty((0, 2))]),
-            np.concatenate([*of, np.empty(0, np.int64)]),
+            np.concatenate([*configuration_of, np.empty(0, np.int64)]),
             np.array([part[0] for part in rows]),
-        ).gathered(_MOST)
+        ).merged(_MOST)
 
-    def _placed(self, points: Array) -> Array:
-        return np.stack([s.place(points[..., i]) for i, s in enumerate(self.scales)], -1)
+    def _coordinates(self, points: Array) -> Array:
+        return np.stack([s.coordinates(points[..., i]) for i, s in enumerate(self.scales)], -1)
 
     @property
     def has_intervals(self) -> bool:
@@ -227,9 +229,11 @@ class Curves:
 
         This holds at 95 % for all pairs together.
         """
-        return self.told(self.pairs)
+        return self.statuses_of(self.pairs)
 
-    def told(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, Status]]:
+    def statuses_of(
+        self, pairs: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], tuple[int, Status]]:
         """For some pairs, whether the first (-1) or second (1) is better, and how sure that is.
 
         A variant is better if both savings say so, or the only saving if the other is unknown, at
@@ -257,15 +261,15 @@ class Curves:
         """Whether dominations cover all of the shared range of the first metric."""
         shared = self.over[0].shared(*pair)
         better, worse = pair if sign < 0 else pair[::-1]
-        stretches = self._certain(better, worse)
+        ranges = self._certain(better, worse)
         return shared is not None and any(
-            low <= shared[0] and shared[1] <= high for low, high in stretches
+            low <= shared[0] and shared[1] <= high for low, high in ranges
         )
 
     @cached_property
     def _places(self) -> Array:
         """The places of all configurations. [n_configurations, 2]"""
-        return self._placed(averaged(self._runs.costs[None], self._runs.of)[0])
+        return self._coordinates(averaged(self._runs.costs[None], self._runs.configurations)[0])
 
     def _certain(self, better: str, worse: str) -> list[Range]:
         """Ranges of places of x from runs of one variant to runs of another that they dominate."""
@@ -367,11 +371,11 @@ class Curves:
             for i, side in enumerate((-1, 1)):
                 alpha = _ALPHA / n_pairs * (1.0 if sign == side else _CROSSING)
                 held = side * band.gap - band.factor(alpha) * band.error > 0
-                ahead[i] = self._stretches(band.levels, held & (band.error > 0))
+                ahead[i] = self._ranges(band.levels, held & (band.error > 0))
         span = self.scales[0].values(*shared)
         return Lead(*pair, *self.keys, span, *ahead, *certain)
 
-    def _stretches(self, levels: Array, held: NDArray[np.bool_]) -> list[Range]:
+    def _ranges(self, levels: Array, held: NDArray[np.bool_]) -> list[Range]:
         """Ranges of x, in ascending order, in which ``held`` is true at all levels."""
         steps = np.diff(held.astype(np.int8), prepend=0, append=0)
         starts, stops = np.flatnonzero(steps > 0), np.flatnonzero(steps < 0) - 1
@@ -396,6 +400,6 @@ def _turned(found: Observations) -> Observations:
         found.deviations[:, order, back],
         found.seeds[order],
         found.residuals[:, back],
-        np.argsort(order)[found.of],
+        np.argsort(order)[found.configuration_of],
         found.rows[order],
     )

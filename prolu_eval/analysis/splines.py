@@ -64,7 +64,7 @@ class Observations:
         deviations: the deviations of replicates from their mean. [n_replicates, n, 2]
         seeds: the number of seeds that each configuration is the mean of. [n]
         residuals: the deviations of single runs from their configuration's mean. [n_runs, 2]
-        of: the configuration of each of those runs. [n_runs]
+        configuration_of: the configuration of each of those runs. [n_runs]
         rows: the first run of each configuration. [n]
     """
 
@@ -72,10 +72,10 @@ class Observations:
     deviations: Array
     seeds: NDArray[np.int64]
     residuals: Array
-    of: NDArray[np.int64]
+    configuration_of: NDArray[np.int64]
     rows: NDArray[np.int64]
 
-    def gathered(self, most: int) -> "Observations":
+    def merged(self, most: int) -> "Observations":
         """Merge neighbours, as seeds of one configuration, until at most ``most`` remain.
 
         Among that many runs, the differences between neighbours show how training runs scatter, and
@@ -94,8 +94,10 @@ class Observations:
             points,
             np.add.reduceat(self.deviations * share[:, None], starts, axis=1),
             seeds,
-            self.residuals + self.points[self.of] - points[bins[self.of]],
-            bins[self.of],
+            self.residuals
+            + self.points[self.configuration_of]
+            - points[bins[self.configuration_of]],
+            bins[self.configuration_of],
             self.rows[starts],
         )
 
@@ -232,7 +234,9 @@ class Splines:
         du, dv = np.moveaxis(runs.deviations / self._unit, -1, 0)
         ru, rv = (runs.residuals / self._unit).reshape(-1, 2).T
         shape = (1 + slopes**2) / 2
-        residuals = (rv - slopes[runs.of] * ru) / np.sqrt(shape[runs.of])
+        residuals = (rv - slopes[runs.configuration_of] * ru) / np.sqrt(
+            shape[runs.configuration_of]
+        )
         return _Fit(u, v, dv - slopes * du, runs.seeds, shape, residuals)
 
     def _likelihoods(self) -> None:
@@ -279,7 +283,7 @@ class Splines:
         at = int(np.argmin(np.abs(self.levels - place)))
         functional = np.zeros(len(self.levels))
         functional[at] = 1.0
-        reading = self._functional({label: functional})
+        reading = self._weighted_sum({label: functional})
         offset = float(self._low[1])
         return replace(reading, value=reading.value + offset, means=reading.means + offset)
 
@@ -287,7 +291,7 @@ class Splines:
         """The first curve less the second at one place, which must be one of ``at``."""
         functional = np.zeros(len(self.levels))
         functional[int(np.argmin(np.abs(self.levels - place)))] = 1.0
-        return self._functional({first: functional, second: -functional})
+        return self._weighted_sum({first: functional, second: -functional})
 
     def curve(self, label: str) -> list[tuple[float, Reading]]:
         """The curve at the levels between a variant's first and last run; empty without one."""
@@ -301,7 +305,7 @@ class Splines:
     def mean_gap(self, first: str, second: str) -> Reading:
         """The mean of the first curve less the second over the range that both cover."""
         weights = self._mean_weights(first, second)
-        return self._functional({first: weights, second: -weights})
+        return self._weighted_sum({first: weights, second: -weights})
 
     def mean_of_gaps(self, pairs: Sequence[tuple[str, str]]) -> Reading:
         """The mean of several pairs' mean gaps."""
@@ -310,7 +314,7 @@ class Splines:
             weights = self._mean_weights(first, second) / len(pairs)
             for label, signed in ((first, weights), (second, -weights)):
                 functionals[label] = functionals.get(label, 0.0) + signed
-        return self._functional(functionals)
+        return self._weighted_sum(functionals)
 
     def _mean_weights(self, first: str, second: str) -> Array:
         """Weights of the trapezoid rule for levels in the shared range, 0 elsewhere. [n_levels]"""
@@ -325,21 +329,26 @@ class Splines:
         low, high = self.shared(first, second) or (np.inf, -np.inf)
         return np.asarray((self.levels >= low) & (self.levels <= high))
 
-    def _functional(self, weights: Mapping[str, Array]) -> Reading:
-        """The weighted sum of curves' values at the levels. ``weights``: by variant, [n_levels]"""
+    def _weighted_sum(self, weights: Mapping[str, Array]) -> Reading:
+        """The weighted sum of curves' values at the levels.
+
+        ``weights`` are those of the levels, by variant. [n_levels]
+        """
         values = np.zeros(len(self._chance))
         own = np.zeros((len(self._chance), 2))
-        pulls, deviations = [], []
-        for label, functional in weights.items():
+        all_run_weights, deviations = [], []
+        for label, level_weights in weights.items():
             fit = self._fits[label]
-            values = values + functional @ fit.means
-            pull = np.einsum("l,hln->hn", functional, fit.weights)
-            curved = np.einsum("hlk,l,k->h", fit.errors, functional, functional, optimize=True)
-            own += np.stack([curved, (pull**2) @ (fit.shape / fit.seeds) * fit.scatter2], 1)
-            pulls.append(pull)
+            values = values + level_weights @ fit.means
+            run_weights = np.einsum("l,hln->hn", level_weights, fit.weights)
+            curved = np.einsum(
+                "hlk,l,k->h", fit.errors, level_weights, level_weights, optimize=True
+            )
+            own += np.stack([curved, (run_weights**2) @ (fit.shape / fit.seeds) * fit.scatter2], 1)
+            all_run_weights.append(run_weights)
             deviations.append(fit.deviations)
         value = float(self._chance @ values)
-        drawn = np.concatenate(deviations, 1) @ np.concatenate(pulls, 1).T
+        drawn = np.concatenate(deviations, 1) @ np.concatenate(all_run_weights, 1).T
         sampled = _variance(drawn) if len(drawn) > 1 else np.zeros(len(values))
         unit = float(self._unit[1])
         errors = np.sqrt(own.sum(1) + sampled) * unit
@@ -370,11 +379,11 @@ class Splines:
         for i, chance in enumerate(self._chance):
             own = np.outer(apart[:, i], apart[:, i])
             for fit in (one, two):
-                pull = fit.weights[i][chosen]
+                run_weights = fit.weights[i][chosen]
                 own += fit.errors[i][np.ix_(chosen, chosen)]
-                own += fit.scatter2[i] * (pull * fit.shape / fit.seeds) @ pull.T
-            pulls = np.concatenate([one.weights[i][chosen], -two.weights[i][chosen]], 1)
-            drawn = pulls @ among @ pulls.T
+                own += fit.scatter2[i] * (run_weights * fit.shape / fit.seeds) @ run_weights.T
+            all_run_weights = np.concatenate([one.weights[i][chosen], -two.weights[i][chosen]], 1)
+            drawn = all_run_weights @ among @ all_run_weights.T
             covariance += chance * own
             sampled += chance * drawn
             spreads[i] = np.trace(own + drawn)

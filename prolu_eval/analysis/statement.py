@@ -10,7 +10,7 @@ from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 
 if TYPE_CHECKING:
-    from prolu_eval.analysis.answers import AtBudget, RunPlace
+    from prolu_eval.analysis.answers import BudgetReading, RunPlace
 
 _RIVALS = 3
 # The headline names this many of the variants that follow the leaders.
@@ -213,7 +213,7 @@ def _amount(saving: Saving) -> tuple[str, str]:
     return text, less if saved else more
 
 
-def at_budgets(keys: Sequence[str], parts: "Sequence[AtBudget]") -> list[str]:
+def at_budgets(keys: Sequence[str], parts: "Sequence[BudgetReading]") -> list[str]:
     """Which variant is best at each budget, and the best run near it, in a sentence or two each.
 
     Args:

@@ -145,9 +145,9 @@ def _part(
         "chance": chance_part(part),
         "variants": variant_table(answer),
         "savings": saving_table(answer),
-        "stretches": [
-            (title, stretch.sentence, variant_table(stretch.details))
-            for title, stretch in part.splits.items()
+        "splits": [
+            (title, split.sentence, variant_table(split.details))
+            for title, split in part.splits.items()
         ],
         "styles": document["styles"],
         "counts": {"training": len(features["training"])},

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from prolu_eval.analysis import Answer, AtBudget, Frontier, Group, Saving
+from prolu_eval.analysis import Answer, BudgetReading, Frontier, Group, Saving
 from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.verdicts import Judgement
 from prolu_eval.estimates import Estimate, as_chosen, number, rough
@@ -111,7 +111,7 @@ def budget_tables(answer: Answer) -> list[Table]:
     return found
 
 
-def _budget_row(part: AtBudget, keys: Sequence[str]) -> list[str]:
+def _budget_row(part: BudgetReading, keys: Sequence[str]) -> list[str]:
     values = [f"{value:se}" for value in part.nearest.values[: len(keys)]]
     return ["-" if part.rank is None else str(part.rank), part.label, f"{part.value}",
             part.nearest.name, *values]  # fmt: skip

@@ -61,7 +61,7 @@ def test_sentence_ranking_and_savings_say_the_same() -> None:
     assert f"{best} is better than b" in found.sentence
     assert f"{worst.amount:%} fewer active features" in found.sentence
     assert "tied within what these runs can tell" in found.sentence
-    assert {(s.better, s.worse) for s in found.stretches} == {("a", "b"), ("c", "b")}
+    assert {(s.better, s.worse) for s in found.lead_ranges} == {("a", "b"), ("c", "b")}
     assert "1 seed" in found.notes
 
 
@@ -185,7 +185,7 @@ def test_one_sweep_in_two_halves_is_no_lead(label: str) -> None:
             for i, r in enumerate(sweep)
         ]
         found = only(halves)
-        assert found.stretches == ()
+        assert found.lead_ranges == ()
         assert found.saving("a", "b", "l0").status == "tied"
         assert "tied within what these runs can tell" in found.sentence
 

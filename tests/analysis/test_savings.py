@@ -1,4 +1,4 @@
-"""Savings, leads, stretches, seeds and the sentence: by hand, and against slow computations."""
+"""Savings, leads, seeds and the sentence: by hand, and against slow computations."""
 
 import math
 
@@ -19,7 +19,7 @@ from prolu_eval.analysis import (
     statement,
 )
 from prolu_eval.analysis.attainment import _corners, attained, surfaces
-from prolu_eval.analysis.bootstrap import over_seeds, retrained
+from prolu_eval.analysis.bootstrap import over_seeds, with_resampled_seeds
 from prolu_eval.analysis.curves import Lines
 from prolu_eval.analysis.epsilon import epsilons
 from prolu_eval.analysis.groups import Group
@@ -276,7 +276,7 @@ def test_other_seeds_keep_means_and_spread() -> None:
             for label, m in (("a", 10), ("b", 40))]  # fmt: skip
     group = group_of(*made, runs("c", (3, 3)))
     values = np.tile(group.table[list(KEYS)].to_numpy(float), (20_000, 1, 1))
-    again = retrained(group, values, np.random.default_rng(0))
+    again = with_resampled_seeds(group, values, np.random.default_rng(0))
     np.testing.assert_array_equal(again[:, 6], values[:, 6])
     # Deviations -1, 0, 1 have a standard deviation of 1; those drawn are as large.
     np.testing.assert_allclose(again[:, :3].mean(0), [[10, 20]] * 3, atol=0.05)

@@ -44,20 +44,20 @@ def test_a_reading_has_the_quantiles_of_its_mixture() -> None:
     assert reading.p_value == pytest.approx(2 * (drawn < 0).mean(), abs=0.01)
 
 
-def test_thousands_of_runs_are_gathered_and_say_the_same() -> None:
-    """Gathered runs give the same savings as all runs, and any number of runs takes little time."""
+def test_thousands_of_runs_are_merged_and_say_the_same() -> None:
+    """Merged runs give the same savings as all runs, and any number of runs takes little time."""
     rng = np.random.default_rng(5)
     cell = Cell({"a": Sweep(power, 160, factor=0.9), "b": Sweep(power, 160)}, noise=0.05)
     state = rng.bit_generator.state
-    gathered = drawn(cell, rng)
-    assert max(len(one.points) for one in gathered.observed.values()) <= 100
+    merged = drawn(cell, rng)
+    assert max(len(one.points) for one in merged.observed.values()) <= 100
     rng.bit_generator.state = state
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prolu_eval.analysis.savings._MOST", 1000)
         every = drawn(cell, rng)
     assert max(len(one.points) for one in every.observed.values()) > 100
     for over in (0, 1):
-        one, all_of = gathered.gap("a", "b", over), every.gap("a", "b", over)
+        one, all_of = merged.gap("a", "b", over), every.gap("a", "b", over)
         assert one is not None
         assert all_of is not None
         assert abs(one.value - all_of.value) < 0.25 * all_of.error
