@@ -20,8 +20,8 @@ from prolu_eval.comparison import (
     compare_results,
     parse_tolerances,
 )
-from prolu_eval.comparison.obtain import obtain_results
 from prolu_eval.comparison.pairs import is_selected
+from prolu_eval.comparison.reading import read_results
 from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import (
@@ -239,7 +239,7 @@ def compare(
     kept = _baseline(baseline, warn)
     settings = {result.setting for result in kept}
     folders = as_paths(runs, "the runs")
-    current = obtain_results(folders, settings=settings, warn=warn)
+    current = read_results(folders, settings=settings, warn=warn)
     found = compare_results(current, kept, options)
     before = as_paths(baseline, "the baseline")
     named = {"baseline": _joined(before) if before[0].is_dir() else about_baseline(before[0])}
@@ -274,7 +274,7 @@ def _folder_answers(
 def _baseline(baseline: Paths, warn: Warn) -> list[Result]:
     folders = as_paths(baseline, "the baseline")
     if any(folder.is_dir() for folder in folders):
-        return obtain_results(folders, warn=warn)
+        return read_results(folders, warn=warn)
     if len(folders) > 1:
         raise UsageError("the baseline", "is several files", "name one file, or folders of runs")
     return load_baseline(folders[0])

@@ -58,12 +58,12 @@ def save(
 ) -> None:
     """Save the results of runs as a baseline: a JSON file to review, and sums beside it."""
     from prolu_eval.baseline import refuse_overwriting, save_baseline
-    from prolu_eval.comparison.obtain import obtain_results
     from prolu_eval.comparison.pairs import is_selected
+    from prolu_eval.comparison.reading import read_results
 
     if not force:
         refuse_overwriting(output)
-    results = obtain_results(runs, warn=remark)
+    results = read_results(runs, warn=remark)
     chosen = [result for result in results if is_selected(result.run.name, only or ())]
     if not chosen:
         raise UsageError("--only", "leaves no run", "name patterns that runs' names match")
@@ -113,11 +113,11 @@ def update(
 ) -> None:
     """Replace a baseline's runs by their current results, and add new ones."""
     from prolu_eval.baseline import load_baseline, save_baseline, updated
-    from prolu_eval.comparison.obtain import obtain_results
     from prolu_eval.comparison.pairs import is_selected
+    from prolu_eval.comparison.reading import read_results
 
     old = load_baseline(baseline)
-    results = obtain_results(runs, settings={result.setting for result in old}, warn=remark)
+    results = read_results(runs, settings={result.setting for result in old}, warn=remark)
     new = [result for result in results if is_selected(result.run.name, only or ())]
     before, now = {r.run.name: r for r in old}, {r.run.name for r in results}
     gone = [n for n in before if prune and is_selected(n, only or ()) and n not in now]

@@ -125,7 +125,7 @@ def compare(
     if not baseline.is_dir():
         found = found.with_update(_update_command(found, runs, baseline, only))
     if as_json:
-        say_document(found.document())
+        say_document(found.to_json())
     elif not quiet:
         text = comparison_text(found, everything=show_all, width=terminal_width())
         typer.echo(text, nl=False)

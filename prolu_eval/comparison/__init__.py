@@ -15,7 +15,7 @@ from prolu_eval.comparison.frontier_tests import (
     points_to_draw,
     with_movement,
 )
-from prolu_eval.comparison.judging import Finding, judge, weigh_metric
+from prolu_eval.comparison.judging import DifferenceTest, judge, metric_test
 from prolu_eval.comparison.pairs import MATCHES, MatchedRuns, configurations, match_runs, obstacle
 from prolu_eval.comparison.tolerance import DEFAULT, HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.comparison.verdicts import Comparison, Judgement
@@ -75,7 +75,7 @@ def compare_results(
     axes = frontier_axes(options.frontier, options.tolerances)
     matched = match_runs(current, baseline, options.match, only=options.only)
     rows = [_missing(run, matched) for run in matched.missing]
-    pairs, findings = [], []
+    pairs, tests = [], []
     for pair in matched.pairs:
         if problem := obstacle(*pair, unpaired=options.unpaired):
             name = pair[1].run.name
@@ -86,17 +86,17 @@ def compare_results(
         pairs.append(pair)
         for key, tolerance in options.tolerances.items():
             if key != HYPERVOLUME:
-                outcome = weigh_metric(*pair, tolerance)
-                if isinstance(outcome, Finding):
-                    findings.append(outcome)
+                outcome = metric_test(*pair, tolerance)
+                if isinstance(outcome, DifferenceTest):
+                    tests.append(outcome)
                 else:
                     rows.append(outcome)
     # Chance baselines are judged by their metrics only, and are on no frontier.
     ranked = [pair for pair in pairs if pair[1].run.chance is None]
     found = comparable_pairs(ranked, axes) if axes else []
     areas = hypervolume_tests(found, axes, options.tolerances.get(HYPERVOLUME)) if axes else []
-    judged = judge([*findings, *areas], options.alpha)
-    runs, frontiers = judged[: len(findings)], judged[len(findings) :]
+    judged = judge([*tests, *areas], options.alpha)
+    runs, frontiers = judged[: len(tests)], judged[len(tests) :]
     if axes:
         runs, places = with_movement(runs, found, axes)
         frontiers += places

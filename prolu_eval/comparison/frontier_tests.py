@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prolu_eval.analysis.pareto import beyond_worst
-from prolu_eval.comparison.judging import Finding, Quantity, quantity_of, weigh
+from prolu_eval.comparison.judging import DifferenceTest, Quantity, difference_test, quantity_of
 from prolu_eval.comparison.tolerance import HYPERVOLUME, Tolerance, parse_tolerances
 from prolu_eval.comparison.verdicts import DrawnRun, FrontierPoints, Judgement
 from prolu_eval.errors import UsageError
@@ -111,7 +111,7 @@ def hypervolume_and_gradient(points: Points, reference: Points) -> tuple[float, 
 
 def hypervolume_tests(
     found: Sequence[ComparablePairs], axes: Axes, tolerance: Tolerance | None
-) -> list[Finding]:
+) -> list[DifferenceTest]:
     """One test for each label with enough runs, and one for each group of several labels."""
     tolerance = tolerance or parse_tolerances()[HYPERVOLUME]
     tests = []
@@ -127,8 +127,8 @@ def hypervolume_tests(
                 row = Judgement(name + hook, f"hypervolume({axes[0].key}, {axes[1].key})", "pass")
                 new = _area(group.current, chosen, reference)
                 old = _area(group.baseline, chosen, reference)
-                outcome = weigh(row, new, old, tolerance, paired=group.paired)
-                tests += [outcome] if isinstance(outcome, Finding) else []
+                outcome = difference_test(row, new, old, tolerance, paired=group.paired)
+                tests += [outcome] if isinstance(outcome, DifferenceTest) else []
     return tests
 
 

@@ -35,7 +35,7 @@ class Quantity:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DifferenceTest:
     """A difference to be judged: its row, its size as a worsening, and its p-values both ways.
 
     ``sides`` is 2 where a change in either direction is a worsening, else 1. ``standard_error_at``
@@ -64,7 +64,9 @@ def quantity_of(result: Result, key: str) -> Quantity | None:
     return None if stored is None or stored.value is None else Quantity(stored.value, None)
 
 
-def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Finding | Judgement:
+def metric_test(
+    current: Result, baseline: Result, tolerance: Tolerance
+) -> DifferenceTest | Judgement:
     """The test of one metric of a run, or the row that says why there is none."""
     new, old = (quantity_of(result, tolerance.key) for result in (current, baseline))
     row = Judgement(baseline.run.name, tolerance.key, "incomparable", tolerance=str(tolerance))
@@ -82,12 +84,12 @@ def weigh_metric(current: Result, baseline: Result, tolerance: Tolerance) -> Fin
             "`prolu-eval baseline update`"
         )
         return replace(row, reason=f"the tasks of {tolerance.key} changed", remedy=remedy)
-    return weigh(row, new, old, tolerance, paired=paired)
+    return difference_test(row, new, old, tolerance, paired=paired)
 
 
-def weigh(
+def difference_test(
     row: Judgement, current: Quantity, baseline: Quantity, tolerance: Tolerance, *, paired: bool
-) -> Finding | Judgement:
+) -> DifferenceTest | Judgement:
     """The test of a difference of two measurements, or the row that says why there is none."""
     difference = current.value - baseline.value
     if current.influence is not None and baseline.influence is not None:
@@ -125,7 +127,7 @@ def weigh(
         tolerance=str(tolerance),
     )  # fmt: skip
     limit, sides = tolerance.limit(baseline.value), 1 if tolerance.worse else 2
-    return Finding(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
+    return DifferenceTest(row, worse, limit, p_worse, p_better, error_at, freedom, sides)
 
 
 def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callable[[float], float]:
@@ -152,7 +154,7 @@ def _error_at(current: Quantity, baseline: Quantity, *, paired: bool) -> Callabl
     return error_at
 
 
-def judge(tests: Sequence[Finding], alpha: float) -> list[Judgement]:
+def judge(tests: Sequence[DifferenceTest], alpha: float) -> list[Judgement]:
     """The rows of a family of tests with their verdicts, by Holm's correction for its size."""
     worse, better = holm([t.p_worse for t in tests]), holm([t.p_better for t in tests])
     rows = []
@@ -169,7 +171,7 @@ def judge(tests: Sequence[Finding], alpha: float) -> list[Judgement]:
     return rows
 
 
-def _detectable(test: Finding, level: float) -> float:
+def _detectable(test: DifferenceTest, level: float) -> float:
     """The smallest worsening that would be called a regression in 95 % of cases.
 
     It must be significant at the level of the strictest test of the family, and beyond the
@@ -196,7 +198,7 @@ def _detectable(test: Finding, level: float) -> float:
     return worse
 
 
-def _verdict(test: Finding, p_worse: float, p_better: float, alpha: float) -> Verdict:
+def _verdict(test: DifferenceTest, p_worse: float, p_better: float, alpha: float) -> Verdict:
     if test.worse > test.limit and p_worse <= alpha:
         return "regression"
     if -test.worse > test.limit and p_better <= alpha:

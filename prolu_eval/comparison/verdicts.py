@@ -1,4 +1,4 @@
-"""The findings of a comparison: one row for each judgement, and the verdict on all of them."""
+"""The judgements of a comparison: one row for each judgement, and the verdict on all of them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -102,7 +102,7 @@ class Judgement:
                 numbers += f", tolerance {self.tolerance}"
         return "; ".join(filter(None, (numbers, self.reason, self.remedy)))
 
-    def document(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The row in the JSON document: ``difference`` as its value, ``ci95`` as its interval."""
         known = self.difference or Estimate(value=None)
         own = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -182,12 +182,12 @@ class Comparison:
         changed = self.new_runs or any(row.verdict != "pass" for row in self.rows)
         return replace(self, update=command if changed else None)
 
-    def document(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The JSON document."""
         return {
             "verdict": self.verdict,
-            "runs": [row.document() for row in self.runs],
-            "frontiers": [row.document() for row in self.frontiers],
+            "runs": [row.to_json() for row in self.runs],
+            "frontiers": [row.to_json() for row in self.frontiers],
             "new_runs": self.new_runs,
             "missing_runs": list(self.missing_runs),
             "too_few_tokens": self.too_few_tokens,

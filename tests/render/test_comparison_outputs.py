@@ -130,7 +130,7 @@ def test_junit_is_read_by_a_parser_of_it(found: Comparison, tmp_path: Path) -> N
 
 
 def test_json_has_the_documented_shape(found: Comparison) -> None:
-    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert document["verdict"] == "regression"
     assert {row["run"] for row in document["runs"]} == {r.run.name for r in runs_then()}
     for row in document["runs"] + document["frontiers"]:
@@ -272,7 +272,7 @@ def test_what_the_tokens_are_too_few_for_is_said_in_every_output(tmp_path: Path)
     assert sentence in comparison_text(found)
     assert escape(sentence) in comparison_markdown(found)
     assert sentence in comparison_page(found)
-    assert found.document()["too_few_tokens"] == [sentence]
+    assert found.to_json()["too_few_tokens"] == [sentence]
 
 
 def test_improvements_come_with_the_command_that_accepts_them(

@@ -6,7 +6,7 @@ from pathlib import Path
 from prolu_eval.results import PER_SEQUENCE, PER_TASK, Result, Setting, StoredArrays, select
 
 
-def obtain_results(
+def read_results(
     paths: Sequence[Path],
     *,
     settings: Collection[Setting] = (),
