@@ -26,7 +26,7 @@ from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import (
     Result,
-    named_in_folder,
+    prefix_names_with_folder,
     read_result,
     select,
 )
@@ -262,7 +262,7 @@ def _folder_answers(
     if any(METRICS[key].direction == "none" for key in axes):
         return ()
     results = [
-        named_in_folder(result, title)
+        prefix_names_with_folder(result, title)
         for folder, title in folder_titles(list(beside)).items()
         for result in beside[folder]
         if is_selected(result.run.name, only)

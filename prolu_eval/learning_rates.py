@@ -14,7 +14,7 @@ from prolu_eval.analysis import Question, answer
 from prolu_eval.analysis.savings import Saving
 from prolu_eval.errors import ConfigError
 from prolu_eval.evaluation import EvaluationOptions, evaluate
-from prolu_eval.results import Result, in_folder
+from prolu_eval.results import Result, prefix_label_with_folder
 from prolu_eval.target_l0 import with_range
 from prolu_eval.training import Settings, SweepFile, train_sweep
 from prolu_eval.training.config import Sweep
@@ -142,7 +142,7 @@ def label_of(sweep: Sweep, file: SweepFile) -> str:
     return next(with_range(file.model_copy(update={"sweep": [sweep]})).plans()).label
 
 
-def spread(values: Sequence[float], n: int) -> list[float]:
+def evenly_chosen(values: Sequence[float], n: int) -> list[float]:
     """At most n of the values, evenly chosen in order, including the smallest and the largest."""
     ordered = sorted(values)
     at = np.linspace(0, len(ordered) - 1, min(n, len(ordered))).round().astype(int)
@@ -153,7 +153,7 @@ def _short(sweep: Sweep, file: SweepFile, rates: Sequence[float], n_values: int)
     kind = "k" if sweep.k else "coefficients"
     seeds = (sweep.seeds or file.within.seeds)[:1]
     chosen = {
-        kind: spread(getattr(sweep, kind), n_values),
+        kind: evenly_chosen(getattr(sweep, kind), n_values),
         "learning_rates": list(rates),
         "seeds": seeds,
     }
@@ -161,7 +161,7 @@ def _short(sweep: Sweep, file: SweepFile, rates: Sequence[float], n_values: int)
 
 
 def _ranked(label: str, runs: Sequence[Result]) -> FoundRate:
-    named = [in_folder(run, f"{run.run.learning_rate:g}") for run in runs]
+    named = [prefix_label_with_folder(run, f"{run.run.learning_rate:g}") for run in runs]
     rates = {n.run.label: run.run.learning_rate or 0.0 for n, run in zip(named, runs, strict=True)}
     found = answer(named, Question.asked(*_AXES))[0]
     best = found.variants[0]

@@ -222,7 +222,7 @@ def _measured(outcomes: "list[Outcome]") -> "list[Result]":
 def _by_release(paths: list[Path], outcomes: "list[Outcome]") -> "list[Result]":
     """Results whose variants bear the name of their release, if there is anything beside it."""
     from prolu_eval.hub import is_hub_name, origin
-    from prolu_eval.results import of_release
+    from prolu_eval.results import prefix_label_with_release
 
     if len(paths) == 1:
         return _measured(outcomes)
@@ -231,7 +231,9 @@ def _by_release(paths: list[Path], outcomes: "list[Outcome]") -> "list[Result]":
     for outcome in outcomes:
         if outcome.result is not None:
             path = next((p for t, p in named.items() if outcome.name.startswith(f"{t}/")), None)
-            found.append(outcome.result if path is None else of_release(outcome.result, path))
+            found.append(
+                outcome.result if path is None else prefix_label_with_release(outcome.result, path)
+            )
     return found
 
 
@@ -240,7 +242,7 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
 
     Single runs named one by one, and folders on the hub, are no folders to be compared.
     """
-    from prolu_eval.results import in_folder
+    from prolu_eval.results import prefix_label_with_folder
     from prolu_eval.run_names import folder_titles
 
     titles = {folder.resolve(): title for folder, title in folder_titles(folders).items()}
@@ -253,7 +255,7 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
     n_runs = Counter(title for _, title in found)
     if len(n_runs) < len(titles) or min(n_runs.values()) < _SEVERAL or "" in n_runs:
         return _measured(outcomes)
-    return [in_folder(result, title) for result, title in found]
+    return [prefix_label_with_folder(result, title) for result, title in found]
 
 
 def _runs(answer: "Answer", outcomes: "list[Outcome]") -> list[dict[str, Any]]:

@@ -16,11 +16,11 @@ from prolu_eval.hub import is_hub_name, origin
 from prolu_eval.results.documents import Result, Setting
 from prolu_eval.results.store import (
     FOLDER,
-    located,
     outdated,
     read_result,
     result_files,
     run_beside,
+    with_current_path,
 )
 from prolu_eval.run_names import as_name, folder_titles, name_among, name_below
 
@@ -184,8 +184,8 @@ def _found(
             except ResultsError as error:
                 damaged.append(str(error))
                 continue
-            result = located(stored, file)
-            place = title if titled else "", _place(result, file), result.run.name.split("/")[-1]
+            result = with_current_path(stored, file)
+            place = title if titled else "", _run_path(result, file), result.run.name.split("/")[-1]
             if why := outdated(stored, file):
                 old[place] = f"{file}: {why}; evaluate it again, or delete the file."
                 continue
@@ -193,9 +193,9 @@ def _found(
             run = result.run.model_copy(update={"name": name})
             result = result.model_copy(update={"run": run})
             if joined:
-                result = of_release(result, path)
+                result = prefix_label_with_release(result, path)
             elif titled and title:
-                result = in_folder(result, title)
+                result = prefix_label_with_folder(result, title)
             same = found[place].setdefault(result.evaluation(), result)
             if _precedence(result) >= _precedence(same):
                 found[place][result.evaluation()] = result
@@ -223,21 +223,21 @@ def _called(result: Result, file: Path, path: Path, title: str) -> str:
             _, colon, part = f"/{stored}".rpartition(f"/{own}:")
             within = name_below(path, place) + (f":{part}" if colon else "")
             return name_among(title, within, itself=place == path)
-        home = _home(file)
+        home = _run_folder(file)
         if f"/{home.as_posix()}".endswith(f"/{stored}"):  # as --results lays them out
             return name_among(title, name_below(path, home), itself=home == path)
     return name_among(title, stored.removeprefix(f"{title}/") if title else stored)
 
 
-def named_in_folder(result: Result, title: str) -> Result:
+def prefix_names_with_folder(result: Result, title: str) -> Result:
     """A result with a folder's title before the names of its run and variant, if it has a title."""
     if not title:
         return result
     run = result.run.model_copy(update={"name": name_among(title, result.run.name)})
-    return in_folder(result.model_copy(update={"run": run}), title)
+    return prefix_label_with_folder(result.model_copy(update={"run": run}), title)
 
 
-def of_release(result: Result, path: Path) -> Result:
+def prefix_label_with_release(result: Result, path: Path) -> Result:
     """A result with the name of its hub release or repository before the name of its variant.
 
     Results of local folders are unchanged: next to a release, they are the user's own.
@@ -248,7 +248,7 @@ def of_release(result: Result, path: Path) -> Result:
     return result.model_copy(update={"run": run})
 
 
-def in_folder(result: Result, title: str) -> Result:
+def prefix_label_with_folder(result: Result, title: str) -> Result:
     """A result with the title of its folder before its variant's name, for comparing folders."""
     run = result.run.model_copy(update={"label": f"{title}: {result.run.label}"})
     return result.model_copy(update={"run": run, "folder": title})
@@ -326,24 +326,24 @@ def _distinct(results: Sequence[Result]) -> Iterator[Result]:
     places: dict[str, dict[Path, None]] = defaultdict(dict)
     for result in results:
         if result.file is not None:
-            places[result.run.name][Path(_place(result, result.file))] = None
+            places[result.run.name][Path(_run_path(result, result.file))] = None
     titles = {name: folder_titles(list(alike)) for name, alike in places.items()}
     for result in results:
         name = result.run.name
         if result.file is not None:
-            title = titles[name][Path(_place(result, result.file))]
+            title = titles[name][Path(_run_path(result, result.file))]
             _, colon, part = name.rpartition("/")[2].partition(":")
             name = f"{title}{colon}{part}" if title else name
         run = result.run.model_copy(update={"name": name})
         yield result.model_copy(update={"run": run})
 
 
-def _place(result: Result, file: Path) -> str:
+def _run_path(result: Result, file: Path) -> str:
     """The path of a run: the folder beside its results, or the path that its result names."""
     beside = file.parent.name == FOLDER
-    return str((_home(file) if beside else Path(result.run.path)).resolve())
+    return str((_run_folder(file) if beside else Path(result.run.path)).resolve())
 
 
-def _home(file: Path) -> Path:
+def _run_folder(file: Path) -> Path:
     """The folder of the run that a result file belongs to, or its folder in a results folder."""
     return file.parent.parent if file.parent.name == FOLDER else file.parent

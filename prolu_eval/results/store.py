@@ -91,13 +91,13 @@ def _is_fingerprint(stem: str) -> bool:
     return len(stem) == 32 and all(c in "0123456789abcdef" for c in stem)
 
 
-def located(result: Result, file: Path) -> Result:
+def with_current_path(result: Result, file: Path) -> Result:
     """A result that is stored in its run's folder, with the run's current path and name.
 
     A folder of runs may have been moved, and a run may have been copied or renamed together with
     the results in it.
     """
-    folder, place = _home(result, file), run_beside(result, file)
+    folder, place = _containing_run(result, file), run_beside(result, file)
     if folder is None or place is None or _names(result, folder):
         return result
     old = PurePath(result.run.path)
@@ -114,14 +114,14 @@ def located(result: Result, file: Path) -> Result:
 
 def run_beside(result: Result, file: Path) -> Path | None:
     """The run, a folder or a file, that a result lies beside, wherever it was moved to."""
-    folder = _home(result, file)
+    folder = _containing_run(result, file)
     if folder is None:
         return None
     beside = folder / PurePath(result.run.path).name
     return beside if beside.is_file() else folder
 
 
-def _home(result: Result, file: Path) -> Path | None:
+def _containing_run(result: Result, file: Path) -> Path | None:
     """The folder of the run that a result is stored in, wherever it was moved; None if in none."""
     folder = file.parent.parent
     if file.parent.name != FOLDER or not result.checkpoint:
@@ -143,7 +143,7 @@ def outdated(result: Result, file: Path) -> str | None:
     it may then have been copied together with another run.
     """
     place = Path(result.run.path)
-    home = _home(result, file)
+    home = _containing_run(result, file)
     if home is None and file.parent.name != FOLDER and not place.exists():
         return f"{place} no longer exists" if place.parent.is_dir() else None
     folder = home or (place if place.is_dir() else place.parent)
@@ -156,4 +156,4 @@ def outdated(result: Result, file: Path) -> str | None:
         return None
     if file_digests(files, folder) == result.checkpoint:
         return None
-    return f"{located(result, file).run.name} has changed since it was evaluated"
+    return f"{with_current_path(result, file).run.name} has changed since it was evaluated"

@@ -16,7 +16,7 @@ from prolu_eval.intervals import estimate
 from prolu_eval.metrics import METRICS
 from prolu_eval.plain_text import aligned
 from prolu_eval.render.tables import folder_tables
-from prolu_eval.results import PER_SEQUENCE, Result, named_in_folder
+from prolu_eval.results import PER_SEQUENCE, Result, prefix_names_with_folder
 from tests.analysis.test_savings import KEYS, runs, with_sequences
 from tests.helpers.made_results import result
 
@@ -241,7 +241,7 @@ def test_budgets() -> None:
 
 
 def of_folder(folder: str, label: str, factor: float, seed: int) -> list[Result]:
-    return [named_in_folder(r, folder) for r in variant(label, factor, seed=seed)]
+    return [prefix_names_with_folder(r, folder) for r in variant(label, factor, seed=seed)]
 
 
 def test_folders_are_compared_variant_by_variant_and_in_all() -> None:
