@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from prolu_eval.cli import app
-from prolu_eval.metrics import COLUMNS, METRICS, Metric, grows_surer
+from prolu_eval.metrics import COLUMNS, METRICS, Metric, improves_with_tokens
 
 _BETTER = {"min": "lower", "max": "higher", "none": ""}
 
@@ -34,8 +34,11 @@ def metrics() -> str:
 def _kinds_of_metrics() -> Iterator[tuple[str, list[Metric]]]:
     every = list(METRICS.values())
     of_sequences = [m for m in every if m.over == "sequences" and not m.needs_truth]
-    yield "Of the text", [m for m in of_sequences if grows_surer(m)]
-    yield "Of weights, features and samples", [m for m in of_sequences if not grows_surer(m)]
+    yield "Of the text", [m for m in of_sequences if improves_with_tokens(m)]
+    yield (
+        "Of weights, features and samples",
+        [m for m in of_sequences if not improves_with_tokens(m)],
+    )
     yield "Of benchmarks with known features", [m for m in every if m.needs_truth]
     yield "Of tasks", [m for m in every if m.over != "sequences"]
 

@@ -45,7 +45,7 @@ def value_and_influence(metric: Metric, sums: Sums) -> tuple[float, NDArray[np.f
     return float(metric.offset + metric.scale * ratio), influence
 
 
-def scalar(value: float, influence: NDArray[np.float64]) -> Estimate:
+def from_influence(value: float, influence: NDArray[np.float64]) -> Estimate:
     """A value with the standard error and interval that its sequences' influences imply.
 
     With fewer than two sequences the standard error and the interval are undefined.
@@ -73,7 +73,7 @@ def _finite(number: Any) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def taking_part(metric: Metric, sums: Sums) -> NDArray[np.bool_]:
+def in_sample(metric: Metric, sums: Sums) -> NDArray[np.bool_]:
     """Whether each sequence belongs to a metric's sample: not all of its sums are zero.
 
     A sequence without counted positions, or without any whose next token counts, does not belong to
@@ -86,7 +86,7 @@ def taking_part(metric: Metric, sums: Sums) -> NDArray[np.bool_]:
 def estimate(metric: Metric, sums: Sums) -> Estimate:
     """A metric over all sequences of its sample, from sums by column. [n_sequences] each"""
     value, influence = value_and_influence(metric, sums)
-    return scalar(value, influence[taking_part(metric, sums)])
+    return from_influence(value, influence[in_sample(metric, sums)])
 
 
 def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
@@ -97,8 +97,8 @@ def difference(metric: Metric, first: Sums, second: Sums) -> Estimate:
     """
     value, influence = value_and_influence(metric, first)
     other, other_influence = value_and_influence(metric, second)
-    either = taking_part(metric, first) | taking_part(metric, second)
-    return scalar(value - other, (influence - other_influence)[either])
+    either = in_sample(metric, first) | in_sample(metric, second)
+    return from_influence(value - other, (influence - other_influence)[either])
 
 
 def contrast(
@@ -110,7 +110,7 @@ def contrast(
     same sequences; others are independent (Welch).
     """
     if paired:
-        return scalar(value, first - second), len(first) - 1
+        return from_influence(value, first - second), len(first) - 1
     variances = [_variance(influence) for influence in (first, second)]
     freedoms = [len(first) - 1, len(second) - 1]
     if min(freedoms) < 1:

@@ -510,7 +510,7 @@ def metric_key(name: str, subject: str = "") -> str:
     raise UsageError(subject or name, reason, remedy)
 
 
-def grows_surer(metric: Metric) -> bool:
+def improves_with_tokens(metric: Metric) -> bool:
     """Whether a metric's uncertainty falls with every further token that is evaluated.
 
     Other metrics follow from the weights, or are measured once at the end of an evaluation.

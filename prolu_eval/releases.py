@@ -96,7 +96,7 @@ def entries(name: str) -> list[Entry]:
     kind = SAELENS if name.startswith(SAELENS) else NEURONPEDIA
     wanted = name.removeprefix(kind).strip("/")
     if kind == NEURONPEDIA:
-        found = [e for e in every() if e.neuronpedia and fnmatchcase(e.neuronpedia, wanted)]
+        found = [e for e in all_entries() if e.neuronpedia and fnmatchcase(e.neuronpedia, wanted)]
         if not found:
             raise CheckpointError(
                 name, "is not in SAELens's table", "see `prolu-eval list saelens`"
@@ -106,7 +106,7 @@ def entries(name: str) -> list[Entry]:
     return list({(e.repository, e.path): e for e in reversed(found)}.values())[::-1]
 
 
-def at(repository: str) -> list[Entry]:
+def entries_in(repository: str) -> list[Entry]:
     """The entries of a repository on the hub; none if SAELens is not installed."""
     if not is_installed():
         return []
@@ -119,7 +119,7 @@ def at(repository: str) -> list[Entry]:
     ]
 
 
-def every() -> Iterator[Entry]:
+def all_entries() -> Iterator[Entry]:
     """Every entry of the table.
 
     Raises:

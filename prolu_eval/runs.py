@@ -76,7 +76,7 @@ def hooks_of(blocks: Sequence[int], name: str) -> str:
     return f"blocks.{f'{first}-{last}' if in_a_row else ','.join(map(str, blocks))}.{name}"
 
 
-def of_head(hook: str) -> tuple[str, int | None]:
+def split_head(hook: str) -> tuple[str, int | None]:
     """A hook point, and the attention head that its name refers to, as ``hook_z[3]``, if any."""
     match = re.fullmatch(r"(.+)\[(\d+)\]", hook)
     return (hook, None) if match is None else (match[1], int(match[2]))

@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from prolu_eval.analysis.pareto import nondominated, signs
 from prolu_eval.estimates import CONFIDENCE
 from prolu_eval.intervals import estimate, value_and_influence
-from prolu_eval.metrics import METRICS, grows_surer, measured_by
+from prolu_eval.metrics import METRICS, improves_with_tokens, measured_by
 from prolu_eval.results import PER_SEQUENCE, Array, Result
 
 Sums = Mapping[str, NDArray[np.float64]]
@@ -99,7 +99,7 @@ def first_sequences(result: Result, fewest: Result) -> Result:
     sums = cut.per_sequence()
     metrics = {
         key: estimate(METRICS[key], sums)
-        if key in METRICS and grows_surer(METRICS[key]) and measured_by(METRICS[key], sums)
+        if key in METRICS and improves_with_tokens(METRICS[key]) and measured_by(METRICS[key], sums)
         else value
         for key, value in result.metrics.items()
     }

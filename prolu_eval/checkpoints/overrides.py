@@ -47,7 +47,7 @@ def overridden(item: Run | Broken, entry: Entry) -> Run | Broken:
 def doubted(found: Sequence[Run | Broken], path: str | Path, root: Path) -> list[Run | Broken]:
     """Checkpoints of a hub name, stored in ``root``, with differences from the table as doubts."""
     repository, subfolder, _ = hub.Name.parse(str(path))
-    by_path = {entry.path: entry for entry in releases.at(repository)}
+    by_path = {entry.path: entry for entry in releases.entries_in(repository)}
     told = []
     for item in found:
         place = Path(subfolder, item.path.relative_to(root)).as_posix()

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from prolu_eval.checkpoints.saelens import CONFIG_FILE, WEIGHTS_FILE
 from prolu_eval.errors import CheckpointError
 from prolu_eval.results import write_atomically, write_json
-from prolu_eval.runs import Run, of_head
+from prolu_eval.runs import Run, split_head
 from prolu_eval.saes import SparseAutoencoder, as_jumprelu
 
 _ARCHITECTURES = {
@@ -95,7 +95,7 @@ def _architecture(sae: SparseAutoencoder) -> str:
 
 
 def _metadata(sae: SparseAutoencoder, run: Run) -> dict[str, Any]:
-    hook, head = (None, None) if run.hook is None else of_head(run.hook)
+    hook, head = (None, None) if run.hook is None else split_head(run.hook)
     known = {
         "model_name": run.model,
         "hook_name": hook,

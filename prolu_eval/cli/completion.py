@@ -12,7 +12,7 @@ from typing import get_args
 import typer
 
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
-from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer
+from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, improves_with_tokens
 from prolu_eval.runs import CONFIG_FILE, EMBEDDED_MODEL, WeightProcessing
 
 Offered = list[tuple[str, str]]
@@ -38,9 +38,9 @@ def metric_values(incomplete: str) -> Offered:
 
 
 def standard_errors(incomplete: str) -> Offered:
-    """METRIC= of metrics that more tokens make surer."""
-    surer = (key for key, metric in METRICS.items() if grows_surer(metric))
-    return [(f"{key}=", told) for key, told in _beginning(incomplete, surer)]
+    """METRIC= of metrics that more tokens make more certain."""
+    improving = (key for key, metric in METRICS.items() if improves_with_tokens(metric))
+    return [(f"{key}=", told) for key, told in _beginning(incomplete, improving)]
 
 
 def tolerances(incomplete: str) -> Offered:

@@ -47,10 +47,10 @@ def list_releases(
     as_json: options.Json = False,
 ) -> None:
     """List the public autoencoders in SAELens's table, whose names every command takes."""
-    from prolu_eval.releases import NEURONPEDIA, SAELENS, entries, every
+    from prolu_eval.releases import NEURONPEDIA, SAELENS, all_entries, entries
 
     if what in ("saelens", SAELENS):
-        found = list(every())
+        found = list(all_entries())
     elif what.startswith((SAELENS, NEURONPEDIA)):
         found = entries(what)
     else:

@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from prolu_eval.arguments import at_home
 from prolu_eval.choices import DtypeChoice, Packing, SpecialTokens, Split
 from prolu_eval.errors import UsageError
-from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, grows_surer, metric_key
+from prolu_eval.metrics import METRICS, PROBE_KS, TaskKind, improves_with_tokens, metric_key
 from prolu_eval.runs import WeightProcessing
 from prolu_eval.spelling import suggesting
 
@@ -94,7 +94,7 @@ def _targets(value: object) -> object:
     if isinstance(value, Mapping):
         value = {metric_key(str(name), option): target for name, target in value.items()}
         for key in value:
-            if not grows_surer(METRICS[key]):
+            if not improves_with_tokens(METRICS[key]):
                 reason = f"{key!r} has no standard error to wait for"
                 raise UsageError(
                     option, reason, "name a metric that is a mean or a ratio over tokens"
@@ -112,7 +112,7 @@ def _objectives(value: object) -> object:
     if isinstance(keys, Sequence):
         keys = [metric_key(str(key), "--race") for key in keys]
         for key in keys:
-            if METRICS[key].direction == "none" or not grows_surer(METRICS[key]):
+            if METRICS[key].direction == "none" or not improves_with_tokens(METRICS[key]):
                 reason = f"{key} is no objective that can be compared on a part of the tokens"
                 raise UsageError("--race", reason, "leave --race out, or choose another")
         if keys and not 2 <= len(set(keys)) == len(keys) <= 3:

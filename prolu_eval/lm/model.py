@@ -12,7 +12,7 @@ from prolu_eval.lm.read_out import find_read_out
 from prolu_eval.lm.sites import Site, Unfit, hook_sites, module_site, one_head, read_sites
 from prolu_eval.lm.trial import FAILURES, check_causal, check_reaches, read_in_trial, tried
 from prolu_eval.lm.unpadded import never_padded
-from prolu_eval.runs import of_head
+from prolu_eval.runs import split_head
 from prolu_eval.spelling import near
 
 _USUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post",
@@ -119,7 +119,7 @@ class LanguageModel:
             ModelError: if the model has no such hook point, or splicing there is not faithful.
         """
         if hook not in self._tried:
-            whole, head = of_head(hook)
+            whole, head = split_head(hook)
             site = self._sites.get(whole) or module_site(self._network, self._blocks, whole)
             if site is None:
                 raise self._no_site(hook, self._absence(whole))

@@ -208,7 +208,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(releases, "_table_file", lambda: None)
     with pytest.raises(UsageError, match=r"pip install prolu-eval\[saelens\]"):
         discover("saelens:tiny-res")
-    assert releases.at("some/res") == []
+    assert releases.entries_in("some/res") == []
 
 
 def test_a_table_of_another_layout(

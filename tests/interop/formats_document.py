@@ -15,7 +15,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 
 from prolu_eval.checkpoints import discover, load_run
-from prolu_eval.releases import every
+from prolu_eval.releases import all_entries
 from prolu_eval.runs import Broken
 from tests.conftest import ROOT
 from tests.helpers import foreign_files as files
@@ -156,7 +156,7 @@ def architectures() -> Iterator[str]:
 
 def releases() -> Iterator[str]:
     """A row for each of SAELens's loaders, with the number of its entries in the table."""
-    counts = Counter(entry.loader or "sae_lens" for entry in every())
+    counts = Counter(entry.loader or "sae_lens" for entry in all_entries())
     for name in NAMED_PRETRAINED_SAE_LOADERS:
         with tempfile.TemporaryDirectory() as folder:
             LOADERS[name](Path(folder))

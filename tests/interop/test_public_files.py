@@ -13,7 +13,7 @@ from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
 from prolu_eval.checkpoints import load_sae
-from prolu_eval.releases import every
+from prolu_eval.releases import all_entries
 from tests.helpers import foreign_files as files
 from tests.interop.agreement import assert_same
 
@@ -111,7 +111,7 @@ def test_the_installed_table_is_read_without_importing_the_package() -> None:
 
 
 def test_every_entry_of_the_table_is_understood() -> None:
-    found = {(entry.release, entry.sae_id): entry for entry in every()}
+    found = {(entry.release, entry.sae_id): entry for entry in all_entries()}
     directory = get_pretrained_saes_directory()
     assert found.keys() == {(r, i) for r, release in directory.items() for i in release.saes_map}
     for (release, sae_id), entry in found.items():
