@@ -141,7 +141,7 @@ class Assembly:
         return Result(
             fingerprint=record.fingerprints[self._n_shards],
             checkpoint=record.checkpoint,
-            run=summary_of(run, run.hook_out and self._engine.model.usual_name(run.hook_out)),
+            run=summary_of(run, run.hook_out and self._engine.model.canonical_name(run.hook_out)),
             setting=self._setting,
             metrics=self._estimates(run, sae, measurement, sums, found),
             environment=environment(),

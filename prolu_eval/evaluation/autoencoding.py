@@ -131,7 +131,7 @@ class Autoencoding:
         from prolu_eval.kernels import codes as fused
 
         if self._capacity is None:
-            size_slots([self], [activations])
+            choose_slots([self], [activations])
         sae, features = self.sae, self.features
         size = max(1, self._sizes.codes // sae.d_sae)
         scale = sae.code_scale(normalised)
@@ -182,7 +182,7 @@ class Autoencoding:
         count = (sae.activate(sae.pre_activation(z)) != 0).sum(1).float()
         return torch.stack([count.mean(), count.max()])
 
-    def provide_slots(self, mean: float, most: float) -> None:
+    def choose_slots(self, mean: float, most: float) -> None:
         """Choose the number of slots per token; none if dense codes are cheaper."""
         known = self._thresholding is not None or isinstance(self.sae, TopK)
         dense = not known or mean > self._sizes.dense_above * self.sae.d_sae
@@ -249,7 +249,7 @@ class Autoencoding:
             self.examples.add(active.feature, active.value, active.token, activations.place)
 
 
-def size_slots(running: Sequence[Autoencoding], activations: Sequence[Activations]) -> None:
+def choose_slots(running: Sequence[Autoencoding], activations: Sequence[Activations]) -> None:
     """Choose the number of slots of all autoencodings, by their active codes on some tokens.
 
     ``activations`` holds the activations that each of them reads.
@@ -257,7 +257,7 @@ def size_slots(running: Sequence[Autoencoding], activations: Sequence[Activation
     counts = [one.n_active(read) for one, read in zip(running, activations, strict=True)]
     found = torch.stack(counts).tolist()
     for one, (mean, most) in zip(running, found, strict=True):
-        one.provide_slots(mean, most)
+        one.choose_slots(mean, most)
 
 
 def compared(x: Tensor, x_hat: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ class CrossLayerEngine(Engine):
             return batch.put(y, answer.sites[layer])
 
         sources = () if shared else read
-        return self.model.answered(batch.ids, sources, self.hooks, reading, writing)
+        return self.model.spliced_as_read(batch.ids, sources, self.hooks, reading, writing)
 
     def _activations_at_sites(self, batch: Batch) -> list[Tensor]:
         return [found.activation for found in self.model.clean_at(batch.ids, self.hooks, ())]
@@ -268,4 +268,4 @@ class CrossLayerEngine(Engine):
         def put(layer: int, y: Tensor) -> Tensor:
             return batch.put(y, constants[layer].expand(len(batch.position), -1))
 
-        return self.model.answered(batch.ids, (), self.hooks, lambda *_: None, put)
+        return self.model.spliced_as_read(batch.ids, (), self.hooks, lambda *_: None, put)

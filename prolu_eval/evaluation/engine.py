@@ -21,7 +21,7 @@ from torch import Tensor
 
 from prolu_eval import kernels
 from prolu_eval.errors import EvaluationError
-from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row, size_slots
+from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row, choose_slots
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.clean_passes import CleanPasses
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
@@ -194,7 +194,7 @@ class Engine:
             activations = {site: batch.activations(clean, site) for site in dict.fromkeys(read)}
             wanted = batch.next_of(clean.hidden)
             if batch.first == 0 and running and kernels.suit(model.device, model.dtype):
-                size_slots(running, [activations[site] for site in read])
+                choose_slots(running, [activations[site] for site in read])
             groups = zip(_groups(running), _groups(read), _groups(spliced), strict=True)
             for together, sites, sums in groups:
                 hidden = [

@@ -168,7 +168,7 @@ class LanguageModel:
                 raise self._no_site(hook, f"cannot be read ({error})", "read") from None
         return self._read[hook]
 
-    def usual_name(self, hook: str) -> str:
+    def canonical_name(self, hook: str) -> str:
         """The most usual of all names that a hook point has."""
         site = self._sites.get(hook) or module_site(self._network, self._blocks, hook)
         block = hook.removeprefix("blocks.").partition(".")[0]
@@ -208,7 +208,7 @@ class LanguageModel:
         sources = {name: self._read.get(name) or self.site(name) for name in inputs}
         return self._passes.clean_at(tokens, self._together(hooks), sources)
 
-    def answered(
+    def spliced_as_read(
         self,
         tokens: Tensor,
         read: Sequence[str],
@@ -234,7 +234,9 @@ class LanguageModel:
             ModelError: as :meth:`clean_at`.
         """
         sources = [self._read.get(name) or self.site(name) for name in read]
-        return self._passes.answered(tokens, sources, self._together(hooks), reading, writing)
+        return self._passes.spliced_as_read(
+            tokens, sources, self._together(hooks), reading, writing
+        )
 
     def _together(self, hooks: Sequence[str]) -> list[Site]:
         sites = [self.site(hook) for hook in hooks]

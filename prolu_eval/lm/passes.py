@@ -128,7 +128,7 @@ class Passes:
         ]
 
     @torch.inference_mode()
-    def answered(
+    def spliced_as_read(
         self,
         tokens: Tensor,
         sources: Sequence[Site],

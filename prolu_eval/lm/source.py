@@ -35,6 +35,6 @@ class ActivationSource(Protocol):
         """Where a hook point is that a dictionary reads, to replace the activation at ``into``."""
         ...
 
-    def usual_name(self, hook: str) -> str:
+    def canonical_name(self, hook: str) -> str:
         """The most usual of all names that a hook point has."""
         ...

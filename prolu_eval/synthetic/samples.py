@@ -83,7 +83,7 @@ class SyntheticActivations:
         """
         raise ModelError(self.name, "has no second site for a transcoder", "name a language model")
 
-    def usual_name(self, hook: str) -> str:
+    def canonical_name(self, hook: str) -> str:
         """The name of the benchmark's one hook point."""
         return HOOK
 
