@@ -100,7 +100,7 @@ class Metric:
     metric that ``needs_truth`` is measured only on benchmarks with known features
     (:mod:`prolu_eval.evaluation.truth`). A metric that is not ``over`` sequences is a mean over
     tasks of a kind; their sums are stored separately, and they are measured only on request
-    (:mod:`prolu_eval.evaluation.further`).
+    (:mod:`prolu_eval.evaluation.extra_measures`).
     """
 
     key: str

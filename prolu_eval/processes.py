@@ -24,7 +24,7 @@ from prolu_eval.errors import ProluEvalError
 from prolu_eval.json_text import dumps_compact
 
 Message = dict[str, Any]
-Tell = Callable[[Message], None]
+Send = Callable[[Message], None]
 
 # Seconds that a helper has to store its results once it is asked to stop.
 _PATIENCE = 120.0
@@ -39,7 +39,7 @@ class Helper:
         device: the device on which it works, for messages.
         task: its task, as plain data.
         threads: on a CPU, how many threads it may use; None for no limit.
-        told: the queue for its messages.
+        messages: the queue for its messages.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class Helper:
         device: str,
         task: Message,
         threads: int | None,
-        told: "queue.SimpleQueue[Message]",
+        messages: "queue.SimpleQueue[Message]",
     ) -> None:
-        self.device, self._told = device, told
+        self.device, self._messages = device, messages
         package = str(Path(prolu_eval.__file__).parent.parent)
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
@@ -114,7 +114,7 @@ class Helper:
     def _read(self) -> None:
         with cast(IO[bytes], self._process.stdout) as lines:
             for line in lines:
-                self._told.put(json.loads(line))
+                self._messages.put(json.loads(line))
 
 
 class Helpers:
@@ -130,12 +130,12 @@ class Helpers:
         self, module: str, tasks: Sequence[tuple[str, Message]], threads: int | None = None
     ) -> None:
         self._module, self._tasks, self._threads = module, tasks, threads
-        self._told: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.running: list[Helper] = []
 
     def __enter__(self) -> Self:
         for device, task in self._tasks:
-            self.running.append(Helper(self._module, device, task, self._threads, self._told))
+            self.running.append(Helper(self._module, device, task, self._threads, self._messages))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,11 +150,11 @@ class Helpers:
         found = []
         with contextlib.suppress(queue.Empty):
             while True:
-                found.append(self._told.get_nowait())
+                found.append(self._messages.get_nowait())
         return found
 
 
-def serve(work: Callable[[Message, Tell], None]) -> None:
+def serve(work: Callable[[Message, Send], None]) -> None:
     """Run as a helper: read a task, do its work, and exit.
 
     Args:
@@ -166,7 +166,7 @@ def serve(work: Callable[[Message, Tell], None]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     lock = threading.Lock()
 
-    def tell(message: Message) -> None:
+    def send(message: Message) -> None:
         with lock, contextlib.suppress(BrokenPipeError):
             out.write(dumps_compact(message) + "\n")
             out.flush()
@@ -174,7 +174,7 @@ def serve(work: Callable[[Message, Tell], None]) -> None:
     task = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_stop_with_input, daemon=True).start()
     try:
-        work(task, tell)
+        work(task, send)
     except KeyboardInterrupt:
         sys.exit(_STOPPED)
     except ProluEvalError as error:

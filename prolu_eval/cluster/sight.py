@@ -51,16 +51,16 @@ def content_of(what: str, path: Path) -> str | None:
         return None
 
 
-def see(
+def find_here(
     wanted: Mapping[str, tuple[str, Mapping[str, Any] | None]],
-    places: dict[str, str],
+    local_paths: dict[str, str],
     arrivals: Arrivals,
 ) -> None:
     """Find a model and a text on this node.
 
     Args:
         wanted: the name of each, and its description by :func:`described` on the sending machine.
-        places: by name, the paths on this node; the paths that are found are added.
+        local_paths: by name, the paths on this node; the paths that are found are added.
         arrivals: the parcels that have arrived.
 
     Raises:
@@ -72,9 +72,9 @@ def see(
             continue
         here = Path(description["path"])
         if content_of(what, here) == description["content"]:
-            places[name] = str(here)
+            local_paths[name] = str(here)
         elif (place := arrivals.place(description["key"], here)) is not None:
-            places[name] = str(place)
+            local_paths[name] = str(place)
         else:
             unseen.append(what)
     if unseen:

@@ -74,12 +74,15 @@ class Preparation:
 
     Args:
         options: how to evaluate.
-        places: by name, the paths of models and tokens that are stored elsewhere on this machine.
+        local_paths: by name, the paths of models and tokens that are stored elsewhere on this
+            machine.
     """
 
-    def __init__(self, options: EvaluationOptions, places: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, options: EvaluationOptions, local_paths: Mapping[str, str] | None = None
+    ) -> None:
         self._options = options
-        self._places = {} if places is None else places
+        self._local_paths = {} if local_paths is None else local_paths
         self._model: tuple[tuple[str, ...], LanguageModel] | None = None
 
     def prepare(
@@ -185,7 +188,7 @@ class Preparation:
         return replace(rows, source=conditions.tokens)
 
     def _place(self, name: str) -> str:
-        return self._places.get(name, name)
+        return self._local_paths.get(name, name)
 
     def _load_model(self, conditions: Conditions, dtype: Dtype) -> LanguageModel:
         dtype = "float32" if dtype == "tf32" else dtype

@@ -21,10 +21,9 @@ from prolu_eval.cluster.pool import Pool
 from prolu_eval.devices import devices_of, threads_each, working_on
 from prolu_eval.errors import EvaluationError, ProluEvalError, ResultsError, UsageError
 from prolu_eval.evaluation.assembly import Assembly
-from prolu_eval.evaluation.company import Company, Rows, company_on
 from prolu_eval.evaluation.conditions import Conditions, conditions_of, placed
 from prolu_eval.evaluation.distributed import Distribution, workers_on
-from prolu_eval.evaluation.further import Asked, Further
+from prolu_eval.evaluation.extra_measures import Completion, ExtraMeasures
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
 from prolu_eval.evaluation.measuring import Failed, Measured, measure
 from prolu_eval.evaluation.memory import check_room
@@ -35,13 +34,14 @@ from prolu_eval.evaluation.preparation import Preparation, Prepared
 from prolu_eval.evaluation.racing import Race
 from prolu_eval.evaluation.records import Record, folder_of_results
 from prolu_eval.evaluation.rounds import Round, next_round
+from prolu_eval.evaluation.shared_work import Rows, SharedWork, shared_work_on
 from prolu_eval.evaluation.slurm import outcomes_of_jobs
 from prolu_eval.precision import matrix_products
 from prolu_eval.progress import Progress
 from prolu_eval.runs import Broken, Run
 from prolu_eval.tokens import check_source
 
-_NOTHING = Asked()
+_NO_EXTRA = ExtraMeasures()
 
 
 def evaluate(
@@ -100,10 +100,10 @@ def evaluate(
     if options.tokens is not None:
         check_source(options.tokens, options.text_column, "name other text with --tokens")
     _check_writable([item for item in found if isinstance(item, Run)], options.results)
-    asked = Asked.by(options)
+    extra = ExtraMeasures.by(options)
     outcomes: dict[str, Outcome] = {}
     n_failed = 0
-    with _working(found, roots, devices, options, progress, asked) as coming:
+    with _working(found, roots, devices, options, progress, extra) as coming:
         for outcome in coming:
             outcomes[outcome.name] = outcome
             on_outcome(outcome)
@@ -127,7 +127,7 @@ def _working(
     devices: Sequence[str | None],
     options: EvaluationOptions,
     progress: bool,
-    asked: Asked,
+    extra: ExtraMeasures,
 ) -> Iterator[Iterator[Outcome]]:
     """The outcome of each checkpoint, measured on devices here or on workers elsewhere."""
     if options.on == SLURM:
@@ -138,11 +138,11 @@ def _working(
             yield _elsewhere(found, options, pool, progress)
         return
     with (
-        company_on(devices, roots, options) as company,
+        shared_work_on(devices, roots, options) as shared_work,
         working_on(devices[0], threads_each(devices)),
     ):
         own = replace(options, device=devices[0])
-        yield _outcomes(found, own, progress, company, asked)
+        yield _outcomes(found, own, progress, shared_work, extra)
 
 
 def _elsewhere(
@@ -154,23 +154,23 @@ def _elsewhere(
 
 
 def outcomes_of(
-    paths: Sequence[str], options: EvaluationOptions, company: Company
+    paths: Sequence[str], options: EvaluationOptions, shared_work: SharedWork
 ) -> Iterator[Outcome]:
     """The outcome of each run in one of several processes that share an evaluation."""
-    return _outcomes(_found(paths, options), options, False, company)
+    return _outcomes(_found(paths, options), options, False, shared_work)
 
 
-def take_part(paths: Sequence[str], options: EvaluationOptions, company: Company) -> None:
+def take_part(paths: Sequence[str], options: EvaluationOptions, shared_work: SharedWork) -> None:
     """Help another process with its evaluation; that process reports the runs that fail here.
 
     Args:
         paths: the paths of the evaluation.
         options: the options of the evaluation, with another device.
-        company: the processes that share it, to which this one reports its work.
+        shared_work: the processes that share it, to which this one reports its work.
     """
-    for outcome in outcomes_of(paths, options, company):
-        if outcome.status == "ok" and company.tell is not None:
-            company.tell({"measured": outcome.name})
+    for outcome in outcomes_of(paths, options, shared_work):
+        if outcome.status == "ok" and shared_work.send is not None:
+            shared_work.send({"measured": outcome.name})
 
 
 def _found(
@@ -214,8 +214,8 @@ def _outcomes(
     found: Sequence[Run | Broken],
     options: EvaluationOptions,
     progress: bool,
-    company: Company,
-    asked: Asked = _NOTHING,
+    shared_work: SharedWork,
+    extra: ExtraMeasures = _NO_EXTRA,
 ) -> Iterator[Outcome]:
     """The outcome of each checkpoint, as soon as it is known."""
     together, broken = _by_conditions(found, options)
@@ -226,7 +226,7 @@ def _outcomes(
         try:
             own = list(runs.values())
             of_group = _of_one_group(
-                group, conditions, own, preparation, options, progress, company, asked
+                group, conditions, own, preparation, options, progress, shared_work, extra
             )
             for outcome in of_group:
                 del runs[outcome.name]
@@ -266,8 +266,8 @@ def _of_one_group(
     preparation: Preparation,
     options: EvaluationOptions,
     progress: bool,
-    company: Company,
-    asked: Asked,
+    shared_work: SharedWork,
+    extra: ExtraMeasures,
 ) -> Iterator[Outcome]:
     """The outcome of each of the runs that are measured under the same conditions."""
     precision = choose(conditions, runs, preparation, options, progress)
@@ -275,9 +275,9 @@ def _of_one_group(
         matrix_products(tf32=precision.dtype == "tf32"),
         Progress(conditions.hook, "row", shown=progress) as shown,
     ):
-        rows = Rows(shown, company, group)
+        rows = Rows(shown, shared_work, group)
         prepared = preparation.prepare(conditions, runs, precision, rows.update)
-        further = Further(asked, prepared, shown=progress)
+        completion = Completion(extra, prepared, shown=progress)
         if options.estimate_scale and any(run.needs_scale for run in runs):
             runs = with_estimated_scale(runs, prepared.engine)
         records = [Record.of(run, prepared.settings, options) for run in runs]
@@ -289,12 +289,12 @@ def _of_one_group(
             n = now.n_shards
             if now.last:
                 by_name = {record.run.name: record for record in records}
-                for outcome in _settled_on(n, records, prepared, options, company, rows):
-                    yield _completed(outcome, by_name[outcome.name], n, further)
+                for outcome in _settled_on(n, records, prepared, options, shared_work, rows):
+                    yield _completed(outcome, by_name[outcome.name], n, completion)
                 return
             missing = records if race is None else race.lacking(records, n)
             cut = prepared.shards[:n]
-            for share in company.shares(missing):
+            for share in shared_work.shares(missing):
                 for item in measure(prepared.engine, share, cut, rows.skipped):
                     if isinstance(item, Failed):
                         records = [record for record in records if record is not item.record]
@@ -303,7 +303,7 @@ def _of_one_group(
             lost = [record for record in records if record.run.name in beaten]
             records = [record for record in records if record.run.name not in beaten]
             by_name = {record.run.name: record for record in lost}
-            for outcome in _settled_on(n, lost, prepared, options, company, rows):
+            for outcome in _settled_on(n, lost, prepared, options, shared_work, rows):
                 if race is None or outcome.result is None:
                     yield outcome
                     continue
@@ -318,7 +318,7 @@ def _settled_on(
     records: Sequence[Record],
     prepared: Prepared,
     options: EvaluationOptions,
-    company: Company,
+    shared_work: SharedWork,
     rows: Rows,
 ) -> Iterator[Outcome]:
     """The outcomes of runs whose results are on the first shards, each as soon as it is known.
@@ -331,7 +331,7 @@ def _settled_on(
             missing.append(record)
             continue
         record.parts.remove()  # its writer may have been killed first
-        by_helper = company.has_measured(record.run.name)
+        by_helper = shared_work.has_measured(record.run.name)
         yield settled(record.run, "ok" if by_helper else "cached", result)
     if not missing:
         return
@@ -341,7 +341,7 @@ def _settled_on(
     if options.shard is not None:
         index, count = options.shard
         shards = shards[index::count]
-    for share in company.shares(missing):
+    for share in shared_work.shares(missing):
         left = []
         for record in share:
             if (result := record.result(n_shards)) is not None:
@@ -349,7 +349,7 @@ def _settled_on(
                 yield settled(record.run, "ok", result)
             else:
                 left.append(record)
-        for item in measure(prepared.engine, left, shards, rows.skipped, waits=company.waits):
+        for item in measure(prepared.engine, left, shards, rows.skipped, waits=shared_work.waits):
             match item:
                 case Failed():
                     yield failed(item.record.run, item.error)
@@ -357,12 +357,12 @@ def _settled_on(
                     yield settled(item.record.run, "ok", assembly.result(item))
 
 
-def _completed(outcome: Outcome, record: Record, n_shards: int, further: Further) -> Outcome:
+def _completed(outcome: Outcome, record: Record, n_shards: int, completion: Completion) -> Outcome:
     """The outcome of a run after its result was completed with the additional measurements."""
     if outcome.result is None:
         return outcome
     try:
-        result, measured = further.completed(record, n_shards, outcome.result)
+        result, measured = completion.completed(record, n_shards, outcome.result)
     except ResultsError:
         raise
     except ProluEvalError as error:

@@ -1,9 +1,10 @@
 """An evaluation as an array of Slurm jobs, which share it through files in the results' folders.
 
-Each job is one of the processes that share an evaluation (:mod:`prolu_eval.evaluation.company`). It
-begins with its own share of the runs, then measures runs that no other job has begun, and ends when
-none is left. Runs, text and results must be in folders that all nodes can access. A job that is
-preempted is queued again, and continues from the stored parts.
+Each job is one of the processes that share an evaluation
+(:mod:`prolu_eval.evaluation.shared_work`). It begins with its own share of the runs, then measures
+runs that no other job has begun, and ends when none is left. Runs, text and results must be in
+folders that all nodes can access. A job that is preempted is queued again, and continues from the
+stored parts.
 """
 
 import logging
@@ -18,9 +19,9 @@ from typing import Any
 from prolu_eval.cluster.address import settings_of
 from prolu_eval.devices import working_on
 from prolu_eval.errors import Interrupted, UsageError
-from prolu_eval.evaluation.company import Company
 from prolu_eval.evaluation.options import EvaluationOptions, as_document, option_name
 from prolu_eval.evaluation.outcomes import Outcome
+from prolu_eval.evaluation.shared_work import SharedWork
 from prolu_eval.progress import Progress
 from prolu_eval.results import read_result
 
@@ -159,9 +160,9 @@ class Member:
         from prolu_eval.evaluation.runner import outcomes_of
 
         options = EvaluationOptions(**self.options)
-        company = Company(self.index, self.count, waits=False)
+        shared_work = SharedWork(self.index, self.count, waits=False)
         with working_on(options.device):
-            found = outcomes_of(self.paths, options, company)
+            found = outcomes_of(self.paths, options, shared_work)
             return [_document(outcome) for outcome in found]
 
     def checkpoint(self) -> Any:

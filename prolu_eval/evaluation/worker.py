@@ -19,7 +19,7 @@ import torch
 from prolu_eval.checkpoints import load_run
 from prolu_eval.cluster.parcels import Arrivals, Parcel, has_content
 from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault
-from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, see
+from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, find_here
 from prolu_eval.devices import working_on
 from prolu_eval.errors import ModelError, ProluEvalError
 from prolu_eval.evaluation.assembly import Assembly
@@ -64,8 +64,8 @@ class EvaluationWorker:
         self._options = EvaluationOptions(**{**config["options"], "device": config["device"]})
         self._folder: str = config["folder"]
         self._fetch, self._arrivals = fetch, Arrivals()
-        self._places: dict[str, str] = {}
-        self._preparation = Preparation(self._options, self._places)
+        self._local_paths: dict[str, str] = {}
+        self._preparation = Preparation(self._options, self._local_paths)
         self._group: tuple[int, Prepared] | None = None
         self._assemblies: dict[int, Assembly] = {}
         self._records: dict[str, tuple[Record, SparseAutoencoder]] = {}
@@ -244,7 +244,7 @@ class EvaluationWorker:
             MODEL: (conditions.model, about["model"]),
             TOKENS: (conditions.tokens, about["tokens"]),
         }
-        see(wanted, self._places, self._arrivals)
+        find_here(wanted, self._local_paths, self._arrivals)
 
     def _seen(
         self, wanted: Sequence[tuple[Run, Mapping[str, str]]]

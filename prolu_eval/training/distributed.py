@@ -37,7 +37,7 @@ def train_elsewhere(
     missing: Sequence[Plan],
     out: Path,
     settings: Settings,
-    settle: Callable[[Trained], None],
+    on_trained: Callable[[Trained], None],
 ) -> None:
     """Train missing runs of a grid on the cluster that settings name.
 
@@ -53,7 +53,7 @@ def train_elsewhere(
     shares = shares_of(settings.ray)
     pool = RayPool(str(settings.on), SERVICE, config_of(file, settings), shares)
     try:
-        train_over(pool, file, missing, out, settings, settle)
+        train_over(pool, file, missing, out, settings, on_trained)
     finally:
         pool.close()
 
@@ -64,11 +64,11 @@ def train_over(
     missing: Sequence[Plan],
     out: Path,
     settings: Settings,
-    settle: Callable[[Trained], None],
+    on_trained: Callable[[Trained], None],
 ) -> None:
     """Train missing runs of a grid over the workers of a pool."""
     with Progress("training", "step", shown=settings.progress) as shown:
-        _Sharing(pool, file, missing, out, settings, settle, shown).train()
+        _Sharing(pool, file, missing, out, settings, on_trained, shown).train()
 
 
 @dataclass
@@ -90,11 +90,11 @@ class _Sharing:
         missing: Sequence[Plan],
         out: Path,
         settings: Settings,
-        settle: Callable[[Trained], None],
+        on_trained: Callable[[Trained], None],
         shown: Progress,
     ) -> None:
         self._pool, self._file, self._out, self._settings = pool, file, out, settings
-        self._settle, self._steps = settle, Steps(shown)
+        self._on_trained, self._steps = on_trained, Steps(shown)
         self._missing = {plan.name: plan for plan in missing}
         self._shipping = Shipping(pool)
         self._waiting: deque[Portion] | None = None
@@ -168,7 +168,7 @@ class _Sharing:
         elif "trained" in message:
             plan = self._missing.pop(message.pop("trained"), None)
             if plan is not None:  # a run that an earlier worker stored is reported again
-                self._settle(Trained(plan, self._out / plan.name, **message))
+                self._on_trained(Trained(plan, self._out / plan.name, **message))
         else:
             begun.steps.update(message)
             self._steps.take(message)

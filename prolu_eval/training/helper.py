@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from prolu_eval.devices import working_on
-from prolu_eval.processes import Message, Tell, serve
+from prolu_eval.processes import Message, Send, serve
 from prolu_eval.progress import Progress
 from prolu_eval.training.config import SweepFile
 from prolu_eval.training.loop import Settings
@@ -17,46 +17,46 @@ from prolu_eval.training.sweep import train_portions
 
 
 @dataclass(frozen=True)
-class Telling:
+class SendingLogger:
     """A logger that sends logged values to the process that has the real loggers."""
 
-    tell: Tell
+    send: Send
 
     def log(self, run: str, step: int, values: dict[str, float]) -> None:
-        self.tell({"log": [run, step, values]})
+        self.send({"log": [run, step, values]})
 
     def close(self) -> None:
         pass
 
 
-def train_and_tell(
+def train_and_report(
     file: SweepFile,
     portions: Sequence[Portion],
     out: Path,
-    told: Mapping[str, Any],
-    tell: Tell,
-    places: Mapping[str, str] = MappingProxyType({}),
+    message: Mapping[str, Any],
+    send: Send,
+    local_paths: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Train portions of a grid with the settings in a message, and report steps and results.
 
-    ``places`` is the argument of :func:`~prolu_eval.training.sweep.train_portions`.
+    ``local_paths`` is the argument of :func:`~prolu_eval.training.sweep.train_portions`.
     """
-    cache = told["cache"] and Path(told["cache"])
-    loggers = [Telling(tell)] if told["logs"] else []
-    settings = Settings(told["device"], cache, told["minutes"], loggers=loggers)
+    cache = message["cache"] and Path(message["cache"])
+    loggers = [SendingLogger(send)] if message["logs"] else []
+    settings = Settings(message["device"], cache, message["minutes"], loggers=loggers)
 
-    def settle(trained: Trained) -> None:
-        tell(trained.message())
+    def on_trained(trained: Trained) -> None:
+        send(trained.message())
 
     with working_on(settings.device), Progress("training", "step", shown=False) as shown:
-        steps = Steps(shown, tell=tell)
-        train_portions(file, portions, out, settings, settle, steps, places)
+        steps = Steps(shown, send=send)
+        train_portions(file, portions, out, settings, on_trained, steps, local_paths)
 
 
-def _work(task: Message, tell: Tell) -> None:
+def _work(task: Message, send: Send) -> None:
     file = SweepFile.model_validate(task["file"])
     portions = [Portion.of(message, file) for message in task["portions"]]
-    train_and_tell(file, portions, Path(task["out"]), task, tell)
+    train_and_report(file, portions, Path(task["out"]), task, send)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ Source = LanguageModel | SyntheticActivations
 
 
 def load_source(
-    shared: Shared, device: str | None, places: Mapping[str, str] = MappingProxyType({})
+    shared: Shared, device: str | None, local_paths: Mapping[str, str] = MappingProxyType({})
 ) -> Source:
     """Load the source of a sweep's activations.
 
     Args:
         shared: settings that name the model and the text.
         device: the device on which the source returns activations.
-        places: by name, the paths of a model or text that is stored elsewhere on this machine.
+        local_paths: by name, the paths of a model or text that is stored elsewhere on this
+            machine.
 
     Raises:
         ModelError: if the model cannot be loaded.
@@ -28,16 +29,16 @@ def load_source(
     """
     if is_synthetic(shared.model):
         return SyntheticActivations.load(shared.model, device=device)
-    text = places.get(shared.dataset, shared.dataset)
+    text = local_paths.get(shared.dataset, shared.dataset)
     check_source(text, shared.text_column, "name text with --tokens")
-    model = LanguageModel.load(places.get(shared.model, shared.model), device=device)
-    if shared.model in places:
+    model = LanguageModel.load(local_paths.get(shared.model, shared.model), device=device)
+    if shared.model in local_paths:
         model.name = shared.model
     return model
 
 
 def training_rows(
-    shared: Shared, source: Source, places: Mapping[str, str] = MappingProxyType({})
+    shared: Shared, source: Source, local_paths: Mapping[str, str] = MappingProxyType({})
 ) -> TokenRows:
     """The rows that a sweep is trained on; the arguments are those of :func:`load_source`.
 
@@ -50,7 +51,7 @@ def training_rows(
         return source.rows("train", shared.n_tokens, shared.context_length)
     read = partial(
         load_tokens,
-        places.get(shared.dataset, shared.dataset),
+        local_paths.get(shared.dataset, shared.dataset),
         source,
         context_length=shared.context_length,
         text_column=shared.text_column,

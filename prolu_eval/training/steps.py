@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from prolu_eval.processes import Helpers, Message, Tell
+from prolu_eval.processes import Helpers, Message, Send
 from prolu_eval.progress import Progress
 
 
@@ -12,7 +12,7 @@ class Steps:
 
     Args:
         shown: the progress display.
-        tell: in a helper, the function that reports its steps to the main process.
+        send: in a helper, the function that reports its steps to the main process.
         helpers: in the main process, its helpers.
         on_message: a function that receives the helpers' other messages.
     """
@@ -21,11 +21,11 @@ class Steps:
         self,
         shown: Progress,
         *,
-        tell: Tell | None = None,
+        send: Send | None = None,
         helpers: Helpers | None = None,
         on_message: Callable[[Message], Any] = lambda _: None,
     ) -> None:
-        self._shown, self._tell = shown, tell
+        self._shown, self._send = shown, send
         self._helpers, self._on_message = helpers, on_message
 
     def expect(self, n: int) -> None:
@@ -54,8 +54,8 @@ class Steps:
         self._do(message)
 
     def _do(self, message: Message, note: str = "") -> None:
-        if self._tell is not None:
-            self._tell(message)
+        if self._send is not None:
+            self._send(message)
         self._shown.total += message.get("expected", 0)
         self._shown.found(message.get("found", 0))
         if n := message.get("taken", 0):

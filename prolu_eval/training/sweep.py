@@ -75,7 +75,7 @@ def train_sweep(
     devices = [None] if elsewhere else devices_of(settings.device)
     done: list[Trained] = []
 
-    def settle(trained: Trained) -> None:
+    def record(trained: Trained) -> None:
         done.append(trained)
         on_trained(trained)
 
@@ -86,15 +86,15 @@ def train_sweep(
         for plan in file.plans():
             if (known := _present(out / plan.name, file.shared)) is not None:
                 reason = known.not_converged
-                settle(Trained(plan, out / plan.name, "present", not_converged=reason))
+                record(Trained(plan, out / plan.name, "present", not_converged=reason))
             else:
                 missing.append(plan)
         if missing:
             try:
                 if elsewhere:
-                    train_elsewhere(file, missing, out, settings, settle)
+                    train_elsewhere(file, missing, out, settings, record)
                 else:
-                    _train_on(devices, file, missing, out, settings, settle)
+                    _train_on(devices, file, missing, out, settings, record)
             except KeyboardInterrupt as stop:
                 raise _told(stop) from None
     return done
@@ -141,7 +141,7 @@ def _train_on(
     missing: Sequence[Plan],
     out: Path,
     settings: Settings,
-    settle: Callable[[Trained], None],
+    on_trained: Callable[[Trained], None],
 ) -> None:
     """Train missing runs, one portion of them on each of several devices."""
     n = len(devices)
@@ -150,7 +150,7 @@ def _train_on(
 
     def done(trained: Trained) -> None:
         settled.add(trained.plan.name)
-        settle(trained)
+        on_trained(trained)
 
     by_name = {plan.name: plan for plan in missing}
 
@@ -188,7 +188,7 @@ def _train_on(
             reason,
         )
     if left := [plan for plan in missing if plan.name not in settled]:
-        _train_on(devices[:1], file, left, out, settings, settle)
+        _train_on(devices[:1], file, left, out, settings, on_trained)
 
 
 def train_portions(
@@ -196,9 +196,9 @@ def train_portions(
     portions: Sequence[Portion],
     out: Path,
     settings: Settings,
-    settle: Callable[[Trained], None],
+    on_trained: Callable[[Trained], None],
     steps: Steps,
-    places: Mapping[str, str] = MappingProxyType({}),
+    local_paths: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Train portions of a grid in this process, on one device.
 
@@ -207,23 +207,24 @@ def train_portions(
         portions: the runs to train, and the checkpoints from which they continue.
         out: the folder for runs and checkpoints.
         settings: how the grid is trained.
-        settle: a function that is called with the result of each run.
+        on_trained: a function that is called with the result of each run.
         steps: the counter of steps.
-        places: by name, the paths of a model or text that is stored elsewhere on this machine.
+        local_paths: by name, the paths of a model or text that is stored elsewhere on this
+            machine.
 
     Raises:
         ConfigError, EvaluationError, Interrupted, ModelError, ResultsError, TokensError: as
             :func:`train_sweep`.
     """
     shared = file.shared
-    model = load_source(shared, settings.device, places)
+    model = load_source(shared, settings.device, local_paths)
     d_in = model.width(shared.hook)
     file.check(d_in)
-    tokens = training_rows(shared, model, places)
+    tokens = training_rows(shared, model, local_paths)
     for portion in portions:
         if computed := [plan for plan in portion.plans if plan.is_fitted]:
             outcomes = fitted(computed, shared, model, tokens, settings)
-            _store(outcomes, shared, d_in, out, settle)
+            _store(outcomes, shared, d_in, out, on_trained)
         parts = [portion.plans]
         if not portion.begun:
             parts = [*rounds(portion.plans, shared, d_in, model.device)]
@@ -232,7 +233,7 @@ def train_portions(
             checkpoint = out / portion.checkpoint
             training = Training(part, shared, model, tokens, checkpoint, settings, steps)
             training.run()
-            _store(training.results(), shared, d_in, out, settle)
+            _store(training.results(), shared, d_in, out, on_trained)
             training.finish()
 
 
@@ -241,7 +242,7 @@ def _store(
     shared: Shared,
     d_in: int,
     out: Path,
-    settle: Callable[[Trained], None],
+    on_trained: Callable[[Trained], None],
 ) -> None:
     """Store the trained runs, except those that were stored before an interruption."""
     for plan, sae, history, reason, environments in outcomes:
@@ -249,13 +250,13 @@ def _store(
         if sae is None:
             error = EvaluationError(plan.name, "diverged: its loss is not finite",
                                     "lower the learning rate")  # fmt: skip
-            settle(Trained(plan, folder, "failed", str(error)))
+            on_trained(Trained(plan, folder, "failed", str(error)))
         elif not (folder / CONFIG_FILE).exists():
             if history:
                 write_atomically(folder / HISTORY_FILE, save(history))
             told = {"not_converged": reason, "environments": environments}
             save_run(folder, sae, run_config(plan, shared, d_in).model_copy(update=told))
-            settle(Trained(plan, folder, "trained", not_converged=reason))
+            on_trained(Trained(plan, folder, "trained", not_converged=reason))
 
 
 def run_config(plan: Plan, shared: Shared, d_in: int) -> RunConfig:

@@ -14,11 +14,11 @@ from typing import Any
 
 from prolu_eval.cluster.parcels import Arrivals
 from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault
-from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, see
+from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, find_here
 from prolu_eval.errors import ProluEvalError
 from prolu_eval.runs import CONFIG_FILE
 from prolu_eval.training.config import SweepFile
-from prolu_eval.training.helper import train_and_tell
+from prolu_eval.training.helper import train_and_report
 from prolu_eval.training.portions import Portion
 
 # Seconds for which an answer waits for news.
@@ -31,7 +31,7 @@ class _Work:
 
     portion: Portion
     folder: "tempfile.TemporaryDirectory[str]"
-    told: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
+    messages: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
     error: BaseException | None = None
     sent: dict[str, int] = field(default_factory=dict)
     thread: threading.Thread | None = None
@@ -70,28 +70,28 @@ class TrainingWorker:
         return self._begin(message) if message["do"] == "begin" else self._listen()
 
     def _begin(self, message: Message) -> dict[str, Any]:
-        shared, places = self._file.shared, dict[str, str]()
+        shared, local_paths = self._file.shared, dict[str, str]()
         wanted = {
             MODEL: (shared.model, message[MODEL]),
             TOKENS: (shared.dataset, message[TOKENS]),
         }
         try:
-            see(wanted, places, self._arrivals)
+            find_here(wanted, local_paths, self._arrivals)
         except UnseenError as unseen:
             return {UNSEEN: unseen.what}
         portion = Portion.of(message["portion"], self._file)
         work = _Work(portion, tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         if message["checkpoint"] is not None:
             (work.out / portion.checkpoint).write_bytes(self._fetch(message["checkpoint"]))
-        work.thread = threading.Thread(target=self._train, args=(work, places), daemon=True)
+        work.thread = threading.Thread(target=self._train, args=(work, local_paths), daemon=True)
         work.thread.start()
         self._work = work
         return {}
 
-    def _train(self, work: _Work, places: dict[str, str]) -> None:
+    def _train(self, work: _Work, local_paths: dict[str, str]) -> None:
         try:
-            train_and_tell(
-                self._file, [work.portion], work.out, self._config, work.told.put, places
+            train_and_report(
+                self._file, [work.portion], work.out, self._config, work.messages.put, local_paths
             )
         except BaseException as error:  # noqa: BLE001 (told when it is asked for)
             work.error = error
@@ -106,8 +106,8 @@ class TrainingWorker:
             work.thread.join(_PATIENCE / 10)
         done = not work.thread.is_alive()
         told = []
-        while not work.told.empty():
-            told.append(work.told.get())
+        while not work.messages.empty():
+            told.append(work.messages.get())
         answer: dict[str, Any] = {"told": told, "files": self._new_files(work), "done": done}
         if not done:
             return answer

@@ -142,18 +142,18 @@ def test_nodes_that_see_nothing_are_sent_it(
             return value
 
     arrived = str(tmp_path / "cache" / "arrived")
-    sees, finds = parcels.has_content, sight.see
+    sees, finds = parcels.has_content, sight.find_here
 
     def has_content(path: Path, digest: str) -> bool:
         return str(path).startswith(arrived) and sees(path, digest)
 
-    def see(wanted: Any, places: Any, arrivals: Any) -> None:
+    def find_here(wanted: Any, local_paths: Any, arrivals: Any) -> None:
         with monkeypatch.context() as patched:
             patched.setattr(sight, "content_of", lambda *_: None)
-            finds(wanted, places, arrivals)
+            finds(wanted, local_paths, arrivals)
 
     monkeypatch.setattr(worker, "has_content", has_content)
-    monkeypatch.setattr(worker, "see", see)
+    monkeypatch.setattr(worker, "find_here", find_here)
     over(lambda options: Noting(SERVICE, config_of(options), ["a", "b"]))
     evaluate(work / "runs", options_of(work, tmp_path / "results", on="ray"))
     assert_same(tmp_path / "results", expected)
@@ -186,7 +186,7 @@ def test_an_interruption_keeps_what_is_stored(
 
 
 def test_failures_are_those_of_one_process(work: Path, tmp_path: Path, over: Any) -> None:
-    from tests.evaluation.test_company import broken_runs
+    from tests.evaluation.test_shared_work import broken_runs
 
     runs = broken_runs(work / "runs" / "00-native", tmp_path / "runs")
     options = options_of(work, tmp_path / "here")

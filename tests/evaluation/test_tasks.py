@@ -168,7 +168,7 @@ def test_processes_at_once_repeat_no_activations(
     def record(model: Any, hook: str, prompts: list[list[int]], *more: Any) -> torch.Tensor:
         return known.setdefault(str(prompts), last_activations(model, hook, prompts, *more))
 
-    monkeypatch.setattr("prolu_eval.evaluation.further.Probing", Recorded)
+    monkeypatch.setattr("prolu_eval.evaluation.extra_measures.Probing", Recorded)
     monkeypatch.setattr("prolu_eval.evaluation.probing.last_activations", record)
     monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "first"))
     expected = only(evaluate(runs / "one", options(data))).tasks["probes"]

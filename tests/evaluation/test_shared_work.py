@@ -16,8 +16,8 @@ from prolu_eval.cli import main
 from prolu_eval.devices import devices_of
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation import EvaluationOptions, evaluate
-from prolu_eval.evaluation.company import Company, Rows
 from prolu_eval.evaluation.engine import Engine
+from prolu_eval.evaluation.shared_work import Rows, SharedWork
 from prolu_eval.processes import Helper
 from prolu_eval.progress import Progress
 from prolu_eval.results import Result
@@ -162,20 +162,20 @@ def test_devices_that_are_not_there(
 
 
 def test_shares_and_rows() -> None:
-    assert list(Company(1, 3).shares("abcdefg")) == ["be", "cf", "adg"]
-    assert list(Company(0, 3).shares("a")) == ["a"]
+    assert list(SharedWork(1, 3).shares("abcdefg")) == ["be", "cf", "adg"]
+    assert list(SharedWork(0, 3).shares("a")) == ["a"]
 
-    class Telling(Company):
-        told = 0
+    class Reported(SharedWork):
+        reported = 0
 
         def rows(self, group: int) -> int:
-            return self.told
+            return self.reported
 
-    company = Telling()
+    shared_work = Reported()
     with Progress("x", "row", shown=False) as shown:
-        rows = Rows(shown, company, 0)
+        rows = Rows(shown, shared_work, 0)
         rows.update(2)
-        company.told = 5
+        shared_work.reported = 5
         rows.skipped(0)
         assert shown._done == 7
         rows.skipped(3)

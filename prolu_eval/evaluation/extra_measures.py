@@ -35,7 +35,7 @@ class _Measure(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExtraMeasures:
     """The additional measurements that the options ask for, with all that they need but a model.
 
     Attributes:
@@ -51,7 +51,7 @@ class Asked:
     ks: tuple[int, ...] = PROBE_KS
 
     @classmethod
-    def by(cls, options: EvaluationOptions) -> "Asked":
+    def by(cls, options: EvaluationOptions) -> "ExtraMeasures":
         """The additional measurements that the options ask for.
 
         Raises:
@@ -69,11 +69,11 @@ class Asked:
         return cls(measures, tasks, name, options.k or PROBE_KS)
 
 
-class Further:
+class Completion:
     """Completes results of runs under the same conditions.
 
     Args:
-        asked: the additional measurements.
+        extra: the additional measurements.
         prepared: the model and tokens with which the runs are measured.
         shown: whether to show the progress of longer work.
 
@@ -81,21 +81,21 @@ class Further:
         UsageError: if the runs are on a benchmark, or reconstruct several layers.
     """
 
-    def __init__(self, asked: Asked, prepared: Prepared, *, shown: bool) -> None:
+    def __init__(self, extra: ExtraMeasures, prepared: Prepared, *, shown: bool) -> None:
         self._engine = engine = prepared.engine
         self._measures: dict[str, _Measure] = {}
-        if not asked.measures:
+        if not extra.measures:
             return
         if type(engine) is not Engine:
-            reason = f"{' and '.join(asked.measures)} need one hook point of a language model"
+            reason = f"{' and '.join(extra.measures)} need one hook point of a language model"
             raise UsageError("--measure", f"{reason}, not {engine.hook} of {engine.model.name}",
                              "evaluate these runs without")  # fmt: skip
         setting = prepared.settings[max(prepared.settings)]
-        if "probes" in asked.measures:
+        if "probes" in extra.measures:
             self._measures["probes"] = Probing(
-                engine, setting, asked.tasks, asked.source, asked.ks, shown=shown
+                engine, setting, extra.tasks, extra.source, extra.ks, shown=shown
             )
-        if "behaviour" in asked.measures:
+        if "behaviour" in extra.measures:
             self._measures["behaviour"] = Behaviour(engine, setting)
 
     def completed(self, record: Record, n_shards: int, result: Result) -> tuple[Result, bool]:

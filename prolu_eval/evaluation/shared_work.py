@@ -15,19 +15,19 @@ from typing import TypeVar
 
 from prolu_eval.devices import threads_each
 from prolu_eval.evaluation.options import EvaluationOptions, as_document
-from prolu_eval.processes import Helpers, Tell
+from prolu_eval.processes import Helpers, Send
 from prolu_eval.progress import Progress
 
 _T = TypeVar("_T")
 
 
-class Company:
+class SharedWork:
     """One of several processes that share an evaluation, and the news that it has of the others.
 
     Args:
         index: the index of this process; 0 is the main process.
         count: the number of processes.
-        tell: in a helper, the function that reports its work to the main process.
+        send: in a helper, the function that reports its work to the main process.
         helpers: in the main process, its helpers.
         waits: whether to wait for results that other processes are measuring.
     """
@@ -37,11 +37,11 @@ class Company:
         index: int = 0,
         count: int = 1,
         *,
-        tell: Tell | None = None,
+        send: Send | None = None,
         helpers: Helpers | None = None,
         waits: bool = True,
     ) -> None:
-        self.tell, self.waits = tell, waits
+        self.send, self.waits = send, waits
         self._index, self._count, self._helpers = index, count, helpers
         self._rows: Counter[int] = Counter()
         self._measured: set[str] = set()
@@ -75,18 +75,18 @@ class Rows:
 
     Args:
         shown: the progress display.
-        company: the processes that share the work.
+        shared_work: the processes that share the work.
         group: the number of the group.
     """
 
-    def __init__(self, shown: Progress, company: Company, group: int) -> None:
-        self._shown, self._company, self._group = shown, company, group
+    def __init__(self, shown: Progress, shared_work: SharedWork, group: int) -> None:
+        self._shown, self._work, self._group = shown, shared_work, group
         self._skipped = self._of_others = 0
 
     def update(self, n: int) -> None:
         """Count rows that this process has done."""
-        if self._company.tell is not None:
-            self._company.tell({"group": self._group, "rows": n})
+        if self._work.send is not None:
+            self._work.send({"group": self._group, "rows": n})
         self._shown.update(n + self._new_of_others())
 
     def skipped(self, n: int) -> None:
@@ -96,15 +96,15 @@ class Rows:
             self._shown.update(new)
 
     def _new_of_others(self) -> int:
-        new = max(self._skipped, self._company.rows(self._group)) - self._of_others
+        new = max(self._skipped, self._work.rows(self._group)) - self._of_others
         self._of_others += new
         return new
 
 
 @contextmanager
-def company_on(
+def shared_work_on(
     devices: Sequence[str | None], paths: Sequence[str], options: EvaluationOptions
-) -> Iterator[Company]:
+) -> Iterator[SharedWork]:
     """This process and helpers on the devices after the first, until the block ends.
 
     If a helper ends early, a warning says so; the other processes do its work.
@@ -117,7 +117,7 @@ def company_on(
         place = {"index": index, "count": len(devices)}
         tasks.append((str(device), {"paths": list(paths), "options": document, **place}))
     with Helpers("prolu_eval.evaluation.helper", tasks, threads_each(devices)) as helpers:
-        yield Company(0, len(devices), helpers=helpers)
+        yield SharedWork(0, len(devices), helpers=helpers)
         for helper in helpers.running:
             if reason := helper.failure():
                 logging.getLogger(__name__).warning(
