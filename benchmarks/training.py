@@ -31,9 +31,9 @@ from torch import Tensor
 from prolu_eval.lm import LanguageModel
 from prolu_eval.precision import matrix_products
 from prolu_eval.tokens import load_tokens
-from prolu_eval.training.active import Active, Dense
 from prolu_eval.training.config import Plan, Shared, Sweep
 from prolu_eval.training.initial import Statistics, measure_statistics
+from prolu_eval.training.layouts import Dense, Layout
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.stack import Stack
@@ -164,7 +164,7 @@ _CHECKED = (
     ("prolu", {"estimator": "rectangle"}), ("jumprelu", {"bandwidth": 0.5}), ("gated", {}),
     ("topk", {}), ("batchtopk", {}),
 )  # fmt: skip
-_LAYOUTS: dict[str, tuple[type[Active], float]] = {
+_LAYOUTS: dict[str, tuple[type[Layout], float]] = {
     "whole": (Whole, 1e-4),
     "gathered": (GatheredOnDevice, 1e-4),
     "whole, bfloat16 products": (WholeMixed, 0.1),

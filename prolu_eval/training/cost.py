@@ -11,11 +11,11 @@ import torch
 
 from prolu_eval.devices import free_memory
 from prolu_eval.errors import ConfigError
-from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.forward import CODES_AT_ONCE, DENSE_TENSORS
 from prolu_eval.training.heap import give_back_freed
 from prolu_eval.training.initial import Statistics
+from prolu_eval.training.layouts import Layout
 from prolu_eval.training.products import Full, Gathered
 from prolu_eval.training.stack import Stack
 
@@ -174,7 +174,7 @@ def _passes(plans: Sequence[Plan], shared: Shared, d_in: int, device: torch.devi
         at_once = len(plans) * own
         return _FLOAT * (DENSE_TENSORS * at_once + 2 * 2 * len(plans) * d_in * d_sae)
 
-    def fitting(layout: type[Active]) -> int:
+    def fitting(layout: type[Layout]) -> int:
         return min(len(plans), max(1, CODES_AT_ONCE[layout] // own))
 
     tensors = max(_WHOLE.get(plan.sweep.variant, _WHOLE_OF_OTHERS) for plan in plans)

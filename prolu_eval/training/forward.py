@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
-from prolu_eval.training.active import Active
 from prolu_eval.training.config import Plan, Shared
+from prolu_eval.training.layouts import Layout
 from prolu_eval.training.objectives import OBJECTIVES, Encoded, reconstruct_dead, squared_error
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.products import Full, Gathered
 
 # Number of codes computed at one time on a CPU: few enough to fit in its caches, and enough to
 # outweigh the cost of a call.
-CODES_AT_ONCE: dict[type[Active], int] = {Full: 1 << 20, Gathered: 1 << 23}
+CODES_AT_ONCE: dict[type[Layout], int] = {Full: 1 << 20, Gathered: 1 << 23}
 _OTHER_CODES_AT_ONCE = 1 << 22
 # Below this share of active entries, products over gathered entries are faster than whole ones.
 _GATHERED_BELOW = 0.25
@@ -66,7 +66,7 @@ class Chunk(NamedTuple):
     """Autoencoders of a stack that are computed together, and the layout of their pass."""
 
     which: slice
-    layout: type[Active]
+    layout: type[Layout]
 
 
 class Forward:
@@ -92,15 +92,15 @@ class Forward:
         plans: Sequence[Plan],
         saes: Sequence[SparseAutoencoder],
         shared: Shared,
-        layout: type[Active] | None,
+        layout: type[Layout] | None,
         device: torch.device,
     ) -> None:
         self.objective = OBJECTIVES[plans[0].sweep.variant]
         self.coefficients = torch.tensor([p.coefficient or 0.0 for p in plans], device=device)
         self._penalty = plans[0].sweep.penalty
         mixed = shared.precision_on(device) == "mixed"
-        self._whole: type[Active] = WholeMixed if mixed else Whole
-        self._gathered: type[Active] = GatheredMixed if mixed else GatheredOnDevice
+        self._whole: type[Layout] = WholeMixed if mixed else Whole
+        self._gathered: type[Layout] = GatheredMixed if mixed else GatheredOnDevice
         self.chooses = layout is None and device.type != "cpu"
         self._saes, self._shared = saes, shared
         self.fixed = self._whole if self.chooses else layout
@@ -124,7 +124,7 @@ class Forward:
                 yield Chunk(slice(first, min(end, first + at_once)), layout)
             start = end
 
-    def _layouts(self, share: Tensor) -> list[type[Active]]:
+    def _layouts(self, share: Tensor) -> list[type[Layout]]:
         if self.fixed is not None:
             return [self.fixed] * len(share)  # does not wait for a GPU to return the share
         return [Gathered if part < _GATHERED_BELOW else Full for part in share.tolist()]
@@ -143,7 +143,7 @@ class Forward:
             if seconds() > whole:
                 self.fixed = self._whole
 
-    def _codes_at_once(self, layout: type[Active]) -> int:
+    def _codes_at_once(self, layout: type[Layout]) -> int:
         if self.coefficients.is_cuda:
             if not self._at_once:  # asked before torch keeps memory in reserve
                 free, _ = torch.cuda.mem_get_info(self.coefficients.device)

@@ -206,7 +206,7 @@ class Training:
         logging = last or step % max(1, shared.n_steps // _LOGS) == 0
         resampling = shared.resamples_at(step)
         for stack, history in zip(self.stacks, self.histories, strict=True):
-            x = stack.given(batch)
+            x = stack.batch_for_step(batch)
             losses = stack.step(x, sizes=logging)
             history.observe(losses)
             if logging:

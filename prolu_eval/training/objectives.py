@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prolu_eval.saes import Gated, JumpRelu, Matryoshka, SparseAutoencoder
-from prolu_eval.training.active import Active
+from prolu_eval.training.layouts import Layout
 from prolu_eval.training.penalties import PENALTIES
 
 # The variant that an objective trains.
@@ -37,7 +37,7 @@ class Encoded(Generic[_V]):
     x: Tensor
     m: Tensor
     whole: _V
-    active: Active
+    active: Layout
     sae: _V
     active_m: Tensor
     codes: Tensor
@@ -76,7 +76,7 @@ class Objective(Generic[_V]):
             return torch.gt(m, threshold)
         return torch.from_numpy(np.greater(m.numpy(), threshold.numpy()))  # three times as fast
 
-    def codes(self, sae: _V, m: Tensor, active: Active) -> Tensor:
+    def codes(self, sae: _V, m: Tensor, active: Layout) -> Tensor:
         """Codes of the selected entries, from their pre-activations. values -> values"""
         return sae.activate(m)
 
@@ -145,7 +145,7 @@ class SelectingObjective(Objective[_V]):
             ]
         )
 
-    def codes(self, sae: _V, m: Tensor, active: Active) -> Tensor:
+    def codes(self, sae: _V, m: Tensor, active: Layout) -> Tensor:
         return active.chosen(m + sae.b_enc)
 
     def magnitudes(self, codes: Tensor) -> Tensor:

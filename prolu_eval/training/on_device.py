@@ -10,7 +10,7 @@ CPU, where it is tested.
 import torch
 from torch import Tensor
 
-from prolu_eval.training.active import Mask
+from prolu_eval.training.layouts import Mask
 from prolu_eval.training.products import Chosen, Full
 
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from prolu_eval.training.active import Dense, Mask, Room
+from prolu_eval.training.layouts import Dense, Mask, Room
 
 
 class Products:

@@ -15,11 +15,11 @@ from torch import Tensor
 from prolu_eval.kernels import suit
 from prolu_eval.saes import SparseAutoencoder, VariantOptions
 from prolu_eval.saes.trec import TrecOptions
-from prolu_eval.training.active import Active
 from prolu_eval.training.baselines import HELD, NEAR
 from prolu_eval.training.config import Plan, Shared
 from prolu_eval.training.forward import Chunk, Forward, Losses, rate_factor
 from prolu_eval.training.initial import Statistics, initialise
+from prolu_eval.training.layouts import Layout
 from prolu_eval.training.objectives import Encoded
 
 # A GPU's layout is chosen after these numbers of steps, and at every multiple of the last.
@@ -51,7 +51,7 @@ class Stack:
         shared: Shared,
         statistics: Statistics,
         *,
-        layout: type[Active] | None = None,
+        layout: type[Layout] | None = None,
     ) -> None:
         self.plans, self.shared = plans, shared
         self.n_done = 0
@@ -111,7 +111,7 @@ class Stack:
         """Whether decoder rows stay as they started, or near their start."""
         return self._chance in HELD
 
-    def given(self, x: Tensor) -> Tensor:
+    def batch_for_step(self, x: Tensor) -> Tensor:
         """The batch on which the next step trains, from a batch in training units. [batch, d_in]
 
         It is the same batch, or for the baseline on shuffled activations its shuffled form.
@@ -119,7 +119,7 @@ class Stack:
         return shuffled(x, self.shared.data_seed, self.n_done) if self._chance == "shuffled" else x
 
     @property
-    def layout(self) -> type[Active] | None:
+    def layout(self) -> type[Layout] | None:
         """The layout that all passes use now; None if it differs between autoencoders."""
         return self._forward.fixed
 
@@ -255,7 +255,7 @@ class Stack:
         if unit and not fused:
             W_dec /= W_dec.norm(dim=-1, keepdim=True)
         if self._chance == "soft_frozen_decoder":
-            hold_near(W_dec, self._start, NEAR)
+            turn_back_to(W_dec, self._start, NEAR)
         if "threshold" in self.trained:
             self.parameters["threshold"].clamp_(min=0)
 
@@ -371,7 +371,7 @@ def shuffled(x: Tensor, seed: int, step: int) -> Tensor:
     return x.gather(0, (rows % n).to(x.device))
 
 
-def hold_near(rows: Tensor, start: Tensor, least: float) -> None:
+def turn_back_to(rows: Tensor, start: Tensor, least: float) -> None:
     """Turn rows back, in place, until their cosine with their start is ``least``. [..., d]
 
     Rows that are nearer to their start are unchanged, and all rows keep their norms.

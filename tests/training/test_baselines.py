@@ -103,7 +103,7 @@ def trained(file: SweepFile, kind: str, n_steps: int) -> tuple[Stack, torch.Tens
     first = stack.parameters["W_dec"].detach().clone()
     generator = torch.Generator().manual_seed(3)
     for _ in range(n_steps):
-        stack.step(stack.given(torch.randn(128, 16, generator=generator)))
+        stack.step(stack.batch_for_step(torch.randn(128, 16, generator=generator)))
     return stack, first
 
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prolu_eval.training.active import Active, Dense
 from prolu_eval.training.config import Plan, Shared, Sweep
 from prolu_eval.training.dead import resample_dead
 from prolu_eval.training.forward import Losses, rate_factor
 from prolu_eval.training.history import History
 from prolu_eval.training.initial import Statistics, geometric_median, measure_statistics
+from prolu_eval.training.layouts import Dense, Layout
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.on_device import GatheredMixed, GatheredOnDevice, Whole, WholeMixed
 from prolu_eval.training.penalties import PENALTIES, l1, sqrt_l1, tanh
@@ -116,7 +116,7 @@ def test_training_together_equals_training_alone(sweep: Sweep) -> None:
 @pytest.mark.parametrize("decoder_norm", ["unit", "free"])
 @pytest.mark.parametrize("layout", [Full, Gathered, Whole, GatheredOnDevice])
 def test_every_layout_trains_as_plain_autograd_does(
-    sweep: Sweep, decoder_norm: str, layout: type[Active]
+    sweep: Sweep, decoder_norm: str, layout: type[Layout]
 ) -> None:
     settings = shared(decoder_norm=decoder_norm, dead_after=2 * BATCH)
     found, losses = trained(plans_of(sweep), settings=settings, layout=layout)
@@ -128,7 +128,7 @@ def test_every_layout_trains_as_plain_autograd_does(
 
 @of_every_kind
 @pytest.mark.parametrize("layout", [WholeMixed, GatheredMixed])
-def test_bfloat16_products_change_a_step_little(sweep: Sweep, layout: type[Active]) -> None:
+def test_bfloat16_products_change_a_step_little(sweep: Sweep, layout: type[Layout]) -> None:
     (x,) = batches(1)
     plans = plans_of(sweep)
     exact, near = (Stack(plans, shared(), CENTRE, layout=kind) for kind in (Dense, layout))

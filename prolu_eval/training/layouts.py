@@ -18,7 +18,7 @@ Mask = Callable[[], Tensor]
 """Computes the mask of the entries that take part, when it is called. [n, batch, d_sae] bool"""
 
 
-class Active(Protocol):
+class Layout(Protocol):
     """A choice of entries of [n, batch, d_sae]. A tensor of one number per entry is its values."""
 
     def __init__(self, mask: Mask) -> None: ...
