@@ -12,9 +12,9 @@ CONFIDENCE = 0.95
 # Significant digits of a number without an interval that would say how many of them are meaningful.
 SIGNIFICANT = 4
 # Significant digits of a number of which only the size matters, such as a p-value.
-_ROUGH = 2
+_OF_SIZE = 2
 # Significant digits of numbers that are drawn, not read.
-_DRAWN = 6
+_IN_FIGURES = 6
 # Plotly's format for the numbers of a point in a figure.
 HOVER = f".{SIGNIFICANT}g"
 # Numbers that need more decimals are written with an exponent.
@@ -136,17 +136,17 @@ def signed(value: float | None, uncertainty: float | None = None) -> str:
     return f"+{text}" if value is not None and value > 0 else text
 
 
-def rough(value: float | None) -> str:
+def two_digits(value: float | None) -> str:
     """A number of which only the size matters, such as a p-value, to two significant digits."""
-    return "-" if value is None or math.isnan(value) else f"{float(f'{value:.{_ROUGH}g}'):g}"
+    return "-" if value is None or math.isnan(value) else f"{float(f'{value:.{_OF_SIZE}g}'):g}"
 
 
-def as_chosen(value: float | None) -> str:
+def unrounded(value: float | None) -> str:
     """A number that was chosen, such as a coefficient, unrounded; a missing number is ``-``."""
     return "-" if value is None or math.isnan(value) else f"{value:g}"
 
 
-def drawn(value: float, digits: int = _DRAWN) -> float | int | None:
+def for_figure(value: float, digits: int = _IN_FIGURES) -> float | int | None:
     """A number to the significant digits that a figure needs; None if it is not finite."""
     if not math.isfinite(value):
         return None

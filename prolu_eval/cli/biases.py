@@ -8,7 +8,7 @@ import typer
 from prolu_eval.cli import app, options, remark, say_document, say_table
 from prolu_eval.cli.command import CHECKPOINTS, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
-from prolu_eval.estimates import Estimate, as_chosen, number, rough
+from prolu_eval.estimates import Estimate, number, two_digits, unrounded
 
 if TYPE_CHECKING:
     from prolu_eval.runs import Broken, Run
@@ -69,7 +69,7 @@ def _row(document: dict[str, Any]) -> list[str]:
     head = [
         document["run"],
         document["variant"],
-        as_chosen(coefficient),
+        unrounded(coefficient),
     ]
     if document["biases"] is None:
         return [*head, "no bias", "", "", "", ""]
@@ -80,5 +80,5 @@ def _row(document: dict[str, Any]) -> list[str]:
         *head,
         f"{Estimate(value=known.negative_fraction):%}",
         *(number(value) for value in (low, median, high)),
-        f"{rough(left)} {known.sketch} {rough(right)}",
+        f"{two_digits(left)} {known.sketch} {two_digits(right)}",
     ]

@@ -7,7 +7,7 @@ import typer
 from prolu_eval.cli import app, options, remark, say_document, terminal_width
 from prolu_eval.cli.command import CHECKPOINTS, QUESTION, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, ProluEvalError
-from prolu_eval.estimates import as_chosen
+from prolu_eval.estimates import unrounded
 from prolu_eval.plain_text import aligned, printable, wrapped
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _print_table(documents: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: object) -> object:
-    return "-" if value is None else as_chosen(value) if isinstance(value, float) else value
+    return "-" if value is None else unrounded(value) if isinstance(value, float) else value
 
 
 def _print_problems(document: dict[str, Any], width: int | None) -> None:

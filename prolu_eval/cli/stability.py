@@ -8,7 +8,7 @@ import typer
 from prolu_eval.cli import app, options, remark, say, say_document, say_paragraph, say_table
 from prolu_eval.cli.command import CHECKPOINTS, QUESTION, WRITTEN, Command
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT
-from prolu_eval.estimates import Estimate, as_chosen, number
+from prolu_eval.estimates import Estimate, number, unrounded
 
 if TYPE_CHECKING:
     from prolu_eval.evaluation.stability import Stability
@@ -89,7 +89,7 @@ def stability(
     if not found:
         raise typer.Exit(code)
     head = ["variant", "coefficient", "seeds", "mean cosine", "chance",
-            f"found at {as_chosen(threshold)}", "chance"]  # fmt: skip
+            f"found at {unrounded(threshold)}", "chance"]  # fmt: skip
     if errors:
         head += ["nmse, all", "stable alone", "as many at random"]
     rows = [head, *(_row(s) for s in found)]
@@ -108,7 +108,7 @@ def stability(
 def _row(found: "Stability") -> list[str]:
     cells = [
         found.label,
-        as_chosen(found.coefficient),
+        unrounded(found.coefficient),
         str(len(found.runs)),
         f"{found.cosine}",
         number(found.chance.cosine),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prolu_eval.errors import UsageError
-from prolu_eval.estimates import as_chosen
+from prolu_eval.estimates import unrounded
 from prolu_eval.metrics import METRICS, metric_key
 
 HYPERVOLUME = "hypervolume"
@@ -46,7 +46,7 @@ class Tolerance:
         return max(allowed, ROUNDING * abs(baseline))
 
     def __str__(self) -> str:
-        amount = f"{as_chosen(self.amount * 100)}%" if self.relative else as_chosen(self.amount)
+        amount = f"{unrounded(self.amount * 100)}%" if self.relative else unrounded(self.amount)
         return _WORSE[self.direction] + amount
 
 

@@ -7,7 +7,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from prolu_eval.errors import CHECK_FAILED, DONE
-from prolu_eval.estimates import Estimate, number, rough
+from prolu_eval.estimates import Estimate, number, two_digits
 
 if TYPE_CHECKING:
     from prolu_eval.analysis import Answer
@@ -73,7 +73,7 @@ class Judgement:
         if self.detectable is None:
             return ""
         if (self.tolerance or "").endswith("%") and self.baseline:
-            return f"{rough(100 * self.detectable / abs(self.baseline))}%"
+            return f"{two_digits(100 * self.detectable / abs(self.baseline))}%"
         return number(self.detectable)
 
     @property

@@ -22,7 +22,7 @@ from prolu_eval.cache import cache_folder
 from prolu_eval.choices import Dtype
 from prolu_eval.devices import default_device
 from prolu_eval.errors import ProluEvalError, ResultsError
-from prolu_eval.estimates import Estimate, rough
+from prolu_eval.estimates import Estimate, two_digits
 from prolu_eval.evaluation.assembly import Assembly
 from prolu_eval.evaluation.conditions import Conditions, portions
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
@@ -90,7 +90,7 @@ def _chosen(candidates: Sequence[Dtype], found: Mapping[str, Mapping[Dtype, Effe
 
 
 def _shown(effect: float) -> str:
-    return f"{rough(effect)} standard errors" if effect < inf else "what can be told"
+    return f"{two_digits(effect)} standard errors" if effect < inf else "what can be told"
 
 
 class _Effects:

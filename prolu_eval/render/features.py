@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from prolu_eval.analysis import Group
-from prolu_eval.estimates import SIGNIFICANT, drawn
+from prolu_eval.estimates import SIGNIFICANT, for_figure
 from prolu_eval.results import Examples, Result
 from prolu_eval.runs import hooks_in, is_of_two_models
 
@@ -192,7 +192,7 @@ def _layers(result: Result) -> tuple[int, Any]:
     detail = {
         "axis": "model" if of_two else "block",
         "places": ["first", "second"] if of_two else places,
-        **{name: [drawn(value) for value in found[name]] for name in LAYERED},
+        **{name: [for_figure(value) for value in found[name]] for name in LAYERED},
     }
     return len(found) * len(places), detail
 
@@ -214,7 +214,7 @@ def _training(result: Result) -> tuple[int, Any]:
         return 0, None
     chosen = _spread(len(logged["step"]), _TRAINING_STEPS)
     curves = {
-        name: [drawn(v, SIGNIFICANT) for v in logged[name][chosen].tolist()] for name in names
+        name: [for_figure(v, SIGNIFICANT) for v in logged[name][chosen].tolist()] for name in names
     }
     steps = logged["step"][chosen].astype(int).tolist()
     return len(steps) * (len(names) + 1), {"step": steps, **curves}
@@ -254,7 +254,7 @@ def _examples(result: Result) -> tuple[int, Any]:
     each = max(_FEWEST, min(found.most, _OF_ONE_RUN // (width * max(1, len(alive)))))
     texts = {
         feature: [
-            [drawn(e.activation, SIGNIFICANT), "".join(e.before), e.token, "".join(e.after)]
+            [for_figure(e.activation, SIGNIFICANT), "".join(e.before), e.token, "".join(e.after)]
             for e in found.strongest(feature)[:each]
         ]
         for feature in alive[: _OF_ONE_RUN // (width * each)]

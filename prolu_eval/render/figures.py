@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prolu_eval.analysis import Group, Surface, is_nondominated
-from prolu_eval.estimates import HOVER, as_chosen, drawn
+from prolu_eval.estimates import HOVER, for_figure, unrounded
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.looks import Look, looks
 
@@ -216,7 +216,7 @@ def _line(group: Group, view: View, label: str) -> pd.DataFrame:
 
 def _numbers(values: Any) -> list[float | None]:
     """Numbers in the form that JSON can hold."""
-    return [drawn(value) for value in values]
+    return [for_figure(value) for value in values]
 
 
 def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def _ticks(low: float, high: float) -> dict[str, Any]:
     if high < 5 * low:
         steps = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     values = [float(f"{step}e{power}") for power in powers for step in steps]
-    return {"tickvals": values, "ticktext": [as_chosen(value) for value in values]}
+    return {"tickvals": values, "ticktext": [unrounded(value) for value in values]}
 
 
 def _surface(

@@ -128,7 +128,7 @@ def _part(
         "statement": part.sentence,
         "asked": _asked(part),
         "matrix": saving_matrix(answer),
-        "strip": strip(group),
+        "setting_in_brief": setting_in_brief(group),
         "main": document["views"][0] if document["views"] else None,
         "frontier": answer,
         "topics": {
@@ -201,7 +201,7 @@ def _asked(answer: Answer) -> list[tuple[str, Table]]:
     return tables
 
 
-def strip(group: Group) -> dict[str, str]:
+def setting_in_brief(group: Group) -> dict[str, str]:
     """What was measured, in a few words that hold for all runs of the group."""
     setting = group.results[0].setting
     seeds = sorted({int(seed) for seed in group.table["seed"].dropna()})

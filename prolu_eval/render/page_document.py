@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prolu_eval.analysis import Frontier, Group, Surface, is_nondominated
-from prolu_eval.estimates import as_chosen, drawn
+from prolu_eval.estimates import for_figure, unrounded
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.explorer import DIMENSIONS, of_runs
 from prolu_eval.render.features import features_document
@@ -124,7 +124,7 @@ def runs_document(group: Group, answer: Frontier) -> dict[str, Any]:
         "settings": own,
         "configuration": configuration.tolist(),
         "on_frontier": table["name"].isin(answer.frontier).tolist(),
-        "membership": [drawn(answer.membership.get(name, math.nan)) for name in table["name"]],
+        "membership": [for_figure(answer.membership.get(name, math.nan)) for name in table["name"]],
         "metrics": {
             key: {
                 part: _plain(table[key + suffix])
@@ -164,14 +164,14 @@ def _words(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return as_chosen(value) if isinstance(value, float) else str(value)
+    return unrounded(value) if isinstance(value, float) else str(value)
 
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:
     """A column in the form that JSON can hold: numbers to six digits, None for undefined values."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         return [None if pd.isna(value) else value for value in column]
-    return [drawn(value) for value in column.to_numpy(float)]
+    return [for_figure(value) for value in column.to_numpy(float)]
 
 
 def view_document(
@@ -214,7 +214,7 @@ def surfaces_document(surfaces: Mapping[str, Mapping[str, Surface]]) -> dict[str
     return {
         label: {
             name: {
-                part: [[drawn(x), drawn(y)] for x, y in points]
+                part: [[for_figure(x), for_figure(y)] for x, y in points]
                 for part, points in vars(surface).items()
             }
             for name, surface in named.items()

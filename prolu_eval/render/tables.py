@@ -9,7 +9,7 @@ import pandas as pd
 from prolu_eval.analysis import Answer, BudgetReading, Frontier, Group, Saving
 from prolu_eval.analysis.statement import amount
 from prolu_eval.comparison.verdicts import Judgement
-from prolu_eval.estimates import Estimate, as_chosen, number, rough
+from prolu_eval.estimates import Estimate, number, two_digits, unrounded
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import frame
 
@@ -41,7 +41,7 @@ def run_table(group: Group, answer: Frontier) -> Table:
             + ("" if pd.isna(row["beaten_by"]) else "x"),
             str(row["name"]),
             str(row["label"]),
-            as_chosen(row["coefficient"]),
+            unrounded(row["coefficient"]),
         ]
         if answer.membership:
             cells.append(f"{answer.membership[row['name']]:.2f}")
@@ -167,7 +167,7 @@ def cells(row: Judgement) -> tuple[str, ...]:
         "" if row.difference is None else f"{row.difference:+i}",
         row.tolerance or "",
         "" if row.detectable is None else number(row.detectable),
-        "" if row.p_value is None else rough(row.p_value),
+        "" if row.p_value is None else two_digits(row.p_value),
     )
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from prolu_eval.estimates import Estimate, number, rough
+from prolu_eval.estimates import Estimate, number, two_digits
 
 LEAD = Estimate(value=0.3119, standard_error=0.0069, ci95=(0.2981, 0.3254))
 
@@ -72,4 +72,4 @@ def test_odd_numbers(value: float, uncertainty: float | None, written: str) -> N
 def test_a_rough_number_has_two_digits_and_no_needless_exponent(
     value: float | None, shown: str
 ) -> None:
-    assert rough(value) == shown
+    assert two_digits(value) == shown
