@@ -150,7 +150,7 @@ def test_failures_are_those_of_one_process(
 
 @pytest.mark.parametrize(
     ("device", "reason"),
-    [("cpu,nowhere", "'nowhere' cannot be used"), ("all", "there is no GPU"), ("cpu,", "''")],
+    [("cpu,nowhere", "'nowhere' is no device"), ("all", "there is none"), ("cpu,", "''")],
 )
 def test_devices_that_are_not_there(
     device: str, reason: str, capfd: pytest.CaptureFixture[str]
