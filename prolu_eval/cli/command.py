@@ -197,7 +197,8 @@ class _Line:
         reason = f"is no option of `{self._path}`"
         own = _options(self._command)
         inner = isinstance(self._command, Group)
-        commands = self._command.commands if inner else self._parent.command.commands
+        group = self._command if inner else getattr(self._parent, "command", None)
+        commands = group.commands if group else {}
         having = [f"`{name}`" for name, other in commands.items() if option in _options(other)]
         if having:
             where = ", ".join(having)

@@ -15,7 +15,7 @@ What a page has to do (CONTRIBUTING.md says it in short):
   (:data:`tests.helpers.shell.PROGRAMS`): nothing is installed or started, and nothing reaches the
   network.
 - Trainings and evaluations are cut to a few tokens: what is tested is that commands and options are
-  there and fit together, not what is found. The slow tests run the pages as they are written.
+  there and fit together, not what is found.
 - A block that should end otherwise has ``<!-- exit code: 1 -->`` directly before it. The exit code
   2, wrong usage or input, is a failure even before ``|| echo``, unless it is announced so.
 - A block that cannot be run here has ``<!-- not run: WHY -->`` directly before it. Its lines that
@@ -152,12 +152,6 @@ _NAMES = [str(page.relative_to(ROOT)) for page in WITH_COMMANDS]
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=_NAMES)
 def test_the_blocks_of_a_page_run(page: Path, shell: Shell, short: None) -> None:
-    _run_page(page, shell)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=_NAMES)
-def test_the_blocks_of_a_page_run_as_they_are_written(page: Path, shell: Shell) -> None:
     _run_page(page, shell)
 
 

@@ -168,7 +168,7 @@ def test_cuda_equals_cpu(gradient: Gradient) -> None:
 
 def test_unknown_names_are_refused() -> None:
     m = torch.zeros(1)
-    with pytest.raises(UsageError, match="'st' is unknown; choose relu, ste"):
+    with pytest.raises(UsageError, match="'st' is unknown; write ste, or choose relu"):
         prolu(m, m, "st")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'box' is unknown; choose thresh"):
         prolu(m, m, estimator="box")  # type: ignore[arg-type]
