@@ -77,7 +77,7 @@ def test_refused(tmp_path: Path, architecture: str) -> None:
     cls(config(d_in=D_IN, d_sae=D_SAE, metadata=metadata(), **own)).save_model(tmp_path)
     (broken,) = discover(tmp_path)
     assert isinstance(broken, Broken)
-    assert f"is a {architecture}: " in broken.error
+    assert f"is a {architecture} autoencoder: " in broken.error
 
 
 @pytest.mark.parametrize("architecture", TRANSCODERS)
