@@ -36,7 +36,7 @@ def answer_contents(answer: Answer) -> list[Part]:
         *budget_tables(answer),
         *folder_tables(answer),
         run_table(answer.group, found),
-        about_marks(answer.group),
+        about_marks(answer.group, found),
         variant_table(found),
         _about_hypervolumes(found),
         *([savings] if savings[1] and not answer.folders else []),

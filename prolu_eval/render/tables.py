@@ -50,8 +50,8 @@ def run_table(group: Group, answer: Frontier) -> Table:
     return [*head, "tokens"] if group.raced else head, rows
 
 
-def about_marks(group: Group) -> str:
-    """The meaning of the marks in a table of runs."""
+def about_marks(group: Group, answer: Frontier) -> str:
+    """The meaning of the marks and of P(on) in a table of runs."""
     unfinished = any(result.run.not_converged is not None for result in group.results)
     by_task = " or task" if any(result.tasks for result in group.results) else ""
     shared = (
@@ -64,6 +64,8 @@ def about_marks(group: Group) -> str:
         *(lost if group.raced else []),
         f"± is one standard error, clustered by sequence{by_task}",
     ]
+    if answer.membership:
+        parts += ["P(on) is the share of resampled sequences in which no run dominates this one"]
     return "; ".join(parts)
 
 

@@ -41,6 +41,7 @@ from tests.helpers.made_results import (
     with_features,
     write_sweep,
 )
+from tests.helpers.synthetic import sweep
 
 KEYS = ("l0", "ce_degradation")
 
@@ -259,6 +260,13 @@ def test_text_and_markdown() -> None:
     row = next(line for line in lines if "a\\|b" in line)
     assert "x&lt;script&gt;" in row
     assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
+
+
+def test_p_on_is_explained_where_it_is_shown() -> None:
+    explained = "P(on) is the share of resampled sequences"
+    for results, shown in ((by_hand(), False), (sweep(), True)):
+        text = frontier_text(answered(results))
+        assert ("P(on)  " in text, explained in text) == (shown, shown)
 
 
 def test_tables_as_files(tmp_path: Path) -> None:
