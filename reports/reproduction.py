@@ -26,7 +26,7 @@ from scipy.stats import spearmanr, t
 from prolu_eval.analysis import Frontier, Replicates, comparable, group_frontier, resample
 from prolu_eval.analysis.bootstrap import degrees_of_freedom, interval, over_seeds
 from prolu_eval.analysis.curves import Lines
-from prolu_eval.analysis.groups import Group, stretched
+from prolu_eval.analysis.groups import Group, rows_by_range
 from prolu_eval.analysis.pareto import signs
 from prolu_eval.analysis.statement import amount
 from prolu_eval.learning_rates import TriedRate, rank_learning_rates
@@ -157,7 +157,7 @@ def savings_table(data: Collected, first: str, others: Sequence[str], labels: Se
     """How much less CE degradation a variant has at equal L0: over all L0, below 25 and above."""
     parts = {"all L0": frontiers(data, "l0", "ce_degradation", labels)}
     group, replicates = data.part(labels)
-    for title, rows_of in stretched(group, {"l0": [SPLIT]}).items():
+    for title, rows_of in rows_by_range(group, {"l0": [SPLIT]}).items():
         parts[title] = group_frontier(
             group.subset(rows_of), "l0", "ce_degradation", replicates=replicates.subset(rows_of)
         )

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from prolu_eval import EvaluationOptions, evaluate, load_results, train
-from prolu_eval.learning_rates import spread
+from prolu_eval.learning_rates import evenly_chosen
 from prolu_eval.training import SweepFile, read_sweep_file
 from prolu_eval.training.config import Shared
 
@@ -49,7 +49,7 @@ def prolu_sweeps(file: SweepFile, n_coefficients: int = 3) -> SweepFile:
     chosen = []
     for sweep in file.sweep:
         if sweep.variant == "prolu" and sweep.options.get("gradient") in ("relu", "ste"):
-            values = spread(sweep.coefficients, n_coefficients)
+            values = evenly_chosen(sweep.coefficients, n_coefficients)
             update = {"coefficients": values, "seeds": file.within.seeds[:1]}
             chosen.append(sweep.model_copy(update=update))
     return file.model_copy(update={"sweep": chosen})
