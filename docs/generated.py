@@ -119,6 +119,8 @@ def sweep_file() -> str:
 
 
 def _settings(table: str, model: type[BaseModel]) -> str:
+    from prolu_eval.training.mistakes import CALLED
+
     schema, entries = model.model_json_schema(), []
     for name, setting in schema["properties"].items():
         kinds = " or ".join(dict.fromkeys(_kinds(setting)))
@@ -129,10 +131,10 @@ def _settings(table: str, model: type[BaseModel]) -> str:
         default = "no default" if value is None else f"default: {json.dumps(value)}"
         told = "required" if name in schema.get("required", ()) else default
         told = html.escape(f"{kinds}; {told}")
+        called = _code(CALLED.get(name, name))
         effect = html.escape(setting.get("description", ""), quote=False)
         entries.append(
-            f'<dt id="{anchor}">{_code(name)} <span class="told">{told}</span></dt>'
-            f"<dd>{effect}</dd>\n"
+            f'<dt id="{anchor}">{called} <span class="told">{told}</span></dt><dd>{effect}</dd>\n'
         )
     return f'<dl class="settings">\n{"".join(entries)}</dl>'
 

@@ -42,13 +42,24 @@ Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)]
 class Shared(Table):
     """What all runs share."""
 
-    model: str = EMBEDDED_MODEL
-    hook: str
-    dataset: str = Field(EMBEDDED_MODEL, description="called tokens in files and on command lines")
-    text_column: str | None = Field(None, description="column of the text; see prolu_eval.tokens")
+    model: str = Field(
+        EMBEDDED_MODEL,
+        description="language model: a folder, a name on the hub, embedded, or synthetic:PRESET",
+    )
+    hook: str = Field(description="hook point whose activations are trained on")
+    dataset: str = Field(
+        EMBEDDED_MODEL,
+        description="text to train on: a file, a folder, token ids or a dataset; about a tenth of "
+        "it is held out for evaluations",
+    )
+    text_column: str | None = Field(
+        None, description="column of the text, if it has several or another name than text"
+    )
     n_tokens: int = Field(gt=0, description="activations to train on; short text is repeated")
-    context_length: int = Field(128, ge=2)
-    d_sae: int | None = Field(None, gt=0)
+    context_length: int = Field(128, ge=2, description="tokens per sequence, BOS among them")
+    d_sae: int | None = Field(
+        None, gt=0, description="dictionary size: the number of features of each autoencoder"
+    )
     expansion: float | None = Field(None, gt=0, description="d_sae over d_in, instead of d_sae")
     batch_size: int = Field(gt=0, description="activations per step")
     buffer_size: int = Field(65_536, gt=0, description="activations shuffled together")
@@ -57,12 +68,14 @@ class Shared(Table):
     coefficient_warmup: float = Field(
         0, ge=0, le=1, description="share of steps with a rising penalty coefficient"
     )
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the squared gradient")
     decoder_norm: Literal["unit", "free"] = Field(
         "unit", description="unit: rows of norm one; free: norms that multiply the penalty"
     )
-    b_dec_init: Literal["mean", "geometric_median", "zero"] = "mean"
+    b_dec_init: Literal["mean", "geometric_median", "zero"] = Field(
+        "mean", description="first decoder bias: a mean of the first activations, or zero"
+    )
     b_enc_init: Annotated[float, Field(allow_inf_nan=False)] | Literal["uniform"] = Field(
         0.0,
         description="first encoder biases, in training units; uniform: drawn within 1/sqrt(d_in) "
@@ -90,7 +103,7 @@ class Shared(Table):
         description="precision of products on CUDA, also in the model: TF32, float32, or bfloat16 "
         "(mixed) with float32 weights, codes, thresholds and sums; a CPU always uses float32",
     )
-    data_seed: Seed = 0
+    data_seed: Seed = Field(0, description="seed of the order of activations, one for all runs")
 
     @model_validator(mode="before")
     @classmethod
@@ -163,7 +176,9 @@ class Within(Table):
     learning_rates: list[LearningRate] | None = Field(
         None, min_length=1, description="each variant's default if none are given"
     )
-    seeds: list[Seed] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(
+        default=[0], min_length=1, description="seeds of the first weights; one run for each"
+    )
 
 
 class Sweep(Table):
@@ -176,15 +191,31 @@ class Sweep(Table):
     neither penalty nor coefficients nor k.
     """
 
-    variant: str
-    chance: ChanceKind | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    penalty: str | None = None
-    coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = []
-    k: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
-    target_l0: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = []
-    learning_rates: list[LearningRate] | None = Field(None, min_length=1)
-    seeds: list[Seed] | None = Field(None, min_length=1)
+    variant: str = Field(description="activation of the autoencoders, such as relu or topk")
+    chance: ChanceKind | None = Field(
+        None, description="makes the sweep a chance baseline of this kind"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the variant, such as gradient = 'ste'"
+    )
+    penalty: str | None = Field(
+        None, description="sparsity penalty; the variant's first one if none is given"
+    )
+    coefficients: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        [], description="coefficients of the penalty; one run for each"
+    )
+    k: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        [], description="active features per token of topk and its kin; one run for each"
+    )
+    target_l0: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        [], description="values of L0 whose coefficients are searched for, or values of k"
+    )
+    learning_rates: list[LearningRate] | None = Field(
+        None, min_length=1, description="of this sweep, instead of those within all sweeps"
+    )
+    seeds: list[Seed] | None = Field(
+        None, min_length=1, description="of this sweep, instead of those within all sweeps"
+    )
 
     @model_validator(mode="before")
     @classmethod

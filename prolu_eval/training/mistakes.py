@@ -13,7 +13,7 @@ _FOUND = {
     "too_short": "is empty",
 }
 # Settings that files call otherwise than the code does.
-_CALLED = {"dataset": "tokens"}
+CALLED = {"dataset": "tokens"}
 
 
 def in_words(found: ErrorDetails, known: Sequence[str]) -> str:
@@ -26,7 +26,7 @@ def in_words(found: ErrorDetails, known: Sequence[str]) -> str:
     parts = list(found["loc"])
     if parts[:1] == ["sweep"] and len(parts) > 1 and isinstance(parts[1], int):
         parts[:2] = [f"sweep {parts[1] + 1}"]
-    names = [str(part + 1) if isinstance(part, int) else _CALLED.get(part, part) for part in parts]
+    names = [str(part + 1) if isinstance(part, int) else CALLED.get(part, part) for part in parts]
     return f"{'.'.join(names) or 'the file'}: {_reason(found, known)}"
 
 
@@ -40,7 +40,7 @@ def _reason(found: ErrorDetails, known: Sequence[str]) -> str:
     if (reason := _FOUND.get(found["type"])) is not None:
         return reason
     if found["type"] == "extra_forbidden":
-        meant = near(str(found["loc"][-1]), [_CALLED.get(name, name) for name in known])
+        meant = near(str(found["loc"][-1]), [CALLED.get(name, name) for name in known])
         return f"is no setting{': write ' + ' or '.join(meant) if meant else ''}"
     value = found["input"]
     given = "" if isinstance(value, dict | list) else f"{value!r} does not do: "

@@ -179,6 +179,8 @@ def test_the_reference_has_everything(site: Site) -> None:
     settings = _reference(site, "sweep_file").anchors
     for table, model in (("shared", Shared), ("within", Within), ("sweep", Sweep)):
         assert {f"{table}-{name}" for name in model.model_fields} <= settings
+        for name, setting in model.model_fields.items():
+            assert setting.description, f"{name} of [{table}] says nothing of its effect"
     assert "besidethetables-baselines" in settings
     assert "sweep" in SweepFile.model_fields
     formats = (site.folder / "reference" / "formats" / "index.html").read_text()
