@@ -15,7 +15,7 @@ from prolu_eval.analysis.savings import Saving
 from prolu_eval.errors import ConfigError
 from prolu_eval.evaluation import EvaluationOptions, evaluate
 from prolu_eval.results import Result, prefix_label_with_folder
-from prolu_eval.target_l0 import with_range
+from prolu_eval.target_l0 import label_of, with_range
 from prolu_eval.training import Settings, SweepFile, train_sweep
 from prolu_eval.training.config import Sweep
 
@@ -135,11 +135,6 @@ def with_learning_rates(file: SweepFile, found: Sequence[FoundRate]) -> SweepFil
         for sweep in file.sweep
     ]
     return file.model_copy(update={"sweep": sweeps})
-
-
-def label_of(sweep: Sweep, file: SweepFile) -> str:
-    """What a sweep's variant is called in tables and figures."""
-    return next(with_range(file.model_copy(update={"sweep": [sweep]})).plans()).label
 
 
 def evenly_chosen(values: Sequence[float], n: int) -> list[float]:

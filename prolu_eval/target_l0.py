@@ -187,7 +187,7 @@ def with_coefficients(file: SweepFile, found: Sequence[FoundCoefficient]) -> Swe
         if not sweep.is_open:
             sweeps.append(sweep)
             continue
-        label = _label(sweep, file)
+        label = label_of(sweep, file)
         for rate in file.rates_of(sweep):
             by_target = {
                 f.target: f.coefficient for f in found
@@ -215,6 +215,12 @@ def with_range(file: SweepFile) -> SweepFile:
     return file.model_copy(update={"sweep": sweeps})
 
 
+def label_of(sweep: Sweep, file: SweepFile) -> str:
+    """What a sweep's variant is called in tables and figures, with coefficients or without."""
+    alone = file.model_copy(update={"sweep": [sweep], "baselines": False})
+    return next(with_range(alone).plans()).label
+
+
 def as_if_found(file: SweepFile) -> SweepFile:
     """The grid with the targets themselves in the place of coefficients: for its size and cost."""
     sweeps = [
@@ -239,7 +245,7 @@ def _searches(file: SweepFile, out: Path) -> list[Search]:
     searches = []
     for sweep in file.sweep:
         if sweep.is_open:
-            label = _label(sweep, file)
+            label = label_of(sweep, file)
             searches += [Search(sweep, rate, label) for rate in file.rates_of(sweep)]
     earlier = list(_earlier(out, file)) if searches else []
     for search in searches:
@@ -265,11 +271,6 @@ def _is_of(config: RunConfig, search: Search) -> bool:
     options = sweep.options_with(None).model_dump(mode="json")
     known = {name: value for name, value in config.options.items() if name in options}
     return told == (sweep.variant, sweep.penalty, sweep.chance, search.rate) and known == options
-
-
-def _label(sweep: Sweep, file: SweepFile) -> str:
-    named = sweep.model_copy(update={"coefficients": [1.0], "target_l0": []})
-    return next(file.model_copy(update={"sweep": [named], "baselines": False}).plans()).label
 
 
 def _shortened(file: SweepFile, share: float) -> SweepFile:

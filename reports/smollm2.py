@@ -24,8 +24,9 @@ from starts import SETTINGS, under
 
 from prolu_eval import EvaluationOptions, evaluate, load_results, train
 from prolu_eval.json_text import loads
-from prolu_eval.learning_rates import find_learning_rates, label_of
+from prolu_eval.learning_rates import find_learning_rates
 from prolu_eval.results import write_json
+from prolu_eval.target_l0 import label_of
 from prolu_eval.training import Settings, SweepFile, read_sweep_file
 from prolu_eval.training.config import Sweep
 

@@ -1,6 +1,7 @@
 """How commands show their help, in panels, and tell a wrong command line, in one line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,11 +39,8 @@ class Command(TyperCommand):
     def make_context(
         self, info_name: Any, args: list[str], parent: Any = None, **extra: Any
     ) -> Any:
-        given = tuple(args)
-        try:
+        with _in_one_line(self, info_name, parent, args):
             return super().make_context(info_name, args, parent=parent, **extra)
-        except _WRONG as error:
-            _Line(self, info_name, parent, given).tell(error)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
@@ -58,13 +56,9 @@ class Group(TyperGroup):
     def make_context(
         self, info_name: Any, args: list[str], parent: Any = None, **extra: Any
     ) -> Any:
-        given = tuple(args)
-        try:
+        # No words at all ask for help, which is Typer's to give.
+        with _in_one_line(self, info_name, parent, args) if args else nullcontext():
             return super().make_context(info_name, args, parent=parent, **extra)
-        except _WRONG as error:
-            if not given:  # to say nothing asks for help
-                raise
-            _Line(self, info_name, parent, given).tell(error)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
@@ -157,6 +151,16 @@ def _raise_no_command(group: Any, ctx: Any, name: str) -> NoReturn:
     else:
         remedy = suggesting(name, known, see)
     raise UsageError(name, f"is no command of `{path}`", remedy)
+
+
+@contextmanager
+def _in_one_line(command: Any, name: Any, parent: Any, words: Sequence[str]) -> Iterator[None]:
+    """Raise what Typer finds wrong with a command line as one line of this project's own."""
+    line = _Line(command, name, parent, tuple(words))  # parsing takes words away
+    try:
+        yield
+    except _WRONG as error:
+        line.tell(error)
 
 
 class _Line:

@@ -1,6 +1,5 @@
 """The commands of docs/cluster.md are commands, and its files can be read."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from prolu_eval.cluster.address import Shares, shares_of
 from prolu_eval.errors import UsageError
 from prolu_eval.evaluation import EvaluationOptions
 from tests.helpers.cli import run
+from tests.helpers.pages import DOCS, blocks
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "cluster.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = [(block.language, block.text) for block in blocks(DOCS / "cluster.md")]
 COMMANDS = [
     line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()
     if line.startswith("prolu-eval")
