@@ -117,8 +117,8 @@ VIEWS = (
          "How much decoder rows overlap. By arXiv 2508.16560 it is least where L0 suits the data: "
          "with fewer active features or more of them, latents mix correlated features."),
     View("l0", "nth_projection", "geometry",
-         "How far activations project on the middling one of all decoder rows: another sign of "
-         "the same, least where L0 suits the data."),
+         "The median projection of activations on decoder rows. Like their overlap, it is least "
+         "where L0 suits the data."),
 )  # fmt: skip
 
 
