@@ -14,13 +14,13 @@ with few tokens, few values and one seed, into FOLDER/short.
 import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from collected import collect
-from starts import SETTINGS, under
+from starts import SETTINGS, under, write_rows
 
 from prolu_eval import EvaluationOptions, evaluate, load_results, train
 from prolu_eval.json_text import loads
@@ -32,6 +32,12 @@ from prolu_eval.training.config import Sweep
 
 HERE = Path(__file__).parent
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+LARGER_RATES = (4e-3, 8e-3, 1.6e-2)
+# Settings of the small stages, which one core of a CPU trains: a quarter of the features, and about
+# as many steps as the stage ``rates``, of an eighth of the activations each.
+SMALL = {"n_tokens": 256_000, "d_sae": 1152, "batch_size": 256, "buffer_size": 65_536}
+SMALL_CHARACTERS = 1_500_000  # of the text
+SMALL_EVALUATED = 8192  # tokens
 MLP_OUT = "blocks.12.hook_mlp_out"
 _FOUR = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 
@@ -80,13 +86,21 @@ class Experiment:
 
     def base(self, **shared: Any) -> SweepFile:
         """The grid of the sweep file, with the folder's model and text."""
-        few = {"n_tokens": 200_000, "d_sae": 1152} if self.short else {"n_tokens": self.n_trained}
-        return read_sweep_file(
+        file = read_sweep_file(
             HERE / "sweeps" / "smollm2.toml",
             model=str(self.folder / "smollm2-135m"),
             dataset=str(self.folder / "natural.txt"),
-            **few | shared,
         )
+        few = {"n_tokens": 200_000, "d_sae": 1152} if self.short else {}
+        if self.n_trained is not None and not self.short:
+            few["n_tokens"] = self.n_trained
+        changed = few | shared
+        sweeps = file.sweep
+        if "d_sae" in changed:
+            changed["expansion"] = None
+            sweeps = [resized(sweep, changed["d_sae"]) for sweep in sweeps]
+        settings = file.shared.model_copy(update=changed)
+        return file.model_copy(update={"shared": settings, "sweep": sweeps})
 
     @property
     def longer(self) -> int:
@@ -161,6 +175,20 @@ class Experiment:
             found.append(sweep.model_copy(update=update))
         return found
 
+    def small(self, *labels: str) -> SweepFile:
+        """Sweeps at few values, on the beginning of the text and of the size of small stages."""
+        text = self.folder / "natural-small.txt"
+        if not text.exists():
+            whole = (self.folder / "natural.txt").read_text(encoding="utf-8")
+            text.write_text(whole[:SMALL_CHARACTERS], encoding="utf-8")
+        return self.grid(self.sweeps(labels, step=3), dataset=str(text), **SMALL)
+
+    @property
+    def reusing(self) -> "Experiment":
+        """The experiment of small stages, which share the model's activations."""
+        settings = replace(self.settings, cache=self.place / "activations")
+        return replace(self, settings=settings, n_evaluated=SMALL_EVALUATED)
+
     def grid(self, sweeps: list[Sweep], seeds: tuple[int, ...] = (0,), **shared: Any) -> SweepFile:
         """A grid of sweeps."""
         file = self.base(**shared)
@@ -208,6 +236,23 @@ class Experiment:
         grid = self.grid(self.sweeps(("prolu/relu+l1", "prolu/ste+l1"), step=3))
         for name in SETTINGS:
             self.do(f"starts/{name}", under(grid, name))
+        write_rows({name: self.place / "starts" / name for name in SETTINGS}, "smollm2")
+
+    def larger_rates(self) -> None:
+        """Learning rates beyond those of the stage ``rates``, for the four sweeps, in small."""
+        found = find_learning_rates(
+            self.small(*_FOUR), self.place / "larger-rates", self.reusing.settings,
+            rates=LARGER_RATES, share=1, n_tokens=SMALL_EVALUATED,
+        )  # fmt: skip
+        for variant in found:
+            print(variant.label, *(f"{t.rate:g}{'=' if t.is_tied else ''}" for t in variant.tried))
+
+    def biases(self) -> None:
+        """ProLU_STE from biases of 0, +1 and -1, in small."""
+        names = ("as the sweeps", "biases +1", "biases -1")
+        for name in names:
+            self.reusing.do(f"biases/{name}", under(self.small("prolu/ste+l1"), name))
+        write_rows({name: self.place / "biases" / name for name in names}, "smollm2-small")
 
     def mlp(self) -> None:
         """The four sweeps on the output of the same block's MLP, on 1.6 times the tokens."""
@@ -215,15 +260,25 @@ class Experiment:
         self.do("mlp", self.grid(sweeps, hook=MLP_OUT, n_tokens=self.longer))
 
     def collect(self) -> None:
-        """Store the results of every stage in three files."""
+        """Store the results of every stage in three files, except those that are in a table."""
         into = self.place / "collected" if self.short else HERE / "results"
         into.mkdir(parents=True, exist_ok=True)
         source = {"model": "SmolLM2-135M", "tokens": "natural text"}
-        (into / "smollm2-chosen.json").write_bytes((self.place / "chosen.json").read_bytes())
-        for folder in sorted({path.parents[1] for path in self.place.rglob("history.safetensors")}):
-            stage = folder.relative_to(self.place).as_posix().replace("/", "-")
-            name = "smollm2" if stage == "main" else f"smollm2-{stage}"
+        if (chosen := self.place / "chosen.json").exists():
+            (into / "smollm2-chosen.json").write_bytes(chosen.read_bytes())
+        for folder in sorted({p.parents[1] for p in self.place.glob("*/*/history.safetensors")}):
+            name = "smollm2" if folder.name == "main" else f"smollm2-{folder.name}"
             collect(folder, into / name, source)
+
+
+def resized(sweep: Sweep, d_sae: int) -> Sweep:
+    """A sweep whose groups of features, if it has any, add up to another dictionary size."""
+    sizes = sweep.options.get("group_sizes")
+    if sizes is None:
+        return sweep
+    ends = [round(d_sae * end / sum(sizes)) for end in np.cumsum(sizes)]
+    options = sweep.options | {"group_sizes": np.diff([0, *ends]).tolist()}
+    return sweep.model_copy(update={"options": options})
 
 
 def placed_at(
@@ -255,6 +310,8 @@ STAGES: dict[str, Callable[[Experiment], None]] = {
     "ablations": Experiment.ablations,
     "starts": Experiment.starts,
     "mlp": Experiment.mlp,
+    "larger_rates": Experiment.larger_rates,
+    "biases": Experiment.biases,
     "collect": Experiment.collect,
 }
 

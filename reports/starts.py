@@ -8,7 +8,7 @@ table.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,13 @@ def prolu_sweeps(file: SweepFile, n_coefficients: int = 3) -> SweepFile:
     return file.model_copy(update={"sweep": chosen})
 
 
+def write_rows(folders: Mapping[str, Path], name: str) -> None:
+    """Write the table's numbers from the results in each setting's folder."""
+    tables = [load_results(folder).assign(setting=setting) for setting, folder in folders.items()]
+    rows = pd.concat(tables)[list(COLUMNS)]
+    rows.to_csv(RESULTS / f"starts-{name}.csv", index=False, float_format="%.5g")
+
+
 def main() -> None:
     """Train and evaluate runs that the folder does not have, and write the table's numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -63,14 +70,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     options = parser.parse_args()
     grid = prolu_sweeps(read_sweep_file(options.sweep))
-    tables = []
-    for name in SETTINGS:
-        folder = options.out / name.replace(" ", "-")
+    folders = {name: options.out / name.replace(" ", "-") for name in SETTINGS}
+    for name, folder in folders.items():
         train(under(grid, name), folder)
         evaluate(folder, EvaluationOptions(n_tokens=32_768))
-        tables.append(load_results(folder).assign(setting=name))
-    rows = pd.concat(tables)[list(COLUMNS)]
-    rows.to_csv(RESULTS / f"starts-{options.name}.csv", index=False, float_format="%.5g")
+    write_rows(folders, options.name)
 
 
 if __name__ == "__main__":
