@@ -22,6 +22,8 @@ from collected import BIAS_EDGES, BIASES, TOKENS, collect, read
 from drawing import svg
 from numpy.typing import NDArray
 from scipy.stats import spearmanr, t
+from seeds import COLUMNS as INSIDE
+from seeds import cells, in_common, third_seeds
 
 from prolu_eval.analysis import Frontier, Replicates, comparable, group_frontier, resample
 from prolu_eval.analysis.bootstrap import degrees_of_freedom, interval, over_seeds
@@ -73,6 +75,11 @@ class Collected:
         if replicates is None:
             raise SystemExit(f"{name}: holds no per-sequence sums")
         return cls(name, group, replicates, histories)
+
+    def of_seed(self, seed: int) -> "Collected":
+        """The runs of one seed."""
+        chosen = [result for result in self.group.results if result.run.seed == seed]
+        return Collected.of(self.name, chosen, self.histories)
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -330,6 +337,21 @@ def logged_gradients_table(data: Collected, labels: Sequence[str]) -> str:
                   "norm, synthetic over exact"], rows)  # fmt: skip
 
 
+def seeds_table(data: Collected, labels: Sequence[str]) -> str:
+    """How often each of three seeds lies inside the intervals that the two others give."""
+    found = third_seeds(data.group.results, labels)
+    rows = [[label, *cells(counts)] for label, counts in found.items()]
+    return table(["third seeds inside, %", *INSIDE], rows)
+
+
+def common_table(data: Collected, labels: Sequence[str]) -> str:
+    """What a seed does to all runs of a variant's sweep alike."""
+    head = ["CE degradation at equal L0, % off the mean", "by seed, over all coefficients",
+            "standard deviation of what is common", "of a single run beside it",
+            "chance of as much if runs were independent"]  # fmt: skip
+    return table(head, in_common(data.group, labels))
+
+
 def draw(data: Collected, labels: Sequence[str], folder: Path, suffix: str = "") -> None:
     """Draw the figures of the given variants."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -455,11 +477,20 @@ def longer_sections(data: Collected) -> Iterator[tuple[str, str]]:
                 ):
                     yield f"{title}: what {first} saves", savings_table(found, first, others, MAIN)
                 yield f"{title}: negative encoder biases", bias_table(found, MAIN)
-    if (RESULTS / f"starts-{name}.csv").exists():
+    if (RESULTS / f"{name}-larger-rates.json").exists():
+        yield "Larger learning rates, in small", rates_table(f"{name}-larger")
+        best = at_best_rates(f"{name}-larger")
         yield (
-            "What decides how many biases are negative",
-            starts_table(RESULTS / f"starts-{name}.csv"),
+            f"The small runs after {tokens_trained(best)} tokens, each at its best rate",
+            level_table(best, MAIN, "ce_degradation"),
         )
+        yield (
+            "The small runs at their best rates: what prolu/ste+l1 saves",
+            savings_table(best, "prolu/ste+l1", (*MAIN[:2], "prolu/relu+l1"), MAIN),
+        )
+    for part, where in (("", ""), ("-small", ", in small")):
+        if (path := RESULTS / f"starts-{name}{part}.csv").exists():
+            yield f"What decides how many biases are negative{where}", starts_table(path)
 
 
 def sections(data: Collected) -> Iterator[tuple[str, str]]:
@@ -485,15 +516,19 @@ def sections(data: Collected) -> Iterator[tuple[str, str]]:
     yield "sqrt-L1 at equal L0", level_table(data, MAIN, "sqrt_l1")
     yield "Negative encoder biases", bias_table(data, everything)
     yield "Negative encoder biases over training", bias_course_table(data, MAIN)
+    # Ablations have one seed. Runs of one seed begin with the same weights, and what that does to
+    # all of them alike cancels only between variants with the same seeds.
     yield (
-        "Ablations: what prolu/ste+l1 saves",
-        savings_table(data, "prolu/ste+l1", ablations, ["prolu/ste+l1", *ablations]),
+        "Ablations, with the same seed: what prolu/ste+l1 saves",
+        savings_table(data.of_seed(0), "prolu/ste+l1", ablations, ["prolu/ste+l1", *ablations]),
     )
     yield "Gradients while training", logged_gradients_table(data, everything)
     path = RESULTS / f"gradients-{data.name}.csv"
     if path.exists():
         yield "Direction of the gradients", gradient_table(path)
         yield "Direction of the gradients, differences", gradient_difference_table(path)
+    yield "Do two seeds predict a third?", seeds_table(data, MAIN)
+    yield "What runs of one seed have in common", common_table(data, MAIN)
     yield from longer_sections(data)
 
 

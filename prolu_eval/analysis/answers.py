@@ -574,6 +574,18 @@ def _folder_pair(
     return " ".join(sentences)
 
 
+def _seeds(group: Group) -> dict[str, frozenset[int]]:
+    """The seeds of each variant whose runs all say theirs."""
+    found: dict[str, set[int | None]] = {}
+    for result in group.results:
+        found.setdefault(result.run.label, set()).add(result.run.seed)
+    return {
+        label: frozenset(seed for seed in seeds if seed is not None)
+        for label, seeds in found.items()
+        if None not in seeds
+    }
+
+
 def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]:
     notes = [question.instead] if question.instead else []
     labels = group.table["label"].to_numpy()
@@ -589,6 +601,11 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     else:
         fewest, most = min(seeds.values()), max(seeds.values())
         notes.append(f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds")
+    if len(set(_seeds(group).values())) > 1:
+        notes.append(
+            "variants were trained with different seeds: what all runs of a seed have in common is "
+            "not in the intervals between them"
+        )
     unfinished = sum(result.run.not_converged is not None for result in group.results)
     if unfinished:
         among = f"{unfinished} of {len(group.results)} runs"
