@@ -33,11 +33,11 @@ from prolu_eval.training.config import Sweep
 HERE = Path(__file__).parent
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 LARGER_RATES = (4e-3, 8e-3, 1.6e-2)
-# Settings of the small stages, which one core of a CPU trains: a quarter of the features, and about
-# as many steps as the stage ``rates``, of an eighth of the activations each.
-SMALL = {"n_tokens": 256_000, "d_sae": 1152, "batch_size": 256, "buffer_size": 65_536}
-SMALL_CHARACTERS = 1_500_000  # of the text
-SMALL_EVALUATED = 8192  # tokens
+# Settings of the small stages, which one core of a CPU trains: a quarter of the features, and 600
+# steps of an eighth of the activations each.
+SMALL = {"n_tokens": 153_600, "d_sae": 1152, "batch_size": 256, "buffer_size": 32_768}
+SMALL_CHARACTERS = 800_000  # of the text
+SMALL_EVALUATED = 4096  # tokens
 MLP_OUT = "blocks.12.hook_mlp_out"
 _FOUR = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 
@@ -91,7 +91,9 @@ class Experiment:
             model=str(self.folder / "smollm2-135m"),
             dataset=str(self.folder / "natural.txt"),
         )
-        few = {"n_tokens": 200_000, "d_sae": 1152} if self.short else {}
+        few: dict[str, Any] = {}
+        if self.short:  # a buffer is filled before the first step
+            few = {"n_tokens": 200_000, "d_sae": 1152, "buffer_size": 65_536}
         if self.n_trained is not None and not self.short:
             few["n_tokens"] = self.n_trained
         changed = few | shared

@@ -195,11 +195,12 @@ def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) 
 
 
 def training_variances(group: Group, values: Array) -> Array:
-    """The variance between seeds of each configuration's mean, pooled over all configurations.
+    """The variance between seeds of each configuration's mean, pooled over configurations.
 
-    Deviations are pooled in proportion to the means where all means are positive. The variance is
-    zero for every configuration if none was trained with several seeds; conclusions then hold for
-    these runs only.
+    Deviations are pooled in proportion to the means where all means are positive: over all
+    variants, or over the configuration's own variant if its trainings vary more than that. The
+    variance is zero for every configuration if none was trained with several seeds; conclusions
+    then hold for these runs only.
 
     Args:
         group: the runs.
@@ -213,18 +214,26 @@ def training_variances(group: Group, values: Array) -> Array:
                 if len(runs) > 1 and np.isfinite(values[runs]).all()]  # fmt: skip
     if not repeated:
         return np.zeros_like(means)
-    scales = np.where((means > 0).all(0), means, 1.0)
-    within = [(values[runs] - values[runs].mean(0)) for runs in repeated]
-    relative = np.where(
-        (means > 0).all(0),
-        np.concatenate(
-            [part / values[runs].mean(0) for part, runs in zip(within, repeated, strict=True)]
-        ),
-        np.concatenate(within),
-    )
-    pooled = np.square(relative).sum(0) / sum(len(runs) - 1 for runs in repeated)
+    positive = (means > 0).all(0)
+    squares, repeats = [], []
+    for runs in repeated:
+        centre = values[runs].mean(0)
+        deviations = (values[runs] - centre) / np.where(positive, centre, 1.0)
+        squares.append(np.square(deviations).sum(0))
+        repeats.append(len(runs) - 1)
+    pooled = np.sum(squares, 0) / sum(repeats)
+    labels = group.table["label"].to_numpy()
+    variances = np.empty_like(means)
+    for label in group.labels:
+        own = [i for i, runs in enumerate(repeated) if labels[runs[0]] == label]
+        largest = pooled
+        if own:
+            own_pooled = np.sum([squares[i] for i in own], 0) / sum(repeats[i] for i in own)
+            largest = np.maximum(pooled, own_pooled)
+        chosen = [i for i, runs in enumerate(group.configurations) if labels[runs[0]] == label]
+        variances[chosen] = largest
     n_seeds = np.array([len(runs) for runs in group.configurations])
-    return np.asarray(np.square(scales) * pooled / n_seeds[:, None])
+    return np.asarray(np.where(positive, means, 1.0) ** 2 * variances / n_seeds[:, None])
 
 
 def _residuals(values: Array) -> Array:

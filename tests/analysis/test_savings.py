@@ -19,7 +19,11 @@ from prolu_eval.analysis import (
     statement,
 )
 from prolu_eval.analysis.attainment import _corners, attained, surfaces
-from prolu_eval.analysis.bootstrap import over_seeds, with_resampled_seeds
+from prolu_eval.analysis.bootstrap import (
+    over_seeds,
+    training_variances,
+    with_resampled_seeds,
+)
 from prolu_eval.analysis.curves import Lines
 from prolu_eval.analysis.epsilon import epsilons
 from prolu_eval.analysis.groups import Group
@@ -269,6 +273,16 @@ def test_a_surface_is_of_seeds_whatever_the_order_of_runs() -> None:
     found = surfaces(group_of(made), KEYS)["a"]
     assert found["best"].corners == [(1, 4), (2, 2), (4, 1)]
     assert found["worst"].corners == [(2, 4), (4, 2)]
+
+
+def test_a_variant_whose_trainings_vary_more_has_its_own_scatter() -> None:
+    wide = repeated("a", (2, 4, 0), (8, 4, 1))  # L0 off its mean of 5 by 60 %
+    narrow = [*repeated("b", (9, 4, 0), (11, 4, 1)), *repeated("c", (9, 2, 0), (11, 2, 1))]
+    group = group_of(wide, narrow)
+    values = group.table[list(KEYS)].to_numpy(float)
+    found = training_variances(group, values)[:, 0]
+    pooled = 2 * (0.6**2 + 0.1**2 + 0.1**2) / 3
+    assert found == pytest.approx([5**2 * 2 * 0.6**2 / 2, 10**2 * pooled / 2, 10**2 * pooled / 2])
 
 
 def test_other_seeds_keep_means_and_spread() -> None:
