@@ -57,6 +57,10 @@ class BaselineError(ProluEvalError):
     """A baseline that is missing, damaged, edited by hand, or of a newer schema."""
 
 
+class InstallationError(ProluEvalError):
+    """A package that is not installed, or that is installed and cannot be imported."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM during work that keeps its progress.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -14,7 +15,10 @@ from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from prolu_eval.checkpoints.native import save_run
 from prolu_eval.processes import Helper
+from prolu_eval.runs import RunConfig
+from prolu_eval.saes import Relu
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("PROLU_EVAL_SHARED", ROOT.parent / "shared"))
@@ -82,6 +86,26 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
             tiny_tokenizer().save_pretrained(folder)
             made[architecture] = folder
         return made[architecture]
+
+    return make
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path, tiny_model: Callable[[str], Path]) -> Callable[[Path], Path]:
+    """A run of a tiny model in a folder, and token ids for it."""
+
+    def make(folder: Path) -> Path:
+        ids = tmp_path / "ids.npy"
+        np.save(ids, np.random.default_rng(0).integers(1, 96, 640))
+        sae = Relu(32, 40)
+        for parameter in (sae.W_enc, sae.W_dec):
+            torch.nn.init.normal_(parameter)
+        config = RunConfig(
+            variant="", d_in=1, d_sae=1, hook="blocks.1.hook_resid_post",
+            model=str(tiny_model("llama")), dataset=str(ids),
+        )  # fmt: skip
+        save_run(folder, sae, config)
+        return folder
 
     return make
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -66,6 +67,23 @@ def remark(sentence: str) -> None:
     typer.echo(f"prolu-eval: {printable(sentence)}", err=True)
 
 
+class _Remarks(logging.Handler):
+    """Prints what the package warns of as a remark, as all that is said on stderr is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+@contextlib.contextmanager
+def _warnings_as_remarks() -> Iterator[None]:
+    handler, logger = _Remarks(logging.WARNING), logging.getLogger("prolu_eval")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"prolu-eval {__version__}")
@@ -88,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _run(words)
+        with _warnings_as_remarks():
+            return _run(words)
     except BrokenPipeError:
         _drop_output()
         return READER_GONE
@@ -108,8 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str]) -> int:
     try:
-        if "" in words:  # a path of it would be the current folder
-            raise UsageError("an argument", "is empty", "name a file, a folder or a value")
+        _refuse_empty(words)
         app([_at_home(word) for word in words], prog_name=_PROGRAM)
     except ProluEvalError as error:
         remark(str(error))
@@ -120,7 +138,19 @@ def _run(words: Sequence[str]) -> int:
         if stop.code == INTERRUPTED:
             remark(_interrupted(stop))
         return int(stop.code or 0)
+    except Exception as error:
+        from prolu_eval.installation import broken_installation
+
+        if (broken := broken_installation(error)) is None:
+            raise
+        remark(str(broken))
+        return broken.exit_code
     return 0
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    if "" in words:  # a path of it would be the current folder
+        raise UsageError("an argument", "is empty", "name a file, a folder or a value")
 
 
 def _at_home(word: str) -> str:

@@ -20,6 +20,7 @@ from torch import nn
 from prolu_eval.devices import default_device
 from prolu_eval.embedded import MODEL_PATH
 from prolu_eval.errors import ModelError, ProluEvalError
+from prolu_eval.installation import broken_installation
 from prolu_eval.lm.sites import bridge_over
 from prolu_eval.runs import EMBEDDED_MODEL
 
@@ -54,6 +55,7 @@ def load_network(
     """Load the network of a model, which is named by its official name.
 
     Raises:
+        InstallationError: if a package that the model needs cannot be imported.
         ModelError: as :meth:`prolu_eval.lm.LanguageModel.load`.
     """
     place = str(MODEL_PATH) if name == EMBEDDED_MODEL else name
@@ -69,6 +71,8 @@ def load_network(
     except ProluEvalError:
         raise
     except Exception as error:  # noqa: BLE001 (files and architectures of all kinds raise anything)
+        if (broken := broken_installation(error)) is not None:
+            raise broken from None
         what = "folder cannot be loaded" if local else "is no local folder, and the hub failed"
         remedy = "check the files and the architecture" if local else f"check the name, or {_MOVED}"
         raise ModelError(name, f"{what} ({_reason(error)})", remedy) from None
@@ -235,6 +239,8 @@ def _bridge(name: str, place: str, network: Any) -> tuple[Any, dict[int, str]]:
         with quiet():
             bridge, modules = bridge_over(place, network)
     except Exception as error:  # noqa: BLE001 (each architecture's adapter raises its own)
+        if (broken := broken_installation(error)) is not None:
+            raise broken from None
         unknown = str(error).startswith("Could not determine supported architecture")
         reason = "" if unknown else f" ({_reason(error)})"
         raise ModelError(
