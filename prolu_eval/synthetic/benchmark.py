@@ -143,9 +143,9 @@ PRESETS: dict[str, Benchmark] = {
 }  # fmt: skip
 
 
-def is_synthetic(model: str | None) -> bool:
-    """Whether a model's name is that of a benchmark."""
-    return model is not None and model.startswith(PREFIX)
+def is_synthetic(model: object) -> bool:
+    """Whether a model's name is that of a benchmark; what is no name is none."""
+    return isinstance(model, str) and model.startswith(PREFIX)
 
 
 def place_of(name: str) -> Path | None:

@@ -243,41 +243,42 @@ class Sweep(Table):
                     "coefficients or k of yours"
                 )
             return self
-        if self.variant not in OBJECTIVES:
+        if self.variant not in OBJECTIVES:  # what suits an unknown variant is unknown, too
             known = "cannot be trained" if self.variant in VARIANTS else "is unknown"
             remedy = suggesting(self.variant, OBJECTIVES, f"choose {', '.join(OBJECTIVES)}")
             raise ValueError(f"variant {self.variant!r} {known}: {remedy}")
+        if mistakes := list(self._mistakes()):
+            raise ValueError("; ".join(mistakes))
+        return self
+
+    def _mistakes(self) -> Iterator[str]:
+        """What does not suit the variant, which is known."""
         objective = OBJECTIVES[self.variant]
         wanted, other = ("k", "coefficients") if objective.takes_k else ("coefficients", "k")
         if not (getattr(self, wanted) or self.target_l0) or getattr(self, other):
-            raise ValueError(
-                f"variant {self.variant!r} varies in {wanted}: give a list of that, or target_l0"
-            )
+            yield f"variant {self.variant!r} varies in {wanted}: give a list of that, or target_l0"
         if len(set(self.target_l0)) < len(self.target_l0):
-            raise ValueError("target_l0 names a value twice: name it once")
+            yield "target_l0 names a value twice: name it once"
         n_found = len(self.k) + len(self.coefficients)
         if self.target_l0 and (self.k or n_found not in (0, len(self.target_l0))):
-            raise ValueError(f"target_l0 stands in the place of {wanted}: leave one out")
+            yield f"target_l0 stands in the place of {wanted}: leave one out"
         if objective.takes_k and self.penalty is not None:
-            raise ValueError(f"variant {self.variant!r} has no penalty")
+            yield f"variant {self.variant!r} has no penalty"
         if not objective.takes_k and self.penalty not in objective.penalties:
             offered = objective.penalties
             remedy = suggesting(str(self.penalty), offered, f"choose {', '.join(offered)}")
-            raise ValueError(
-                f"unknown penalty {self.penalty!r} of variant {self.variant!r}: {remedy}"
-            )
+            yield f"unknown penalty {self.penalty!r} of variant {self.variant!r}: {remedy}"
         try:
             self.options_with(self.k[0] if self.k else None)
         except ValidationError as error:
             names = list(VARIANTS[self.variant].Options.model_fields)
-            told = (in_words(found, names) for found in error.errors())
-            raise ValueError("; ".join(f"options.{mistake}" for mistake in told)) from None
+            yield from (f"options.{in_words(found, names)}" for found in error.errors())
+            return
         if self.chance in HELD and not self.has_encoder:
-            raise ValueError(
+            yield (
                 f"baseline {self.chance!r} trains an encoder, and this {self.variant!r} has none "
                 "beside its decoder"
             )
-        return self
 
     @property
     def is_open(self) -> bool:

@@ -1,6 +1,8 @@
 """Reading a sweep file, with what the command line puts in the place of its settings."""
 
+import re
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ _TABLES: dict[str, type[Table]] = {"shared": Shared, "within": Within, "sweep": 
 # What varies within or between sweeps; other replacements are of what is shared.
 _OF_ALL = ("learning_rates", "seeds")
 _VALUES = ("coefficients", "k", "target_l0")
+# Values that settings may have, for finding what else is wrong in a table with wrong ones.
+_STAND_INS: dict[str, Any] = {
+    "hook": "", "n_tokens": 1, "batch_size": 1, "d_sae": 1, "expansion": 1.0,
+    "coefficients": [1.0], "k": [1.0], "target_l0": [1.0],
+}  # fmt: skip
 
 
 def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
@@ -46,34 +53,101 @@ def read_sweep_file(path: Path, **overrides: Any) -> SweepFile:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         remedy = "give a TOML sweep file, as `prolu-eval sweep --example` prints one"
+        if isinstance(error, tomllib.TOMLDecodeError) and _has_decimal_comma(path, reason):
+            remedy = "write decimals with a point, and a comma between the numbers of a list"
         raise ConfigError(path, f"cannot be read ({reason})", remedy) from None
     replacements = {key: value for key, value in overrides.items() if value is not None}
     if "baselines" in replacements:
         document["baselines"] = replacements.pop("baselines")
     _replace_in_sweeps(document, replacements)
+    lacks_text = False
     if isinstance(document.get("shared"), dict):
-        try:
-            document["shared"] = shared = with_a_dataset(document["shared"])
-        except ValueError as error:
-            raise ConfigError(
-                path, f"shared: {error}", "see `prolu-eval sweep --example`"
-            ) from None
-        _replace_in_shared(shared, with_a_dataset(replacements))
+        document["shared"], told = _with_one_text(document["shared"])
+        lacks_text = _replace_in_shared(document["shared"], with_a_dataset(replacements))
+    else:
+        told = []
     try:
         file = SweepFile.model_validate(document)
         names = [plan.name for plan in file.plans()]
     except ValidationError as error:
-        reasons = "; ".join(in_words(found, _known(found)) for found in error.errors())
-        raise ConfigError(path, reasons, "see `prolu-eval sweep --example`") from None
+        found = error.errors()
+        told += [in_words(one, _known(one)) for one in [*found, *_hidden_by(found, document)]]
+    if told:
+        told += ["shared.tokens: is missing"] if lacks_text else []
+        raise ConfigError(path, "; ".join(told), "see `prolu-eval sweep --example`")
+    if lacks_text:
+        raise UsageError(
+            "--tokens", f"is missing: no text is named to train on for {file.shared.model}",
+            f"name some, or {EMBEDDED_MODEL} for Python's standard library",
+        )  # fmt: skip
     if file.shared.d_sae is not None:
-        for sweep in file.sweeps:
-            sweep.check(file.shared.d_sae)
+        _check_sizes(path, file.sweeps, file.shared.d_sae)
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(path, f"has {min(twice)} twice", "remove one of the two")
     return file
 
 
-def _replace_in_shared(shared: dict[str, Any], replacements: dict[str, Any]) -> None:
+def _has_decimal_comma(path: Path, reason: str) -> bool:
+    """Whether the line that is not TOML may have a number such as ``0,5`` in it."""
+    at = re.search(r"at line (\d+)", reason)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return at is not None and re.search(r"\d,\d", lines[int(at[1]) - 1]) is not None
+
+
+def _check_sizes(path: Path, sweeps: Sequence[Sweep], d_sae: int) -> None:
+    unsuited: list[ConfigError] = []
+    for sweep in sweeps:
+        try:
+            sweep.check(d_sae)
+        except ConfigError as error:
+            unsuited.append(error)
+    if len(unsuited) == 1:
+        raise unsuited[0]
+    if unsuited:
+        reasons = dict.fromkeys(f"{error.subject}: {error.reason}" for error in unsuited)
+        remedies = dict.fromkeys(error.remedy for error in unsuited)
+        raise ConfigError(path, "; ".join(reasons), "; ".join(remedies))
+
+
+def _with_one_text(shared: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What is shared, with its text under one name, and what is wrong with the names it had."""
+    try:
+        return with_a_dataset(shared), []
+    except ValueError as error:
+        others = {name: value for name, value in shared.items() if name != "dataset"}
+        return with_a_dataset(others), [f"shared: {error}"]
+
+
+def _hidden_by(found: Sequence[ErrorDetails], document: dict[str, Any]) -> Iterator[ErrorDetails]:
+    """Mistakes of whole tables, which are not looked for while single settings are wrong.
+
+    Each table is read again with other values in the place of its wrong and missing settings.
+    """
+    tables: list[tuple[tuple[str | int, ...], type[Table], Any]] = [
+        (("shared",), Shared, document.get("shared"))
+    ]
+    if isinstance(sweeps := document.get("sweep"), list):
+        tables += [(("sweep", i), Sweep, sweep) for i, sweep in enumerate(sweeps)]
+    for place, kind, table in tables:
+        within = [one["loc"][len(place) :] for one in found if one["loc"][: len(place)] == place]
+        if not isinstance(table, dict) or not within or not all(within):
+            continue
+        wrong = {str(loc[0]) for loc in within}
+        right = {name: value for name, value in table.items() if name not in wrong}
+        others = {name: _STAND_INS[name] for name in wrong if name in _STAND_INS}
+        if others.keys() & _VALUES and right.keys() & _VALUES:
+            others = {name: value for name, value in others.items() if name not in _VALUES}
+        try:
+            kind.model_validate(right | others)
+        except ValidationError as error:
+            for one in error.errors():
+                if not one["loc"]:
+                    one["loc"] = place
+                    yield one
+
+
+def _replace_in_shared(shared: dict[str, Any], replacements: dict[str, Any]) -> bool:
+    """Put replacements in their place; whether no text is named for a model of the user's own."""
     if {"d_sae", "expansion"} <= replacements.keys():
         raise UsageError("--expansion", "says what --d-sae says too", "leave one of them out")
     for size, other in (("d_sae", "expansion"), ("expansion", "d_sae")):
@@ -86,12 +160,8 @@ def _replace_in_shared(shared: dict[str, Any], replacements: dict[str, Any]) -> 
     text = replacements.get("dataset", shared.get("dataset"))
     for_another = "model" in replacements and "dataset" not in replacements
     missing = text is None or (for_another and text == EMBEDDED_MODEL)
-    if missing and model != EMBEDDED_MODEL and not is_synthetic(model):
-        raise UsageError(
-            "--tokens", f"is missing: no text is named to train on for {model}",
-            f"name some, or {EMBEDDED_MODEL} for Python's standard library",
-        )  # fmt: skip
     shared |= replacements
+    return missing and model != EMBEDDED_MODEL and not is_synthetic(model)
 
 
 def _replace_in_sweeps(document: dict[str, Any], replacements: dict[str, Any]) -> None:

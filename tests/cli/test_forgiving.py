@@ -86,3 +86,68 @@ def test_all_mistakes_of_a_sweep_file_are_told_at_once_in_its_own_terms(tmp_path
     ):
         assert part in told
     assert "\n" not in told
+
+
+def test_a_mistake_hides_no_other(tmp_path: Path) -> None:
+    """Mistakes of single settings, of whole tables, and of settings that do not suit a variant."""
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        "[shared]\nmodel = 3\nn_token = 5\nbatch_size = 'many'\nhook = 'h'\n"
+        "tokens = 'a.txt'\ndataset = 'b.txt'\n"
+        "[[sweep]]\nvariant = 'rely'\ncoefficients = [1]\nfoo = 1\n"
+        "[[sweep]]\nvariant = 'relu'\ncoefficients = '1,2'\npenalty = 'l7'\n"
+        "options = { colour = 1 }\n"
+        "[[sweep]]\nvariant = 'topk'\nseeds = ['x']\n"
+        "[[sweep]]\nvariant = 'prolu'\nk = [3]\npenalty = 'l7'\noptions = { gradient = 'stee' }\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_sweep_file(file)
+    told = str(caught.value)
+    for part in (
+        "tokens and dataset are the same",
+        "shared.model: 3 does not do: should be a valid string",
+        "shared.n_token: is no setting: write n_tokens",
+        "shared.n_tokens: is missing",
+        "shared.batch_size: 'many' does not do",
+        "shared: give either d_sae or expansion",
+        "sweep 1.foo: is no setting",
+        "sweep 1: variant 'rely' is unknown: write relu",
+        "sweep 2.coefficients: is no list: write it in brackets",
+        "sweep 2: unknown penalty 'l7' of variant 'relu'",
+        "options.colour: is no setting",
+        "sweep 3.seeds.1: 'x' does not do",
+        "sweep 3: variant 'topk' varies in k",
+        "sweep 4: variant 'prolu' varies in coefficients",
+        "unknown penalty 'l7' of variant 'prolu'",
+        "options.gradient: 'stee' does not do: write ste",
+    ):
+        assert part in told, part
+    assert "sweep 2: variant 'relu' varies" not in told, "a list of the wrong type is told as such"
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("line", ["warmup = 0,5", "coefficients = [0,5; 2]"])
+def test_a_decimal_comma_is_told_as_such(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(f"[shared]\n{line}\n")
+    with pytest.raises(ConfigError, match=r"cannot be read .*; write decimals with a point"):
+        read_sweep_file(file)
+
+
+def test_a_missing_text_hides_no_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.toml"
+    file.write_text(
+        "[shared]\nmodel = 'own'\nn_tokens = 9\nbatch_size = 3\nhook = 'h'\nd_sae = 8\n"
+        "[[sweep]]\nvariant = 'topk'\nk = [3, 9]\n[[sweep]]\nvariant = 'batchtopk'\nk = [10]\n"
+    )
+    with pytest.raises(UsageError, match="no text is named to train on for own"):
+        read_sweep_file(file)
+    with pytest.raises(ConfigError) as caught:
+        read_sweep_file(file, tokens="a.txt")
+    assert "topk: k = 9 is more than the 8 features" in str(caught.value)
+    assert "batchtopk: k = 10 is more than the 8 features" in str(caught.value)
+    file.write_text(file.read_text().replace("topk", "topq"))
+    with pytest.raises(ConfigError) as caught:
+        read_sweep_file(file)
+    assert "variant 'topq' is unknown" in str(caught.value)
+    assert "shared.tokens: is missing" in str(caught.value)
