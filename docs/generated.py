@@ -4,11 +4,13 @@ import html
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 from typer.main import get_command
 
 from prolu_eval.cli import app
@@ -199,24 +201,60 @@ def _summary(documented: Any) -> str:
                     for i, part in enumerate(" ".join(first.split()).split("``")))  # fmt: skip
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schemas of stored files, by the name that each is published under."""
+class _WithNulls(GenerateJsonSchema):
+    """Schemas of what is printed, where a number that is undefined is null."""
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> dict[str, Any]:
+        return {"anyOf": [super().float_schema(schema), {"type": "null"}]}
+
+
+def _stored() -> dict[str, type[BaseModel]]:
+    """What files hold, by the name of its schema."""
     from prolu_eval import baseline, results
 
-    kinds: dict[str, type[BaseModel]] = {
+    return {
         f"result-{results.SCHEMA_VERSION}": results.Result,
         f"baseline-{baseline.SCHEMA_VERSION}": baseline.Document,
     }
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+
+
+def _printed() -> dict[str, Any]:
+    """What --json prints, by the name of its schema."""
+    from prolu_eval.comparison import documents as of_comparisons
+    from prolu_eval.render import documents as of_frontiers
+
     return {
-        f"{kind}.schema.json": dialect | model.model_json_schema(mode="serialization")
-        for kind, model in kinds.items()
+        f"frontier-{of_frontiers.SCHEMA_VERSION}": of_frontiers.FrontierDocument,
+        f"comparison-{of_comparisons.SCHEMA_VERSION}": of_comparisons.ComparisonDocument,
     }
 
 
+def schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schemas of files and documents, by the name that each is published under."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    stored = {
+        kind: model.model_json_schema(mode="serialization") for kind, model in _stored().items()
+    }
+    printed = {
+        kind: TypeAdapter(model).json_schema(mode="serialization", schema_generator=_WithNulls)
+        for kind, model in _printed().items()
+    }
+    return {f"{kind}.schema.json": dialect | schema for kind, schema in (stored | printed).items()}
+
+
 def schema_links() -> str:
-    """Where the schemas are."""
-    return "\n".join(f"- [{name}](../schemas/{name})" for name in schemas())
+    """Where the schemas of stored files are."""
+    return _links(_stored())
+
+
+def printed_schema_links() -> str:
+    """Where the schemas of printed documents are."""
+    return _links(_printed())
+
+
+def _links(kinds: Iterable[str]) -> str:
+    names = (f"{kind}.schema.json" for kind in kinds)
+    return "\n".join(f"- [{name}](../schemas/{name})" for name in names)
 
 
 def stored_fields() -> str:
@@ -257,6 +295,6 @@ TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
         metrics, sums, commands, sweep_file, sweep_example, formats, variants, schema_links,
-        stored_fields,
+        printed_schema_links, stored_fields,
     )
 }  # fmt: skip

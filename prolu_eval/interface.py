@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from prolu_eval.comparison import (
     parse_tolerances,
 )
 from prolu_eval.comparison.pairs import is_selected
-from prolu_eval.comparison.reading import read_results
+from prolu_eval.comparison.reading import read_results, unevaluated
 from prolu_eval.errors import ProluEvalError, UsageError
 from prolu_eval.metrics import METRICS
 from prolu_eval.results import (
@@ -240,7 +241,7 @@ def compare(
     settings = {result.setting for result in kept}
     folders = as_paths(runs, "the runs")
     current = read_results(folders, settings=settings, warn=warn)
-    found = compare_results(current, kept, options)
+    found = compare_results(current, kept, options, partial(unevaluated, folders))
     before = as_paths(baseline, "the baseline")
     named = {"baseline": _joined(before) if before[0].is_dir() else about_baseline(before[0])}
     found = replace(found, provenance={**named, "current": _joined(folders), **found.provenance})

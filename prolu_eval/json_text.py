@@ -1,9 +1,12 @@
 """Writes and reads JSON as the project uses it: without NaN, and with line numbers in errors."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 _WIDTH = 100
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7}|\|{7})( |$)", re.MULTILINE)
@@ -18,6 +21,25 @@ class JsonTextError(ValueError):
     def __init__(self, line: int, reason: str) -> None:
         self.line, self.reason = line, reason
         super().__init__(f"line {line}: {reason}")
+
+
+class Document(BaseModel):
+    """A JSON object with exactly these fields; a number that is undefined is null in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as plain data that JSON can hold."""
+        found: dict[str, Any] = _with_nulls(self.model_dump(mode="json"))
+        return found
+
+
+def _with_nulls(part: Any) -> Any:
+    if isinstance(part, float):
+        return part if math.isfinite(part) else None
+    if isinstance(part, dict):
+        return {key: _with_nulls(value) for key, value in part.items()}
+    return [_with_nulls(value) for value in part] if isinstance(part, list) else part
 
 
 def dumps(document: Any, indent: int = 0) -> str:

@@ -18,6 +18,8 @@ SCHEMA_VERSION = 1
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "sae.safetensors"
 EMBEDDED_MODEL = "embedded"
+# What to do about a run that has not converged; a folder of a sweep takes runs of one length only.
+TRAIN_LONGER = "train it longer, by `prolu-eval sweep` with more --n-tokens and a new --out"
 
 WeightProcessing = Literal["none", "processed"]
 ChanceKind = Literal[

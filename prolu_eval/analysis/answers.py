@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -139,15 +138,6 @@ class FolderSaving:
     variant: str | None
     n_variants: int
     saving: Saving
-
-    def to_json(self) -> dict[str, Any]:
-        """The saving in the form that JSON documents use."""
-        saving = self.saving
-        return {
-            "first": self.first, "second": self.second, "variant": self.variant,
-            "n_variants": self.n_variants, "metric": saving.metric, "at_equal": saving.at_equal,
-            "amount": saving.amount.to_json(), "status": saving.status,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -609,7 +599,10 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     unfinished = sum(result.run.not_converged is not None for result in group.results)
     if unfinished:
         among = f"{unfinished} of {len(group.results)} runs"
-        notes.append(f"{among} not converged: longer training would change their results")
+        notes.append(
+            f"{among} not converged: longer training (sweep with more --n-tokens and a new "
+            "--out) would change their results"
+        )
     lost = sum(result.dropped is not None for result in group.raced)
     if lost:
         shared = group.results[0].setting.n_counted

@@ -9,7 +9,7 @@ as L0 grows.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,26 +86,6 @@ class Better:
     n_configurations: int
     measures: tuple[MeasureAt, ...]
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The section in the form that JSON documents use."""
-        return {
-            "l0": self.l0,
-            "fidelity": self.fidelity,
-            "n_configurations": self.n_configurations,
-            "sentence": self.sentence,
-            "measures": {
-                measure.metric: {
-                    "variants": {
-                        v.variant: {"at_l0": v.value.to_json(), "ranks": v.ranks}
-                        for v in measure.variants
-                    },
-                    "agreement": measure.agreement.to_json(),
-                    "agreement_at_equal_l0": measure.at_equal_l0.to_json(),
-                }
-                for measure in self.measures
-            },
-        }
 
 
 def better(group: Group, question: Question) -> Better | None:

@@ -6,7 +6,7 @@ The comparisons are paired: both sides are measured on the same sequences.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 from prolu_eval.analysis.bootstrap import Replicates
 from prolu_eval.analysis.frontiers import Computation
@@ -34,15 +34,6 @@ class AgainstChance:
     baseline: str
     standing: Standing
     saving: Saving
-
-    def to_json(self) -> dict[str, Any]:
-        """The comparison in the form that JSON documents use."""
-        saving = self.saving
-        return {
-            "variant": self.variant, "baseline": self.baseline, "standing": self.standing,
-            "metric": saving.metric, "at_equal": saving.at_equal,
-            "amount": saving.amount.to_json(), "range": saving.range,
-        }  # fmt: skip
 
 
 def against_chance(

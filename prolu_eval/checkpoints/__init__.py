@@ -1,8 +1,9 @@
 """Finding and loading checkpoints. A new format is one module and one line in :data:`FORMATS`."""
 
+import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prolu_eval import hub
@@ -22,6 +23,7 @@ from prolu_eval.checkpoints import (
     model_diffs,
     native,
     openai,
+    passed_over,
     qwen_scope,
     saelens,
     sparsify,
@@ -64,18 +66,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-_WEIGHTS = (".pt", ".pth", ".bin", ".pkl", ".pkl.gz", ".npz", ".safetensors")
-_CONFIG_OF = {
-    "ae.pt": "config.json",
-    "sae_weights.safetensors": "cfg.json",
-    "sae.safetensors": "config.json or cfg.json",
-    "cc_weights.pt": "cfg.json",
-}
-_WEIGHTS_OF = {
-    "cfg.json": "sae_weights.safetensors, sae.safetensors or cc_weights.pt",
-    "final_config.yaml": "samples_N.pt",
-}
-_NAMED = 3  # a sentence names at most so many files
+_CARD = "README.md"  # as `prolu-eval publish --to card` writes it
 
 
 def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]:
@@ -90,7 +81,8 @@ def discover(path: str | Path, encoder: str | None = None) -> list[Run | Broken]
     :func:`prolu_eval.hub.results_folder`.
 
     A checkpoint that is recognised but cannot be described, or whose file is incomplete, is
-    returned as :class:`Broken`, as is a folder that cannot be listed.
+    returned as :class:`Broken`, as is a folder that cannot be listed. Files that look like
+    checkpoints and are passed over (:func:`skipped`) are warned of, in one line for each reason.
 
     Raises:
         CheckpointError: if ``path`` does not exist or holds no checkpoint.
@@ -142,78 +134,140 @@ def _found_at(place: hub.Place) -> list[Run | Broken]:
     root = place.path
     if not root.exists():
         raise CheckpointError(root, "does not exist", "name a folder of runs")
-    closed: list[OSError] = []
-    places = _places(root, closed.append)
-    found = [item for at, fmt in places for item in _described(at, fmt, root)]
+    searched = _Searched.of(root)
+    found = [item for at, fmt in searched.places for item in _described(at, fmt, root)]
     if place.results is not None:
         found = [_kept_at(item, place.results, root) for item in found]
-    found += [_closed(error, root) for error in closed]
+    found += [_closed(error, root) for error in searched.closed]
     if not found:
         if next(result_files([root]), None):
             remedy = "show them with `prolu-eval report`, or name the folder of the checkpoints"
             raise CheckpointError(root, "holds results, but no checkpoint", remedy)
         remedy = f"name a folder of runs in one of these formats: {', '.join(FORMATS)}"
-        raise CheckpointError(root, _nothing_in(root), remedy)
+        if root.suffix == ".toml" and root.is_file():
+            remedy = f"train its runs with `prolu-eval sweep {root}`, and name their folder"
+        raise CheckpointError(root, _nothing_in(root, searched), remedy)
+    for reason, places in _by_reason(searched.unexpected()).items():
+        named = passed_over.some([printable(path) for path in places])
+        logging.getLogger(__name__).warning("%s skipped: %s.", named, reason)
     if place.entry is not None:
         return [overridden(item, place.entry) for item in found]
     return found
 
 
-_LINKED = "links to folders are not followed; name the link itself to read it"
+@dataclass(frozen=True)
+class _Searched:
+    """What there is in and below a root.
+
+    Attributes:
+        root: a folder, or a file.
+        folders: each folder, with the names of its folders and of its files.
+        places: the checkpoints, by their format.
+        closed: why folders could not be listed.
+    """
+
+    root: Path
+    folders: list[tuple[Path, list[str], frozenset[str]]]
+    places: list[tuple[Path, Format]]
+    closed: list[OSError]
+
+    @classmethod
+    def of(cls, root: Path) -> "_Searched":
+        closed: list[OSError] = []
+        folders: list[tuple[Path, list[str], frozenset[str]]] = []
+        if root.is_file():
+            folders.append((root.parent, [], frozenset(e.name for e in root.parent.iterdir())))
+        for folder, subfolders, files in () if folders else os.walk(root, onerror=closed.append):
+            folders.append((Path(folder), sorted(subfolders), frozenset(files)))
+            subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
+        places = [
+            (place, fmt)
+            for folder, _, files in folders
+            for fmt in FORMATS.values()
+            for place in fmt.find(folder, files)
+            if not root.is_file() or root in (place, *fmt.files(place))
+        ]
+        return cls(root, folders, places, closed)
+
+    def passed_over(self) -> Iterator[tuple[Path, str]]:
+        """Files of weights that belong to no checkpoint, and whatever else is not searched."""
+        if self.root.is_file():
+            return
+        read = {file for place, fmt in self.places for file in fmt.files(place)}
+        whole = {place: fmt.name for place, fmt in self.places}
+        for folder, subfolders, files in self.folders:
+            for path in (folder / name for name in subfolders):
+                if path.is_symlink():
+                    yield path, passed_over.LINKED
+                elif path.name == FOLDER and _Searched.of(path).places:
+                    yield path, passed_over.HIDDEN
+            for path in (folder / name for name in sorted(files)):
+                if path in read:
+                    continue
+                if folder in whole:
+                    reason = passed_over.why_beside(path, whole[folder])
+                else:
+                    reason = passed_over.why(path, files)
+                if reason is not None:
+                    yield path, reason
+
+    def unexpected(self) -> list[tuple[Path, str]]:
+        """Of these, what may be taken for a checkpoint, in order of path."""
+        names = {folder: files for folder, _, files in self.folders}
+        return sorted(
+            (path, reason)
+            for path, reason in self.passed_over()
+            if not passed_over.is_expected(path.name, names[path.parent])
+            and not any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        )
 
 
 def skipped(path: str | Path) -> list[tuple[Path, str]]:
-    """The files that :func:`discover` skips in or below a folder, and why, in order of path.
+    """What :func:`discover` passes over in or below a folder, and why, in order of path.
 
-    These are files of weights that belong to no checkpoint, configurations without weights, and
-    links to folders.
+    These are files of weights that belong to no checkpoint (damaged ones, those of unknown formats
+    and those without a configuration), configurations without weights, links to folders, and
+    checkpoints among results. Left out is what nobody takes for a checkpoint, such as the state of
+    an optimiser.
     """
-    return [item for place in hub.places(path) for item in _skipped_at(place.path)]
+    return [item for place in hub.places(path) for item in _Searched.of(place.path).unexpected()]
 
 
-def _skipped_at(root: Path) -> list[tuple[Path, str]]:
-    if root.is_file():
-        return []
-    folders = {place if place.is_dir() else place.parent for place, _ in _places(root)}
-    found = []
-    for folder, subfolders, files in os.walk(root):
-        paths = [Path(folder, name) for name in subfolders]
-        found += [(p, _LINKED) for p in paths if p.is_symlink()]
-        subfolders[:] = (name for name in subfolders if name != FOLDER)
-        if Path(folder) not in folders:
-            reasons = ((Path(folder, name), _why(name, files)) for name in files)
-            found += [(place, reason) for place, reason in reasons if reason is not None]
-    return sorted(found)
+def files_of_runs(root: Path) -> set[Path]:
+    """The files in and below a folder that belong to runs of any format; of a file, itself if so.
+
+    These are what their checkpoints are read from, whatever else lies in their folders, results and
+    model cards.
+    """
+    searched = _Searched.of(root)
+    own = {file for place, fmt in searched.places for file in fmt.files(place)}
+    for place, _ in searched.places:
+        own |= {path for path in place.iterdir() if path.is_file()} if place.is_dir() else set()
+        own |= {parent / _CARD for parent in place.parents if root in (parent, *parent.parents)}
+    if root.is_dir() or root.parent.name == FOLDER:
+        for file in result_files([root if root.is_dir() else root.parent]):
+            own |= {file, file.with_suffix(".safetensors")}
+    return own if root.is_dir() else own & {root}
 
 
-def _why(name: str, beside: Collection[str]) -> str | None:
-    """Why a file belongs to no checkpoint; None if it does not look like a part of one."""
-    if name.endswith(_WEIGHTS):
-        config = _CONFIG_OF.get(name)
-        if config is not None:
-            return f"there is no {config} beside it"
-        model = name.startswith(("model", "pytorch_model")) and "config.json" in beside
-        return "it is a language model's" if model else "its format is unknown"
-    if name in _WEIGHTS_OF and not any(file.endswith(_WEIGHTS) for file in beside):
-        return f"there is no {_WEIGHTS_OF[name]} beside it"
-    return None
+def _by_reason(passed: Iterable[tuple[Path, str]]) -> dict[str, list[Path]]:
+    by_reason: dict[str, list[Path]] = {}
+    for place, reason in passed:
+        by_reason.setdefault(reason, []).append(place)
+    return by_reason
 
 
-def _nothing_in(root: Path) -> str:
+def _nothing_in(root: Path, searched: _Searched) -> str:
     """The predicate that a path holds no checkpoint, with all known reasons."""
     if root.is_file():
-        reason = _why(root.name, [p.name for p in root.parent.iterdir()])
+        reason = passed_over.why(root, [p.name for p in root.parent.iterdir()])
         return f"is no checkpoint: {reason or 'it is no file of weights'}"
-    files: dict[str, list[str]] = {}
-    for place, reason in _skipped_at(root):
-        files.setdefault(reason, []).append(place.relative_to(root).as_posix())
-    reasons = [f"{_some(places)}: {reason}" for reason, places in files.items()]
+    by_reason = _by_reason(sorted(searched.passed_over()))
+    reasons = [
+        f"{passed_over.some([place.relative_to(root).as_posix() for place in places])}: {reason}"
+        for reason, places in by_reason.items()
+    ]
     return f"holds no checkpoint ({'; '.join(reasons)})" if reasons else "holds no checkpoint"
-
-
-def _some(places: list[str]) -> str:
-    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-    return ", ".join(places[:_NAMED]) + more
 
 
 def _kept_at(item: Run | Broken, results: Path, root: Path) -> Run | Broken:
@@ -228,21 +282,6 @@ def _closed(error: OSError, root: Path) -> Broken:
     name = name_below(root, folder)
     reason = f"cannot be listed ({error.strerror})"
     return Broken(name, folder, CheckpointError(folder, reason, "make it readable"))
-
-
-def _places(
-    root: Path, on_error: Callable[[OSError], object] | None = None
-) -> Iterator[tuple[Path, Format]]:
-    if root.is_file():
-        for fmt in FORMATS.values():
-            names = frozenset(entry.name for entry in root.parent.iterdir())
-            found = fmt.find(root.parent, names)
-            yield from ((place, fmt) for place in found if root in (place, *fmt.files(place)))
-        return
-    for folder, subfolders, files in os.walk(root, onerror=on_error):
-        subfolders[:] = sorted(name for name in subfolders if name != FOLDER)
-        for fmt in FORMATS.values():
-            yield from ((place, fmt) for place in fmt.find(Path(folder), frozenset(files)))
 
 
 def _described(place: Path, fmt: Format, root: Path) -> list[Run | Broken]:

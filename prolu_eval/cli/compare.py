@@ -151,7 +151,7 @@ def _update_command(
 ) -> str:
     """What makes the baseline that of these runs; names that are gone are dropped."""
     words = ["prolu-eval", "baseline", "update", *map(str, runs), "--baseline", str(baseline)]
-    if found.missing_runs or found.matched_by != "name":
+    if set(found.missing_runs) - set(found.unevaluated_runs) or found.matched_by != "name":
         words += ["--prune"]
     for pattern in only or ():
         words += ["--only", pattern]

@@ -38,16 +38,17 @@ def convert(
     """Write checkpoints of any format as native runs, or as what SAELens itself loads."""
     from prolu_eval.interface import convert as convert_runs
 
-    documents = []
+    documents, failures = [], []
     for item in convert_runs(source, destination, to):
         path = None if item.path is None else str(item.path)
         documents.append({"run": item.run, "path": path, "error": item.error})
         if item.error:
-            remark(f"{item.run} skipped: {item.error}")
+            failures.append(f"{item.run} skipped: {item.error}")
         elif not as_json:
             say(f"Wrote {path}")
     if as_json:
         say_document({"runs": documents})
-    n_failed = sum(document["error"] is not None for document in documents)
-    failed = WRONG_INPUT if n_failed == len(documents) else CHECK_FAILED
-    raise typer.Exit(failed if n_failed else DONE)
+    for failure in failures:
+        remark(failure)
+    failed = WRONG_INPUT if len(failures) == len(documents) else CHECK_FAILED
+    raise typer.Exit(failed if failures else DONE)

@@ -1,15 +1,17 @@
 """`prolu-eval evaluate`: measure runs and store the results."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prolu_eval.cli import app, options, remark, say_document, say_table
 from prolu_eval.cli.command import ANSWER, PRINTED
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, UsageError
+from prolu_eval.plain_text import printable
 
 if TYPE_CHECKING:
     from prolu_eval.evaluation import EvaluationOptions, Outcome
+    from prolu_eval.render.documents import RunDocument
 
 
 DryRun = Annotated[
@@ -45,7 +47,7 @@ def evaluate(
         return
     outcomes = evaluate_runs(runs or [], chosen, progress=not quiet)
     if as_json:
-        say_document({"runs": [outcome_document(o) for o in outcomes]})
+        say_document({"runs": [outcome_document(o).to_json() for o in outcomes]})
     else:
         _print(outcomes, chosen)
     if not quiet:
@@ -53,6 +55,8 @@ def evaluate(
         remark_tasks(outcomes, chosen)
         remark_race(outcomes)
         _remark_unreached(outcomes, chosen)
+    if not as_json:
+        report_failures(outcomes)
     raise typer.Exit(exit_code(outcomes))
 
 
@@ -66,7 +70,7 @@ def _print_jobs(chosen: "EvaluationOptions") -> None:
     typer.echo(Jobs.of(chosen.slurm).script(), nl=False)
 
 
-def outcome_document(outcome: "Outcome") -> "dict[str, Any]":
+def outcome_document(outcome: "Outcome") -> "RunDocument":
     """What became of a run in an evaluation."""
     from prolu_eval.render.documents import run_document
 
@@ -85,13 +89,23 @@ def exit_code(outcomes: "list[Outcome]") -> int:
 
 
 def report_failures(outcomes: "list[Outcome]") -> None:
-    """One line on stderr for each reason that runs could not be evaluated for."""
-    reasons: dict[str | None, list[str]] = {}
+    """One line on stderr for each reason that runs could not be evaluated for.
+
+    Commands say this last, below whatever they print of the other runs. What is wrong with several
+    runs in the same way, as with runs that do not say their hook point, is said once.
+    """
+    reasons: dict[str, list[tuple[str, str]]] = {}
     for outcome in outcomes:
         if outcome.status == "failed":
-            reasons.setdefault(outcome.error, []).append(outcome.name)
-    for reason, (first, *others) in reasons.items():
-        remark(f"{first}{f' and {len(others)} more' if others else ''} skipped: {reason}")
+            error = outcome.error or ""
+            own = error.removeprefix(f"{printable(outcome.path)}: ")
+            reasons.setdefault(own, []).append((outcome.name, error))
+    for own, ((first, error), *others) in reasons.items():
+        remark(
+            f"{first} and {len(others)} more skipped: {own}"
+            if others
+            else f"{first} skipped: {error}"
+        )
 
 
 def remark_tasks(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
@@ -173,9 +187,9 @@ def _print(outcomes: "list[Outcome]", chosen: "EvaluationOptions") -> None:
         known = {} if found is None else found.metrics
         shown = (f"{known[key]:se}" if key in known else "-" for key in keys)
         rows.append((outcome.name, outcome.status, *shown))
-    say_table(rows)
+    if any(outcome.status != "failed" for outcome in outcomes):
+        say_table(rows)
     for outcome in outcomes:
         _print_layers(outcome)
-    report_failures(outcomes)
     if any(outcome.status == "partial" for outcome in outcomes):
         remark("what is partial has a result once its other shares are measured.")

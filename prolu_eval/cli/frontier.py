@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from prolu_eval.cli.evaluate import (
 if TYPE_CHECKING:
     from prolu_eval.analysis import Answer, Question
     from prolu_eval.evaluation import EvaluationOptions, Outcome
+    from prolu_eval.render.documents import RunDocument
     from prolu_eval.results import Result
 
 Splits = Annotated[
@@ -169,27 +170,51 @@ def evaluate_and_answer(
     text, a tokenizer or a model that has changed for the one that was measured. What is stored is
     answered without torch by ``prolu-eval report`` and :func:`prolu_eval.frontier`.
     """
-    from prolu_eval.analysis import answer
     from prolu_eval.evaluation import evaluate
+
+    outcomes = evaluate(runs, chosen, progress=not quiet)
+    if not quiet:
+        remark_precisions(outcomes)
+        remark_tasks(outcomes, chosen)
+        remark_race(outcomes)
+    try:
+        _answer(
+            outcomes, runs, chosen, question, report=report, csv=csv, parquet=parquet,
+            as_markdown=as_markdown, as_json=as_json,
+        )  # fmt: skip
+    finally:
+        report_failures(outcomes)
+    return exit_code(outcomes)
+
+
+def _answer(
+    outcomes: "list[Outcome]",
+    runs: list[Path],
+    chosen: "EvaluationOptions",
+    question: "Question",
+    *,
+    report: Path | None,
+    csv: Path | None,
+    parquet: Path | None,
+    as_markdown: bool,
+    as_json: bool,
+) -> None:
+    """Print the answer from what was measured, and write the report and the tables."""
+    from prolu_eval.analysis import answer
     from prolu_eval.render.documents import frontier_document
     from prolu_eval.render.markdown import frontier_markdown
     from prolu_eval.render.page import write_report
     from prolu_eval.render.table_files import write_table
     from prolu_eval.render.terminal import frontier_text
 
-    outcomes = evaluate(runs, chosen, progress=not quiet)
-    report_failures(outcomes)
-    if not quiet:
-        remark_precisions(outcomes)
-        remark_tasks(outcomes, chosen)
-        remark_race(outcomes)
     by = _by_folder if question.grouping == "folder" else _by_release
     measured = by(runs, outcomes)
     if not measured:
         if as_json:
-            document = frontier_document([], question.keys, None, lambda _: [])
-            say_document(document | {"runs": [outcome_document(o) for o in outcomes]})
-        return exit_code(outcomes)
+            others = [outcome_document(outcome) for outcome in outcomes]
+            document = frontier_document([], question.keys, None, lambda _: [], others=others)
+            say_document(document.to_json())
+        return
     answers = answer(measured, question)
     if not as_json:  # before files are written: a full disk hides no answer
         for found in answers:
@@ -206,13 +231,13 @@ def evaluate_and_answer(
         if table is not None:
             write_table(answers, table, parquet=table is parquet)
     if as_json:
+        others = [outcome_document(outcome) for outcome in outcomes if outcome.result is None]
         document = frontier_document(
-            answers, question.keys, path, lambda found: _runs(found, outcomes)
+            answers, question.keys, path, lambda found: _runs(found, outcomes), others=others
         )
-        say_document(document)
+        say_document(document.to_json())
     else:
         say(f"Report: {path}")
-    return exit_code(outcomes)
 
 
 def _measured(outcomes: "list[Outcome]") -> "list[Result]":
@@ -258,7 +283,7 @@ def _by_folder(folders: list[Path], outcomes: "list[Outcome]") -> "list[Result]"
     return [prefix_label_with_folder(result, title) for result, title in found]
 
 
-def _runs(answer: "Answer", outcomes: "list[Outcome]") -> list[dict[str, Any]]:
+def _runs(answer: "Answer", outcomes: "list[Outcome]") -> "list[RunDocument]":
     names = {result.run.name for result in answer.group.with_chance().results}
     return [outcome_document(outcome) for outcome in outcomes if outcome.name in names]
 

@@ -1,5 +1,6 @@
 """`prolu-eval inspect`: what lies in a folder, without evaluating it."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,23 +39,25 @@ def inspect(
     as_json: options.Json = False,
 ) -> None:
     """List every checkpoint with its format, variant, settings, sizes, hook, model and problems."""
-    from prolu_eval.checkpoints import discover_all, skipped
-    from prolu_eval.runs import Broken
+    from prolu_eval.checkpoints import discover_all
+    from prolu_eval.runs import TRAIN_LONGER, Broken, Run
 
-    documents, n_broken = [], 0
+    documents, broken, n_unfinished = [], set(), 0
     for item in discover_all(runs):
         error = item.error if isinstance(item, Broken) else _damage(item) if weights else None
         documents.append(_document(item, error))
-        n_broken += error is not None
-    for path in runs:
-        for place, reason in skipped(path):
-            remark(f"{place} skipped: {reason}")
+        if error is not None:
+            broken.add(item.name)
+        elif isinstance(item, Run) and item.format == "native":
+            n_unfinished += item.provenance["config"]["not_converged"] is not None
     if as_json:
         say_document({"runs": documents})
     else:
-        _print_table(documents)
-    failed = WRONG_INPUT if n_broken == len(documents) else CHECK_FAILED
-    raise typer.Exit(failed if n_broken else DONE)
+        _print_table(documents, broken)
+    if n_unfinished:
+        remark(f"{n_unfinished} of {len(documents)} not converged: {TRAIN_LONGER}.")
+    failed = WRONG_INPUT if len(broken) == len(documents) else CHECK_FAILED
+    raise typer.Exit(failed if broken else DONE)
 
 
 def _damage(run: "Run") -> str | None:
@@ -86,23 +89,21 @@ def _document(item: "Run | Broken", error: str | None) -> dict[str, Any]:
     return document | {"problems": problems}
 
 
-def _print_table(documents: list[dict[str, Any]]) -> None:
+def _print_table(documents: list[dict[str, Any]], broken: Collection[str]) -> None:
+    """Print a row for each checkpoint, with what is doubtful of it; last, those of no use."""
     rows = [[_cell(document[name]) for name in _COLUMNS] for document in documents]
     width = terminal_width()
     lines = aligned([_COLUMNS, *rows], width)
-    if len(lines) == 1 + len(rows):
-        head, *lines = lines
-        typer.echo(head)
-        for line, document in zip(lines, documents, strict=True):
-            typer.echo(line)
-            _print_problems(document, width)
-        return
-    for line in lines:
+    of_one_line = len(lines) == 1 + len(rows)
+    below = [d for d in documents if d["problems"] and d["run"] not in broken and not of_one_line]
+    typer.echo(lines[0])
+    for i, line in enumerate(lines[1:]):
         typer.echo(line)
-    for document in documents:
-        if document["problems"]:
-            typer.echo(f"\n{printable(document['run'])}")
-            _print_problems(document, width)
+        if of_one_line and documents[i]["run"] not in broken:
+            _print_problems(documents[i], width)
+    for document in [*below, *(d for d in documents if d["run"] in broken)]:
+        typer.echo(f"\n{printable(document['run'])}")
+        _print_problems(document, width)
 
 
 def _cell(value: object) -> object:

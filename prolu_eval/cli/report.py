@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -169,15 +169,13 @@ def _print_json(
     path: Path,
     figures: list[Path] | None,
 ) -> None:
-    from prolu_eval.render.documents import frontier_document, result_document
+    from prolu_eval.render.documents import RunDocument, frontier_document, result_document
 
-    def runs(found: "Answer") -> list[dict[str, Any]]:
+    def runs(found: "Answer") -> list[RunDocument]:
         return [result_document(result) for result in found.group.with_chance().results]
 
-    document = frontier_document(answers, question.keys, path, runs)
-    if figures is not None:
-        document["figures"] = [str(figure) for figure in figures]
-    say_document(document)
+    document = frontier_document(answers, question.keys, path, runs, figures=figures)
+    say_document(document.to_json())
 
 
 def render(

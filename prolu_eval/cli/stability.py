@@ -74,8 +74,6 @@ def stability(
     devices_of(device)
     chosen = EvaluationOptions(device=device, n_tokens=n_tokens)
     found, failed = compared(runs, chosen, threshold=threshold, errors=errors)
-    for broken in failed:
-        remark(f"{broken.name} skipped: {broken.error}")
     code = DONE if not failed else CHECK_FAILED if found else WRONG_INPUT
     if output is not None and found:
         _write(output, found)
@@ -85,9 +83,16 @@ def stability(
             "configurations": [_document(s) for s in found],
             "failed": [{"run": b.name, "path": str(b.path), "error": b.error} for b in failed],
         })  # fmt: skip
-        raise typer.Exit(code)
-    if not found:
-        raise typer.Exit(code)
+    elif found:
+        _print(found, threshold, errors=errors)
+        if output is not None:
+            say(f"Features: {output}")
+    for broken in failed:
+        remark(f"{broken.name} skipped: {broken.error}")
+    raise typer.Exit(code)
+
+
+def _print(found: "list[Stability]", threshold: float, *, errors: bool) -> None:
     head = ["variant", "coefficient", "seeds", "mean cosine", "chance",
             f"found at {unrounded(threshold)}", "chance"]  # fmt: skip
     if errors:
@@ -100,9 +105,6 @@ def stability(
             "Dictionaries of more than 4,096 features are matched greedily; chance is that of the "
             "nearest feature."
         )
-    if output is not None:
-        say(f"Features: {output}")
-    raise typer.Exit(code)
 
 
 def _row(found: "Stability") -> list[str]:

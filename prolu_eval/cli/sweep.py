@@ -12,6 +12,7 @@ from prolu_eval.cli.command import PRINTED, RUNNING, SCHEDULE, TRAIN, TRAINED, W
 from prolu_eval.errors import CHECK_FAILED, DONE, WRONG_INPUT, UsageError
 from prolu_eval.estimates import number
 from prolu_eval.evaluation.options import Panel
+from prolu_eval.runs import TRAIN_LONGER
 
 if TYPE_CHECKING:
     from prolu_eval.learning_rates import FoundRate
@@ -391,9 +392,11 @@ def train_and_print(
         new = sum(t.status == "trained" for t in trained)
         present = sum(t.status == "present" for t in trained)
         say(f"{new} runs trained, {present} were there already: {out}")
-        for t in trained:
-            if t.not_converged is not None:
-                remark(f"{t.plan.name}: not converged: {t.not_converged}.")
+        unfinished = [t for t in trained if t.not_converged is not None]
+        for t in unfinished:
+            remark(f"{t.plan.name}: not converged: {t.not_converged}.")
+        if unfinished:
+            remark(f"what is not converged: {TRAIN_LONGER}.")
     failed = [t for t in trained if t.status == "failed"]
     for t in failed:
         remark(str(t.error))

@@ -4,7 +4,7 @@ A regression is a worsening that is both beyond its tolerance and statistically 
 and metrics that cannot be compared are reported as such, and fail the comparison too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from prolu_eval.arguments import as_texts, of_type
@@ -64,9 +64,19 @@ class ComparisonOptions:
 
 
 def compare_results(
-    current: Sequence[Result], baseline: Sequence[Result], options: ComparisonOptions | None = None
+    current: Sequence[Result],
+    baseline: Sequence[Result],
+    options: ComparisonOptions | None = None,
+    unevaluated: Callable[[Sequence[str]], Collection[str]] = lambda _: (),
 ) -> Comparison:
     """Judge every run of a baseline by its current result.
+
+    Args:
+        current: the current results.
+        baseline: the results of the baseline.
+        options: how to compare.
+        unevaluated: a function that gives, of the names of runs without a current result, those
+            that are there and can be evaluated.
 
     Raises:
         UsageError: if options make no sense or runs cannot be told apart.
@@ -74,7 +84,8 @@ def compare_results(
     options = options or ComparisonOptions()
     axes = frontier_axes(options.frontier, options.tolerances)
     matched = match_runs(current, baseline, options.match, only=options.only)
-    rows = [_missing(run, matched) for run in matched.missing]
+    there = unevaluated([run.run.name for run in matched.missing])
+    rows = [_missing(run, matched, there) for run in matched.missing]
     pairs, tests = [], []
     for pair in matched.pairs:
         if problem := obstacle(*pair, unpaired=options.unpaired):
@@ -105,6 +116,7 @@ def compare_results(
         frontiers=frontiers,
         new_runs=[run.run.name for run in matched.new],
         missing_runs=[run.run.name for run in matched.missing],
+        unevaluated_runs=list(there),
         matched_by=options.match,
         method=_method(len(judged), pairs, options),
         points=points_to_draw(ranked, [r for r in matched.new if r.run.chance is None], axes)
@@ -133,7 +145,11 @@ def _provenance(side: str, results: Sequence[Result]) -> dict[str, str]:
     }
 
 
-def _missing(run: Result, matched: MatchedRuns) -> Judgement:
+def _missing(run: Result, matched: MatchedRuns, unevaluated: Collection[str]) -> Judgement:
+    if run.run.name in unevaluated:
+        reason = "is there, but has changed since it was evaluated, or never was"
+        remedy = "evaluate it with `prolu-eval evaluate`, and compare again"
+        return Judgement(run.run.name, None, "incomparable", reason=reason, remedy=remedy)
     remedy = (
         "evaluate it, or leave it out with --only; from a baseline's file, drop it with "
         "`prolu-eval baseline update --prune`"

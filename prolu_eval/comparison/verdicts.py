@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,22 +102,17 @@ class Judgement:
                 numbers += f", tolerance {self.tolerance}"
         return "; ".join(filter(None, (numbers, self.reason, self.remedy)))
 
-    def to_json(self) -> dict[str, Any]:
-        """The row in the JSON document: ``difference`` as its value, ``ci95`` as its interval."""
-        known = self.difference or Estimate(value=None)
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**own, "difference": known.value, "ci95": known.ci95}
-
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """Everything a comparison found.
 
     ``runs`` are the rows about metrics of runs, and ``frontiers`` those about whole frontiers and
-    runs' places on them. ``provenance`` says in words on which tokens, with which models and in
-    which environments both sides were measured. ``axes`` are the frontier's metrics. If the
-    baseline is a folder of results, ``folders`` says for each group of comparable runs which of the
-    two folders is better.
+    runs' places on them. ``missing_runs`` have no current result; of these, ``unevaluated_runs``
+    are there and need only be evaluated. ``provenance`` says in words on which tokens, with which
+    models and in which environments both sides were measured. ``axes`` are the frontier's metrics.
+    If the baseline is a folder of results, ``folders`` says for each group of comparable runs which
+    of the two folders is better.
     """
 
     runs: list[Judgement]
@@ -126,6 +121,7 @@ class Comparison:
     matched_by: str
     method: str
     missing_runs: Sequence[str] = ()
+    unevaluated_runs: Sequence[str] = ()
     update: str | None = None
     points: "tuple[FrontierPoints, ...]" = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -178,31 +174,19 @@ class Comparison:
         return [_shortfall(rows) for rows in weak.values()]
 
     def with_update(self, command: str) -> "Comparison":
-        """The same comparison, with the command that accepts the changes if there are any."""
-        changed = self.new_runs or any(row.verdict != "pass" for row in self.rows)
+        """The same comparison, with the command that accepts the changes if there are any.
+
+        Runs that have yet to be evaluated are no change.
+        """
+        rows = (row for row in self.rows if row.run not in self.unevaluated_runs)
+        changed = self.new_runs or any(row.verdict != "pass" for row in rows)
         return replace(self, update=command if changed else None)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON document."""
-        return {
-            "verdict": self.verdict,
-            "runs": [row.to_json() for row in self.runs],
-            "frontiers": [row.to_json() for row in self.frontiers],
-            "new_runs": self.new_runs,
-            "missing_runs": list(self.missing_runs),
-            "too_few_tokens": self.too_few_tokens,
-            "matched_by": self.matched_by,
-            "method": self.method,
-            "update": self.update,
-            "folders": [
-                {
-                    "group": answer.title,
-                    "statement": answer.sentence,
-                    "savings": [part.to_json() for part in answer.folders],
-                }
-                for answer in self.folders
-            ],
-        }
+        """The JSON document as plain data; the reference publishes its schema."""
+        from prolu_eval.comparison.documents import comparison_document
+
+        return comparison_document(self).to_json()
 
 
 def _shortfall(rows: list[Judgement]) -> str:

@@ -1,6 +1,6 @@
 """The conditions under which a run is measured: runs that share them are measured together."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,13 @@ from prolu_eval.synthetic.benchmark import absolute
 # The most weights and autoencoders that are in memory together. More runs are measured in several
 # portions with a clean pass each, which costs little compared with so many autoencoders.
 _WEIGHT_BYTES, _MOST_RUNS = 1 << 30, 64
+# What a run may not say of itself, and the option that says it.
+_AS_OPTION = {
+    "model": "--model NAME",
+    "hook": "--hook blocks.N.hook_resid_post",
+    "hook_out": "--hook-out blocks.N.hook_mlp_out",
+    "tokens": "--tokens TEXT",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -65,15 +72,16 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
         **transcoder,
         "tokens": options.tokens or run.dataset,
     }
+    if missing := [what for what, value in needs.items() if value is None]:
+        reason = f"does not say its {_and(missing)}"
+        remedy = f"pass {' '.join(_AS_OPTION[what] for what in missing)}"
+        raise UsageError(run.path, reason, remedy)
     for what, value in needs.items():
-        if value is None:
-            remedy = f"pass --{what.replace('_', '-')}"
-            raise UsageError(run.path, f"does not say its {what}", remedy)
         try:
-            Path(value).exists()
+            Path(str(value)).exists()
         except OSError as error:
             reason = f"its {what} cannot be the name of one ({error.strerror})"
-            raise UsageError(run.path, reason, f"pass --{what.replace('_', '-')}") from None
+            raise UsageError(run.path, reason, f"pass {_AS_OPTION[what]}") from None
     prepend_bos = run.prepend_bos if options.prepend_bos is None else options.prepend_bos
     return Conditions(
         model=official_name(str(needs["model"])),
@@ -86,6 +94,11 @@ def conditions_of(run: Run, options: EvaluationOptions) -> Conditions:
         prepend_bos=prepend_bos,
         hook=str(run.hook if run.d_out is None else run.hook_out),
     )
+
+
+def _and(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _of_a_benchmark(name: str, run: Run, options: EvaluationOptions) -> Conditions:

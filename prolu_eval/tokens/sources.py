@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prolu_eval import embedded
+from prolu_eval.checkpoints import files_of_runs
 from prolu_eval.choices import Split
 from prolu_eval.errors import TokensError
 from prolu_eval.runs import EMBEDDED_MODEL
@@ -27,6 +28,7 @@ from prolu_eval.tokens.pieces import Piece, id_pieces, split_pieces, text_pieces
 from prolu_eval.tokens.records import Open, Record, Value, file_records, values
 from prolu_eval.tokens.token_ids import read_ids, row_pieces
 
+_NAME_TEXT = "name a file or a folder of text with --tokens"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 # Records that are examined to decide whether a source holds rows of one length or documents.
 _HEAD = 64
@@ -83,6 +85,8 @@ def check_source(source: str, text_column: str | None, remedy: str) -> None:
 def _whole(source: str, text_column: str | None) -> SourceContent:
     path = Path(source)
     if path.is_file():
+        if path in files_of_runs(path):
+            raise TokensError(source, "belongs to a run, and is no text", _NAME_TEXT)
         return _of_files(source, [path], text_column)
     if path.is_dir() and not _is_saved_dataset(path):
         return _of_files(source, _files(path), text_column)
@@ -95,12 +99,15 @@ def _whole(source: str, text_column: str | None) -> SourceContent:
 def _files(folder: Path) -> list[Path]:
     """The files of a folder's text: those of the one kind that holds most of the bytes.
 
-    Files of token ids are taken if the folder holds no text.
+    Files of token ids are taken if the folder holds no text. What belongs to runs is none.
     """
+    of_runs = files_of_runs(folder)
     visible = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+        if path.is_file()
+        and path not in of_runs
+        and not any(p.startswith(".") for p in path.relative_to(folder).parts)
     )
     by_kind = [
         [path for path in visible if ending(path) in kinds]
@@ -109,6 +116,8 @@ def _files(folder: Path) -> list[Path]:
     found = max(by_kind, key=lambda paths: sum(path.stat().st_size for path in paths))
     if found := found or [path for path in visible if ending(path) in IDS]:
         return found
+    if of_runs:
+        raise TokensError(folder, "holds runs, and no text", _NAME_TEXT)
     raise TokensError(
         folder,
         "holds no .txt, .md, .py, .jsonl, .json, .csv, .tsv, .parquet, .npy or .safetensors file",

@@ -150,11 +150,13 @@ def test_it_stands_in_page_markdown_and_json(tmp_path: Path) -> None:
     assert "rank 1" in page
     markdown = frontier_markdown(answers[0])
     assert "### Better dictionaries?" in markdown
-    document = frontier_document(answers, ("l0", "ce_degradation"), None, lambda _: [])["better"]
+    document = frontier_document(answers, ("l0", "ce_degradation"), None, lambda _: []).to_json()[
+        "better"
+    ]
     assert document["sentence"] == whole.sentence
     assert set(document["measures"]["nmse"]["variants"]) == {"prolu+l1", "relu+l1"}
     head, rows = better_table(whole)
     assert all(len(row) == len(head) for row in rows)
     single = [r for r in sweep() if r.run.variant == "prolu"]
     alone = frontier_document(answer(single, Question()), ("l0", "kl"), None, lambda _: [])
-    assert alone["better"] is None
+    assert alone.to_json()["better"] is None

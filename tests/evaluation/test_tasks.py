@@ -110,7 +110,7 @@ def test_a_task_that_one_latent_tells_and_one_that_nothing_tells(
     low, high = of_task["auc_k1"].ci95
     assert low is not None
     assert 0.8 < low < 1 == high
-    document = result_document(result)["tasks"]["probes"]["per_task"]["letter"]
+    document = result_document(result).to_json()["tasks"]["probes"]["per_task"]["letter"]
     assert document["auc_k1"]["ci95"] == [low, 1]
     row = frame([result]).iloc[0]
     assert row["auc_k1_by_task"] == {"letter": 1}

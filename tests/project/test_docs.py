@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import jsonschema
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 from mkdocs.commands.build import build
@@ -18,14 +19,20 @@ from mkdocs.config import load_config
 
 import prolu_eval
 from prolu_eval import baseline, results
+from prolu_eval.analysis import Question, answer
 from prolu_eval.checkpoints import FORMATS
+from prolu_eval.comparison import documents as comparison_documents
 from prolu_eval.metrics import METRICS
+from prolu_eval.render import documents as render_documents
+from prolu_eval.render.documents import frontier_document, result_document, run_document
+from prolu_eval.results import Result
 from prolu_eval.results.store import write_result
 from prolu_eval.saes import OF_SEVERAL_SITES, VARIANTS
 from prolu_eval.training.config import Shared, Sweep, SweepFile, Within
 from tests.conftest import ROOT
+from tests.helpers.cli import run
 from tests.helpers.pages import DOCS, PAGES
-from tests.helpers.synthetic import sweep
+from tests.helpers.synthetic import THRESHOLDS, Sae, result, sweep
 
 REPOSITORY = "https://github.com/prolu-eval/prolu-eval"
 SITE = "https://prolu-eval.github.io/prolu-eval/"
@@ -201,8 +208,8 @@ def _schema(site: Site, name: str) -> Any:
 def test_what_is_stored_has_the_published_schemas(site: Site, tmp_path: Path) -> None:
     schema = _schema(site, f"result-{results.SCHEMA_VERSION}")
     made = sweep()
-    for result in made:
-        document = json.loads(write_result(result, tmp_path).read_text())
+    for one in made:
+        document = json.loads(write_result(one, tmp_path).read_text())
         jsonschema.validate(document, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document | {"metrics": {"l0": 3}}, schema)
@@ -210,3 +217,78 @@ def test_what_is_stored_has_the_published_schemas(site: Site, tmp_path: Path) ->
     baseline.save_baseline(made, tmp_path / "baseline.json")
     for path in (tmp_path / "baseline.json", ROOT / "reports" / "baseline.json"):
         jsonschema.validate(json.loads(path.read_text()), kept)
+
+
+def _has(schema: Any, document: dict[str, Any]) -> bool:
+    return bool(jsonschema.Draft202012Validator(schema).is_valid(document))
+
+
+def _stored(folder: Path, made: list[Result]) -> Path:
+    for one in made:
+        write_result(one, folder / one.run.name / "evaluation")
+    return folder
+
+
+def test_frontiers_have_the_published_schema(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Documents of all kinds have it, and with wrong fields they have it not."""
+    schema = _schema(site, f"frontier-{render_documents.SCHEMA_VERSION}")
+    one, two = (np.arange(n) for n in (32, 24))
+    runs = [
+        *sweep(one),
+        *(result(Sae("prolu", t), one, name=f"again/{t}", seed=1) for t in THRESHOLDS),
+        *(result(Sae("relu", t, 0.9), one, name=f"chance/{t}", label="shuffled",
+                 chance="shuffled") for t in THRESHOLDS),
+    ]  # fmt: skip
+    folder = _stored(tmp_path / "runs", runs)
+    asked = ("--split", "l0=5", "--at", "l0=5", "--reference", "l0=20", "--json")
+    printed = run(capfd, "report", folder, *asked, "-o", tmp_path / "page.html").json()
+    assert all(printed[part] for part in ("surfaces", "chance", "better", "stretches", "at"))
+    moved = [r.model_copy(update={"folder": place}) for place in "ab" for r in sweep(one)]
+    keys = ("l0", "ce_degradation")
+    made = {
+        "three": answer(runs, Question.asked(*keys, "nmse"), 20),
+        "folders": answer(moved, Question.asked(*keys, grouping="folder"), 20),
+        "several": answer([*sweep(one), *sweep(two)], Question(), 20),
+        "none": [],
+    }
+    documents = {
+        name: frontier_document(
+            answers, keys, None, lambda found: [result_document(r) for r in found.group.results],
+            others=[run_document("bad", "runs/bad", None, None, None, status="failed", error="x")],
+        ).to_json()
+        for name, answers in made.items()
+    }  # fmt: skip
+    assert documents["three"]["runs"][-1]["status"] == "failed"
+    assert len(documents["several"]["groups"]) == 2
+    assert documents["folders"]["folders"]
+    wrong: dict[str, object] = {"report": 3, "colour": 1, "x": None, "runs": [{}]}
+    for document in (printed, *documents.values()):
+        assert document["schema_version"] == render_documents.SCHEMA_VERSION
+        assert _has(schema, document)
+        for name, value in wrong.items():
+            assert not _has(schema, document | {name: value}), name
+
+
+def test_comparisons_have_the_published_schema(
+    site: Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sweep(np.arange(32))
+    damaged = [
+        result(Sae(variant, threshold, decoder_scale=0.7), np.arange(32))
+        for variant in ("prolu", "relu")
+        for threshold in THRESHOLDS
+    ]
+    runs, later = _stored(tmp_path / "runs", before), _stored(tmp_path / "later", damaged)
+    baseline.save_baseline(before, tmp_path / "baseline.json")
+    schema = _schema(site, f"comparison-{comparison_documents.SCHEMA_VERSION}")
+    for asked in ((runs, later), (later, "-b", tmp_path / "baseline.json")):
+        document = run(capfd, "compare", *asked, "--json").json()
+        assert document["schema_version"] == comparison_documents.SCHEMA_VERSION
+        assert bool(document["folders"]) == (len(asked) == 2)
+        assert document["verdict"] == "regression"
+        assert _has(schema, document)
+        wrong: dict[str, object] = {"verdict": "worse", "new_runs": 3, "runs": [{}], "colour": 1}
+        for name, value in wrong.items():
+            assert not _has(schema, document | {name: value}), name
