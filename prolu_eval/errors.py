@@ -49,6 +49,10 @@ class EvaluationError(ProluEvalError):
     """A measurement that has no meaningful result, such as one over infinite activations."""
 
 
+class MemoryShortageError(EvaluationError):
+    """A measurement for which a device has too little memory, even in the smallest portions."""
+
+
 class ResultsError(ProluEvalError):
     """Stored results that are missing, damaged, or cannot be compared."""
 

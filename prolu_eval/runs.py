@@ -170,7 +170,7 @@ class Run:
     site that has its own. ``normalisation`` is the normalisation of each activation, if another
     source than the files determines it. ``besides`` says in words everything besides the files that
     determines the measurement. ``chance`` is the kind of chance baseline, if the run is one.
-    ``loader`` returns the autoencoder of a run that is in no file format.
+    ``loader`` returns the autoencoder of a run that is in no file format, given the run.
     """
 
     name: str
@@ -203,7 +203,7 @@ class Run:
     normalisation: Literal["none", "layer_norm", "constant_norm"] | None = None
     besides: str = ""
     chance: ChanceKind | None = None
-    loader: Callable[[], Any] | None = None
+    loader: Callable[["Run"], Any] | None = None
     problems: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

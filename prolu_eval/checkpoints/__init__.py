@@ -331,7 +331,7 @@ def load_run(run: Run) -> SparseAutoencoder:
         CheckpointError: if its files are damaged or do not fit together.
     """
     if run.loader is not None:
-        sae: SparseAutoencoder = run.loader()
+        sae: SparseAutoencoder = run.loader(run)
         return sae
     return FORMATS[run.format].load(run)
 

@@ -7,6 +7,7 @@ subtracted before encoding and added after decoding. Rows are atoms, and are sca
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,12 @@ def _described(file: Path, name: str, encoder: Encoder) -> Run | Broken:
         options=sae.options.model_dump(mode="json"),
         besides=f"encoder {encoder.text}",
         provenance={"library": "plain dictionary", "encoder": encoder.text},
-        loader=lambda: _load(file, encoder),
+        loader=partial(_load, encoder),
     )
 
 
-def _load(file: Path, encoder: Encoder) -> SparseAutoencoder:
+def _load(encoder: Encoder, run: Run) -> SparseAutoencoder:
+    (file,) = run.files
     atoms, bias = _read(file)
     sae = _empty(file, encoder, *atoms.shape)
     tensors: dict[str, Tensor] = {"W_dec": atoms, "b_dec": bias}

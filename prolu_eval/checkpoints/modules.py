@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,16 +136,17 @@ def _run(name: str, module: nn.Module, source: Path | None) -> Run:
         results=folder / FOLDER,
         besides=f"module {_digest(module)}",
         provenance={"library": kind.__module__, "class": kind.__qualname__},
-        loader=lambda: _load(name, module, d_in, d_sae),
+        loader=partial(_load, module),
     )
 
 
-def _load(name: str, module: nn.Module, d_in: int, d_sae: int) -> SparseAutoencoder:
+def _load(module: nn.Module, run: Run) -> SparseAutoencoder:
     own = copy.deepcopy(module).eval().requires_grad_(False).cpu()
     with torch.inference_mode(False), torch.no_grad():
-        sae = Wrapped(own, d_in, d_sae).requires_grad_(False).eval()
+        sae = Wrapped(own, run.d_in, run.d_sae).requires_grad_(False).eval()
     if not (sae.W_dec.isfinite().all() and sae.b_dec.isfinite().all()):
-        raise CheckpointError(name, "decodes to NaN or infinity", "use an earlier checkpoint of it")
+        reason = "decodes to NaN or infinity"
+        raise CheckpointError(run.name, reason, "use an earlier checkpoint of it")
     return sae
 
 

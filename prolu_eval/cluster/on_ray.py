@@ -7,6 +7,8 @@ that.
 
 import contextlib
 import os
+import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -32,6 +34,9 @@ from prolu_eval.errors import EvaluationError, UsageError
 _LOOK = 1.0
 # After so many failed starts in a row, no further worker is started on a node.
 _ATTEMPTS = 3
+# What errors say of an actor that used too much memory. (Of any that was killed, Ray says that high
+# memory usage might have been the reason.)
+_LACKED_MEMORY = re.compile("low on memory|MemoryError|out of memory|can't allocate", re.IGNORECASE)
 # Seconds to wait for a first worker while there is no node for one.
 _PATIENCE = 600.0
 
@@ -40,14 +45,13 @@ class Actor:
     """Answers messages with a service, in a process of Ray."""
 
     def __init__(self, service: str, config: Message, threads: int) -> None:
-        import ray
         import torch
 
         device = "cuda" if torch.cuda.is_available() and config.get("device") != "cpu" else "cpu"
         torch.set_num_threads(threads)
         self._device = torch.cuda.get_device_name() if device == "cuda" else "cpu"
         given = {**config, "device": config.get("device") or device}
-        self._service = service_of(service, given, ray.get)
+        self._service = service_of(service, given, _fetched)
 
     def begin(self) -> dict[str, str]:
         """A description of the worker."""
@@ -125,8 +129,22 @@ class RayPool:
         return call
 
     def put(self, value: Any) -> Any:
-        """A reference to a value in the object store."""
-        return self._ray.put(value)
+        """A reference to a value in the object store.
+
+        Raises:
+            EvaluationError: if the store is full, and its content cannot be moved to the disk.
+        """
+        from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+
+        try:
+            return self._ray.put(value)
+        except (ObjectStoreFullError, OutOfDiskError) as error:
+            raise EvaluationError(
+                "the Ray cluster",
+                f"has no room in its object store, nor on the disk behind it ({_reason(error)})",
+                "free space where Ray keeps its files (`ray start --temp-dir`), or give it more "
+                "memory (--object-store-memory), and run the same command again",
+            ) from None
 
     def events(self, timeout: float) -> list[Event]:
         """The events since the last call.
@@ -179,7 +197,8 @@ class RayPool:
         except GetTimeoutError:
             return [self._lose(place, "its answer cannot be fetched")]
         except RayError as error:
-            return [self._lose(place, _reason(error))]
+            lacked = _LACKED_MEMORY.search(str(error)) is not None
+            return [self._lose(place, _reason(error), out_of_memory=lacked)]
         if place.ready:
             return [Answered(place.worker, place.calls.pop(reference), found)]
         if found["version"] != __version__:
@@ -191,7 +210,7 @@ class RayPool:
         self._nodes[place.node].failed = 0
         return [Joined(place.worker)]
 
-    def _lose(self, place: _Place, reason: str) -> Gone:
+    def _lose(self, place: _Place, reason: str, *, out_of_memory: bool = False) -> Gone:
         """Count a worker as gone, and end its actor if it is still running."""
         with contextlib.suppress(Exception):
             self._ray.kill(place.actor)
@@ -200,7 +219,7 @@ class RayPool:
             self._reasons[reason] += 1
             if place.node in self._nodes:
                 self._nodes[place.node].failed += 1
-        return Gone(place.worker, reason)
+        return Gone(place.worker, reason, out_of_memory)
 
     def _look(self) -> list[Event]:
         """Look up the cluster's nodes, and start the workers that are wanted on them."""
@@ -283,6 +302,27 @@ class RayPool:
         bundle = {"GPU": self._shares.gpus} if on_gpu else {"CPU": self._shares.cpus}
         with contextlib.suppress(Exception):  # not every cluster has an autoscaler
             request_resources(bundles=[bundle] * n)
+
+
+def _fetched(reference: Any) -> Any:
+    """The value of a reference, on a node.
+
+    Raises:
+        EvaluationError: if it cannot be brought to this node.
+    """
+    import ray
+    from ray.exceptions import RayError, RaySystemError
+
+    try:
+        return ray.get(reference)
+    except RaySystemError:  # the value is here, but cannot be read
+        raise
+    except RayError as error:
+        raise EvaluationError(
+            platform.node(),
+            f"cannot receive what is sent to it ({_reason(error)})",
+            "check its network and the space where Ray keeps its files (`ray start --temp-dir`)",
+        ) from None
 
 
 def _connect(address: str) -> None:

@@ -122,6 +122,10 @@ class Arrivals:
             os.utime(self._folder / key / _MARK)
         return place
 
+    def discard(self, key: str) -> None:
+        """Remove a parcel whose files are damaged."""
+        shutil.rmtree(self._folder / key, ignore_errors=True)
+
     def original(self, text: str) -> str:
         """The text, with paths of arrived files replaced by their original paths."""
         prefix = f"{self._folder}{os.sep}"

@@ -57,10 +57,14 @@ class Joined:
 
 @dataclass(frozen=True)
 class Gone:
-    """An event: a worker has ended, for a reason; its unanswered messages are lost."""
+    """An event: a worker has ended, for a reason; its unanswered messages are lost.
+
+    ``out_of_memory`` is true if it is known to have ended because it used too much memory.
+    """
 
     worker: Worker
     reason: str
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,11 @@ class Pool(Protocol):
         ...
 
     def put(self, value: Any) -> Any:
-        """A reference to a value, to be sent instead of it; each node receives the value once."""
+        """A reference to a value, to be sent instead of it; each node receives the value once.
+
+        Raises:
+            EvaluationError: if there is no room for it.
+        """
         ...
 
     def close(self) -> None:
@@ -142,6 +150,12 @@ def fault(error: ProluEvalError) -> dict[str, str]:
         "reason": error.reason,
         "remedy": error.remedy,
     }
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text, which says most about an error of another process."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def error_of(told: Mapping[str, str]) -> ProluEvalError:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prolu_eval import kernels
-from prolu_eval.errors import EvaluationError
+from prolu_eval.errors import EvaluationError, MemoryShortageError
 from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes, by_row, choose_slots
 from prolu_eval.evaluation.batches import Batch
 from prolu_eval.evaluation.clean_passes import CleanPasses
@@ -161,7 +161,7 @@ class Engine:
                 if not is_out_of_memory(error):
                     raise
                 if self.batch_size == 1:
-                    raise EvaluationError(
+                    raise MemoryShortageError(
                         self.hook,
                         f"does not fit in the memory of {self.model.device}, one row at a time",
                         "choose a smaller --context-length or --dtype, or another --device",

@@ -4,7 +4,7 @@ They complete a stored result, old or new. Tasks that the result already has are
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,14 +59,28 @@ class ExtraMeasures:
             UsageError: if the prompts do not exist, or scikit-learn is not installed.
         """
         measures, source = options.measure, options.probe_data
+        check_installed(measures)
         if "probes" not in measures:
             return cls(measures)
-        if importlib.util.find_spec("sklearn") is None:
-            raise UsageError("--measure", "probes need scikit-learn, which is not installed",
-                             'run `pip install "prolu-eval[probes]"`')  # fmt: skip
         tasks = probe_tasks(source, options.tasks)
         name = PACKAGE if source is None else source.name
         return cls(measures, tasks, name, options.k or PROBE_KS)
+
+
+def check_installed(measures: Sequence[str], node: str = "") -> None:
+    """Check that the packages are installed that additional measurements need.
+
+    Args:
+        measures: the measurements.
+        node: the machine, if it is not the user's own.
+
+    Raises:
+        UsageError: if one is missing.
+    """
+    if "probes" in measures and importlib.util.find_spec("sklearn") is None:
+        where = f" on {node}" if node else ""
+        raise UsageError("--measure", f"probes need scikit-learn, which is not installed{where}",
+                         'run `pip install "prolu-eval[probes]"`')  # fmt: skip
 
 
 class Completion:
@@ -105,24 +119,41 @@ class Completion:
             CheckpointError: if the run cannot be loaded any more.
             ResultsError: if the result cannot be stored.
         """
-        if not self._missing(record.run, result):
+        run = record.run
+        if not self._missing(run, result.tasks):
             return result, False
         with record.parts.whole():
             result = record.result(n_shards) or result  # another process may have completed it
-            missing = self._missing(record.run, result)
-            if missing:
-                sae = load(record.run, self._engine)
-                for over, measure in missing.items():
-                    result = _with(result, over, measure.of(record.run, sae))
-                result = record.write(result)
+            done = self.measured(run, result.tasks, lambda: load(run, self._engine))
+            if done:
+                result = record.write(with_tasks(result, done))
         record.parts.remove()
-        return result, bool(missing)
+        return result, bool(done)
 
-    def _missing(self, run: Run, result: Result) -> Mapping[str, _Measure]:
+    def measured(
+        self, run: Run, known: Mapping[str, TaskSet], sae: Callable[[], SparseAutoencoder]
+    ) -> dict[str, TasksDone]:
+        """Measure a run on the tasks that it lacks.
+
+        Args:
+            run: the run.
+            known: the tasks on which it was measured before.
+            sae: a function that loads its autoencoder, which may be changed.
+
+        Raises:
+            CheckpointError: if it cannot be loaded.
+        """
+        missing = self._missing(run, known)
+        loaded = sae() if missing else None
+        return {
+            over: measure.of(run, loaded) for over, measure in missing.items() if loaded is not None
+        }
+
+    def _missing(self, run: Run, known: Mapping[str, TaskSet]) -> Mapping[str, _Measure]:
         return {
             over: measure
             for over, measure in self._measures.items()
-            if not _has(result.tasks.get(over), measure.wanted(run))
+            if not _has(known.get(over), measure.wanted(run))
         }
 
 
@@ -134,8 +165,14 @@ def _has(known: TaskSet | None, wanted: TaskSet) -> bool:
     )
 
 
-def _with(result: Result, over: str, done: TasksDone) -> Result:
+def with_tasks(result: Result, done: Mapping[str, TasksDone]) -> Result:
     """A result with new measurements on tasks, and with those that it had of the same tasks."""
+    for over, measured in done.items():
+        result = _with(result, over, measured)
+    return result
+
+
+def _with(result: Result, over: str, done: TasksDone) -> Result:
     stored = result.arrays
     arrays: dict[str, Array] = stored.under("") if isinstance(stored, StoredArrays) else {**stored}
     tasks, sums = done.tasks, dict(done.sums)

@@ -5,7 +5,7 @@ import gc
 import torch
 
 from prolu_eval.devices import default_device, free_memory
-from prolu_eval.errors import EvaluationError
+from prolu_eval.errors import MemoryShortageError
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.lm import LanguageModel
 from prolu_eval.runs import Run
@@ -26,7 +26,7 @@ def check_room(run: Run, options: EvaluationOptions) -> None:
     All weights are in the host's memory in float32 while they are read, and then on the device.
 
     Raises:
-        EvaluationError: if they do not fit; the message says how much memory they need.
+        MemoryShortageError: if they do not fit; the message says how much memory they need.
     """
     n_weights = run.n_weights or 0
     if n_weights < _MANY_WEIGHTS:
@@ -37,7 +37,7 @@ def check_room(run: Run, options: EvaluationOptions) -> None:
         places[device] = 4 if options.dtype in ("float32", "tf32") else 2
     for place, size in places.items():
         if (needed := size * n_weights) > (free := free_memory(place)):
-            raise EvaluationError(
+            raise MemoryShortageError(
                 run.path,
                 f"has {needed / 2**30:,.1f} GiB of weights, which are in memory together, but "
                 f"{free / 2**30:,.1f} GiB of memory are free on {place}",
@@ -56,7 +56,7 @@ def default_batch_size(model: LanguageModel, context_length: int) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, or the machine, has no memory left."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError | MemoryShortageError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text

@@ -7,9 +7,8 @@ from prolu_eval.analysis.questions import QUALITY, WITHOUT_A_MODEL
 from prolu_eval.analysis.racing import beaten
 from prolu_eval.estimates import CONFIDENCE
 from prolu_eval.evaluation.parts import looks
-from prolu_eval.evaluation.preparation import Prepared
 from prolu_eval.evaluation.records import Record
-from prolu_eval.evaluation.reference import reference
+from prolu_eval.evaluation.rounds import OnShards
 from prolu_eval.evaluation.sums import Sums
 from prolu_eval.results import Dropped, Result
 
@@ -24,7 +23,7 @@ class Race:
         n_runs: the number of runs at the start.
     """
 
-    prepared: Prepared
+    prepared: OnShards
     keys: tuple[str, ...]
     n_runs: int
 
@@ -42,7 +41,7 @@ class Race:
         """
         prepared, whole = self.prepared, len(self.prepared.shards)
         cut = prepared.shards[:n_shards]
-        given = reference(prepared.engine, prepared.settings[whole], prepared.shards)
+        given = prepared.reference(whole)
         first = {name: values[: cut[-1].stop] for name, values in given.items()}
         measured = [
             (record, {**sums, **first})

@@ -91,8 +91,8 @@ def evaluate(
         )
     if len(devices) > 1 and isinstance(paths, nn.Module | Mapping):
         raise UsageError("a module", "is no file that several devices can share", "name one device")
-    if options.on is not None and isinstance(paths, nn.Module | Mapping):
-        raise UsageError("a module", "is no file that can be sent elsewhere", "leave out --on")
+    if options.on == SLURM and isinstance(paths, nn.Module | Mapping):
+        raise UsageError("a module", "is no file that jobs can share", "leave out --on")
     found = _found(paths, options)
     if not found:
         raise UsageError("RUNS", "are missing", "name a folder of runs, or a --plugin")
@@ -135,7 +135,7 @@ def _working(
         return
     if options.on is not None:
         with workers_on(options) as pool:
-            yield _elsewhere(found, options, pool, progress)
+            yield _elsewhere(found, options, pool, progress, extra)
         return
     with (
         shared_work_on(devices, roots, options) as shared_work,
@@ -146,11 +146,15 @@ def _working(
 
 
 def _elsewhere(
-    found: Sequence[Run | Broken], options: EvaluationOptions, pool: Pool, progress: bool
+    found: Sequence[Run | Broken],
+    options: EvaluationOptions,
+    pool: Pool,
+    progress: bool,
+    extra: ExtraMeasures,
 ) -> Iterator[Outcome]:
     together, outcomes = _by_conditions(found, options)
     yield from outcomes
-    yield from Distribution(together, options, pool, progress).outcomes()
+    yield from Distribution(together, options, pool, progress, extra).outcomes()
 
 
 def outcomes_of(

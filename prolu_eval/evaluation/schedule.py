@@ -13,11 +13,13 @@ and go and what units cost, so that simulations can drive it with their own cloc
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import count
 from math import ceil
+from operator import or_
 from typing import Literal
 
-Kind = Literal["prepare", "mean", "ablations", "measure", "assemble"]
+Kind = Literal["prepare", "mean", "ablations", "measure", "assemble", "complete"]
 
 # The most bytes of weights, and the most autoencoders, in a portion.
 WEIGHT_BYTES, MOST_RUNS = 1 << 30, 64
@@ -39,8 +41,8 @@ _MEMORY = 0.3  # the weight of the latest measurement in a moving average
 class Unit:
     """A piece of work that is sent to one worker at once.
 
-    ``names`` are the runs that are measured or assembled, ``shard`` is the shard, and ``portion``
-    are the runs whose autoencoders will be needed on other shards too.
+    ``names`` are the runs that are measured, assembled or completed, ``shard`` is the shard, and
+    ``portion`` are the runs whose autoencoders will be needed on other shards too.
     """
 
     id: int
@@ -75,7 +77,11 @@ class _Chore:
 
 @dataclass
 class _Group:
-    """The work of a group, and its measured cost on a worker of speed 1."""
+    """The work of a group, and its measured cost on a worker of speed 1.
+
+    ``missing`` are the shards on which each run must be measured, as the bits of a number; ``most``
+    is the number of runs that a worker's memory has room for, as far as it is known.
+    """
 
     key: int
     model: str
@@ -84,18 +90,23 @@ class _Group:
     rows: Sequence[int] = ()
     weights: Mapping[str, int] = field(default_factory=dict)
     waiting: deque[str] = field(default_factory=deque)
-    missing: dict[str, set[int]] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
     portions: list[_Portion] = field(default_factory=list)
     workers: set[int] = field(default_factory=set)
     clean: float | None = None  # seconds per row, for any number of runs
     each: float | None = None  # seconds per row and run
     n_missing: int = 0
+    most: int = MOST_RUNS
     trial: _Portion | None = None
 
     def seconds(self, n_runs: int, n_rows: int) -> float:
         """The time that measuring runs on rows takes, as far as it is known."""
         each = self.each if self.each is not None else (self.clean or 0.0)
         return n_rows * ((self.clean or 0.0) + n_runs * each)
+
+    def lacks(self, name: str, shard: int) -> bool:
+        """Whether a run must be measured on a shard."""
+        return bool(self.missing.get(name, 0) >> shard & 1)
 
     @property
     def remaining(self) -> float:
@@ -150,19 +161,23 @@ class Schedule:
         """
         group = self._groups[key]
         group.rows, group.weights = rows, weights
-        group.missing = {name: set(shards) for name, shards in missing.items() if shards}
+        group.missing = {name: _bits(shards) for name, shards in missing.items() if shards}
         group.waiting = deque(group.missing)
         group.portions, group.trial = [], None
-        group.n_missing = sum(map(len, group.missing.values()))
+        group.n_missing = sum(bits.bit_count() for bits in group.missing.values())
 
     def assemble(self, key: int, name: str) -> None:
         """Add the assembly of a run's result, which is done before further measuring."""
         self._groups[key].chores.append(_Chore("assemble", (name,)))
 
+    def complete(self, key: int, name: str) -> None:
+        """Add the measurement of a run on tasks, which completes its stored result."""
+        self._groups[key].chores.append(_Chore("complete", (name,)))
+
     def drop(self, key: int, name: str) -> None:
         """Remove a run."""
         group = self._groups[key]
-        group.n_missing -= len(group.missing.pop(name, ()))
+        group.n_missing -= group.missing.pop(name, 0).bit_count()
         if name in group.waiting:
             group.waiting.remove(name)
         for portion in group.portions:
@@ -180,8 +195,12 @@ class Schedule:
         """Add a worker."""
         self._speeds[worker] = 1.0
 
-    def leave(self, worker: int) -> list[GivenUp]:
+    def leave(self, worker: int, *, out_of_memory: bool = False) -> list[GivenUp]:
         """Remove a worker, and put back the units that it had not done.
+
+        Args:
+            worker: the worker.
+            out_of_memory: whether it ended because its memory did not suffice for its unit.
 
         Returns:
             Runs that are given up, because workers ended again and again while measuring them.
@@ -196,11 +215,17 @@ class Schedule:
         lost = [flight for flight in self._flights.values() if flight.worker == worker]
         given_up: list[GivenUp] = []
         for i, flight in enumerate(lost):
+            if i == 0 and out_of_memory and self.halve(flight.unit):
+                continue
             self.again(flight.unit)
             if i == 0 and flight.unit.group in self._groups:  # later units had not begun
                 given_up += self._blamed(flight.unit)
         del self._busy[worker]
         return given_up
+
+    def lacks_memory(self, key: int) -> bool:
+        """Whether a worker's memory was too small for a portion of a group."""
+        return self._groups[key].most < MOST_RUNS
 
     @property
     def workers(self) -> int:
@@ -269,10 +294,45 @@ class Schedule:
         portion = flight.portion if flight is not None else None
         if portion is not None and portion is group.trial:
             self._end_trial(group, portion)
-        elif portion is not None and portion in group.portions:
+            return
+        elsewhere = list(unit.names)
+        if portion is not None and portion in group.portions:
             portion.todo.appendleft(unit.shard)
-        else:
-            group.portions.append(_Portion(list(unit.names), deque([unit.shard])))
+            elsewhere = [name for name in unit.names if name not in portion.names]
+        self._add_portions(group, elsewhere, [unit.shard])  # the portion was cut meanwhile
+
+    def halve(self, unit: Unit) -> bool:
+        """Put back a unit whose runs did not fit in a worker's memory together, in smaller units.
+
+        Returns:
+            Whether it had several runs; if not, nothing is done.
+        """
+        held = len({*unit.portion, *unit.names})
+        if unit.kind != "measure" or held < 2:
+            return False
+        self.again(unit)
+        if unit.group in self._groups:
+            self._limit(self._groups[unit.group], held // 2)
+        return True
+
+    @staticmethod
+    def _limit(group: _Group, most: int) -> None:
+        """Cut a group's portions so that none has more than so many runs, now or later."""
+        group.most = min(group.most, most)
+        for portion in list(group.portions):
+            rest = portion.names[group.most :]
+            del portion.names[group.most :]
+            if portion is group.trial:
+                group.waiting.extendleft(reversed(rest))
+            else:
+                Schedule._add_portions(group, rest, portion.todo)
+
+    @staticmethod
+    def _add_portions(group: _Group, names: Sequence[str], shards: Collection[int]) -> None:
+        """Add runs in portions that a worker's memory has room for."""
+        for start in range(0, len(names), group.most):
+            part = list(names[start : start + group.most])
+            group.portions.append(_Portion(part, deque(shards)))
 
     @staticmethod
     def _end_trial(group: _Group, portion: _Portion) -> None:
@@ -292,18 +352,17 @@ class Schedule:
         """Add shards on which runs must be measured in addition, or once more."""
         group = self._groups[key]
         for name in names:
-            known = group.missing.setdefault(name, set())
-            group.n_missing += len(set(shards) - known)
-            known.update(shards)
-        group.portions.append(_Portion(list(names), deque(sorted(shards))))
+            known = group.missing.get(name, 0)
+            group.missing[name] = known | _bits(shards)
+            group.n_missing += (group.missing[name] & ~known).bit_count()
+        self._add_portions(group, list(names), sorted(shards))
 
     def stored(self, key: int, name: str, shard: int) -> bool:
         """Count a run as measured on a shard; return whether it was not counted before."""
         group = self._groups[key]
-        shards = group.missing.get(name)
-        if shards is None or shard not in shards:
+        if shard < 0 or not group.lacks(name, shard):
             return False
-        shards.discard(shard)
+        group.missing[name] ^= 1 << shard
         group.n_missing -= 1
         return True
 
@@ -366,7 +425,7 @@ class Schedule:
         """The next shard of a portion, with those runs that are not measured on it."""
         while portion.todo:
             shard = portion.todo.popleft()
-            names = tuple(n for n in portion.names if shard in group.missing.get(n, ()))
+            names = tuple(n for n in portion.names if group.lacks(n, shard))
             if names:
                 held = tuple(portion.names)
                 unit = Unit(next(self._ids), group.key, "measure", names, shard, held)
@@ -388,7 +447,7 @@ class Schedule:
             names.append(name)
         if not names:
             return None
-        shards = sorted(set().union(*(group.missing.get(name, set()) for name in names)))
+        shards = _shards(reduce(or_, (group.missing.get(name, 0) for name in names)))
         # While the cost of runs is unknown, a few of them are measured on one shard, and the others
         # wait.
         trying = group.each is None
@@ -433,14 +492,14 @@ class Schedule:
         # With fewer runs, additional clean passes would cost more than smaller portions gain.
         clean, each = group.clean or 0.0, group.each
         if each is None:
-            return max(1, min(n, left, _TRIED))
+            return max(1, min(n, left, _TRIED, group.most))
         least = ceil(clean / each) if each else MOST_RUNS
         whole = self._remaining() * rows * each / max(1, len(self._speeds))
         longest = min(_LONGEST, max(_SHORTEST, whole / _UNITS_EACH))
         most = int((longest / rows - clean) / each) if each else MOST_RUNS
         fair = ceil(left * n_shards / workers)  # more would leave workers idle
         n = max(1, min(max(n, min(least, fair)), max(most, 1), MOST_RUNS))
-        return min(n, left)
+        return min(n, left, group.most)
 
     def _remaining(self) -> float:
         return sum(group.remaining for group in self._groups.values())
@@ -492,17 +551,28 @@ class Schedule:
             if self._blame[group.key, name] >= _GIVEN_UP:
                 given_up.append(name)
             elif self._blame[group.key, name] >= _ALONE and len(unit.names) > 1:
-                self._alone(group, name)
+                self.separate(group.key, name)
+                # The reason may be that they do not fit in a worker's memory together.
+                self._limit(group, max(1, len({*unit.portion, *unit.names}) // 2))
         return [GivenUp(group.key, tuple(given_up))] if given_up else []
 
-    def _alone(self, group: _Group, name: str) -> None:
-        """Measure a run separately from others, to find out whether it makes workers end."""
+    def separate(self, key: int, name: str) -> None:
+        """Measure a run separately from others, for example to find out whether workers end."""
+        group = self._groups[key]
         for portion in group.portions:
             if name in portion.names:
                 portion.names.remove(name)
         if name in group.waiting:
             group.waiting.remove(name)
-        group.portions.append(_Portion([name], deque(sorted(group.missing.get(name, ())))))
+        group.portions.append(_Portion([name], deque(_shards(group.missing.get(name, 0)))))
+
+
+def _bits(shards: Collection[int]) -> int:
+    return reduce(or_, (1 << shard for shard in shards), 0)
+
+
+def _shards(bits: int) -> list[int]:
+    return [shard for shard in range(bits.bit_length()) if bits >> shard & 1]
 
 
 def _moved(average: float | None, value: float) -> float:

@@ -6,6 +6,7 @@ measures back to the process that asked, and keeps nothing that could not be com
 """
 
 import os
+import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,16 @@ from typing import Any
 import torch
 
 from prolu_eval.checkpoints import load_run
+from prolu_eval.checkpoints.modules import FORMAT as MODULE
 from prolu_eval.cluster.parcels import Arrivals, Parcel, has_content
-from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault
+from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault, last_line
 from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, find_here
 from prolu_eval.devices import working_on
-from prolu_eval.errors import ModelError, ProluEvalError
+from prolu_eval.errors import CheckpointError, MemoryShortageError, ModelError, ProluEvalError
 from prolu_eval.evaluation.assembly import Assembly
+from prolu_eval.evaluation.extra_measures import Completion, ExtraMeasures, check_installed
 from prolu_eval.evaluation.lost_scale import with_estimated_scale
-from prolu_eval.evaluation.memory import check_room
+from prolu_eval.evaluation.memory import check_room, is_out_of_memory, release
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.precisions import choose
 from prolu_eval.evaluation.preparation import Preparation, Prepared
@@ -36,7 +39,7 @@ from prolu_eval.runs import Run
 from prolu_eval.saes import SparseAutoencoder
 from prolu_eval.tokens import TokenRows
 
-UNREADY = "unready"
+UNREADY, OUT_OF_MEMORY = "unready", "out of memory"
 _HEX = 64  # digits of a digest
 _IN_HUB_CACHE = re.compile(r"(.*/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]+))/(.+)")
 
@@ -51,8 +54,8 @@ class EvaluationWorker:
     In a message, ``do`` names the action, ``parcels`` contains files, ``begin`` a group of runs
     under the same conditions, and ``load`` runs whose autoencoders stay loaded from then on,
     together with those that ``hold`` names. An answer may contain :data:`UNSEEN`, if this node
-    cannot read something, or :data:`UNREADY`, if earlier messages were not executed; nothing was
-    done in either case.
+    cannot read something, :data:`UNREADY`, if earlier messages were not executed, or
+    :data:`OUT_OF_MEMORY`; nothing was done in these cases.
 
     Args:
         config: the options of the evaluation, the device, and the folder to which paths are
@@ -68,6 +71,8 @@ class EvaluationWorker:
         self._preparation = Preparation(self._options, self._local_paths)
         self._group: tuple[int, Prepared] | None = None
         self._assemblies: dict[int, Assembly] = {}
+        self._extra = ExtraMeasures()
+        self._completion: Completion | None = None
         self._records: dict[str, tuple[Record, SparseAutoencoder]] = {}
 
     def answer(self, message: Message) -> dict[str, Any]:
@@ -82,6 +87,7 @@ class EvaluationWorker:
             "ablations": self._ablations,
             "measure": self._measure,
             "assemble": self._assemble,
+            "complete": self._complete,
         }[message["do"]]
         try:
             for parcel in message.get("parcels", ()):
@@ -92,8 +98,12 @@ class EvaluationWorker:
             return {UNSEEN: unseen.what}
         except _UnreadyError:
             return {UNREADY: True}
-        except ProluEvalError as error:
-            raise self._told(error) from None
+        except (ProluEvalError, RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                return self._out_of_memory(error)
+            if isinstance(error, ProluEvalError):
+                raise self._told(error) from None
+            raise
 
     def _prepare(self, message: Message) -> dict[str, Any]:
         """Find out how runs are measured: precision, rows, shards, and estimates of lost scales."""
@@ -102,13 +112,15 @@ class EvaluationWorker:
         self._see(message)
         if self._options.dtype == "auto":
             digests = message["digests"]
-            found, unseen = self._seen([(run, digests[run.name]) for run in runs])
+            in_files = [(run, digests[run.name]) for run in runs if run.format != MODULE]
+            found, unseen = self._seen(in_files)
             if unseen:
                 raise UnseenError(unseen)
-            runs = [found[run.name] for run in runs]
+            runs = [found.get(run.name) or self._with_module(run, message) for run in runs]
         precision = choose(conditions, runs, self._preparation, self._options)
         with matrix_products(tf32=precision.dtype == "tf32"):
             prepared = self._preparation.prepare(conditions, runs, precision, lambda _: None)
+            self._completed_by(prepared)  # tells what cannot be measured before anything is
             scaled = runs
             if self._options.estimate_scale and any(run.needs_scale for run in runs):
                 scaled = with_estimated_scale(runs, prepared.engine)
@@ -173,10 +185,37 @@ class EvaluationWorker:
             measurement = Measurement.restored(message["sums"])
             return {"result": self._assemblies[n].assembled(record, sae, measurement)}
 
+    def _complete(self, message: Message) -> dict[str, Any]:
+        """Measure a run on the tasks that its stored result lacks."""
+        (name,) = message["names"]
+        self._records.pop(name, None)  # it is loaded anew, since measuring may round its weights
+        with self._begun(message) as prepared:
+            failed = self._load(message, prepared)
+            if name in failed:
+                return {ERROR: fault(self._told(failed[name]))}
+            record, sae = self._records.pop(name)
+            completion = self._completed_by(prepared)
+            return {"tasks": completion.measured(record.run, message["tasks"], lambda: sae)}
+
+    def _completed_by(self, prepared: Prepared) -> Completion:
+        if self._completion is None:
+            self._completion = Completion(self._extra, prepared, shown=False)
+        return self._completion
+
+    def _out_of_memory(self, error: Exception) -> dict[str, Any]:
+        """The answer to a message that needs too much memory, after releasing everything."""
+        self._forget()
+        release(torch.device(self._options.device or "cpu"))
+        if not isinstance(error, ProluEvalError):
+            reason = f"has too little memory for a run ({last_line(error)})"
+            remedy = "use workers with more memory, or a smaller --batch-size"
+            error = MemoryShortageError(platform.node(), reason, remedy)
+        return {OUT_OF_MEMORY: True, ERROR: fault(self._told(error))}
+
     # The state of the worker
 
     def _forget(self) -> None:
-        self._group = None
+        self._group = self._completion = None
         self._records.clear()
         self._assemblies.clear()
 
@@ -217,7 +256,8 @@ class EvaluationWorker:
         """
         brought: dict[str, Record] = {record.run.name: record for record in message["load"]}
         new = {name: record for name, record in brought.items() if name not in self._records}
-        found, unseen = self._seen([(record.run, record.checkpoint) for record in new.values()])
+        in_files = [(r.run, r.checkpoint) for r in new.values() if r.run.format != MODULE]
+        found, unseen = self._seen(in_files)
         if unseen:
             raise UnseenError(unseen)
         if not set(message["names"]) <= self._records.keys() | brought.keys():
@@ -228,12 +268,31 @@ class EvaluationWorker:
         for name, record in new.items():
             try:
                 check_room(record.run, self._options)
-                sae = load_run(found[name])
+                sae = load_run(found.get(name) or self._with_module(record.run, message))
                 prepared.engine.check(record.run, sae)
                 self._records[name] = record, sae
             except ProluEvalError as error:
+                if is_out_of_memory(error):
+                    raise
                 failed[name] = error
         return failed
+
+    def _with_module(self, run: Run, message: Message) -> Run:
+        """The run, with its module if it is one of the user's own.
+
+        Raises:
+            CheckpointError: if the module's code is not on this node.
+        """
+        if run.format != MODULE or (module := message.get("modules", {}).get(run.name)) is None:
+            return run
+        try:
+            return replace(run, loader=self._fetch(module))
+        except ProluEvalError:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever importing the user's code raises)
+            reason = f"its code is not on {platform.node()} ({last_line(error)})"
+            remedy = "install it on every node, or define it in FILE.py for --plugin FILE.py:NAME"
+            raise CheckpointError(run.name, reason, remedy) from None
 
     # Files
 
@@ -245,6 +304,9 @@ class EvaluationWorker:
             TOKENS: (conditions.tokens, about["tokens"]),
         }
         find_here(wanted, self._local_paths, self._arrivals)
+        if about["extra"] is not None:
+            self._extra = self._fetch(about["extra"])
+            check_installed(self._extra.measures, platform.node())
 
     def _seen(
         self, wanted: Sequence[tuple[Run, Mapping[str, str]]]
@@ -265,11 +327,11 @@ class EvaluationWorker:
         arrived = self._arrivals.place(key, run.files[-1])
         if arrived is not None:
             prefix = str(arrived).removesuffix(str(run.files[-1]))
-            return replace(
-                run,
-                path=Path(f"{prefix}{run.path}"),
-                files=tuple(Path(f"{prefix}{file}") for file in run.files),
-            )
+            files = tuple(Path(f"{prefix}{file}") for file in run.files)
+            kept = replace(run, path=Path(f"{prefix}{run.path}"), files=files)
+            if _is_here(kept, digests):
+                return kept
+            self._arrivals.discard(key)  # damaged on this node: it is sent again
         return _from_the_hub(run, digests)
 
     def _told(self, error: ProluEvalError) -> ProluEvalError:

@@ -2,8 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,14 @@ from prolu_eval.evaluation.distributed import SERVICE, config_of
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import Parts
 from prolu_eval.results import Result
-from tests.helpers.cluster_runs import assert_same, options_of, statuses, undisturbed, write_runs
+from tests.helpers.cluster_runs import (
+    assert_same,
+    local,
+    options_of,
+    statuses,
+    undisturbed,
+    write_runs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,30 +62,6 @@ class Dying(LocalPool):
         from prolu_eval.cluster.pool import service_of
 
         return service_of(self.service, self.config, lambda value: value)
-
-
-@pytest.fixture
-def over(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that makes evaluations use a pool, which it creates from the options."""
-
-    def on(make: Callable[[EvaluationOptions], LocalPool]) -> None:
-        @contextmanager
-        def workers(options: EvaluationOptions) -> Iterator[LocalPool]:
-            yield make(options)
-
-        monkeypatch.setattr(runner, "workers_on", workers)
-        monkeypatch.setattr(runner, "engine_of", lambda on: on)
-
-    return on
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
-
-
-def local(options: EvaluationOptions) -> LocalPool:
-    return LocalPool(SERVICE, config_of(options), ["a", "b"])
 
 
 @pytest.fixture
@@ -256,11 +238,7 @@ def test_shares_of_the_tokens_add_up(
 def test_what_a_cluster_cannot_do_is_told_first(work: Path, monkeypatch: Any) -> None:
     with pytest.raises(UsageError, match="'moon' is no cluster"):
         evaluate(work / "runs", on="moon")
-    for more, reason in (
-        ({"race": True}, "--race: is run on one machine"),
-        ({"measure": "behaviour"}, "--measure: completes results on one machine"),
-        ({"device": "cuda:1"}, "is not a device of every node of a cluster"),
-    ):
+    for more, reason in (({"device": "cuda:1"}, "is not a device of every node of a cluster"),):
         monkeypatch.setattr(runner, "engine_of", lambda on: on)
         with pytest.raises(UsageError, match=reason):
             evaluate(work / "runs", options_of(work, work / "none", on="ray", **more))

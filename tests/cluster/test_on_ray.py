@@ -4,26 +4,29 @@ Each node runs in its own mount namespace, in which the tests' folder is empty. 
 worker needs must therefore be sent to it, and its results must be sent back.
 """
 
-import contextlib
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 
 from prolu_eval.evaluation import evaluate
 from prolu_eval.results import Result
 from prolu_eval.training import Settings, read_sweep_file, train_sweep
 from tests.conftest import ROOT
+from tests.evaluation.test_racing import RACE, runs  # noqa: F401 (fixture)
+from tests.evaluation.test_tasks import options, probed  # noqa: F401 (fixture)
 from tests.helpers.cluster_runs import (
+    HOOKS,
     SHARD_TOKENS,
     assert_same,
     options_of,
@@ -31,126 +34,15 @@ from tests.helpers.cluster_runs import (
     undisturbed,
     write_runs,
 )
+from tests.helpers.ray_cluster import PATIENCE, Cluster, can_hide, with_signal
 from tests.training.test_devices import assert_same as assert_same_runs
 
 pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = pytest.mark.cluster
 
-# Kills of the long test, and bytes of a node's object store.
+# Kills of the long test.
 KILLS = int(os.environ.get("PROLU_EVAL_KILLS", "50"))
-STORE = 100 << 20
 N_RUNS = 12
-# Seconds that a node may take to start, on a busy machine.
-PATIENCE = 300.0
-
-
-class Node:
-    """A node of the cluster, started as in the documentation."""
-
-    def __init__(self, arguments: Sequence[str], hidden: Path | None, cache: Path) -> None:
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments,
-               f"--object-store-memory={STORE}", "--disable-usage-stats", "--block"]  # fmt: skip
-        quiet = {"RAY_DISABLE_IMPORT_WARNING": "1", "PROLU_EVAL_CACHE": str(cache)}
-        command = ["sh", "-c", 'exec "$@"', "sh", *ray]
-        if hidden is not None:
-            script = f'mount -t tmpfs none {hidden} && exec "$@"'
-            command = ["unshare", "-m", "sh", "-c", script, "sh", *ray]
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as the process)
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **quiet},
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,
-        )
-
-    def workers(self) -> list[psutil.Process]:
-        """The processes of its actors."""
-        return [p for p in self._all() if "ray::Actor" in " ".join(_command(p))]
-
-    def kill(self) -> None:
-        """End it at once, like a machine that is switched off."""
-        for process in [*self._all(), psutil.Process(self.process.pid)]:
-            with_signal(process, signal.SIGKILL)
-        self.process.wait()
-
-    def _all(self) -> list[psutil.Process]:
-        try:
-            return list(psutil.Process(self.process.pid).children(recursive=True))
-        except psutil.NoSuchProcess:
-            return []
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def with_signal(process: psutil.Process, which: signal.Signals) -> None:
-    """Send a signal to a process that may have ended."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(which)
-
-
-class Cluster:
-    """A head without CPUs, and nodes of one CPU each."""
-
-    def __init__(self, hidden: Path | None) -> None:
-        self._hidden = hidden
-        self._temporary = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
-        self._caches = 0
-        port = _free_port()
-        self.address = f"127.0.0.1:{port}"
-        self.client = f"ray://127.0.0.1:{(client := _free_port())}"
-        head = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false",
-                f"--temp-dir={self._temporary}", f"--ray-client-server-port={client}"]  # fmt: skip
-        self.head = Node(head, None, self._cache())
-        self.nodes: list[Node] = []
-        self._wait_for(1)
-
-    def add(self) -> Node:
-        """Start another node, and wait until it has joined."""
-        arguments = [f"--address={self.address}", "--num-cpus=1"]
-        node = Node(arguments, self._hidden, self._cache())
-        self.nodes.append(node)
-        self._wait_for(1 + len(self.nodes))  # two that start at once on one machine collide
-        return node
-
-    def close(self) -> None:
-        """End everything."""
-        for node in [*self.nodes, self.head]:
-            node.kill()
-        shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _cache(self) -> Path:
-        self._caches += 1
-        return (self._hidden or self._temporary) / f"cache-{self._caches}"
-
-    def _wait_for(self, n: int) -> None:
-        import ray._raylet
-
-        end, last = time.monotonic() + PATIENCE, "no node answered"
-        while time.monotonic() < end:
-            try:
-                found = ray._raylet.GcsClient(address=self.address).get_all_node_info()
-                if sum(node.state == 0 for node in found.values()) >= n:
-                    return
-            except Exception as error:  # noqa: BLE001 (it is not there yet)
-                last = str(error)
-            time.sleep(0.3)
-        raise AssertionError(f"the nodes do not start: {last}")
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +61,7 @@ def expected(work: Path) -> dict[str, Result]:
 @pytest.fixture(scope="module")
 def cluster(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes beside the head."""
-    tried = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True)
-    hidden = tmp_path_factory.getbasetemp() if tried.returncode == 0 else None
-    started = Cluster(hidden)
+    started = Cluster(tmp_path_factory.getbasetemp() if can_hide() else None)
     try:
         started.add()
         started.add()
@@ -181,8 +71,7 @@ def cluster(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
-    monkeypatch.setenv("PROLU_EVAL_CACHE", str(tmp_path / "cache"))
+def on_this_cluster(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
 
@@ -204,6 +93,99 @@ def test_a_sweep_is_trained_on_nodes_that_share_nothing(
     trained = train_sweep(grid, tmp_path / "far", settings)
     assert {t.status for t in trained} == {"trained"}
     assert_same_runs(tmp_path / "far", tmp_path / "alone")
+
+
+OWN = """
+import torch
+
+
+class Mine(torch.nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.encoder, self.out = torch.nn.Linear(32, 40), torch.nn.Linear(40, 32)
+
+    def encode(self, x):
+        return torch.relu(self.encoder(x))
+
+    def decode(self, codes):
+        return self.out(codes)
+
+
+def make():
+    return {"a": Mine(0), "b": Mine(1)}
+"""
+
+
+def test_a_plugin_travels_to_nodes_that_share_nothing(
+    cluster: Cluster, work: Path, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    given = {
+        "plugin": f"{tmp_path}/own.py:make",
+        "model": str(tiny_model("llama")),
+        "hook": HOOKS[0],
+    }
+    here = evaluate([], options_of(work, tmp_path / "here", **given))
+    far = options_of(work, tmp_path / "far", on="ray", ray="cpus=1", **given)
+    assert statuses(evaluate([], far)) == {"ok"}
+    assert_same(tmp_path / "far", {o.name: o.result for o in here if o.result is not None})
+
+
+@pytest.mark.slow
+def test_code_that_nodes_do_not_have_is_told(
+    cluster: Cluster, work: Path, tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    given = {"plugin": "only_here:make", "model": str(tiny_model("llama")), "hook": HOOKS[0]}
+    options = options_of(work, tmp_path / "far", on="ray", ray="cpus=1", **given)
+    for outcome in evaluate([], options):
+        assert "its code is not on " in str(outcome.error)
+        assert "No module named 'only_here'" in str(outcome.error)
+        assert "install it on every node" in str(outcome.error)
+
+
+@pytest.mark.slow
+def test_races_and_tasks_are_those_of_one_process(
+    cluster: Cluster,
+    runs: Path,  # noqa: F811
+    probed: tuple[Path, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    on_ray: dict[str, Any] = {"on": "ray", "ray": "cpus=1"}
+    here = evaluate(runs, replace(RACE, results=tmp_path / "here"))
+    far = evaluate(runs, replace(RACE, results=tmp_path / "far", **on_ray))
+    assert [(o.name, o.status) for o in far] == [(o.name, o.status) for o in here]
+    assert_same(tmp_path / "far", {o.name: o.result for o in here if o.result is not None})
+    found, data = probed
+    asked = options(data, measure=("probes", "behaviour"), results=tmp_path / "one")
+    one = evaluate(found, asked)
+    evaluate(found, replace(asked, results=tmp_path / "many", **on_ray))
+    assert_same(tmp_path / "many", {o.name: o.result for o in one if o.result is not None})
+
+
+@pytest.mark.slow
+def test_forty_runs_on_three_nodes(
+    cluster: Cluster, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Of four formats, at three hooks of two models; then each on its own, bit for bit."""
+    folder = tmp_path_factory.mktemp("forty")
+    write_runs(folder, [tiny_model("llama"), tiny_model("gpt2")], 40)
+    expected = undisturbed(folder)
+    assert len(expected) == 40
+    places = Counter((r.run.format, r.setting.model, r.run.hook) for r in expected.values())
+    assert len({place[0] for place in places}) == 4
+    assert len({place[1] for place in places}) == 2
+    assert len({place[2] for place in places}) == 3
+    third = cluster.add()
+    try:
+        options = options_of(folder, folder / "far", on="ray", ray="cpus=1")
+        assert statuses(evaluate(folder / "runs", options)) == {"ok"}
+        assert_same(folder / "far", expected)
+    finally:
+        cluster.nodes.remove(third)
+        third.kill()
 
 
 def start(work: Path, results: Path, log: Path, on: str) -> subprocess.Popen[bytes]:

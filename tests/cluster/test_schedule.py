@@ -1,8 +1,11 @@
 """The schedule gives out all units once, so that workers finish at the same time."""
 
+import itertools
 import math
+import random
 import runpy
 from argparse import Namespace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -130,6 +133,47 @@ def test_a_slow_worker_leaves_the_last_units_to_quick_ones() -> None:
         ends.append(free[worker])
     ideal = 16 * 8 / sum(rates.values())
     assert max(ends) < 2.2 * ideal, "one unit of the slow worker at the end would take as long"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nothing_is_lost_when_workers_end_or_lack_memory(seed: int) -> None:
+    """Workers with room for few runs end, refuse units, and fail at single runs, at random."""
+    chance = random.Random(seed)
+    room, n_runs, n_shards = chance.randrange(1, 6), 24, 5
+    schedule = schedule_of(n_runs, n_shards, 3)
+    left = {(str(run), shard) for run in range(n_runs) for shard in range(n_shards)}
+    under_way: dict[int, list[Unit]] = {0: [], 1: [], 2: []}
+    new = itertools.count(3)
+    for _ in range(5000):
+        for worker, units in under_way.items():
+            while (unit := schedule.next(worker)) is not None:
+                units.append(unit)
+        busy = [worker for worker, units in under_way.items() if units]
+        if not busy:
+            break
+        worker = chance.choice(busy)
+        unit = under_way[worker][0]
+        held = len({*unit.names, *unit.portion})
+        if held > room and (chance.random() < 0.5 or not schedule.halve(unit)):
+            del under_way[worker]
+            assert not schedule.leave(worker, out_of_memory=True)
+            schedule.join(joined := next(new))
+            under_way[joined] = []
+        elif held > room:
+            under_way[worker].remove(unit)
+        elif chance.random() < 0.1:
+            under_way[worker].remove(unit)
+            schedule.again(unit)
+        else:
+            under_way[worker].remove(unit)
+            failing = {n for n in unit.names if len(unit.names) > 1 and chance.random() < 0.1}
+            measured = tuple(name for name in unit.names if name not in failing)
+            schedule.done(replace(unit, names=measured), 0.1 * held)
+            left -= {(name, unit.shard) for name in measured}
+            for name in failing:
+                schedule.separate(0, name)
+    assert not left
+    assert schedule.is_through(0)
 
 
 def test_a_large_job_takes_little_beyond_the_ideal() -> None:

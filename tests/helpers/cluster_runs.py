@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from prolu_eval.checkpoints.native import save_run
+from prolu_eval.cluster.pool import LocalPool
 from prolu_eval.evaluation import EvaluationOptions, Outcome, evaluate
+from prolu_eval.evaluation.distributed import SERVICE, config_of
 from prolu_eval.results import Result, read_result
 from prolu_eval.runs import RunConfig
 from prolu_eval.saes import Relu
@@ -71,6 +73,11 @@ def write_runs(folder: Path, models: Sequence[Path], n: int) -> Path:
         tensors["W_enc"] *= 0.3
         FORMATS[name](folder / "runs" / f"{i:02}-{name}", tensors, str(model), hook)
     return folder
+
+
+def local(options: EvaluationOptions) -> LocalPool:
+    """Two workers in this process, on two nodes."""
+    return LocalPool(SERVICE, config_of(options), ["a", "b"])
 
 
 def options_of(folder: Path, results: Path, **more: Any) -> EvaluationOptions:
