@@ -79,6 +79,20 @@ class Thresholding(NamedTuple):
     both_signs: bool = False
 
 
+class Selection(NamedTuple):
+    """The activation of a variant that keeps the largest codes of each token, in one common form.
+
+    With z = m + shift, a = z where z is among the k largest of its token, else 0; of equal numbers
+    any may be kept. With ``positive``, a = 0 where z is not positive. With ``both_signs``, the
+    numbers that are compared are abs(z). [d_sae]
+    """
+
+    k: int
+    shift: Tensor
+    positive: bool = False
+    both_signs: bool = False
+
+
 class _ProLU(torch.autograd.Function):
     generate_vmap_rule = True
 

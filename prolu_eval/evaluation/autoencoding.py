@@ -7,17 +7,21 @@ ones; decoding and all statistics use these alone. Kernels do this where they ca
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prolu_eval import kernels
+from prolu_eval.activations import Thresholding
 from prolu_eval.evaluation.examples import StrongestExamples
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.sums import RowSums
 from prolu_eval.saes import Normalised, SparseAutoencoder, TopK
+
+if TYPE_CHECKING:
+    from prolu_eval.kernels import on_cpu
 
 CODE_COLUMNS = ("l0", "l1", "l1_raw", "sqrt_l1", "sqrt_l1_raw")
 RECONSTRUCTION_COLUMNS = (
@@ -76,6 +80,18 @@ class _Active(NamedTuple):
     value: Tensor
 
 
+class _Part(NamedTuple):
+    """What a CPU's kernels find about consecutive tokens.
+
+    ``x_hat`` [n, d_out] are their normalised reconstructions, and ``sums`` [5, n] the values of
+    :data:`CODE_COLUMNS`.
+    """
+
+    active: "on_cpu.Active"
+    x_hat: Tensor
+    sums: Tensor
+
+
 class Autoencoding:
     """Accumulates the sums of one autoencoder over batches of activations.
 
@@ -102,7 +118,7 @@ class Autoencoding:
         self.examples = StrongestExamples(sae.d_sae, n_examples, device) if n_examples else None
         self._norms = sae.W_dec.float().norm(dim=1)
         self._sizes = sizes or Sizes.of(device)
-        self._thresholding = sae.thresholding()
+        self._thresholding, self._selection = sae.thresholding(), sae.selection()
         self._capacity: int | None = None
 
     @torch.inference_mode()
@@ -114,8 +130,12 @@ class Autoencoding:
         """
         x = activations.x.to(self.sae.W_dec.dtype)
         normalised = self.sae.normalise(x)
-        fused = kernels.suit(x.device, x.dtype)
-        z_hat = (self._fused if fused else self._eager)(normalised, activations, first_row)
+        if kernels.suit(x.device, x.dtype):
+            z_hat = self._fused(normalised, activations, first_row)
+        elif kernels.suit_cpu(x.device, x.dtype):
+            z_hat = self._on_cpu(normalised, activations, first_row)
+        else:
+            z_hat = self._eager(normalised, activations, first_row)
         x_hat = self.sae.complete(z_hat, normalised, x)
         y = x if activations.y is None else activations.y.to(x.dtype)
         fits = by_row(compared(y, x_hat), activations.starts)
@@ -174,6 +194,77 @@ class Autoencoding:
         self.sums.add(CODE_COLUMNS, first_row, by_code)
         return torch.cat(z_hat)
 
+    def _on_cpu(self, normalised: Normalised, activations: Activations, first_row: int) -> Tensor:
+        """The same as :meth:`_fused`, by the kernels for a CPU."""
+        sae = self.sae
+        size = max(1, self._sizes.codes // sae.d_sae)
+        scale = sae.code_scale(normalised)
+        z_hat, columns = [], []
+        for start in range(0, len(normalised.z), size):
+            chunk = slice(start, start + size)
+            m = sae.pre_activation(normalised.z[chunk])
+            found = self._found(m, None if scale is None else scale[chunk, 0])
+            for part in found:
+                of_part = slice(start, start + len(part.x_hat))
+                self._add_part(part.active, activations, of_part)
+                z_hat.append(part.x_hat)
+                columns.append(part.sums)
+                start += len(part.x_hat)
+        by_code = by_row(torch.cat(columns, 1), activations.starts)
+        self.sums.add(CODE_COLUMNS, first_row, by_code)
+        return torch.cat(z_hat)
+
+    def _found(self, m: Tensor, scale: Tensor | None) -> list["_Part"]:
+        """The active codes of pre-activations [n, d_sae], and what follows from them, in parts.
+
+        ``scale`` is the factor from the codes' units to the model's; None means one. [n]
+        """
+        from prolu_eval.kernels import on_cpu
+
+        sae, norms = self.sae, self._norms
+
+        @torch.inference_mode()  # it holds for the thread alone in which it is set
+        def of(first: int, last: int) -> _Part:
+            active, codes = self._encode_on_cpu(m[first:last])
+            few = len(active.value) <= self._sizes.dense_above * (last - first) * sae.d_sae
+            if few and sae.decodes_linearly:
+                x_hat = on_cpu.decode(active, sae.W_dec, sae.b_dec)
+            else:
+                x_hat = sae.decode_normalised(
+                    sae.activate(m[first:last]) if codes is None else codes
+                )
+            sums = on_cpu.sums(active, norms, None if scale is None else scale[first:last])
+            return _Part(active, x_hat, sums)
+
+        return on_cpu.spread(len(m), m.numel(), of)
+
+    def _encode_on_cpu(self, m: Tensor) -> tuple["on_cpu.Active", Tensor | None]:
+        """The active codes of pre-activations [n, d_sae], and all codes if they were computed."""
+        from prolu_eval.kernels import on_cpu
+
+        if self._thresholding is not None:
+            return on_cpu.compact(m, self._thresholding), None
+        if (
+            self._selection is not None
+            and (active := on_cpu.select(m, self._selection)) is not None
+        ):
+            return active, None
+        codes = self.sae.activate(m)
+        return on_cpu.compact(codes, Thresholding(both_signs=True)), codes
+
+    def _add_part(self, active: "on_cpu.Active", activations: Activations, tokens: slice) -> None:
+        """Add the active codes of some tokens to the sums of their features."""
+        from prolu_eval.kernels import on_cpu
+
+        features = self.features
+        on_cpu.add_features(
+            active, activations.fold[tokens], features.fired, features.total, features.largest
+        )
+        if self.examples is not None and activations.place is not None:
+            token = torch.from_numpy(active.token)
+            feature, value = map(torch.from_numpy, (active.feature, active.value))
+            self.examples.add(feature.long(), value, token, activations.place[tokens])
+
     def n_active(self, activations: Activations) -> Tensor:
         """The mean and the maximum number of active codes of some tokens. [2] float32"""
         sae = self.sae
@@ -195,8 +286,9 @@ class Autoencoding:
         size = max(1, self._sizes.codes // sae.d_sae)
         z_hat, pending, n_pending = [], [], 0
         for i, z in enumerate(normalised.z.split(size)):
-            active, codes = self._encode(z)
-            z_hat.append(self._decode(codes, active, z))
+            codes = sae.activate(sae.pre_activation(z))
+            active = _active(codes)
+            z_hat.append(self._decode(codes, active))
             pending.append(active._replace(token=active.token + i * size))
             n_pending += len(active.value)
             if n_pending > self._sizes.active:
@@ -206,25 +298,13 @@ class Autoencoding:
             self._add_codes(_joined(pending), activations, scale, first_row)
         return torch.cat(z_hat)
 
-    def _encode(self, z: Tensor) -> tuple[_Active, Tensor | None]:
-        """The active codes of normalised activations, and all codes [n, d_sae] if computed."""
+    def _decode(self, codes: Tensor, active: _Active) -> Tensor:
+        """Decode codes, which are given whole and as the active ones. [n, d_sae] -> [n, d_out]"""
         sae = self.sae
-        sparse = isinstance(sae, TopK) and sae.k <= self._sizes.dense_above * sae.d_sae
-        if sparse and z.device.type == "cpu":
-            found = sae.active_(sae.pre_activation(z))
-            if found is not None:
-                return _Active(*map(torch.from_numpy, found)), None
-        codes = sae.activate(sae.pre_activation(z))
-        return _active(codes), codes
-
-    def _decode(self, codes: Tensor | None, active: _Active, z: Tensor) -> Tensor:
-        """Decode the active codes of activations z; ``codes`` holds all codes. [n, d_in]"""
-        sae = self.sae
-        if codes is not None and (
-            not sae.decodes_linearly or len(active.value) > self._sizes.dense_above * codes.numel()
-        ):
+        dense = len(active.value) > self._sizes.dense_above * codes.numel()
+        if dense or not sae.decodes_linearly:
             return sae.decode_normalised(codes)
-        bags = torch.arange(len(z), device=z.device)
+        bags = torch.arange(len(codes), device=codes.device)
         return sae.b_dec + torch.nn.functional.embedding_bag(
             active.feature.int(),  # nearly twice as fast to read
             sae.W_dec,
@@ -321,15 +401,8 @@ def _over(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _active(codes: Tensor) -> _Active:
     """The codes [n, d_sae] that are not zero."""
-    fired = codes.bool()
-    if codes.is_cuda:
-        token, feature = fired.nonzero(as_tuple=True)
-        return _Active(token, feature, codes[token, feature])
-    place = np.flatnonzero(fired.numpy())
-    tokens = place // codes.shape[1]  # three times as fast as torch's division
-    features = place - tokens * codes.shape[1]
-    value = codes.view(-1).index_select(0, torch.from_numpy(place))
-    return _Active(torch.from_numpy(tokens), torch.from_numpy(features), value)
+    token, feature = codes.bool().nonzero(as_tuple=True)
+    return _Active(token, feature, codes[token, feature])
 
 
 def _joined(parts: list[_Active]) -> _Active:

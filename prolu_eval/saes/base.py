@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from prolu_eval.activations import Thresholding
+from prolu_eval.activations import Selection, Thresholding
 from prolu_eval.errors import UsageError
 
 Normalisation = Literal["none", "layer_norm", "constant_norm"]
@@ -214,6 +214,10 @@ class SparseAutoencoder(nn.Module):
 
     def thresholding(self) -> Thresholding | None:
         """The thresholding that :meth:`activate` does outside training; None if it is another."""
+        return None
+
+    def selection(self) -> Selection | None:
+        """The selection that :meth:`activate` does outside training; None if it does another."""
         return None
 
     def effective_threshold(self) -> Tensor:

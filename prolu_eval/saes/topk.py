@@ -6,8 +6,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prolu_eval import kernels
+from prolu_eval.activations import Selection
 from prolu_eval.saes.base import SparseAutoencoder, VariantOptions
-from prolu_eval.saes.selection import Largest, largest
+
+
+def on_cpu_without_gradient(*tensors: Tensor) -> bool:
+    """Whether a function of tensors can be left to a CPU's kernels, which have no gradient."""
+    differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+    dtypes = {one.dtype for one in tensors}
+    suited = all(kernels.suit_cpu(one.device, one.dtype) for one in tensors)
+    return suited and len(dtypes) == 1 and not differentiated
 
 
 class TopKOptions(VariantOptions):
@@ -35,6 +44,13 @@ class TopK(SparseAutoencoder):
         return min(self.options.k, self.d_sae)
 
     def activate(self, m: Tensor) -> Tensor:
+        selection = self.selection()
+        if selection is not None and on_cpu_without_gradient(m, selection.shift):
+            from prolu_eval.kernels import on_cpu
+
+            active = on_cpu.select(m.reshape(-1, self.d_sae), selection)
+            if active is not None:
+                return on_cpu.codes_of(active, self.d_sae).view(m.shape)
         value, index = self.selected(m)
         return value.new_zeros(m.shape).scatter(-1, index, value)
 
@@ -46,15 +62,8 @@ class TopK(SparseAutoencoder):
         value, index = z.topk(self.k, dim=-1, sorted=False)
         return value, index
 
-    def active_(self, m: Tensor) -> Largest | None:
-        """Active codes, by a method that is faster on a CPU; None if it does not apply. [n, d_sae]
-
-        Rows are tokens and columns are features. ``m`` is overwritten, because allocating new
-        memory would take as long as the computation.
-        """
-        if type(self) is not TopK or m.dtype not in (torch.float32, torch.float64):
-            return None
-        return largest(m.add_(self.b_enc), self.k, positive=self.options.rectify)
+    def selection(self) -> Selection | None:
+        return Selection(self.k, self.b_enc, positive=self.options.rectify)
 
     def effective_threshold(self) -> Tensor:
         return self.W_dec.new_full((self.d_sae,), torch.nan)
@@ -69,6 +78,9 @@ class AbsTopK(TopK):
         z = m + self.b_enc
         index = z.abs().topk(self.k, dim=-1, sorted=False).indices
         return z.gather(-1, index), index
+
+    def selection(self) -> Selection:
+        return Selection(self.k, self.b_enc, both_signs=True)
 
 
 class GroupMaxOptions(TopKOptions):
@@ -93,3 +105,6 @@ class GroupMax(TopK):
         value, index = z.reshape(*z.shape[:-1], self.k, -1).max(-1)
         size = self.d_sae // self.k
         return value, index + torch.arange(0, self.d_sae, size, device=m.device)
+
+    def selection(self) -> None:
+        return None

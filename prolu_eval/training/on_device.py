@@ -9,6 +9,7 @@ CPU, where it is tested.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from prolu_eval.training.layouts import Mask
 from prolu_eval.training.products import Chosen, Full
@@ -50,6 +51,9 @@ class GatheredOnDevice(Chosen):
     """The chosen entries, found on the device.
 
     Only the encoder's product is over all entries; the others are over the chosen entries alone.
+    ``token`` is the token row of each entry, and the entries of token row t begin at
+    ``token_starts[t]``. ``order`` sorts the entries by feature; ``token_by_feature`` are their
+    token rows in that order, in which the entries of feature row f begin at ``feature_starts[f]``.
     """
 
     def __init__(self, mask: Mask) -> None:
@@ -68,8 +72,27 @@ class GatheredOnDevice(Chosen):
         self.feature_starts = torch.searchsorted(feature_in_order, features)
         self._ends = self.token_starts[:: self.batch]
 
-    def gather(self, m: Tensor) -> Tensor:
-        return m.reshape(-1).index_select(0, self.flat)
+    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = embedding_bag(
+            self.token_by_feature,
+            rows.reshape(self.n * self.batch, -1),
+            self.feature_starts,
+            mode="sum",
+            per_sample_weights=values.index_select(0, self.order),
+            include_last_offset=True,
+        )
+        return summed.view(self.n, self.d_sae, -1)
+
+    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = embedding_bag(
+            self.feature,
+            rows.reshape(self.n * self.d_sae, -1),
+            self.token_starts,
+            mode="sum",
+            per_sample_weights=values,
+            include_last_offset=True,
+        )
+        return summed.view(self.n, self.batch, -1)
 
     def per_feature(self, tensor: Tensor) -> Tensor:
         return tensor.reshape(-1).index_select(0, self.feature)

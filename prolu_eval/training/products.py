@@ -8,16 +8,14 @@ by hand. Soon after the start of training only a few per cent of the entries are
 computes everything else on them alone.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
+from prolu_eval.kernels import on_cpu
 from prolu_eval.training.layouts import Dense, Mask, Room
 
 
@@ -99,19 +97,14 @@ class Chosen(Products):
     """Only the chosen entries, in order of token; values are [n_active].
 
     A subclass finds them. ``feature`` is the row of each entry among all autoencoders' features,
-    and the entries of token row t begin at ``token_starts[t]``. ``order`` sorts the entries by
-    feature; ``token_by_feature`` are their token rows in that order, in which the entries of
-    feature row f begin at ``feature_starts[f]``.
+    and ``flat`` its place among all entries.
     """
 
     n: int
     batch: int
     d_sae: int
     feature: Tensor
-    token_starts: Tensor
-    order: Tensor
-    token_by_feature: Tensor
-    feature_starts: Tensor
+    flat: Tensor
 
     def chosen(self, values: Tensor) -> Tensor:
         return values
@@ -119,27 +112,8 @@ class Chosen(Products):
     def fired(self, values: Tensor) -> Tensor:
         return self.per_feature_sum(values) > 0
 
-    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
-        summed = embedding_bag(
-            self.token_by_feature,
-            rows.reshape(self.n * self.batch, -1),
-            self.feature_starts,
-            mode="sum",
-            per_sample_weights=values.index_select(0, self.order),
-            include_last_offset=True,
-        )
-        return summed.view(self.n, self.d_sae, -1)
-
-    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
-        summed = embedding_bag(
-            self.feature,
-            rows.reshape(self.n * self.d_sae, -1),
-            self.token_starts,
-            mode="sum",
-            per_sample_weights=values,
-            include_last_offset=True,
-        )
-        return summed.view(self.n, self.batch, -1)
+    def gather(self, m: Tensor) -> Tensor:
+        return m.reshape(-1).index_select(0, self.flat)
 
     def per_feature_sum(self, values: Tensor) -> Tensor:
         summed = values.new_zeros(self.n * self.d_sae)
@@ -147,7 +121,7 @@ class Chosen(Products):
 
 
 class Gathered(Chosen):
-    """The chosen entries, found by NumPy and SciPy.
+    """The chosen entries, found and multiplied by the kernels for a CPU.
 
     Args:
         mask: makes the mask of the entries that are chosen. [n, batch, d_sae] bool
@@ -156,28 +130,10 @@ class Gathered(Chosen):
     def __init__(self, mask: Mask) -> None:
         chosen = mask()
         self.n, self.batch, self.d_sae = chosen.shape
-        flat = np.flatnonzero(chosen.numpy())
-        tokens, features = self.n * self.batch, self.n * self.d_sae
-        starts = np.searchsorted(flat, np.arange(tokens + 1) * self.d_sae).astype(np.int32)
-        token = np.arange(tokens)
-        first_feature = token // self.batch * self.d_sae
-        feature = flat - np.repeat(token * self.d_sae - first_feature, np.diff(starts))
-        feature = feature.astype(np.int32)
-        # Transposing a sparse matrix of the entries' numbers puts them in order of feature.
-        entries = csr_array((tokens, features), dtype=np.int32)  # filled without being checked
-        entries.data = np.arange(len(flat), dtype=np.int32)
-        entries.indices, entries.indptr = feature, starts
-        order = entries.tocsc()
-        self.flat = torch.from_numpy(flat)
-        self.feature = torch.from_numpy(feature)
-        self.token_starts = torch.from_numpy(starts)
-        self.order = torch.from_numpy(order.data)
-        self.token_by_feature = torch.from_numpy(order.indices)
-        self.feature_starts = torch.from_numpy(order.indptr)
-        self._sizes = np.diff(starts[:: self.batch]).tolist()
-
-    def gather(self, m: Tensor) -> Tensor:
-        return m.view(-1).index_select(0, self.flat)
+        self._entries = on_cpu.entries(chosen)
+        self.feature = torch.from_numpy(self._entries.feature)
+        self.flat = torch.from_numpy(self._entries.flat)
+        self._sizes = np.diff(self._entries.starts[:: self.batch]).tolist()
 
     def per_feature(self, tensor: Tensor) -> Tensor:
         return cast(Tensor, _PerFeature.apply(tensor, self))  # type: ignore[no-untyped-call]
@@ -193,20 +149,17 @@ class Gathered(Chosen):
     def share(self) -> Tensor:
         return torch.tensor(self._sizes) / (self.batch * self.d_sae)
 
+    def over_tokens(self, values: Tensor, rows: Tensor) -> Tensor:
+        of_all = rows.expand(self.n, -1, -1).flatten(0, 1)
+        summed = on_cpu.over_tokens(self._entries, values, of_all, self.n, self.d_sae)
+        return summed.view(self.n, self.d_sae, -1)
+
+    def over_features(self, values: Tensor, rows: Tensor) -> Tensor:
+        summed = on_cpu.over_features(self._entries, values, rows.flatten(0, 1))
+        return summed.view(self.n, self.batch, -1)
+
     def dot(self, tokens: Tensor, features: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            pattern = torch.sparse_csr_tensor(
-                self.token_starts,
-                self.feature,
-                torch.zeros(len(self.feature), dtype=tokens.dtype),
-                (self.n * self.batch, self.n * self.d_sae),
-                check_invariants=False,
-            )
-        products = torch.sparse.sampled_addmm(
-            pattern, tokens.flatten(0, 1), features.flatten(0, 1).T, beta=0
-        )
-        return cast(Tensor, products.values())
+        return on_cpu.dot(self._entries, tokens.flatten(0, 1), features.flatten(0, 1))
 
 
 class _PreActivations(torch.autograd.Function):
