@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Figures of more variants than this have a legend instead of names at the ends of lines.
 _MOST_NAMED = 8
+# With more runs than these, a figure leaves out their intervals, which would cover one another.
+MOST_INTERVALS = 2000
 _LONGEST_NAME = 28
 # Pixels between two names at the ends of lines, and the height of a plot in pixels.
 _BETWEEN_NAMES, _HEIGHT = 17, 290
@@ -222,9 +224,9 @@ def _numbers(values: Any) -> list[float | None]:
 def _errors(table: pd.DataFrame, rows: Any, axis: str, key: str, colour: str) -> dict[str, Any]:
     """Error bars over 95 % intervals, cut off where a fraction or a norm has its bounds.
 
-    Empty if a metric has no intervals.
+    Empty if a metric has no intervals, or if so many runs have one that they would hide the points.
     """
-    if f"{key}_low" not in table:
+    if f"{key}_low" not in table or len(table) > MOST_INTERVALS:
         return {}
     value, low, high = (table[key + end][rows].to_numpy(float) for end in ("", "_low", "_high"))
     if (value >= 0).all() and METRICS[key].direction != "max" and key != "ce_degradation":

@@ -13,7 +13,14 @@ from prolu_eval.estimates import for_figure, unrounded
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.explorer import DIMENSIONS, of_runs
 from prolu_eval.render.features import features_document
-from prolu_eval.render.figures import VIEWS, View, axis_title, figure_document, has_all
+from prolu_eval.render.figures import (
+    MOST_INTERVALS,
+    VIEWS,
+    View,
+    axis_title,
+    figure_document,
+    has_all,
+)
 from prolu_eval.render.looks import Look
 from prolu_eval.results import Result
 
@@ -190,6 +197,8 @@ def view_document(
     on = is_nondominated(table, view.x, view.y) if view.frontier else np.zeros(len(table), bool)
     surfaces = answer.surfaces if answer else {}
     figure = figure_document(group, view, styles, surfaces)
+    many = len(table) > MOST_INTERVALS
+    unseen = " Intervals of so many runs are in the table and on each run's page." if many else ""
     return {
         "id": f"{view.x}-{view.y}",
         "figure": figure,
@@ -199,7 +208,7 @@ def view_document(
         "title": view.title,
         "x_title": axis_title(view.x),
         "y_title": axis_title(view.y),
-        "reading": view.reading,
+        "reading": f"{view.reading}{unseen}",
         "frontier": view.frontier,
         "logarithmic": {a: figure["layout"][a]["type"] == "log" for a in ("xaxis", "yaxis")},
         "lines": lines,

@@ -18,6 +18,7 @@ import pytest
 
 from prolu_eval.analysis import Answer, Frontier, Group, Question, answer, group_frontier
 from prolu_eval.errors import UsageError
+from prolu_eval.render import figures, page_document
 from prolu_eval.render.browser import Browser, find_browser
 from prolu_eval.render.environment import embedded, plotly_library
 from prolu_eval.render.explorer import explorer_document
@@ -789,6 +790,22 @@ def test_bars_of_fractions_end_at_zero_and_axes_begin_there() -> None:
     (bars,) = (trace.error_y for trace in figure.data if trace.mode == "markers")
     assert list(bars.arrayminus) == [pytest.approx(0.01)]
     assert figure.layout.yaxis.rangemode == "tozero"
+
+
+def test_intervals_of_very_many_runs_are_left_out_of_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [result("a", f"x{i}", {"l0": 3.0 + i, "ce_degradation": 1 / (1 + i)}) for i in range(3)]
+    group, answer = only(made)
+    view = VIEWS[0]
+    shown = page_document.view_document(group, view, answer, looks(group.labels))
+    assert any("error_x" in trace for trace in shown["figure"]["data"])
+    assert shown["reading"] == view.reading
+    for module in (figures, page_document):
+        monkeypatch.setattr(module, "MOST_INTERVALS", 2)
+    shown = page_document.view_document(group, view, answer, looks(group.labels))
+    assert not any("error_x" in trace for trace in shown["figure"]["data"])
+    assert "Intervals of so many runs are in the table" in shown["reading"]
 
 
 def luminance(colour: str) -> float:
