@@ -9,11 +9,14 @@ import contextlib
 import os
 import platform
 import re
+import socket
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from prolu_eval import __version__
@@ -330,7 +333,7 @@ def _connect(address: str) -> None:
 
     import ray
 
-    named = None if address == "ray" else address
+    named = _of_this_machine() if address == "ray" else address
     try:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         ray.init(address=named, **quiet)
@@ -338,6 +341,23 @@ def _connect(address: str) -> None:
         reason = _reason(error)
         remedy = "check that it runs and can be reached from here (`ray status`)"
         raise UsageError(f"--on {address}", f"cannot be reached ({reason})", remedy) from None
+
+
+def _of_this_machine() -> str | None:
+    """What Ray is told to connect to: ``local`` for a new cluster, None to let it look itself.
+
+    Ray keeps the address of this machine's last cluster in a file. If that cluster was killed, Ray
+    would try for minutes to reach it.
+    """
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        host, _, port = (
+            Path(folder, "ray", "ray_current_cluster").read_text().strip().rpartition(":")
+        )
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+            return None
+    except (OSError, ValueError):
+        return None if os.environ.get("RAY_ADDRESS") else "local"
 
 
 def _reason(error: BaseException) -> str:
