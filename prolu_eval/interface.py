@@ -338,8 +338,10 @@ def convert(source: PathLike, destination: PathLike, to: str = "native") -> list
     if of_type(to, str, "--to", f"choose {', '.join(writers)}") not in writers:
         remedy = suggesting(to, writers, f"choose {' or '.join(writers)}")
         raise UsageError("--to", f"cannot write {to!r}", remedy)
-    folder = as_path(destination, "the destination")
-    found = discover(as_path(source, "the source"))
+    folder, place = as_path(destination, "the destination"), as_path(source, "the source")
+    if folder.resolve() == place.resolve():
+        raise UsageError(folder, "is what is to be converted", "name a new or empty folder")
+    found = discover(place)
     converted = []
     for item in found:
         target = folder

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,9 @@ FORMATS: dict[str, Format] = {
 }
 
 
+# Endings of files that commands write, or that what they print is written to.
+_PRINTED = (".md", ".json", ".csv", ".txt", ".html")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(/[\w./-]+)?")
 _CARD = "README.md"  # as `prolu-eval publish --to card` writes it
 
 
@@ -133,7 +137,7 @@ def discover_all(paths: Sequence[str | Path], encoder: str | None = None) -> lis
 def _found_at(place: hub.Place) -> list[Run | Broken]:
     root = place.path
     if not root.exists():
-        raise CheckpointError(root, "does not exist", "name a folder of runs")
+        raise CheckpointError(root, "does not exist", _meant(root))
     searched = _Searched.of(root)
     found = [item for at, fmt in searched.places for item in _described(at, fmt, root)]
     if place.results is not None:
@@ -143,16 +147,35 @@ def _found_at(place: hub.Place) -> list[Run | Broken]:
         if next(result_files([root]), None):
             remedy = "show them with `prolu-eval report`, or name the folder of the checkpoints"
             raise CheckpointError(root, "holds results, but no checkpoint", remedy)
-        remedy = f"name a folder of runs in one of these formats: {', '.join(FORMATS)}"
-        if root.suffix == ".toml" and root.is_file():
-            remedy = f"train its runs with `prolu-eval sweep {root}`, and name their folder"
-        raise CheckpointError(root, _nothing_in(root, searched), remedy)
+        raise CheckpointError(root, _nothing_in(root, searched), _instead_of(root))
     for reason, places in _by_reason(searched.unexpected()).items():
         named = passed_over.some([printable(path) for path in places])
         logging.getLogger(__name__).warning("%s skipped: %s.", named, reason)
     if place.entry is not None:
         return [overridden(item, place.entry) for item in found]
     return found
+
+
+def _meant(path: Path) -> str:
+    """What to name in the place of a path that is not there."""
+    remedy = "name a folder of runs"
+    web = re.match(r"https?:/+(?:www\.)?(?:huggingface\.co|hf\.co)/(.+)", str(path))
+    if web is not None:
+        return f"write {hub.PREFIX}{web[1].replace('/tree/main', '')}, or {remedy}"
+    if path.suffix in _PRINTED:
+        return f"{remedy}, and write `> {path}` to have what is printed in a file"
+    if _HUB_NAME.fullmatch(str(path)) and not path.parent.exists():
+        return f"{remedy}, or write {hub.PREFIX}{path} if it is on the Hugging Face hub"
+    return remedy
+
+
+def _instead_of(root: Path) -> str:
+    """What to name in the place of a path that holds no checkpoint."""
+    if root.suffix == ".toml" and root.is_file():
+        return f"train its runs with `prolu-eval sweep {root}`, and name their folder"
+    if root.is_file() and passed_over.why(root, ()) is None:
+        return "leave it out, or name a folder of runs"
+    return f"name a folder of runs in one of these formats: {', '.join(FORMATS)}"
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,37 @@ def test_a_sweep_file_is_no_run(tmp_path: Path, capfd: pytest.CaptureFixture[str
     )
 
 
+@pytest.mark.parametrize(
+    ("named", "remedy"),
+    [
+        ("owner/some-saes", "or write hub:owner/some-saes if it is on the Hugging Face hub"),
+        ("https://huggingface.co/owner/saes/tree/main/x", "write hub:owner/saes/x, or name"),
+        ("answer.md", "write `> answer.md` to have what is printed in a file"),
+        ("rnus", "rnus: does not exist; name a folder of runs."),
+    ],
+)
+def test_what_is_not_there_may_be_meant_otherwise(
+    tmp_path: Path,
+    named: str,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(run(capfd, "frontier", named), "does not exist; ", remedy)
+
+
+def test_a_report_among_the_runs_is_left_out_by_the_user(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (runs / "report.html").write_text("<html>")
+    refused(
+        run(capfd, "frontier", *sorted(runs.iterdir())),
+        f"{runs}/report.html: is no checkpoint: it is no file of weights; leave it out, or name",
+    )
+    refused(run(capfd, "convert", runs, runs, "--to", "native"), "is what is to be converted")
+
+
 def test_text_beside_runs_is_taken(
     runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
