@@ -33,7 +33,7 @@ def frontier_text(answer: Answer, width: int | None = None) -> str:
         parts.append(wrapped(about_chance_runs(group), width))
         parts += [plain(table, width) for table in chance_tables(answer)]
     if len(found.keys) == 2:
-        parts.append(wrapped(plot(group, found), width))
+        parts.append(plot(group, found, width))
     if "l0" in found.keys and (told := l0_diagnostic(group)):
         parts.append(wrapped("\n".join(told), width))
     return "\n\n".join([*parts, *(_shown(part, width) for part in split_contents(answer))])

@@ -8,12 +8,20 @@ from numpy.typing import NDArray
 from prolu_eval.analysis import Frontier, Group
 from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
+from prolu_eval.plain_text import wrapped
 
 _WIDTH, _HEIGHT = 64, 18
 
 
-def plot(group: Group, answer: Frontier) -> str:
-    """Runs as letters, capitals on the frontier of all; axes of positive values are logarithmic."""
+def plot(group: Group, answer: Frontier, width: int | None = None) -> str:
+    """Runs as letters, capitals on the frontier of all; axes of positive values are logarithmic.
+
+    Args:
+        group: the runs.
+        answer: their frontier.
+        width: of the terminal, which the plot is fitted to; None for its usual width.
+    """
+    n_columns = _WIDTH if width is None else max(2, min(_WIDTH, width - 1))
     table = group.table.dropna(subset=list(answer.keys))
     if table.empty:
         return "No run has both metrics: nothing to plot."
@@ -21,9 +29,9 @@ def plot(group: Group, answer: Frontier) -> str:
     places = [_places(table[key].to_numpy(float)) for key in answer.keys]
     columns, rows = (
         np.round(at * (size - 1)).astype(int)
-        for (at, _), size in zip(places, (_WIDTH, _HEIGHT), strict=True)
+        for (at, _), size in zip(places, (n_columns, _HEIGHT), strict=True)
     )
-    canvas = [[" "] * _WIDTH for _ in range(_HEIGHT)]
+    canvas = [[" "] * n_columns for _ in range(_HEIGHT)]
     on = table["name"].isin(answer.frontier)
     for row in np.argsort(on.to_numpy(), kind="stable"):  # runs on the frontier are drawn last
         letter = letters[table["label"].iloc[row]]
@@ -33,10 +41,11 @@ def plot(group: Group, answer: Frontier) -> str:
         for key, (_, scale) in zip(answer.keys, places, strict=True)
     )
     key = ", ".join(f"{letter} {label}" for label, letter in letters.items())
+    drawn = ["│" + "".join(line).rstrip() for line in canvas]
+    below = f"{x} (right)\n{key}; capitals are on the frontier of all runs"
     return "\n".join(
-        (f"{y} (up)", *("│" + "".join(line).rstrip() for line in canvas), "└" + "─" * _WIDTH,
-         f"{x} (right)", f"{key}; capitals are on the frontier of all runs")
-    )  # fmt: skip
+        [wrapped(f"{y} (up)", width), *drawn, "└" + "─" * n_columns, wrapped(below, width)]
+    )
 
 
 def _places(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:

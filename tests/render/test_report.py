@@ -263,6 +263,23 @@ def test_text_and_markdown() -> None:
     assert row.replace("\\|", "").count("|") == lines[lines.index(row) - 1].count("|")
 
 
+def _sketch(text: str) -> list[str]:
+    """The lines of the sketch, its lower axis last."""
+    lines = text.splitlines()
+    end = next(i for i, line in enumerate(lines) if line.startswith("└"))
+    return lines[end - 18 : end + 1]
+
+
+@pytest.mark.parametrize("width", [24, 40, 100])
+def test_the_sketch_fits_the_terminal(width: int) -> None:
+    """A letter stands in its place: a line of the sketch is not broken where it has blanks."""
+    canvas = _sketch(frontier_text(answered(by_hand()), width))
+    assert all(line.startswith(("│", "└")) for line in canvas)
+    assert max(map(len, canvas)) <= min(width, 65)
+    whole = _sketch(frontier_text(answered(by_hand())))
+    assert set(filter(str.isalpha, "".join(canvas))) == set(filter(str.isalpha, "".join(whole)))
+
+
 def test_p_on_is_explained_where_it_is_shown() -> None:
     explained = "P(on) is the share of resampled sequences"
     for results, shown in ((by_hand(), False), (sweep(), True)):
