@@ -119,14 +119,15 @@ def _compact(m, scale, shift, bound, gate, both_signs, starts, feature, value):
 @_kernel("T[::1],T[::1],boolean,T[::1]", fastmath=_REORDERED)
 def _keys(row, shift, both_signs, key):
     """Fill in the numbers by which codes are selected, and return whether all are finite."""
-    finite = key.dtype.type(0)
+    most = np.finfo(key.dtype).max
+    n_finite = key.dtype.type(0)
     for f in range(len(key)):
         v = row[f] + shift[f]
         if both_signs:
             v = abs(v)
         key[f] = v
-        finite += v * key.dtype.type(0)
-    return finite == 0
+        n_finite += key.dtype.type(abs(v) <= most)
+    return n_finite == len(key)
 
 
 @_kernel("T[::1],T", fastmath=_REORDERED)
