@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from prolu_eval import kernels
-from prolu_eval.activations import Thresholding
 from prolu_eval.evaluation.examples import StrongestExamples
 from prolu_eval.evaluation.features import FeatureSums
 from prolu_eval.evaluation.sums import RowSums
@@ -250,7 +249,7 @@ class Autoencoding:
         ):
             return active, None
         codes = self.sae.activate(m)
-        return on_cpu.compact(codes, Thresholding(both_signs=True)), codes
+        return on_cpu.nonzero(codes), codes
 
     def _add_part(self, active: "on_cpu.Active", activations: Activations, tokens: slice) -> None:
         """Add the active codes of some tokens to the sums of their features."""

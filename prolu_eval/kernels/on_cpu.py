@@ -351,6 +351,11 @@ def compact(m: Tensor, by: Thresholding) -> Active:
     return _cut(active, _compact(read, *parts, by.both_signs, *active))
 
 
+def nonzero(codes: Tensor) -> Active:
+    """The codes that are not zero. [n, d_sae]"""
+    return compact(codes, Thresholding(both_signs=True))
+
+
 def select(m: Tensor, by: Selection) -> Active | None:
     """The selected codes of pre-activations [n, d_sae]; None if some are not finite."""
     read, active = _array(m), _room(m)

@@ -52,7 +52,7 @@ ALLOWED = {
     "embedded": set(),
     "activations": {"errors", "spelling"},
     "kernels": {"activations"},
-    "saes": {"activations", "errors"},
+    "saes": {"activations", "errors", "kernels"},
     "checkpoints": _PLAIN | {"saes"},
     "installation": {"errors"},
     "lm": {"devices", "errors", "installation", "runs", "embedded", "spelling"},
