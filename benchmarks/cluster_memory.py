@@ -6,6 +6,8 @@ driving process.
 """
 
 import argparse
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -89,7 +91,7 @@ def _drive(options: argparse.Namespace) -> None:
     shards, rows = options.shards, 2
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         os.environ["PROLU_EVAL_CACHE"] = f"{folder}/cache"
-        made = _made(Path(folder), argparse.Namespace(runs=1, d_sae=16))
+        made = _made(Path(folder), argparse.Namespace(runs=1, d_sae=64))
         chosen = EvaluationOptions(
             tokens="embedded", n_tokens=shards * rows * 128, shard_tokens=rows * 128,
             device="cpu", results=Path(folder, "results"),
@@ -100,6 +102,8 @@ def _drive(options: argparse.Namespace) -> None:
         list(Distribution({conditions: [run]}, chosen, recording, False).outcomes())
         runs = [replace(run, name=f"{i:06}") for i in range(options.runs)]
         pool = Repeating(recording.answers)
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that was free before would hide new use
         peak.reset()
         before, began = peak.peak_mib(), time.monotonic()
         outcomes = Distribution({conditions: runs}, chosen, pool, False).outcomes()
