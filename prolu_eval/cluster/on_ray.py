@@ -22,6 +22,7 @@ from typing import Any
 from prolu_eval import __version__
 from prolu_eval.cluster.address import Shares
 from prolu_eval.cluster.pool import (
+    ERROR,
     Answered,
     Event,
     Gone,
@@ -29,6 +30,7 @@ from prolu_eval.cluster.pool import (
     Message,
     Worker,
     answered,
+    fault,
     service_of,
 )
 from prolu_eval.errors import EvaluationError, UsageError
@@ -40,6 +42,8 @@ _ATTEMPTS = 3
 # What errors say of an actor that used too much memory. (Of any that was killed, Ray says that high
 # memory usage might have been the reason.)
 _LACKED_MEMORY = re.compile("low on memory|MemoryError|out of memory|can't allocate", re.IGNORECASE)
+# What they say of an object store that is full, and cannot be moved to the disk.
+_NO_ROOM = re.compile("disk is full|out of disk|object ?store.{0,40} full", re.IGNORECASE)
 # Seconds to wait for a first worker while there is no node for one.
 _PATIENCE = 600.0
 
@@ -142,12 +146,7 @@ class RayPool:
         try:
             return self._ray.put(value)
         except (ObjectStoreFullError, OutOfDiskError) as error:
-            raise EvaluationError(
-                "the Ray cluster",
-                f"has no room in its object store, nor on the disk behind it ({_reason(error)})",
-                "free space where Ray keeps its files (`ray start --temp-dir`), or give it more "
-                "memory (--object-store-memory), and run the same command again",
-            ) from None
+            raise _no_room("the Ray cluster", error) from None
 
     def events(self, timeout: float) -> list[Event]:
         """The events since the last call.
@@ -200,6 +199,9 @@ class RayPool:
         except GetTimeoutError:
             return [self._lose(place, "its answer cannot be fetched")]
         except RayError as error:
+            if place.ready and _NO_ROOM.search(str(error)):
+                full = fault(_no_room(place.worker.node, error))
+                return [Answered(place.worker, place.calls.pop(reference), {ERROR: full})]
             lacked = _LACKED_MEMORY.search(str(error)) is not None
             return [self._lose(place, _reason(error), out_of_memory=lacked)]
         if place.ready:
@@ -307,6 +309,15 @@ class RayPool:
             request_resources(bundles=[bundle] * n)
 
 
+def _no_room(where: str, error: BaseException) -> EvaluationError:
+    return EvaluationError(
+        where,
+        f"has no room in its object store, nor on the disk behind it ({_reason(error)})",
+        "free space where Ray keeps its files (`ray start --temp-dir`), or give it more memory "
+        "(--object-store-memory), and run the same command again",
+    )
+
+
 def _fetched(reference: Any) -> Any:
     """The value of a reference, on a node.
 
@@ -321,6 +332,8 @@ def _fetched(reference: Any) -> Any:
     except RaySystemError:  # the value is here, but cannot be read
         raise
     except RayError as error:
+        if _NO_ROOM.search(str(error)):
+            raise _no_room(platform.node(), error) from None
         raise EvaluationError(
             platform.node(),
             f"cannot receive what is sent to it ({_reason(error)})",
