@@ -81,7 +81,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], 
 
 def of_large(folder: Path, results: Path, **more: object) -> EvaluationOptions:
     """Options with which these runs need little memory besides their weights."""
-    few = {"batch_size": 1, "n_tokens": 128, "shard_tokens": 64}
+    few = {"batch_size": 1, "n_tokens": 128, "shard_tokens": 32}
     return options_of(folder, results, **few, **more)
 
 
