@@ -396,14 +396,14 @@ def rates_table(name: str) -> str:
     rates = sorted({tried.rate for variant in found for tried in variant.tried})
     rows = []
     for variant in found:
-        cells = {tried.rate: _against(tried) for tried in variant.tried}
+        cells = {t.rate: "best" if t.rate == variant.best else _against(t) for t in variant.tried}
         rows.append([variant.label, *(cells.get(rate, "diverged") for rate in rates)])
     return table(["variant, learning rate", *(f"{rate:g}" for rate in rates)], rows)
 
 
 def _against(tried: TriedRate) -> str:
     if tried.saving is None:
-        return "best"
+        return "no shared range"
     if tried.saving.amount.value is None:
         return str(tried.saving.status)
     return amount(tried.saving) + (", tied" if tried.is_tied else "")
@@ -443,7 +443,8 @@ def starts_table(path: Path) -> str:
     cells: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         negative, dead = float(row["bias_negative_fraction"]), float(row["dead_fraction"])
-        text = f"{100 * negative:.2f} % (L0 {float(row['l0']):.3g}, {100 * dead:.0f} % dead)"
+        place = f"L0 {float(row['l0']):.3g}, CE {float(row['ce_degradation']):.3g}"
+        text = f"{100 * negative:.2f} % ({place}, {100 * dead:.0f} % dead)"
         cells.setdefault((row["label"], row["setting"]), []).append(text)
     most = max(len(found) for found in cells.values())
     lines = [[*key, *found, *[""] * (most - len(found))] for key, found in cells.items()]

@@ -33,11 +33,11 @@ from prolu_eval.training.config import Sweep
 HERE = Path(__file__).parent
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 LARGER_RATES = (4e-3, 8e-3, 1.6e-2)
-# Settings of the small stages, which one core of a CPU trains: a quarter of the features, and 600
+# Settings of the small stages, which one core of a CPU trains: a quarter of the features, and 400
 # steps of an eighth of the activations each.
-SMALL = {"n_tokens": 153_600, "d_sae": 1152, "batch_size": 256, "buffer_size": 32_768}
-SMALL_CHARACTERS = 800_000  # of the text
-SMALL_EVALUATED = 4096  # tokens
+SMALL = {"n_tokens": 102_400, "d_sae": 1152, "batch_size": 256, "buffer_size": 32_768}
+SMALL_CHARACTERS = 560_000  # of the text
+SMALL_EVALUATED = 2048  # tokens
 MLP_OUT = "blocks.12.hook_mlp_out"
 _FOUR = ("relu+l1", "relu+sqrt_l1", "prolu/relu+l1", "prolu/ste+l1")
 

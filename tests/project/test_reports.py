@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from prolu_eval import training
 from prolu_eval.analysis import comparable
 from prolu_eval.baseline import load_baseline
 from prolu_eval.provenance import environment
@@ -106,6 +107,24 @@ def test_what_is_collected_says_what_it_was_measured_with(tmp_path: Path) -> Non
     (kept,) = load_baseline(tmp_path / "out.json")
     assert kept.environment == environment()
     assert {"prolu-eval", "python", "torch", "transformer-lens", "gpu"} <= kept.environment.keys()
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_every_sweep_on_smollm2_suits_its_dictionary(
+    short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matryoshka's groups were of another size in the short version, which ended at once."""
+    monkeypatch.syspath_prepend(str(REPORTS))
+    experiment = script("smollm2").Experiment(
+        tmp_path, training.Settings(), "float32", 1024, None, short
+    )
+    grid = experiment.grid(experiment.sweeps())
+    assert grid.shared.dictionary_size(576) == (1152 if short else 8 * 576)
+    grid.check(576)
+    sizes = [s.options["group_sizes"] for s in grid.sweep if s.variant == "matryoshka"]
+    assert [sum(groups) for groups in sizes] == [grid.shared.dictionary_size(576)]
+    (tmp_path / "natural.txt").write_text("text")
+    assert experiment.small("prolu/ste+l1").shared.d_sae == 1152
 
 
 def seeds_of(label: str, factor: float, common: tuple[float, ...] = (1, 1, 1)) -> list[Result]:
