@@ -169,7 +169,7 @@ def test_races_and_tasks_are_those_of_one_process(
 def test_forty_runs_on_three_nodes(
     cluster: Cluster, tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Of four formats, at three hooks of two models; then each on its own, bit for bit."""
+    """Of four formats, at three hooks of two models; results are those of one process."""
     folder = tmp_path_factory.mktemp("forty")
     write_runs(folder, [tiny_model("llama"), tiny_model("gpt2")], 40)
     expected = undisturbed(folder)
