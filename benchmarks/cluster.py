@@ -1,8 +1,9 @@
 """The overhead of a cluster: ``python benchmarks/cluster.py measure`` and ``... simulate``.
 
-``measure`` evaluates the same runs in one process, and on one and two workers of a Ray cluster on
-this machine, each with one thread. It prints rates, and the cost of a unit besides measuring. On a
-busy machine CPU time is more reliable than elapsed time; the load is printed.
+``measure`` evaluates the same runs in one process, in two processes at one time, and on one and two
+workers of a Ray cluster on this machine, each with one thread. It prints rates, and the cost of a
+unit besides measuring. On a busy machine CPU time is more reliable than elapsed time; the load is
+printed.
 
 ``simulate`` runs the schedule of an evaluation with a simulated clock, for runs and shards on
 workers with measured costs, noise and failures, and prints how much longer it takes than the ideal.
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +54,11 @@ class Costs(NamedTuple):
 
 def measure(options: argparse.Namespace) -> None:
     """Print the rates of one process, of one worker and of two, and the cost of units."""
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         runs = _made(Path(folder), options)
         os.environ["PROLU_EVAL_CACHE"] = f"{folder}/cache"
         print(f"{options.runs} runs of d_sae {options.d_sae} on {options.n_tokens:,} tokens")
-        first = _evaluated(runs, Path(folder, "warm"), options)  # fills the cache
-        del first
+        _evaluated(runs / "0000", Path(folder, "warm"), options)  # fills the cache
         here = _evaluated(runs, Path(folder, "here"), options)
         _print("one process", here, None)
         local = _evaluated(runs, Path(folder, "local"), options, pool=True)
@@ -70,6 +70,15 @@ def measure(options: argparse.Namespace) -> None:
         )
         if options.local:
             return
+        with get_context("spawn").Pool(2) as pool:
+            both = pool.starmap(
+                _evaluated, [(runs, Path(folder, side), options) for side in ("left", "right")]
+            )
+        slower = max(found["busy"] for found in both)
+        print(
+            f"two processes at one time, each with all runs: {here['busy'] / slower:.0%} of twice "
+            "one's rate, which is what the machine allows"
+        )
         one = _evaluated(runs, Path(folder, "one"), options, on="ray", ray="cpus=1,workers=1")
         _print("one worker of Ray", one, here)
         two = _evaluated(runs, Path(folder, "two"), options, on="ray", ray="cpus=1,workers=2")
@@ -99,6 +108,7 @@ def _evaluated(
     runs: Path, results: Path, options: argparse.Namespace, *, pool: bool = False, **more: Any
 ) -> dict[str, float]:
     """The time, the CPU time of this process, and the number of units of an evaluation."""
+    torch.set_num_threads(1)
     from prolu_eval.evaluation.parts import Parts
 
     units, stored = [0], []
