@@ -198,17 +198,16 @@ class Autoencoding:
         sae = self.sae
         size = max(1, self._sizes.codes // sae.d_sae)
         scale = sae.code_scale(normalised)
-        z_hat, columns = [], []
-        for start in range(0, len(normalised.z), size):
-            chunk = slice(start, start + size)
-            m = sae.pre_activation(normalised.z[chunk])
-            found = self._found(m, None if scale is None else scale[chunk, 0])
-            for part in found:
-                of_part = slice(start, start + len(part.x_hat))
-                self._add_part(part.active, activations, of_part)
+        z_hat, columns, done = [], [], 0
+        for z in normalised.z.split(size):
+            m = sae.pre_activation(z)
+            factor = None if scale is None else scale[done : done + len(z), 0]
+            for part in self._found(m, factor):
+                after = done + len(part.x_hat)
+                self._add_part(part.active, activations, slice(done, after))
                 z_hat.append(part.x_hat)
                 columns.append(part.sums)
-                start += len(part.x_hat)
+                done = after
         by_code = by_row(torch.cat(columns, 1), activations.starts)
         self.sums.add(CODE_COLUMNS, first_row, by_code)
         return torch.cat(z_hat)

@@ -102,8 +102,8 @@ class GroupMax(TopK):
 
     def selected(self, m: Tensor) -> tuple[Tensor, Tensor]:
         z = torch.relu(m + self.b_enc)
-        value, index = z.reshape(*z.shape[:-1], self.k, -1).max(-1)
         size = self.d_sae // self.k
+        value, index = z.reshape(*z.shape[:-1], self.k, size).max(-1)
         return value, index + torch.arange(0, self.d_sae, size, device=m.device)
 
     def selection(self) -> None:

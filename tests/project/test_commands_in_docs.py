@@ -244,7 +244,7 @@ def test_wrong_commands_are_noticed(line: str) -> None:
 
 
 def test_a_page_is_one_session_and_a_failing_command_is_noticed(shell: Shell, short: None) -> None:
-    counted = shell.run("name=runs; prolu-eval inspect $name | grep -c relu_l1_c2_lr")
+    counted = shell.run("name=runs; prolu-eval inspect $name 2> told | grep -c relu_l1_c2_lr")
     assert counted == (0, "2\n")
     written = "cat > a.py <<'END'\nimport sys\nprint(sys.argv[1:])\nEND\npython a.py 1"
     assert shell.run(written) == (0, "['1']\n")
