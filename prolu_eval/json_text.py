@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,21 @@ class Document(BaseModel):
     """A JSON object with exactly these fields; a number that is undefined is null in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def filled(cls, *sources: object, **others: Any) -> Self:
+        """A document whose fields are attributes of the same names of some objects.
+
+        Of several objects that have an attribute, the first one's is taken. ``others`` are the
+        fields that no object has, or has in another form.
+        """
+        known = {
+            name: getattr(source, name)
+            for source in reversed(sources)
+            for name in cls.model_fields
+            if hasattr(source, name)
+        }
+        return cls(**known | others)
 
     def to_json(self) -> dict[str, Any]:
         """The document as plain data that JSON can hold."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from prolu_eval.analysis.answers import FolderSaving
 from prolu_eval.analysis.savings import Status
 from prolu_eval.comparison.verdicts import Comparison, Judgement, Verdict
 from prolu_eval.estimates import Estimate
@@ -34,8 +33,7 @@ class JudgementDocument(Document):
     def of(cls, row: Judgement) -> Self:
         """The document of a row."""
         known = row.difference or Estimate(value=None)
-        own = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
-        return cls(**{**own, "difference": known.value, "ci95": known.ci95})
+        return cls.filled(row, difference=known.value, ci95=known.ci95)
 
 
 class FolderSavingDocument(Document):
@@ -49,21 +47,6 @@ class FolderSavingDocument(Document):
     at_equal: str
     amount: Estimate
     status: Status
-
-    @classmethod
-    def of(cls, found: FolderSaving) -> Self:
-        """The document of a saving."""
-        saving = found.saving
-        return cls(
-            first=found.first,
-            second=found.second,
-            variant=found.variant,
-            n_variants=found.n_variants,
-            metric=saving.metric,
-            at_equal=saving.at_equal,
-            amount=saving.amount,
-            status=saving.status,
-        )
 
 
 class FoldersDocument(Document):
@@ -93,22 +76,15 @@ class ComparisonDocument(Document):
 
 def comparison_document(found: Comparison) -> ComparisonDocument:
     """The document of a comparison."""
-    return ComparisonDocument(
-        verdict=found.verdict,
+    return ComparisonDocument.filled(
+        found,
         runs=[JudgementDocument.of(row) for row in found.runs],
         frontiers=[JudgementDocument.of(row) for row in found.frontiers],
-        new_runs=found.new_runs,
-        missing_runs=found.missing_runs,
-        unevaluated_runs=found.unevaluated_runs,
-        too_few_tokens=found.too_few_tokens,
-        matched_by=found.matched_by,
-        method=found.method,
-        update=found.update,
         folders=[
             FoldersDocument(
                 group=answer.title,
                 statement=answer.sentence,
-                savings=[FolderSavingDocument.of(part) for part in answer.folders],
+                savings=[FolderSavingDocument.filled(part, part.saving) for part in answer.folders],
             )
             for answer in found.folders
         ],

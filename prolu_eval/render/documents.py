@@ -13,7 +13,7 @@ from prolu_eval.analysis import Answer
 from prolu_eval.analysis.answers import BudgetReading, FolderSaving
 from prolu_eval.analysis.attainment import Surface
 from prolu_eval.analysis.better import Better, MeasureAt
-from prolu_eval.analysis.chance import AgainstChance, Standing
+from prolu_eval.analysis.chance import Standing
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.epsilon import Epsilon
 from prolu_eval.analysis.frontiers import Frontier, VariantFrontier
@@ -81,18 +81,8 @@ class VariantDocument(Document):
     @classmethod
     def of(cls, found: VariantFrontier) -> Self:
         """The document of a variant."""
-        return cls(
-            label=found.label,
-            runs=found.runs,
-            frontier=found.frontier,
-            hypervolume=found.hypervolume.value,
-            hypervolume_ci95=found.hypervolume.ci95,
-            hypervolume_share=found.hypervolume_share.value,
-            hypervolume_share_ci95=found.hypervolume_share.ci95,
-            on_frontier=found.on_frontier,
-            exclusive_share=found.exclusive_share.value,
-            exclusive_share_ci95=found.exclusive_share.ci95,
-        )
+        estimates = ("hypervolume", "hypervolume_share", "exclusive_share")
+        return cls.filled(found, **_with_ci95(found, *estimates))
 
 
 class VariantAtDocument(Document):
@@ -112,13 +102,10 @@ class MeasureDocument(Document):
     @classmethod
     def of(cls, found: MeasureAt) -> Self:
         """The document of a measure."""
-        return cls(
-            variants={
-                v.variant: VariantAtDocument(at_l0=v.value, ranks=v.ranks) for v in found.variants
-            },
-            agreement=found.agreement,
-            agreement_at_equal_l0=found.at_equal_l0,
-        )
+        variants = {
+            v.variant: VariantAtDocument(at_l0=v.value, ranks=v.ranks) for v in found.variants
+        }
+        return cls.filled(found, variants=variants, agreement_at_equal_l0=found.at_equal_l0)
 
 
 class BetterDocument(Document):
@@ -133,13 +120,8 @@ class BetterDocument(Document):
     @classmethod
     def of(cls, found: Better) -> Self:
         """The document of this section."""
-        return cls(
-            l0=found.l0,
-            fidelity=found.fidelity,
-            n_configurations=found.n_configurations,
-            sentence=found.sentence,
-            measures={m.metric: MeasureDocument.of(m) for m in found.measures},
-        )
+        measures = {m.metric: MeasureDocument.of(m) for m in found.measures}
+        return cls.filled(found, measures=measures)
 
 
 class ChanceDocument(Document):
@@ -152,20 +134,6 @@ class ChanceDocument(Document):
     at_equal: str
     amount: Estimate
     range: Range | None
-
-    @classmethod
-    def of(cls, found: AgainstChance) -> Self:
-        """The document of a comparison."""
-        saving = found.saving
-        return cls(
-            variant=found.variant,
-            baseline=found.baseline,
-            standing=found.standing,
-            metric=saving.metric,
-            at_equal=saving.at_equal,
-            amount=saving.amount,
-            range=saving.range,
-        )
 
 
 class _Titled(Document):
@@ -309,22 +277,23 @@ def frontier_document(
     }
     if len(groups) != 1:
         return SeveralFrontiers(x=keys[0], y=keys[1], groups=groups, runs=[*others], **written)
-    keys = answers[0].question.keys
-    parts = {name: getattr(groups[0], name) for name in GroupDocument.model_fields}
-    parts["runs"] = [*groups[0].runs, *others]
-    return OneFrontier(x=keys[0], y=keys[1], **parts, **written)
+    x, y, *_ = answers[0].question.keys
+    everything = [*groups[0].runs, *others]
+    return OneFrontier.filled(groups[0], x=x, y=y, runs=everything, **written)
 
 
 def _group(answer: Answer, runs: list[RunDocument]) -> GroupDocument:
-    return GroupDocument(
+    found = answer.details
+    return GroupDocument.filled(
+        found,
+        **_with_ci95(found, "hypervolume"),
         group=answer.title,
-        **_found(answer.details),
-        variants={v.label: VariantDocument.of(v) for v in answer.details.variants},
+        variants={v.label: VariantDocument.of(v) for v in found.variants},
         stretches={title: _stretch(part.details) for title, part in answer.splits.items()},
         at=answer.at,
         folders=answer.folders,
-        better=None if (found := better_of(answer)) is None else BetterDocument.of(found),
-        chance=[ChanceDocument.of(part) for part in answer.chance],
+        better=None if (better := better_of(answer)) is None else BetterDocument.of(better),
+        chance=[ChanceDocument.filled(part, part.saving) for part in answer.chance],
         statement=answer.sentence,
         notes=answer.notes,
         runs=runs,
@@ -333,14 +302,11 @@ def _group(answer: Answer, runs: list[RunDocument]) -> GroupDocument:
 
 def _stretch(found: Frontier) -> StretchDocument:
     variants = [VariantDocument.of(variant) for variant in found.variants]
-    return StretchDocument(**_found(found), variants=variants)
+    return StretchDocument.filled(found, **_with_ci95(found, "hypervolume"), variants=variants)
 
 
-def _found(found: Frontier) -> dict[str, Any]:
-    """What the documents of a group and of a part of it have in common."""
-    volume = {
-        "hypervolume": found.hypervolume.value,
-        "hypervolume_ci95": found.hypervolume.ci95,
-    }
-    others = _Found.model_fields.keys() - volume.keys()
-    return {name: getattr(found, name) for name in others} | volume
+def _with_ci95(found: object, *names: str) -> dict[str, Any]:
+    """Some of an object's estimates, each as a value and, by ``NAME_ci95``, its interval."""
+    estimates = {name: getattr(found, name) for name in names}
+    values = {name: estimate.value for name, estimate in estimates.items()}
+    return values | {f"{name}_ci95": estimate.ci95 for name, estimate in estimates.items()}
