@@ -342,7 +342,8 @@ if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
 
 def compact(m: Tensor, by: Thresholding) -> Active:
     """The active codes of pre-activations, which are read once. [n, d_sae]"""
-    read, active = _array(m), _room(m)
+    read = _array(m)
+    active = _room(read)
     neutral = ((by.scale, 1), (by.shift, 0), (by.bound, 0), (by.gate, np.nan))
     parts = [
         np.full(m.shape[1], number, read.dtype) if part is None else _array(part)
@@ -358,7 +359,8 @@ def nonzero(codes: Tensor) -> Active:
 
 def select(m: Tensor, by: Selection) -> Active | None:
     """The selected codes of pre-activations [n, d_sae]; None if some are not finite."""
-    read, active = _array(m), _room(m)
+    read = _array(m)
+    active = _room(read)
     n = _select(read, _array(by.shift), by.k, by.positive, by.both_signs, *active)
     return None if n < 0 else _cut(active, n)
 
@@ -498,12 +500,11 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _room(m: Tensor) -> Active:
+def _room(m: NDArray[Any]) -> Active:
     """Room for as many active codes as there can be."""
-    n, d = m.shape
     # The kernels write a word's places before they know how many of them are active.
-    feature, value = np.empty(n * d + _WORD, np.int32), torch.empty(n * d, dtype=m.dtype).numpy()
-    return Active(np.empty(n + 1, np.int64), feature, value)
+    feature = np.empty(m.size + _WORD, np.int32)
+    return Active(np.empty(len(m) + 1, np.int64), feature, np.empty(m.size, m.dtype))
 
 
 def _cut(active: Active, n: int) -> Active:
