@@ -281,6 +281,19 @@ def test_a_copy_that_was_damaged_on_a_node_is_sent_again(
     assert_alike(results_of(there), expected)
 
 
+def with_first_worker(kind: type[EvaluationWorker]) -> type[LocalPool]:
+    """Pools whose first worker is of another kind."""
+
+    class Mixed(LocalPool):
+        def events(self, timeout: float) -> list[Event]:
+            found = super().events(timeout)
+            if any(isinstance(event, Joined) for event in found):
+                self._services[0] = kind(self.config, lambda value: value)
+            return found
+
+    return Mixed
+
+
 def test_a_node_that_can_keep_nothing_costs_no_run(
     work: Path, tmp_path: Path, over: Over, expected: dict[str, Result]
 ) -> None:
@@ -292,18 +305,12 @@ def test_a_node_that_can_keep_nothing_costs_no_run(
             refused.append(message["do"])
             raise ResultsError("/cache", "cannot keep files that were sent", "free space")
 
-    class OneRefuses(LocalPool):
-        def events(self, timeout: float) -> list[Event]:
-            found = super().events(timeout)
-            if any(isinstance(event, Joined) for event in found):
-                self._services[0] = Refusing(self.config, lambda value: value)
-            return found
-
-    over(lambda options: OneRefuses(SERVICE, config_of(options), ["full", "good"]))
+    one_refuses = with_first_worker(Refusing)
+    over(lambda options: one_refuses(SERVICE, config_of(options), ["full", "good"]))
     there = evaluate(work / "runs", options_of(work, tmp_path / "there", on="ray"))
     assert len(refused) > 3
     assert_alike(results_of(there), expected)
-    over(lambda options: OneRefuses(SERVICE, config_of(options), ["full"]))
+    over(lambda options: one_refuses(SERVICE, config_of(options), ["full"]))
     alone = evaluate(work / "runs", options_of(work, tmp_path / "alone", on="ray"))
     assert {o.error for o in alone} == {"/cache: cannot keep files that were sent; free space."}
 
@@ -319,17 +326,11 @@ def test_a_run_that_fails_on_one_node_is_measured_on_another(
                 failed[name] = CheckpointError(name, "cannot be read here", "mend it")
             return failed
 
-    class OneIsSmall(LocalPool):
-        def events(self, timeout: float) -> list[Event]:
-            found = super().events(timeout)
-            if any(isinstance(event, Joined) for event in found):
-                self._services[0] = Small(self.config, lambda value: value)
-            return found
-
-    over(lambda options: OneIsSmall(SERVICE, config_of(options), ["small", "good"]))
+    one_is_small = with_first_worker(Small)
+    over(lambda options: one_is_small(SERVICE, config_of(options), ["small", "good"]))
     there = evaluate(work / "runs", options_of(work, tmp_path / "there", on="ray"))
     assert_alike(results_of(there), expected)
-    over(lambda options: OneIsSmall(SERVICE, config_of(options), ["small"]))
+    over(lambda options: one_is_small(SERVICE, config_of(options), ["small"]))
     alone = evaluate(work / "runs", options_of(work, tmp_path / "alone", on="ray"))
     (bad,) = [outcome for outcome in alone if outcome.status == "failed"]
     assert bad.error == "05-saelens: cannot be read here; mend it."

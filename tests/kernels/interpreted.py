@@ -12,21 +12,20 @@ from prolu_eval.evaluation.engine import Engine
 from prolu_eval.evaluation.losses import cross_entropies_and_kls, cross_entropy
 from prolu_eval.evaluation.sums import Measurement
 from prolu_eval.lm import LanguageModel
-from prolu_eval.saes import VARIANTS, Relu, SparseAutoencoder, TopK
+from prolu_eval.saes import VARIANTS, SparseAutoencoder, TopK
 from prolu_eval.tokens import TokenRows
+from tests.helpers.autoencodings import (
+    CPU,
+    assert_same,
+    eager,
+    found,
+    given,
+    of_many_features,
+    random,
+)
 from tests.helpers.random_saes import D_IN, OPTIONS, random_sae
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-CPU = torch.device("cpu")
-
-
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
-    assert not kernels.suit(CPU, torch.float32)
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return (3 * torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))).to(dtype)
 
 
 def losses(clean: Tensor, spliced: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,13 +76,6 @@ def test_sums_by_row(monkeypatch: pytest.MonkeyPatch, lengths: list[int]) -> Non
     torch.testing.assert_close(sums, by_row(columns, starts), rtol=1e-12, atol=1e-12)
 
 
-def given(lengths: list[int], dtype: torch.dtype = torch.float32) -> Activations:
-    starts = torch.tensor([0, *lengths]).cumsum(0)
-    x = torch.randn(sum(lengths), D_IN, generator=torch.Generator().manual_seed(5)).to(dtype)
-    fold = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return Activations(x, starts, fold)
-
-
 def measured(
     sae: SparseAutoencoder,
     activations: Activations,
@@ -94,15 +86,7 @@ def measured(
     """The reconstructions and all sums, with slots for so many codes per token."""
     running = Autoencoding(sae, len(activations.starts) - 1, CPU, dtype, Sizes(codes=150))
     running._capacity = capacity
-    x_hat = running.reconstruct(activations, 0)
-    features = running.features
-    return [x_hat, running.sums.values, features.fired, features.total, features.largest,
-            features.tokens]  # fmt: skip
-
-
-def assert_same(got: list[Tensor], expected: list[Tensor], tolerance: float = 1e-5) -> None:
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+    return found(running, activations)
 
 
 @pytest.mark.parametrize(("capacity", "lengths"), [(None, [10, 0, 21]), (0, [1]), (1, [9])])
@@ -131,10 +115,7 @@ def test_autoencodings(
 def test_no_code_active_and_all_of_many(
     monkeypatch: pytest.MonkeyPatch, bias: float, capacity: int
 ) -> None:
-    sae = Relu(D_IN, 77).requires_grad_(False)
-    for parameter in (sae.W_enc, sae.W_dec, sae.b_dec):
-        parameter.data = random(*parameter.shape) / 10
-    sae.b_enc.data.fill_(bias)
+    sae = of_many_features(bias)
     got = measured(sae, given([4, 3]), capacity=capacity)
     eager(monkeypatch)
     assert_same(got, measured(sae, given([4, 3])))
@@ -216,16 +197,16 @@ def test_the_engine_measures_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     counted[1, 2:6] = False
     hook = "blocks.4.hook_resid_post"
 
-    def found() -> dict[str, Any]:
+    def of_engine() -> dict[str, Any]:
         engine = Engine(model, hook, TokenRows(ids, counted, "random"), batch_size=2)
         total, count = engine.sum_of_activations()
         saes = {variant: sae_of(model.width(hook), variant) for variant in ("prolu", "topk")}
         reference = engine.reference(total / count)
         return {"reference": reference, **engine.measure_saes(saes)}
 
-    got = found()
+    got = of_engine()
     eager(monkeypatch)
-    for name, expected in found().items():
+    for name, expected in of_engine().items():
         sums = got[name].by_row if isinstance(expected, Measurement) else got[name]
         wanted = expected.by_row if isinstance(expected, Measurement) else expected
         for column, values in wanted.items():

@@ -12,22 +12,25 @@ from torch import Tensor
 
 from prolu_eval import kernels
 from prolu_eval.activations import Selection, Thresholding
-from prolu_eval.evaluation.autoencoding import Activations, Autoencoding, Sizes
+from prolu_eval.evaluation.autoencoding import Autoencoding, Sizes
 from prolu_eval.kernels import on_cpu
-from prolu_eval.saes import Relu, SparseAutoencoder, TopK
+from prolu_eval.saes import SparseAutoencoder, TopK
 from prolu_eval.training.layouts import Dense
 from prolu_eval.training.products import Gathered
 from prolu_eval.training.threads import using_threads
 from tests.conftest import ROOT
-from tests.helpers.random_saes import D_IN, OPTIONS, random_sae
+from tests.helpers.autoencodings import (
+    CPU,
+    assert_same,
+    eager,
+    found,
+    given,
+    of_many_features,
+    random,
+)
+from tests.helpers.random_saes import OPTIONS, random_sae
 
-CPU = torch.device("cpu")
 SHAPES = [(5, 1024, 32), (7, 37, 5), (1, 8, 8), (9, 64, 1), (6, 96, 2), (4, 1024, 300), (3, 5, 5)]
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(sum(shape))
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 @pytest.fixture
@@ -39,17 +42,12 @@ def many_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def measured(sae: SparseAutoencoder, lengths: list[int], dtype: torch.dtype) -> list[Tensor]:
-    """The reconstructions and all sums."""
-    starts = torch.tensor([0, *lengths]).cumsum(0)
-    n = sum(lengths)
-    given = Activations(random(n, D_IN, dtype=dtype), starts, torch.arange(n) % 20, torch.arange(n))
+    """The reconstructions, all sums, and the strongest examples."""
+    activations = given(lengths, dtype)._replace(place=torch.arange(sum(lengths)))
     running = Autoencoding(sae, len(lengths), CPU, dtype, Sizes(codes=150), n_examples=2)
-    x_hat = running.reconstruct(given, 0)
-    features, examples = running.features, running.examples
-    assert examples is not None
-    strongest = [torch.as_tensor(array) for array in examples.stored().values()]
-    return [x_hat, running.sums.values, features.fired, features.total, features.largest,
-            features.tokens, *strongest]  # fmt: skip
+    sums = found(running, activations)
+    assert running.examples is not None
+    return sums + [torch.as_tensor(array) for array in running.examples.stored().values()]
 
 
 def assert_as_eager(
@@ -57,9 +55,8 @@ def assert_as_eager(
 ) -> list[Tensor]:
     assert kernels.suit_cpu(CPU, dtype)
     got = measured(sae, lengths, dtype)
-    monkeypatch.setattr(kernels, "suit_cpu", lambda *_: False)
-    for one, other in zip(got, measured(sae, lengths, dtype), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    eager(monkeypatch)
+    assert_same(got, measured(sae, lengths, dtype))
     return got
 
 
@@ -90,11 +87,7 @@ def test_threads_share_tokens(
 
 @pytest.mark.parametrize("bias", [-100.0, 100.0])
 def test_no_code_active_and_all_of_many(monkeypatch: pytest.MonkeyPatch, bias: float) -> None:
-    sae = Relu(D_IN, 77).requires_grad_(False)
-    for parameter in (sae.W_enc, sae.W_dec, sae.b_dec):
-        parameter.data = random(*parameter.shape) / 10
-    sae.b_enc.data.fill_(bias)
-    got = assert_as_eager(monkeypatch, sae, [4, 3], torch.float32)
+    got = assert_as_eager(monkeypatch, of_many_features(bias), [4, 3], torch.float32)
     assert got[1][0].sum() == (0 if bias < 0 else 7 * 77)
 
 
@@ -116,11 +109,11 @@ def test_the_largest_are_those_that_torch_finds(
     z = {"different": z, "rounded": (2 * z).round(), "equal": z * 0 + 1,
          "negative": -1 - z.abs()}[kind]  # fmt: skip
     z = (z * scale).clamp(-3.4e38, 3.4e38).to(dtype)
-    found = on_cpu.select(z, Selection(k, torch.zeros(d, dtype=dtype), positive=positive))
-    assert found is not None
+    chosen = on_cpu.select(z, Selection(k, torch.zeros(d, dtype=dtype), positive=positive))
+    assert chosen is not None
     value, index = (z.relu() if positive else z).topk(k)
     expected = torch.zeros_like(z).scatter(1, index, value)
-    codes = on_cpu.codes_of(found, d)
+    codes = on_cpu.codes_of(chosen, d)
     assert torch.equal(codes.sort(1).values, expected.sort(1).values)  # of equals any may be kept
     assert ((codes == z) | (codes == 0)).all()
     if kind == "different" and len(z.unique()) == z.numel():
