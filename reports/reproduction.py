@@ -479,7 +479,7 @@ def longer_sections(data: Collected) -> Iterator[tuple[str, str]]:
                     yield f"{title}: what {first} saves", savings_table(found, first, others, MAIN)
                 yield f"{title}: negative encoder biases", bias_table(found, MAIN)
     if (RESULTS / f"{name}-larger-rates.json").exists():
-        yield "Larger learning rates, in small", rates_table(f"{name}-larger")
+        yield "Larger learning rates, small runs", rates_table(f"{name}-larger")
         best = at_best_rates(f"{name}-larger")
         yield (
             f"The small runs after {tokens_trained(best)} tokens, each at its best rate",
@@ -489,7 +489,7 @@ def longer_sections(data: Collected) -> Iterator[tuple[str, str]]:
             "The small runs at their best rates: what prolu/ste+l1 saves",
             savings_table(best, "prolu/ste+l1", (*MAIN[:2], "prolu/relu+l1"), MAIN),
         )
-    for part, where in (("", ""), ("-small", ", in small")):
+    for part, where in (("", ""), ("-small", ", small runs")):
         if (path := RESULTS / f"starts-{name}{part}.csv").exists():
             yield f"What decides how many biases are negative{where}", starts_table(path)
 

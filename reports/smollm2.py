@@ -241,7 +241,7 @@ class Experiment:
         write_rows({name: self.place / "starts" / name for name in SETTINGS}, "smollm2")
 
     def larger_rates(self) -> None:
-        """Learning rates beyond those of the stage ``rates``, for the four sweeps, in small."""
+        """Learning rates beyond those of the stage ``rates``, for the four sweeps, in small runs."""
         found = find_learning_rates(
             self.small(*_FOUR), self.place / "larger-rates", self.reusing.settings,
             rates=LARGER_RATES, share=1, n_tokens=SMALL_EVALUATED,
@@ -250,7 +250,7 @@ class Experiment:
             print(variant.label, *(f"{t.rate:g}{'=' if t.is_tied else ''}" for t in variant.tried))
 
     def biases(self) -> None:
-        """ProLU_STE from biases of 0, +1 and -1, in small."""
+        """ProLU_STE from biases of 0, +1 and -1, in small runs."""
         names = ("as the sweeps", "biases +1", "biases -1")
         for name in names:
             self.reusing.do(f"biases/{name}", under(self.small("prolu/ste+l1"), name))
