@@ -241,7 +241,7 @@ class Experiment:
         write_rows({name: self.place / "starts" / name for name in SETTINGS}, "smollm2")
 
     def larger_rates(self) -> None:
-        """Learning rates beyond those of the stage ``rates``, for the four sweeps, in small runs."""
+        """Learning rates beyond those of the stage ``rates``, for the four sweeps; small runs."""
         found = find_learning_rates(
             self.small(*_FOUR), self.place / "larger-rates", self.reusing.settings,
             rates=LARGER_RATES, share=1, n_tokens=SMALL_EVALUATED,

@@ -591,7 +591,7 @@ def _notes(group: Group, found: Frontier, question: Question) -> tuple[str, ...]
     else:
         fewest, most = min(seeds.values()), max(seeds.values())
         notes.append(f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds")
-    if len(set(_seeds(group).values())) > 1:
+    if not group.has_seeds and len(set(_seeds(group).values())) > 1:
         notes.append(
             "variants were trained with different seeds: what all runs of a seed have in common is "
             "not in the intervals between them"

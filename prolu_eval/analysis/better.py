@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from prolu_eval.analysis.bootstrap import averaged, resample
 from prolu_eval.analysis.groups import Group
 from prolu_eval.analysis.questions import QUALITY, WITHOUT_A_MODEL, Question
-from prolu_eval.analysis.splines import Observations, Reading, Splines
+from prolu_eval.analysis.splines import Observations, Reading, Splines, observations
 from prolu_eval.estimates import CONFIDENCE, Estimate, number
 from prolu_eval.intervals import holm
 from prolu_eval.metrics import METRICS
@@ -224,13 +224,12 @@ def _observed(group: Group, key: str, *, logarithmic: bool) -> dict[str, Observa
         distinct = np.unique(means[:, 0], return_index=True)[1]
         rows = [rows[i] for i in distinct]
         singles = [_placed(values[r], logarithmic=logarithmic) for r in rows]
-        found[label] = Observations(
+        found[label] = observations(
             means[distinct],
             np.nan_to_num(deviations - deviations.mean(0))[:, distinct],
-            np.array([len(r) for r in rows]),
-            np.concatenate([part - part.mean(0) for part in singles]),
-            np.concatenate([np.full(len(part), i) for i, part in enumerate(singles)]),
-            np.array([r[0] for r in rows]),
+            rows,
+            singles,
+            group.seed_of,
         )
     return found
 

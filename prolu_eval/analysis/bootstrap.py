@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from prolu_eval.analysis.groups import Group
+from prolu_eval.analysis.seeds import Repeated, SeedVariances
 from prolu_eval.estimates import Estimate
 from prolu_eval.intervals import combine, with_interval
 from prolu_eval.metrics import METRICS, Over
@@ -163,10 +164,12 @@ def averaged(values: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
 def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) -> Array:
     """Runs' values as other seeds could have given them, for configurations with several seeds.
 
-    Seeds are few, so the variation between seeds is pooled over all configurations of a variant:
-    as deviations from the configurations' means, divided by those means where all are positive.
-    Each run of a configuration with several seeds gets the configuration's mean plus a deviation
-    drawn from the pool.
+    Deviations are those from the configurations' means, divided by those means where all of a
+    variant's are positive. What the runs of a seed have in common (:class:`SeedVariances`) is drawn
+    for all runs of a seed at once, with heavier tails than the normal distribution's, since its
+    variance is known from few seeds. The rest is drawn from the rests of all configurations of the
+    variant, and holds what is common as well if the two cannot be told apart. Each run of a
+    configuration with several seeds gets the configuration's mean plus both.
 
     Args:
         group: the runs.
@@ -179,19 +182,83 @@ def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) 
     again = values.copy()
     centre = values.mean(0)
     labels = group.table["label"].to_numpy()
+    variants = []
     for label in group.labels:
         repeated = [r for r in group.configurations if len(r) > 1 and labels[r[0]] == label]
-        if not repeated:
-            continue
-        positive = all((centre[runs] > 0).all() for runs in repeated)
-        scales = [centre[runs].mean(0) if positive else 1 for runs in repeated]
-        residuals = np.concatenate(
-            [_residuals(centre[runs]) / scale for runs, scale in zip(repeated, scales, strict=True)]
-        )
-        for runs, scale in zip(repeated, scales, strict=True):
-            drawn = residuals[rng.integers(len(residuals), size=(len(values), len(runs)))]
+        if repeated:
+            variants.append(_Trainings.of(repeated, centre, group.seed_of))
+    seeds = SeedVariances.of([variant.repeated for variant in variants])
+    effects = np.concatenate(
+        [np.zeros((0, values.shape[2])), *(v.repeated.effects for v in variants)]
+    )
+    shape = (len(values), int(group.seed_of.max(initial=0)) + 1)
+    common = _moves(effects, seeds.common, seeds.common_freedom, shape, rng)
+    for variant in variants:
+        moved = common + _moves(effects, seeds.own, seeds.own_freedom, shape, rng)
+        rest, n = variant.repeated.rest, max(variant.repeated.freedom, 1)
+        rest = rest * np.sqrt(len(rest) / n)
+        for runs, scale in zip(variant.runs, variant.scales, strict=True):
+            drawn = rest[rng.integers(len(rest), size=(len(values), len(runs)))]
+            if variant.repeated.is_parted:
+                drawn = drawn + moved[:, group.seed_of[runs]]
             again[:, runs] = values[:, runs].mean(1, keepdims=True) + drawn * scale
     return again
+
+
+@dataclass(frozen=True)
+class _Trainings:
+    """A variant's configurations with several seeds: their runs, scales, and deviations."""
+
+    runs: Sequence[NDArray[np.int64]]
+    scales: Sequence[Array]
+    repeated: Repeated
+
+    @classmethod
+    def of(
+        cls, runs: Sequence[NDArray[np.int64]], centre: Array, seed_of: NDArray[np.int64]
+    ) -> "_Trainings":
+        positive = all((centre[part] > 0).all() for part in runs)
+        scales = [centre[part].mean(0) if positive else np.ones(centre.shape[1]) for part in runs]
+        deviations = [
+            (centre[part] - centre[part].mean(0)) / scale
+            for part, scale in zip(runs, scales, strict=True)
+        ]
+        repeated = Repeated.of(
+            np.concatenate(deviations),
+            np.repeat(np.arange(len(runs)), [len(part) for part in runs]),
+            seed_of[np.concatenate(runs)],
+            int(seed_of.max()) + 1,
+        )
+        return cls(runs, scales, repeated)
+
+
+def _moves(
+    effects: Array,
+    variances: Array,
+    freedom: float,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> Array:
+    """Draw what runs of each seed have in common. [n_replicates, n_seeds, n_keys]
+
+    It varies from metric to metric as the effects that were found do.
+
+    Args:
+        effects: the effects that were found. [n_effects, n_keys]
+        variances: the variances to draw from. [n_keys]
+        freedom: the degrees of freedom that the variances have.
+        shape: the numbers of replicates and of seeds.
+        rng: the generator.
+    """
+    if not variances.any():
+        return np.broadcast_to(0.0, (*shape, len(variances)))
+    sizes = np.sqrt(np.square(effects).sum(0))
+    alike = effects / np.where(sizes > 0, sizes, 1.0)
+    values, vectors = np.linalg.eigh(alike.T @ alike)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    drawn = rng.standard_normal((*shape, len(values))) @ root.T
+    tails = np.sqrt(freedom / rng.chisquare(freedom, shape[0]))
+    return np.asarray(drawn * np.sqrt(variances) * tails[:, None, None])
 
 
 def training_variances(group: Group, values: Array) -> Array:
@@ -234,11 +301,6 @@ def training_variances(group: Group, values: Array) -> Array:
         variances[chosen] = largest
     n_seeds = np.array([len(runs) for runs in group.configurations])
     return np.asarray(np.where(positive, means, 1.0) ** 2 * variances / n_seeds[:, None])
-
-
-def _residuals(values: Array) -> Array:
-    """Deviations from the mean over seeds, scaled to a single seed's variance. [n_seeds, n_keys]"""
-    return np.asarray((values - values.mean(0)) * np.sqrt(len(values) / (len(values) - 1)))
 
 
 def degrees_of_freedom(group: Group, n_sequences: int) -> int:

@@ -252,7 +252,12 @@ class Computation:
         """The curves through the runs of each variant."""
         freedom = np.inf if self.sequences is None else self.sequences - 1.0
         runs = Runs(
-            self.labels, self.group.configurations, self.runs, self.replicated_runs, freedom
+            self.labels,
+            self.group.configurations,
+            self.group.seed_of,
+            self.runs,
+            self.replicated_runs,
+            freedom,
         )
         return Curves(runs, (self.keys[0], self.keys[1]), self.known, at)
 

@@ -65,6 +65,16 @@ class Group:
             parts += [rows] if repeated else [[i] for i in rows]
         return tuple(np.array(rows) for rows in sorted(parts))
 
+    @cached_property
+    def seed_of(self) -> NDArray[np.int64]:
+        """The seed of each run, numbered from 0. [n_runs]
+
+        Runs of a variant that do not tell their seed share one that no other run has.
+        """
+        told = zip(self.table["label"], self.table["seed"], strict=True)
+        keys = [(label, None) if pd.isna(seed) else seed for label, seed in told]
+        return np.asarray(pd.factorize(pd.Series(keys, dtype=object))[0], np.int64)
+
     @property
     def has_seeds(self) -> bool:
         """Whether any configuration was trained with several seeds."""

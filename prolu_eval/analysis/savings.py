@@ -19,7 +19,7 @@ from prolu_eval.analysis.bootstrap import averaged
 from prolu_eval.analysis.curves import Array, Scale
 from prolu_eval.analysis.dominations import Domination
 from prolu_eval.analysis.pareto import nondominated
-from prolu_eval.analysis.splines import Observations, Reading, Splines
+from prolu_eval.analysis.splines import Observations, Reading, Splines, observations
 from prolu_eval.estimates import CONFIDENCE, Estimate
 from prolu_eval.intervals import holm
 
@@ -102,6 +102,7 @@ class Runs:
     Attributes:
         labels: the configurations' variants. [n_configurations]
         configurations: for each configuration, the rows of the runs that it is the mean of.
+        seed_of: the seed of each run, from 0. [n_runs]
         costs: the costs of runs. [n_runs, 2]
         replicated: the same over resampled sequences. [n_replicates, n_runs, 2]
         freedom: degrees of freedom of the sequences.
@@ -109,6 +110,7 @@ class Runs:
 
     labels: NDArray[np.str_]
     configurations: Sequence[NDArray[np.int64]]
+    seed_of: NDArray[np.int64]
     costs: Array
     replicated: Array | None
     freedom: float
@@ -191,18 +193,12 @@ class Curves:
         if not len(chosen):
             return None
         rows = [configurations[i] for i in chosen]
-        singles = [self._coordinates(self._runs.costs[part]) for part in rows]
-        residuals = [part - part.mean(0) for part in singles if np.isfinite(part).all()]
-        configuration_of = [
-            np.full(len(part), i) for i, part in enumerate(singles) if np.isfinite(part).all()
-        ]
-        return Observations(
+        return observations(
             places[chosen],
             deviations[:, chosen],
-            np.array([len(part) for part in rows]),
-            np.concatenate([*residuals, np.empty((0, 2))]),
-            np.concatenate([*configuration_of, np.empty(0, np.int64)]),
-            np.array([part[0] for part in rows]),
+            rows,
+            [self._coordinates(self._runs.costs[part]) for part in rows],
+            self._runs.seed_of,
         ).merged(_MOST)
 
     def _coordinates(self, points: Array) -> Array:
@@ -399,7 +395,9 @@ def _turned(found: Observations) -> Observations:
         found.points[order, back],
         found.deviations[:, order, back],
         found.seeds[order],
+        found.shares[order],
         found.residuals[:, back],
         np.argsort(order)[found.configuration_of],
+        found.seed_of,
         found.rows[order],
     )

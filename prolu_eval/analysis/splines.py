@@ -13,7 +13,11 @@ runs of all variants together determine both by restricted likelihood, that is, 
 lies from where the others predict it; several seeds of a configuration add to what is known of the
 scatter. Results are averaged over all values of the two that the runs leave plausible, rather than
 computed at the likeliest values. Training noise is assumed equal in both directions, in units of
-the ranges, so that runs scatter more about a curve where it is steep.
+the ranges, so that runs scatter more about a curve where it is steep. A variant whose repeated
+trainings scatter more than those of all variants together has a scatter that is larger by as much.
+
+What all runs of a seed have in common (:mod:`prolu_eval.analysis.seeds`) moves whole curves. It
+cancels in the gap between two curves of the same seeds.
 
 Sampling error comes from the replicates of :mod:`prolu_eval.analysis.bootstrap`, through their
 covariance over all runs; sampling error in ``x`` enters multiplied by the curve's slope.
@@ -28,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from prolu_eval.analysis.seeds import MOST_SEEDS, Repeated, SeedVariances
 from prolu_eval.estimates import CONFIDENCE, Estimate
 
 Array = NDArray[np.float64]
@@ -63,16 +68,20 @@ class Observations:
         points: the places of configurations. [n, 2]
         deviations: the deviations of replicates from their mean. [n_replicates, n, 2]
         seeds: the number of seeds that each configuration is the mean of. [n]
+        shares: the share of each of the group's seeds in each configuration. [n, n_seeds]
         residuals: the deviations of single runs from their configuration's mean. [n_runs, 2]
         configuration_of: the configuration of each of those runs. [n_runs]
+        seed_of: the seed of each of those runs. [n_runs]
         rows: the first run of each configuration. [n]
     """
 
     points: Array
     deviations: Array
     seeds: NDArray[np.int64]
+    shares: Array
     residuals: Array
     configuration_of: NDArray[np.int64]
+    seed_of: NDArray[np.int64]
     rows: NDArray[np.int64]
 
     def merged(self, most: int) -> "Observations":
@@ -94,12 +103,49 @@ class Observations:
             points,
             np.add.reduceat(self.deviations * share[:, None], starts, axis=1),
             seeds,
+            np.add.reduceat(self.shares * share[:, None], starts),
             self.residuals
             + self.points[self.configuration_of]
             - points[bins[self.configuration_of]],
             bins[self.configuration_of],
+            self.seed_of,
             self.rows[starts],
         )
+
+
+def observations(
+    points: Array,
+    deviations: Array,
+    rows: Sequence[NDArray[np.int64]],
+    singles: Sequence[Array],
+    seed_of: NDArray[np.int64],
+) -> Observations:
+    """The observations of configurations in order of x.
+
+    Args:
+        points: the places of configurations. [n, 2]
+        deviations: the deviations of replicates from their mean. [n_replicates, n, 2]
+        rows: the runs of each configuration.
+        singles: the places of those runs; those of a configuration are left out if a place is not
+            finite. [n_runs of the configuration, 2] each
+        seed_of: the seed of each of the group's runs, from 0.
+    """
+    n_seeds = int(seed_of.max(initial=0)) + 1
+    shares = np.zeros((len(rows), min(n_seeds, MOST_SEEDS + 1)))
+    if n_seeds <= MOST_SEEDS:
+        for i, part in enumerate(rows):
+            np.add.at(shares[i], seed_of[part], 1 / len(part))
+    known = [i for i, part in enumerate(singles) if np.isfinite(part).all()]
+    return Observations(
+        points,
+        deviations,
+        np.array([len(part) for part in rows]),
+        shares,
+        np.concatenate([*(singles[i] - singles[i].mean(0) for i in known), np.empty((0, 2))]),
+        np.concatenate([*(np.full(len(rows[i]), i) for i in known), np.empty(0, np.int64)]),
+        np.concatenate([*(seed_of[rows[i]] for i in known), np.empty(0, np.int64)]),
+        np.array([part[0] for part in rows]),
+    )
 
 
 @dataclass(frozen=True)
@@ -226,6 +272,13 @@ class Splines:
         grid = np.linspace(self._low[0], self._low[0] + spans[0], _LEVELS)
         self.levels = np.unique(np.concatenate([grid, ends, inside]))
         self._fits = {label: self._prepared(runs) for label, runs in self._observed.items()}
+        repeated = [fit.repeated for fit in self._fits.values()]
+        self._seeds = SeedVariances.of(repeated)
+        pooled = sum(float(np.square(one.rest).sum()) for one in repeated)
+        pooled /= max(sum(one.freedom for one in repeated), 1)
+        for fit in self._fits.values():
+            own = float(fit.repeated.single()[0])
+            fit.trained = fit.shape * (max(1.0, own / pooled) if pooled > 0 else 1.0)
         self._likelihoods()
 
     def _prepared(self, runs: Observations) -> "_Fit":
@@ -237,7 +290,10 @@ class Splines:
         residuals = (rv - slopes[runs.configuration_of] * ru) / np.sqrt(
             shape[runs.configuration_of]
         )
-        return _Fit(u, v, dv - slopes * du, runs.seeds, shape, residuals)
+        repeated = Repeated.of(
+            residuals[:, None], runs.configuration_of, runs.seed_of, runs.shares.shape[1]
+        )
+        return _Fit(u, v, dv - slopes * du, runs.seeds, runs.shares, shape, repeated)
 
     def _likelihoods(self) -> None:
         """Compute how likely each curvature and scatter is, and fit curves with the likely ones."""
@@ -336,6 +392,8 @@ class Splines:
         """
         values = np.zeros(len(self._chance))
         own = np.zeros((len(self._chance), 2))
+        common, apart = np.zeros((2, len(self._chance)))
+        moved: Array | float = 0.0
         all_run_weights, deviations = [], []
         for label, level_weights in weights.items():
             fit = self._fits[label]
@@ -344,26 +402,43 @@ class Splines:
             curved = np.einsum(
                 "hlk,l,k->h", fit.errors, level_weights, level_weights, optimize=True
             )
-            own += np.stack([curved, (run_weights**2) @ (fit.shape / fit.seeds) * fit.scatter2], 1)
+            trained = (run_weights**2) @ (fit.trained / fit.seeds) * fit.scatter2
+            own += np.stack([curved, trained], 1)
+            if self._has_seeds:
+                moves = run_weights @ fit.moves
+                moved = moved + moves
+                apart = apart + self._seeds.own[0] * np.square(moves).sum(1)
             all_run_weights.append(run_weights)
             deviations.append(fit.deviations)
         value = float(self._chance @ values)
         drawn = np.concatenate(deviations, 1) @ np.concatenate(all_run_weights, 1).T
         sampled = _variance(drawn) if len(drawn) > 1 else np.zeros(len(values))
+        if self._has_seeds:
+            common = self._seeds.common[0] * np.square(moved).sum(1)
         unit = float(self._unit[1])
-        errors = np.sqrt(own.sum(1) + sampled) * unit
-        variances = self._chance @ np.concatenate([own, sampled[:, None]], 1)
+        errors = np.sqrt(own.sum(1) + common + apart + sampled) * unit
+        variances = self._chance @ np.stack([own[:, 0], own[:, 1] + common + apart, sampled], 1)
         variances[0] += self._chance @ (values - value) ** 2
-        freedom = self._freedoms(variances[2], variances.sum())
+        estimated = self._chance @ np.stack([sampled, common, apart], 1)
+        freedom = self._freedoms(estimated, variances.sum())
         return Reading(
             value * unit, variances * unit**2, freedom, self._chance, values * unit, errors
         )
 
-    def _freedoms(self, sampling: float, total: float) -> float:
-        """Satterthwaite's degrees of freedom, where only the sampling variance is estimated."""
-        if not np.isfinite(self._freedom) or sampling <= 0:
-            return 1e6
-        return float(min(1e6, self._freedom * (total / sampling) ** 2))
+    @property
+    def _has_seeds(self) -> bool:
+        """Whether it is known what runs of a seed have in common."""
+        return bool(self._seeds.common[0] > 0)
+
+    def _freedoms(self, estimated: Array, total: float) -> float:
+        """Satterthwaite's degrees of freedom.
+
+        ``estimated`` are the variances from sampling, from what is common to a seed, and from what
+        is common to a seed's runs of a variant. [3]
+        """
+        freedoms = np.array([self._freedom, self._seeds.common_freedom, self._seeds.own_freedom])
+        uncertain = float(np.sum(estimated**2 / freedoms))
+        return min(1e6, total**2 / uncertain) if uncertain > 0 else 1e6
 
     def band(self, first: str, second: str) -> Band:
         """The gap between two curves over the range that both cover."""
@@ -372,7 +447,7 @@ class Splines:
         gaps = one.means[chosen] - two.means[chosen]
         gap = gaps @ self._chance
         apart = gaps - gap[:, None]
-        covariance, sampled = np.zeros((2, len(gap), len(gap)))
+        covariance, sampled, common, separate = np.zeros((4, len(gap), len(gap)))
         spreads = np.empty(len(self._chance))
         both = np.concatenate([one.deviations, two.deviations], 1)
         among = np.cov(both.T) if len(both) > 1 else np.zeros((both.shape[1],) * 2)
@@ -381,18 +456,24 @@ class Splines:
             for fit in (one, two):
                 run_weights = fit.weights[i][chosen]
                 own += fit.errors[i][np.ix_(chosen, chosen)]
-                own += fit.scatter2[i] * (run_weights * fit.shape / fit.seeds) @ run_weights.T
+                own += fit.scatter2[i] * (run_weights * fit.trained / fit.seeds) @ run_weights.T
             all_run_weights = np.concatenate([one.weights[i][chosen], -two.weights[i][chosen]], 1)
             drawn = all_run_weights @ among @ all_run_weights.T
+            moves = [fit.weights[i][chosen] @ fit.moves for fit in (one, two)]
+            moved = moves[0] - moves[1]
+            both_moved = self._seeds.common[0] * moved @ moved.T
+            each_moved = self._seeds.own[0] * sum(move @ move.T for move in moves)
             covariance += chance * own
             sampled += chance * drawn
-            spreads[i] = np.trace(own + drawn)
-        total = covariance + sampled
+            common += chance * both_moved
+            separate += chance * each_moved
+            spreads[i] = np.trace(own + drawn + both_moved + each_moved)
+        total = covariance + sampled + common + separate
         error = np.sqrt(np.maximum(np.diag(total), 0))
         safe = np.where(error > 0, error, 1)
         steps = np.diag(total, 1) / (safe[1:] * safe[:-1])
         length = float(np.arccos(np.clip(steps, -1, 1)).sum())
-        share = float(np.diag(sampled).sum() / max(np.diag(total).sum(), 1e-300))
+        parts = np.array([np.trace(part) for part in (sampled, common, separate)])
         unit = float(self._unit[1])
         mean = float(self._chance @ spreads)
         return Band(
@@ -400,7 +481,7 @@ class Splines:
             gap * unit,
             error * unit,
             length,
-            self._freedoms(share, 1.0),
+            self._freedoms(parts, max(float(np.trace(total)), 1e-300)),
             self._chance,
             np.sqrt(spreads / mean) if mean > 0 else np.ones(len(spreads)),
         )
@@ -413,7 +494,11 @@ class _Fit:
         u, v: the places of configurations. [n]
         deviations: the deviations of replicates from the curve. [n_replicates, n]
         seeds: the number of seeds of each configuration. [n]
-        shape: the training variance at each configuration, relative to the scatter's square. [n]
+        moves: how far each seed's common effect moves each configuration. [n, n_seeds]
+        shape: the training variance at each configuration, relative to the scatter's square, if
+            trainings of the variant scatter like those of all. [n]
+        repeated: the deviations of repeated runs, at a shape of 1.
+        trained: the same as ``shape``, by how much trainings of the variant scatter. [n]
         weights: the weight of each configuration in the curve at each level.
             [n_settings, n_levels, n]
         means: the curve. [n_levels, n_settings]
@@ -427,12 +512,14 @@ class _Fit:
         v: Array,
         deviations: Array,
         seeds: NDArray[np.int64],
+        shares: Array,
         shape: Array,
-        residuals: Array,
+        repeated: Repeated,
     ) -> None:
         self.u, self.v, self.deviations, self.seeds = u, v, deviations, seeds.astype(float)
-        self.shape, self._residuals = shape, residuals
-        self._repeats = int((seeds - 1).sum())
+        self.shape, self.repeated = shape, repeated
+        self.trained = shape
+        self.moves = shares * np.sqrt(shape)[:, None]
         self._start = u[0]
         self._kernel = _kernel(u - u[0], u - u[0])
         self._trend = np.stack([np.ones_like(u), u - u[0]], 1)
@@ -448,7 +535,7 @@ class _Fit:
 
     def _noise(self, scatter: Array, sampling: float) -> Array:
         """The variance of each configuration about the curve. [n_scatters, n]"""
-        return np.asarray(scatter[:, None] ** 2 * self.shape / self.seeds + sampling + _EXACT**2)
+        return np.asarray(scatter[:, None] ** 2 * self.trained / self.seeds + sampling + _EXACT**2)
 
     def log_likelihoods(self, curvatures: Array, scatters: Array, sampling: float) -> Array:
         """Restricted log likelihoods, including that of seeds. [n_curvatures, n_scatters]
@@ -475,10 +562,10 @@ class _Fit:
             determinants = np.log(variances).sum(-1) + np.log(shape).sum()
             determinants += np.linalg.slogdet(information)[1]
             logs[:, chosen] = -0.5 * (determinants + np.maximum(squares, 0))
-        if self._repeats:
+        if self.repeated.freedom:
             single = scatters**2 + sampling + _EXACT**2
-            repeated = np.square(self._residuals).sum() / single
-            logs -= 0.5 * (self._repeats * np.log(single) + repeated)
+            squares = np.square(self.repeated.rest).sum() / single
+            logs -= 0.5 * (self.repeated.freedom * np.log(single) + squares)
         return logs
 
     def solve(self, curvature: Array, scatter: Array, sampling: float, levels: Array) -> None:

@@ -44,6 +44,7 @@ class Sweep:
     random: bool = False  # L0 is drawn, not in equal ratios
     ends: tuple[float, float] = (3.0, 100.0)
     exact: bool = False  # L0 is set, as k sets it, so that neither trainings nor sequences vary it
+    first_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Cell:
     sweeps: Mapping[str, Sweep]
     sequences: int = 256
     noise: float = 0.0
+    common: float = 0.0  # how much a seed moves the CE degradation of all of its runs alike
     heavy: bool = False
 
 
@@ -67,6 +69,11 @@ def drawn(cell: Cell, rng: np.random.Generator, replicates: int = 200) -> Curves
     labels: list[str] = []
     of: list[np.ndarray] = []
     exact: list[bool] = []
+    seed_of: list[int] = []
+    n_seeds = max(sweep.first_seed + sweep.seeds for sweep in cell.sweeps.values())
+    moved = np.ones(n_seeds)
+    if cell.common:
+        moved = rng.lognormal(-(cell.common**2) / 2, cell.common, n_seeds)
     for label, sweep in cell.sweeps.items():
         low, high = np.log(sweep.ends)
         inner = rng.uniform(low, high, sweep.runs - 2)
@@ -79,7 +86,10 @@ def drawn(cell: Cell, rng: np.random.Generator, replicates: int = 200) -> Curves
             scatter = rng.lognormal(-(cell.noise**2) / 2, cell.noise, (sweep.seeds, 2))
             if sweep.exact:
                 scatter[:, 0] = 1.0
+            seeds = range(sweep.first_seed, sweep.first_seed + sweep.seeds)
+            scatter[:, 1] *= moved[seeds]
             places += list(point * scatter)
+            seed_of += seeds
             exact += [sweep.exact] * sweep.seeds
     true = np.array(places)
     own = rng.gamma(20, 1 / 20, (2, n, len(true)))
@@ -90,7 +100,7 @@ def drawn(cell: Cell, rng: np.random.Generator, replicates: int = 200) -> Curves
     weights = counts / (counts @ length)[:, None]
     both = np.stack([weights @ l0, weights @ ce], -1)
     both[..., 1] /= HEAVY_MEAN if cell.heavy else 1.0
-    runs = Runs(np.array(labels), of, both[0], both[1:], n - 1.0)
+    runs = Runs(np.array(labels), of, np.array(seed_of), both[0], both[1:], n - 1.0)
     return Curves(runs, KEYS)
 
 

@@ -190,20 +190,34 @@ def test_one_sweep_in_two_halves_is_no_lead(label: str) -> None:
         assert "tied within what these runs can tell" in found.sentence
 
 
-def test_variants_with_different_seeds_are_noted() -> None:
+def test_different_seeds_are_in_the_intervals_or_noted() -> None:
     """All runs of a seed begin with the same weights, and differ from others' alike."""
 
     def trained(label: str, seeds: tuple[int | None, ...]) -> list[Result]:
         made = []
         for seed in seeds:
-            for r in variant(label, 8, 5, seed=seed or 0):
+            for r in variant(label, 8 + (seed or 0) / 10, 5, seed=seed or 0):
                 run = r.run.model_copy(update={"seed": seed, "name": f"{r.run.name}-{seed}"})
                 made.append(r.model_copy(update={"run": run}))
         return made
 
-    for other, noted in (((0, 1), False), ((0,), True), ((2, 3), True), ((None,), False)):
-        notes = only([*trained("a", (0, 1)), *trained("b", other)]).notes
+    for one, other, noted in (
+        ((0,), (0,), False),
+        ((0,), (1,), True),
+        ((0,), (None,), False),
+        ((0, 1), (0,), False),
+        ((0, 1), (2, 3), False),
+    ):
+        notes = only([*trained("a", one), *trained("b", other)]).notes
         assert any("different seeds" in note for note in notes) is noted
+    widths = []
+    for seeds in ((0, 1), (1, 2), (2, 3)):
+        found = only([*trained("a", (0, 1)), *trained("b", seeds)])
+        low, high = found.saving("a", "b", "l0").amount.ci95
+        assert low is not None
+        assert high is not None
+        widths.append(high - low)
+    assert widths[0] < widths[1] < widths[2]
 
 
 def test_a_nearly_dead_run_gives_no_absurd_interval() -> None:

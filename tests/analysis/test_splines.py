@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
+from prolu_eval.analysis.seeds import Repeated
 from prolu_eval.analysis.splines import _EXACT, Reading, _Fit, _kernel
 from tests.analysis.simulated import Cell, Sweep, drawn, power
 
@@ -15,7 +16,16 @@ def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
     u = np.sort(rng.random(6))
     v = 1 - u + 0.1 * rng.standard_normal(6)
     shape = rng.uniform(0.6, 3, 6)
-    fit = _Fit(u, v, np.zeros((0, 6)), np.array(seeds), shape, np.zeros(0))
+    repeats = Repeated(
+        np.zeros((1, 1)),
+        np.zeros(1, bool),
+        0,
+        0.0,
+        np.zeros((0, 1)),
+        sum(seeds) - 6,
+        is_parted=False,
+    )
+    fit = _Fit(u, v, np.zeros((0, 6)), np.array(seeds), np.ones((6, 1)), shape, repeats)
     curvatures, scatters, sampling = np.array([0.01, 0.5, 3.0]), np.array([1e-3, 0.02, 0.3]), 1e-4
     trend = np.stack([np.ones(6), u], 1)
     contrasts = np.linalg.svd(trend)[0][:, 2:]
