@@ -37,8 +37,8 @@ def test_likelihoods_are_those_of_the_runs_contrasts(seeds: list[int]) -> None:
             spread = contrasts.T @ covariance @ contrasts
             expected[i, j] = multivariate_normal(np.zeros(4), spread).logpdf(contrasts.T @ v)
             # Repeated trainings have a variance of their own, which is zero here.
-            repeats = sum(n - 1 for n in seeds)
-            expected[i, j] -= 0.5 * repeats * np.log(scatter**2 + sampling + _EXACT**2)
+            n_repeats = sum(n - 1 for n in seeds)
+            expected[i, j] -= 0.5 * n_repeats * np.log(scatter**2 + sampling + _EXACT**2)
     found = fit.log_likelihoods(curvatures, scatters, sampling)
     assert found - found[0, 0] == pytest.approx(expected - expected[0, 0], abs=1e-7)
 
