@@ -59,6 +59,9 @@ def measure(options: argparse.Namespace) -> None:
         os.environ["PROLU_EVAL_CACHE"] = f"{folder}/cache"
         print(f"{options.runs} runs of d_sae {options.d_sae} on {options.n_tokens:,} tokens")
         _evaluated(runs / "0000", Path(folder, "warm"), options)  # fills the cache
+        if options.workers:
+            _on_workers(runs, Path(folder), options)
+            return
         here = _evaluated(runs, Path(folder, "here"), options)
         _print("one process", here, None)
         local = _evaluated(runs, Path(folder, "local"), options, pool=True)
@@ -79,14 +82,19 @@ def measure(options: argparse.Namespace) -> None:
             f"two processes at one time, each with all runs: {here['busy'] / slower:.0%} of twice "
             "one's rate, which is what the machine allows"
         )
-        one = _evaluated(runs, Path(folder, "one"), options, on="ray", ray="cpus=1,workers=1")
-        _print("one worker of Ray", one, here)
-        two = _evaluated(runs, Path(folder, "two"), options, on="ray", ray="cpus=1,workers=2")
-        _print("two workers of Ray", two, one)
-        print(
-            f"two workers reach {one['busy'] / two['busy'] / 2:.0%} of twice one worker's rate, "
-            "from the first stored part to the last"
-        )
+        _on_workers(runs, Path(folder), options)
+
+
+def _on_workers(runs: Path, folder: Path, options: argparse.Namespace) -> None:
+    """Print the rates of one worker of Ray and of two."""
+    two = _evaluated(runs, folder / "two", options, on="ray", ray="cpus=1,workers=2")
+    _print("two workers of Ray", two, None)
+    one = _evaluated(runs, folder / "one", options, on="ray", ray="cpus=1,workers=1")
+    _print("one worker of Ray", one, two)
+    print(
+        f"two workers reach {one['busy'] / two['busy'] / 2:.0%} of twice one worker's rate, "
+        "from the first stored part to the last"
+    )
 
 
 def _made(folder: Path, options: argparse.Namespace) -> Path:
@@ -297,6 +305,7 @@ def main() -> None:
     measured.add_argument("--n-tokens", type=int, default=131_072)
     measured.add_argument("--shard-tokens", type=int, default=16_384)
     measured.add_argument("--local", action="store_true", help="without Ray")
+    measured.add_argument("--workers", action="store_true", help="one and two workers of Ray alone")
     simulated = commands.add_parser("simulate")
     simulated.set_defaults(run=simulate)
     for name, value in (("runs", 1000), ("shards", 1000), ("workers", 64), ("rows", 128),

@@ -164,12 +164,11 @@ def averaged(values: Array, rows: Sequence[NDArray[np.int64]]) -> Array:
 def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) -> Array:
     """Runs' values as other seeds could have given them, for configurations with several seeds.
 
-    Deviations are those from the configurations' means, divided by those means where all of a
-    variant's are positive. What the runs of a seed have in common (:class:`SeedVariances`) is drawn
-    for all runs of a seed at once, with heavier tails than the normal distribution's, since its
-    variance is known from few seeds. The rest is drawn from the rests of all configurations of the
-    variant, and holds what is common as well if the two cannot be told apart. Each run of a
-    configuration with several seeds gets the configuration's mean plus both.
+    Deviations from the configurations' means are divided by those means for metrics that are always
+    positive. What the runs of a seed have in common (:class:`SeedVariances`) is drawn from a normal
+    distribution for all runs of a seed at once. The rest is drawn from the rests of all
+    configurations of the variant, and holds what is common as well if the two cannot be told apart.
+    Each run of a configuration with several seeds gets the configuration's mean, changed by both.
 
     Args:
         group: the runs.
@@ -181,63 +180,64 @@ def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) 
     """
     again = values.copy()
     centre = values.mean(0)
+    repeated = [rows for rows in group.configurations if len(rows) > 1]
+    if not repeated:
+        return again
+    positive = (centre[np.concatenate(repeated)] > 0).all(0)
     labels = group.table["label"].to_numpy()
-    variants = []
-    for label in group.labels:
-        repeated = [r for r in group.configurations if len(r) > 1 and labels[r[0]] == label]
-        if repeated:
-            variants.append(_Trainings.of(repeated, centre, group.seed_of))
-    seeds = SeedVariances.of([variant.repeated for variant in variants])
-    effects = np.concatenate(
-        [np.zeros((0, values.shape[2])), *(v.repeated.effects for v in variants)]
-    )
-    shape = (len(values), int(group.seed_of.max(initial=0)) + 1)
-    common = _moves(effects, seeds.common, seeds.common_freedom, shape, rng)
-    for variant in variants:
-        moved = common + _moves(effects, seeds.own, seeds.own_freedom, shape, rng)
-        rest, n = variant.repeated.rest, max(variant.repeated.freedom, 1)
-        rest = rest * np.sqrt(len(rest) / n)
-        for runs, scale in zip(variant.runs, variant.scales, strict=True):
-            drawn = rest[rng.integers(len(rest), size=(len(values), len(runs)))]
-            if variant.repeated.is_parted:
-                drawn = drawn + moved[:, group.seed_of[runs]]
-            again[:, runs] = values[:, runs].mean(1, keepdims=True) + drawn * scale
+    variants = {
+        label: [rows for rows in repeated if labels[rows[0]] == label]
+        for label in dict.fromkeys(labels[rows[0]] for rows in repeated)
+    }
+    parts = [_parted(rows, centre, positive, group.seed_of) for rows in variants.values()]
+    seeds = SeedVariances.of(parts)
+    effects = np.concatenate([part.effects for part in parts])
+    shape = (len(values), int(group.seed_of.max()) + 1)
+    common_variance = _inflated(seeds.common, seeds.common_freedom)
+    own_variance = _inflated(seeds.own, seeds.own_freedom)
+    common = _moves(effects, common_variance, shape, rng)
+    for rows, part in zip(variants.values(), parts, strict=True):
+        moved = common + _moves(effects, own_variance, shape, rng)
+        factor = np.exp(moved - (common_variance + own_variance) / 2)
+        rest = part.rest * np.sqrt(len(part.rest) / max(part.freedom, 1))
+        for runs in rows:
+            scale = np.where(positive, centre[runs].mean(0), 1.0)
+            drawn = rest[rng.integers(len(rest), size=(len(values), len(runs)))] * scale
+            drawn = drawn + values[:, runs].mean(1, keepdims=True)
+            if part.is_parted:
+                which = group.seed_of[runs]
+                drawn = np.where(positive, drawn * factor[:, which], drawn + moved[:, which])
+            again[:, runs] = drawn
     return again
 
 
-@dataclass(frozen=True)
-class _Trainings:
-    """A variant's configurations with several seeds: their runs, scales, and deviations."""
+def _parted(
+    rows: Sequence[NDArray[np.int64]],
+    centre: Array,
+    positive: NDArray[np.bool_],
+    seed_of: NDArray[np.int64],
+) -> Repeated:
+    """The deviations of a variant's configurations with several seeds, parted."""
+    deviations = [centre[runs] - centre[runs].mean(0) for runs in rows]
+    relative = [
+        part / np.where(positive, centre[runs].mean(0), 1.0)
+        for part, runs in zip(deviations, rows, strict=True)
+    ]
+    return Repeated.of(
+        np.concatenate(relative),
+        np.repeat(np.arange(len(rows)), [len(runs) for runs in rows]),
+        seed_of[np.concatenate(rows)],
+        int(seed_of.max()) + 1,
+    )
 
-    runs: Sequence[NDArray[np.int64]]
-    scales: Sequence[Array]
-    repeated: Repeated
 
-    @classmethod
-    def of(
-        cls, runs: Sequence[NDArray[np.int64]], centre: Array, seed_of: NDArray[np.int64]
-    ) -> "_Trainings":
-        positive = all((centre[part] > 0).all() for part in runs)
-        scales = [centre[part].mean(0) if positive else np.ones(centre.shape[1]) for part in runs]
-        deviations = [
-            (centre[part] - centre[part].mean(0)) / scale
-            for part, scale in zip(runs, scales, strict=True)
-        ]
-        repeated = Repeated.of(
-            np.concatenate(deviations),
-            np.repeat(np.arange(len(runs)), [len(part) for part in runs]),
-            seed_of[np.concatenate(runs)],
-            int(seed_of.max()) + 1,
-        )
-        return cls(runs, scales, repeated)
+def _inflated(variances: Array, freedom: float) -> Array:
+    """The variances of t distributions with these scales and degrees of freedom, of more than 2."""
+    return variances if np.isinf(freedom) else variances * freedom / (freedom - 2)
 
 
 def _moves(
-    effects: Array,
-    variances: Array,
-    freedom: float,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
+    effects: Array, variances: Array, shape: tuple[int, int], rng: np.random.Generator
 ) -> Array:
     """Draw what runs of each seed have in common. [n_replicates, n_seeds, n_keys]
 
@@ -246,7 +246,6 @@ def _moves(
     Args:
         effects: the effects that were found. [n_effects, n_keys]
         variances: the variances to draw from. [n_keys]
-        freedom: the degrees of freedom that the variances have.
         shape: the numbers of replicates and of seeds.
         rng: the generator.
     """
@@ -256,9 +255,7 @@ def _moves(
     alike = effects / np.where(sizes > 0, sizes, 1.0)
     values, vectors = np.linalg.eigh(alike.T @ alike)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
-    drawn = rng.standard_normal((*shape, len(values))) @ root.T
-    tails = np.sqrt(freedom / rng.chisquare(freedom, shape[0]))
-    return np.asarray(drawn * np.sqrt(variances) * tails[:, None, None])
+    return np.asarray(rng.standard_normal((*shape, len(values))) @ root.T * np.sqrt(variances))
 
 
 def training_variances(group: Group, values: Array) -> Array:

@@ -349,6 +349,8 @@ def _connect(address: str) -> None:
     named = _of_this_machine() if address == "ray" else address
     try:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        if named == "local":  # a cluster for this evaluation alone, which nobody looks at
+            quiet["include_dashboard"] = False
         ray.init(address=named, **quiet)
     except Exception as error:  # noqa: BLE001 (many kinds, of which each says no more than that)
         reason = _reason(error)

@@ -176,6 +176,7 @@ def test_drawn_seeds_move_all_runs_alike() -> None:
     tiled = np.tile(group.table[list(KEYS)].to_numpy(float), (4000, 1, 1))
     again = with_resampled_seeds(group, tiled, np.random.default_rng(1))
     np.testing.assert_array_equal(again[..., 1], tiled[..., 1])
+    assert (again > 0).all()
     of = {(r.run.label, r.run.coefficient, r.run.seed): i for i, r in enumerate(group.results)}
     relative = again[..., 0] / tiled[0, :, 0].reshape(-1, 3).mean(1).repeat(3)
     one, two = (relative[:, of[label, 0.1, 0]] for label in "ab")
