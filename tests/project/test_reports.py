@@ -86,7 +86,7 @@ def test_every_interval_told_stands_in_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("23.6 [21.7", "23.5 [21.7"), ("[16.7, 24.7]", "[16.7, 24.8]"),
+    ("old", "new"), [("23.6 [21.5", "23.5 [21.5"), ("[17.1, 24.3]", "[17.1, 24.4]"),
                      ("22.2 [17.4", "22.1 [17.4"), ("[0.148, 0.188]", "[0.148, 0.189]")]
 )  # fmt: skip
 def test_an_edited_number_is_seen(old: str, new: str) -> None:
@@ -153,13 +153,13 @@ def test_a_third_seed_is_held_against_the_two_others() -> None:
 
 
 def test_what_seeds_do_to_all_runs_alike_is_seen() -> None:
-    """It moves every curve, and no saving between variants with the same seeds."""
+    """It moves every curve, as intervals say, and no saving between variants with the same seeds."""
     seeds = script("seeds")
     common = (0.85, 1.0, 1.15)
     results = seeds_of("a", 8, common) + seeds_of("b", 12, common)
     found = seeds.third_seeds(results, ["a", "b"])["all"]
     assert all(all(found[key]) for key in seeds.SAVINGS)
-    assert sum(found[seeds.MEANS[0]]) < 4
+    assert sum(found[seeds.MEANS[0]]) >= 5
     (group,) = comparable(results)
     (_, by_seed, share, alone, chance), _, (_, alike, *_) = seeds.in_common(group, ["a", "b"])
     assert [float(value) for value in by_seed.split(", ")] == pytest.approx([-15, 1, 14], abs=2)
