@@ -153,7 +153,7 @@ def test_a_third_seed_is_held_against_the_two_others() -> None:
 
 
 def test_what_seeds_do_to_all_runs_alike_is_seen() -> None:
-    """It moves every curve, as intervals say, and no saving between variants with the same seeds."""
+    """It moves every curve, as intervals say, and no saving between variants of the same seeds."""
     seeds = script("seeds")
     common = (0.85, 1.0, 1.15)
     results = seeds_of("a", 8, common) + seeds_of("b", 12, common)
