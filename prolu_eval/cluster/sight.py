@@ -1,7 +1,7 @@
 """Identifying models and texts by content, so that a node can check whether it has the same."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ from prolu_eval.runs import EMBEDDED_MODEL
 from prolu_eval.tokens.sources import identity
 
 MODEL, TOKENS = "model", "tokens"
-UNSEEN = "unseen"
+UNSEEN, LACKED = "unseen", "lacked"
 
 
 class UnseenError(Exception):
-    """Something that a node cannot access, by its name in messages."""
+    """Things that a node cannot access, by their names in messages.
 
-    def __init__(self, what: list[str]) -> None:
-        self.what = what
+    ``folders`` are the largest folders that do not exist on the node, with runs among them.
+    """
+
+    def __init__(self, what: list[str], folders: Collection[str] = ()) -> None:
+        self.what, self.folders = what, folders
         super().__init__(", ".join(what))
 
 

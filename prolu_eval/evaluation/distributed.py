@@ -37,7 +37,7 @@ from prolu_eval.cluster.pool import (
     last_line,
 )
 from prolu_eval.cluster.rates import Rates
-from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, described, parcel_of
+from prolu_eval.cluster.sight import LACKED, MODEL, TOKENS, UNSEEN, described, parcel_of
 from prolu_eval.errors import CheckpointError, EvaluationError, ProluEvalError, ResultsError
 from prolu_eval.evaluation.conditions import Conditions
 from prolu_eval.evaluation.extra_measures import ExtraMeasures, with_tasks
@@ -116,6 +116,7 @@ class _Group:
     (of the user's own runs) are references to values that are sent to workers. ``beaten`` are the
     runs that have left a race, each with the number of its shards and the run that beats it, and
     ``stored`` are the runs whose stored results are being completed, with their status.
+    ``asked`` are the pieces that workers were asked for and have not sent, by kind and shard.
     ``refused`` are the nodes on which a unit or a run has failed.
     """
 
@@ -129,6 +130,7 @@ class _Group:
     measured: list[str] = field(default_factory=list)
     to_refer: deque[int] = field(default_factory=deque)
     pieces: Pieces | None = None
+    asked: set[tuple[Kind, int]] = field(default_factory=set)
     mean: Any = None
     about: Any = None
     sums: dict[int, Any] = field(default_factory=dict)
@@ -225,7 +227,7 @@ class Distribution:
         self._done: deque[Outcome] = deque()
         self._busy: list[tuple[_Group, Unit, Sequence[str]]] = []
         self._told: set[str] = set()
-        self._blind: dict[str, bool] = defaultdict(bool)
+        self._lacked: dict[str, set[str]] = defaultdict(set)  # folders that nodes do not have
         self._content = cache(described)
         self._shown = Progress("evaluation", "row", shown=progress)
         self._most_locks = room_for_locks()
@@ -313,6 +315,9 @@ class Distribution:
             and (unit.kind == "mean" or group.mean is not None)
         ):
             self._schedule.done(unit, 0)
+            group.asked.discard((unit.kind, unit.shard))
+            if not group.asked:  # another process stored the last piece
+                self._refer(group)
             return False
         return True
 
@@ -377,11 +382,21 @@ class Distribution:
             if new and unit.kind != "complete":
                 held.names = frozenset(kept)
             message["hold"] = held.names
-            if self._blind[held.worker.node]:
-                message["parcels"] = [
-                    self._files(group, name) for name in sorted(new) if name not in group.modules
-                ]
+            unseen = [name for name in sorted(new) if self._is_lacked(held, group, name)]
+            message["parcels"] = [self._files(group, name) for name in unseen]
         return message
+
+    def _is_lacked(self, held: _Held, group: _Group, name: str) -> bool:
+        """Whether a run's files are surely not on a worker's node, as a folder with them is not.
+
+        A node that has the folder is asked about each file. It may lack a single one, or have a
+        copy that is damaged.
+        """
+        lacked = self._lacked[held.worker.node]
+        if not lacked or name in group.modules:
+            return False
+        path = absolute(group.runs[name], os.getcwd()).path  # noqa: PTH109
+        return not lacked.isdisjoint(map(str, (path, *path.parents)))
 
     def _preparing(self, group: _Group) -> dict[str, Any]:
         runs = list(group.runs.values())
@@ -444,7 +459,7 @@ class Distribution:
             self._schedule.done(unit, 0)
             sent.release()
         elif UNSEEN in answer and sent.n_unseen < _TRIES:
-            self._ship(sent, group, answer[UNSEEN])
+            self._ship(sent, group, answer)
         elif UNREADY in answer:
             sent.release()
             self._workers[sent.worker.id].forget()
@@ -467,10 +482,11 @@ class Distribution:
                 self._begin(group, answer)
             case "mean" | "ablations":
                 self._schedule.done(unit, answer["seconds"])
+                group.asked.discard((unit.kind, unit.shard))
                 if group.pieces is not None and group.to_refer[0] == sent.message["n_shards"]:
                     group.pieces.keep(unit.kind, unit.shard, answer["piece"])
                     self._count(sent.worker, len(group.ready.shards[unit.shard]))
-                    self._refer(group)
+                self._refer(group)
             case "measure":
                 self._store_parts(sent, group, answer)
             case "assemble":
@@ -629,11 +645,11 @@ class Distribution:
             pieces = group.pieces
             if (sums := pieces.whole()) is None:
                 if (mean := pieces.mean()) is None:
-                    self._ask(group, "mean", pieces.missing("mean"))
+                    self._ask(group, "mean", pieces)
                 else:
                     if group.mean is None:
                         group.mean = self._pool.put(mean)
-                    self._ask(group, "ablations", pieces.missing("ablations"))
+                    self._ask(group, "ablations", pieces)
                 return
             group.to_refer.popleft()
             group.pieces = group.mean = None
@@ -644,12 +660,24 @@ class Distribution:
                 self._conclude(group, name)
         self._finish_round(group)
 
-    def _ask(self, group: _Group, kind: Kind, shards: Sequence[int]) -> None:
-        """Ask for pieces, except those that were asked for already."""
-        asked = (kind, group.to_refer[0])
-        if not group.tries[asked]:
-            group.tries[asked] += 1
-            self._schedule.add_chores(group.key, kind, shards)
+    def _ask(self, group: _Group, kind: Literal["mean", "ablations"], pieces: Pieces) -> None:
+        """Ask for missing pieces, except those that workers were asked for and have not sent.
+
+        A piece that was stored and is damaged when it is read counts as missing.
+        """
+        n = group.to_refer[0]
+        shards = [i for i in pieces.missing(kind) if (kind, i) not in group.asked]
+        for shard in shards:
+            group.tries[kind, n, shard] += 1
+        if any(group.tries[kind, n, shard] > _TRIES for shard in shards):
+            for name in list(group.runs):
+                self._fail(group, name, ResultsError(
+                    pieces.path, "cannot be assembled, as pieces of it are damaged on the disk",
+                    "check the disk, or set PROLU_EVAL_CACHE to another folder",
+                ))  # fmt: skip
+            return
+        group.asked |= {(kind, shard) for shard in shards}
+        self._schedule.add_chores(group.key, kind, shards)
 
     def _conclude(self, group: _Group, name: str) -> None:
         """Conclude this round for a run if it is measured on all shards of the round."""
@@ -706,11 +734,11 @@ class Distribution:
 
     # What goes wrong
 
-    def _ship(self, sent: _Sent, group: _Group, unseen: Sequence[str]) -> None:
+    def _ship(self, sent: _Sent, group: _Group, answer: Message) -> None:
         """Send a worker's node the files that it lacks, and then the message again."""
-        self._blind[sent.worker.node] = True
+        self._lacked[sent.worker.node].update(answer[LACKED])
         parcels = list(sent.message.get("parcels", ()))
-        for what in unseen:
+        for what in answer[UNSEEN]:
             if what in (MODEL, TOKENS):
                 content = self._content(what, getattr(group.conditions, what))
                 parcels.append(self._shipping.sent(parcel_of(what, content or {})))

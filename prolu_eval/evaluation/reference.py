@@ -67,6 +67,11 @@ class Pieces:
         self._parts = Parts(self._path.with_suffix(".parts"))
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
+    @property
+    def path(self) -> Path:
+        """The file that the sums are kept in, once all pieces are there."""
+        return self._path
+
     def whole(self) -> Sums | None:
         """The sums over all rows; None while a piece is missing."""
         if (found := _read(self._path, self._columns)) is not None:

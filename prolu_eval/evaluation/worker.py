@@ -21,7 +21,7 @@ from prolu_eval.checkpoints import load_run
 from prolu_eval.checkpoints.modules import FORMAT as MODULE
 from prolu_eval.cluster.parcels import Arrivals, Parcel, has_content
 from prolu_eval.cluster.pool import ERROR, Fetch, Message, fault, last_line
-from prolu_eval.cluster.sight import MODEL, TOKENS, UNSEEN, UnseenError, find_here
+from prolu_eval.cluster.sight import LACKED, MODEL, TOKENS, UNSEEN, UnseenError, find_here
 from prolu_eval.devices import working_on
 from prolu_eval.errors import CheckpointError, MemoryShortageError, ModelError, ProluEvalError
 from prolu_eval.evaluation.assembly import Assembly
@@ -54,8 +54,9 @@ class EvaluationWorker:
     In a message, ``do`` names the action, ``parcels`` contains files, ``begin`` a group of runs
     under the same conditions, and ``load`` runs whose autoencoders stay loaded from then on,
     together with those that ``hold`` names. An answer may contain :data:`UNSEEN`, if this node
-    cannot read something, :data:`UNREADY`, if earlier messages were not executed, or
-    :data:`OUT_OF_MEMORY`; nothing was done in these cases.
+    cannot read something, with :data:`LACKED`, the folders of these runs that do not exist on it;
+    :data:`UNREADY`, if earlier messages were not executed; or :data:`OUT_OF_MEMORY`. Nothing was
+    done in these cases.
 
     Args:
         config: the options of the evaluation, the device, and the folder to which paths are
@@ -95,7 +96,7 @@ class EvaluationWorker:
             with working_on(self._options.device):
                 return do(message)
         except UnseenError as unseen:
-            return {UNSEEN: unseen.what}
+            return {UNSEEN: unseen.what, LACKED: unseen.folders}
         except _UnreadyError:
             return {UNREADY: True}
         except (ProluEvalError, RuntimeError, MemoryError) as error:
@@ -113,9 +114,7 @@ class EvaluationWorker:
         if self._options.dtype == "auto":
             digests = message["digests"]
             in_files = [(run, digests[run.name]) for run in runs if run.format != MODULE]
-            found, unseen = self._seen(in_files)
-            if unseen:
-                raise UnseenError(unseen)
+            found = self._seen(in_files)
             runs = [found.get(run.name) or self._with_module(run, message) for run in runs]
         precision = choose(conditions, runs, self._preparation, self._options)
         with matrix_products(tf32=precision.dtype == "tf32"):
@@ -257,9 +256,7 @@ class EvaluationWorker:
         brought: dict[str, Record] = {record.run.name: record for record in message["load"]}
         new = {name: record for name, record in brought.items() if name not in self._records}
         in_files = [(r.run, r.checkpoint) for r in new.values() if r.run.format != MODULE]
-        found, unseen = self._seen(in_files)
-        if unseen:
-            raise UnseenError(unseen)
+        found = self._seen(in_files)
         if not set(message["names"]) <= self._records.keys() | brought.keys():
             raise _UnreadyError
         kept = {*message["hold"], *message["names"], *brought}
@@ -308,16 +305,23 @@ class EvaluationWorker:
             self._extra = self._fetch(about["extra"])
             check_installed(self._extra.measures, platform.node())
 
-    def _seen(
-        self, wanted: Sequence[tuple[Run, Mapping[str, str]]]
-    ) -> tuple[dict[str, Run], list[str]]:
-        """The runs that are on this node, by name, and the names of those that are not."""
+    def _seen(self, wanted: Sequence[tuple[Run, Mapping[str, str]]]) -> dict[str, Run]:
+        """Runs as they are found on this node, by name.
+
+        Raises:
+            UnseenError: if the files of some of them are not on this node.
+        """
         found: dict[str, Run] = {}
+        unseen: list[Run] = []
         for run, digests in wanted:
-            here = self._here(run, digests)
-            if here is not None:
+            if (here := self._here(run, digests)) is not None:
                 found[run.name] = here
-        return found, [run.name for run, _ in wanted if run.name not in found]
+            else:
+                unseen.append(run)
+        if unseen:
+            folders = {_lacked(absolute(run, self._folder).path) for run in unseen}
+            raise UnseenError([run.name for run in unseen], sorted(folders - {""}))
+        return found
 
     def _here(self, run: Run, digests: Mapping[str, str]) -> Run | None:
         run = absolute(run, self._folder)
@@ -374,6 +378,16 @@ def absolute(run: Run, folder: str) -> Run:
     """The run, with its paths made absolute."""
     path, *files = (Path(os.path.normpath(Path(folder, file))) for file in (run.path, *run.files))
     return replace(run, path=path, files=tuple(files))
+
+
+def _lacked(path: Path) -> str:
+    """The largest folder with a path in it that is not on this node; nothing if the path is."""
+    missing = ""
+    for place in (path, *path.parents):
+        if place.exists():
+            break
+        missing = str(place)
+    return missing
 
 
 def _writable(array: Any) -> Any:

@@ -15,6 +15,8 @@ from prolu_eval.evaluation import evaluate, runner, worker
 from prolu_eval.evaluation.distributed import SERVICE, config_of
 from prolu_eval.evaluation.options import EvaluationOptions
 from prolu_eval.evaluation.parts import Parts
+from prolu_eval.evaluation.reference import Pieces
+from prolu_eval.evaluation.schedule import Schedule
 from prolu_eval.results import Result
 from tests.helpers.cluster_runs import (
     assert_same,
@@ -144,6 +146,132 @@ def test_nodes_that_see_nothing_are_sent_it(
     models = {Path(result.setting.model) for result in expected.values()}
     there += [file for model in models for file in model.iterdir()]
     assert sent == sum(file.stat().st_size for file in there if file.is_file())
+
+
+@pytest.mark.parametrize("lacking", ["one checkpoint", "the folder of all runs"])
+def test_a_node_is_sent_what_it_lacks(
+    lacking: str,
+    work: Path,
+    expected: dict[str, Result],
+    tmp_path: Path,
+    over: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One checkpoint of a folder, not others of it; without the folder, all, unasked but once."""
+    runs = work / "runs"
+    missing = runs / "00-native" if lacking == "one checkpoint" else runs
+    arrived = str(tmp_path / "cache" / "arrived")
+    at, unseen, sent = [""], [0], set[str]()
+    sees, there = parcels.has_content, Path.exists
+
+    class Noting(LocalPool):
+        def submit(self, worker: Worker, message: Any) -> int:
+            parcel = [file for p in message.get("parcels", ()) for file, _ in p["files"]]
+            assert worker.node == "b" or not parcel
+            sent.update(parcel)
+            return super().submit(worker, message)
+
+        def events(self, timeout: float) -> list[Event]:
+            at[0] = self._asked[0][0].node if self._asked else ""
+            found = super().events(timeout)
+            at[0] = ""
+            unseen[0] += sum(isinstance(e, Answered) and sight.UNSEEN in e.answer for e in found)
+            return found
+
+    def is_missing(path: Path) -> bool:
+        return at[0] == "b" and missing in (path, *path.parents)
+
+    monkeypatch.setattr(worker, "has_content", lambda p, d: not is_missing(p) and sees(p, d))
+    monkeypatch.setattr(Path, "exists", lambda p: not is_missing(p) and there(p))
+    over(lambda options: Noting(SERVICE, config_of(options), ["a", "b"]))
+    evaluate(runs, options_of(work, tmp_path / "results", on="ray"))
+    assert_same(tmp_path / "results", expected)
+    assert 1 <= unseen[0] <= 2, "at most once for each message that is on its way"
+    files = {str(f) for f in missing.rglob("*") if f.is_file() and arrived not in str(f)}
+    assert sent <= files
+    if lacking == "one checkpoint":
+        assert sent == files
+    else:
+        assert len({Path(file).parent for file in sent}) > 1
+
+
+class Watched(LocalPool):
+    """Workers of an evaluation that fails if nothing happens for long."""
+
+    silent = 0
+
+    def events(self, timeout: float) -> list[Event]:
+        found = super().events(timeout)
+        self.silent = 0 if found else self.silent + 1
+        assert self.silent < 100, "the evaluation waits for something that nobody does"
+        return found
+
+
+@pytest.mark.parametrize("kind", ["mean", "ablations"])
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_damaged_piece_of_the_ablations_is_measured_again(
+    kind: str,
+    times: int,
+    work: Path,
+    expected: dict[str, Result],
+    tmp_path: Path,
+    over: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that damages it again and again is told of."""
+    damaged: list[int] = []
+    keep = Pieces.keep
+
+    def keeping(self: Pieces, what: Any, shard: int, piece: Any) -> None:
+        keep(self, what, shard, piece)
+        if what == kind and shard == 0 and len(damaged) < times:
+            (path,) = self.path.with_suffix(".parts").glob(f"{kind}-000000000-*.safetensors")
+            damaged.append(path.write_bytes(b"damaged"))
+
+    monkeypatch.setattr(Pieces, "keep", keeping)
+    over(lambda options: Watched(SERVICE, config_of(options), ["a", "b"]))
+    one = work / "runs" / "00-native"
+    (outcome,) = evaluate(one, options_of(work, tmp_path / "results", on="ray"))
+    if times == 1:
+        assert damaged == [len(b"damaged")]
+        assert outcome.status == "ok"
+        assert_same(tmp_path / "results", {outcome.name: expected[outcome.name]})
+    else:
+        assert outcome.status == "failed"
+        assert "cannot be assembled, as pieces of it are damaged on the disk" in str(outcome.error)
+
+
+def test_pieces_that_another_process_stores_meanwhile_are_used(
+    work: Path,
+    expected: dict[str, Result],
+    tmp_path: Path,
+    over: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored: dict[str, Any] = {}
+    keep, add_chores = Pieces.keep, Schedule.add_chores
+
+    def keeping(self: Pieces, kind: Any, shard: int, piece: Any) -> None:
+        stored[f"{kind}-{shard}"] = self, kind, shard, piece
+        keep(self, kind, shard, piece)
+
+    one = work / "runs" / "00-native"
+    over(lambda options: Watched(SERVICE, config_of(options), ["a", "b"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(Pieces, "keep", keeping)
+        evaluate(one, options_of(work, tmp_path / "first", on="ray"))
+    shutil.rmtree(tmp_path / "cache")
+
+    def adding(self: Schedule, key: int, kind: Any, shards: Any) -> None:
+        add_chores(self, key, kind, shards)
+        for there in stored.values():
+            if there[1] == kind:
+                keep(*there)
+
+    monkeypatch.setattr(Schedule, "add_chores", adding)
+    (outcome,) = evaluate(one, options_of(work, tmp_path / "results", on="ray"))
+    assert outcome.status == "ok"
+    assert_same(tmp_path / "results", {outcome.name: expected[outcome.name]})
 
 
 def test_an_interruption_keeps_what_is_stored(
