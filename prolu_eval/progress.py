@@ -46,6 +46,15 @@ class Progress:
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(n)
+        self._log(note)
+
+    def tell(self, note: str) -> None:
+        """Show a note beside the progress while no unit is done."""
+        self._bar.total = self.total
+        self._bar.set_postfix_str(note)
+        self._log(note)
+
+    def _log(self, note: str) -> None:
         now = time.monotonic()
         if self._in_log and now - self._told >= _INTERVAL:
             self._told = now

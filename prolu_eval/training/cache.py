@@ -13,7 +13,7 @@ from prolu_eval.errors import ResultsError
 from prolu_eval.json_text import canonical
 from prolu_eval.lm import ActivationSource
 from prolu_eval.tokens import TokenRows
-from prolu_eval.training.stream import RowActivations, from_model
+from prolu_eval.training.stream import Filling, RowActivations, from_model
 
 _ROWS_AT_ONCE = 32
 
@@ -24,11 +24,13 @@ def cached(
     tokens: TokenRows,
     folder: Path,
     precision: Literal["float32", "tf32", "mixed"] = "float32",
+    filling: Filling = lambda *_: None,
 ) -> RowActivations:
     """Activations of rows, read from a file that is written first if it is missing.
 
     The file holds the activations of all rows in float32. Its name is a fingerprint of the model,
-    the hook, the tokens and the precision of the passes.
+    the hook, the tokens and the precision of the passes. ``filling`` is called after each pass that
+    writes to it.
 
     Raises:
         ResultsError: if the folder cannot be written to, or the disk is full.
@@ -36,7 +38,8 @@ def cached(
     key = canonical([model.fingerprint, hook, tokens.fingerprint, precision])
     path = folder / f"activations-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     if not path.exists():
-        _write(path, from_model(model, hook, tokens, mixed=precision == "mixed"), tokens)
+        source = from_model(model, hook, tokens, mixed=precision == "mixed")
+        _write(path, source, tokens, filling)
     stored = np.load(path, mmap_mode="r")
     ends = np.cumsum(tokens.counted.sum(1).numpy())
     starts = ends - tokens.counted.sum(1).numpy()
@@ -48,7 +51,7 @@ def cached(
     return activations
 
 
-def _write(path: Path, source: RowActivations, tokens: TokenRows) -> None:
+def _write(path: Path, source: RowActivations, tokens: TokenRows, filling: Filling) -> None:
     """Write the activations of all rows, to a temporary file until they are complete."""
     part = path.with_suffix(f".{os.getpid()}.part")
     width = source(torch.zeros(1, dtype=torch.int64)).shape[1]
@@ -62,6 +65,7 @@ def _write(path: Path, source: RowActivations, tokens: TokenRows) -> None:
                 found = source(rows).cpu().numpy()
                 stored[start : start + len(found)] = found
                 start += len(found)
+                filling(start, len(stored))
             stored.flush()
             part.replace(path)
         finally:

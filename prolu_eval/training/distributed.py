@@ -170,7 +170,8 @@ class _Sharing:
             if plan is not None:  # a run that an earlier worker stored is reported again
                 self._on_trained(Trained(plan, self._out / plan.name, **message))
         else:
-            begun.steps.update(message)
+            if "filling" not in message:
+                begun.steps.update(message)
             self._steps.take(message)
 
     def _end(self, worker: Worker) -> None:

@@ -112,7 +112,7 @@ class Training:
         self._tf32 = shared.precision_on(model.device) == "tf32"
         self._interruption = Interruption()
         self._stream, sample = opened(
-            shared, model, tokens, settings, _SAMPLE, self._interruption.check
+            shared, model, tokens, settings, steps, _SAMPLE, self._interruption.check
         )
         self._units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
         self.statistics = measure_statistics(self._units.normalise(sample).z, shared)
@@ -234,12 +234,13 @@ def opened(
     model: ActivationSource,
     tokens: TokenRows,
     settings: Settings,
+    steps: Steps,
     n: int,
     check: Callable[[], object] = lambda: None,
 ) -> tuple[Stream, Tensor]:
     """A sweep's stream of activations, and a sample: its first n activations. [n, d_in] at most
 
-    ``check`` is called before each pass of the model.
+    ``steps`` shows how full the first buffer is. ``check`` is called before each pass of the model.
 
     Raises:
         EvaluationError: if activations are not finite.
@@ -263,9 +264,16 @@ def opened(
         source = (
             from_model(model, shared.hook, tokens, mixed=precision == "mixed")
             if settings.cache is None
-            else cached(model, shared.hook, tokens, settings.cache, precision)
+            else cached(
+                model,
+                shared.hook,
+                tokens,
+                settings.cache,
+                precision,
+                partial(steps.filling, "cache"),
+            )
         )
-        sample = stream.peek(n)
+        sample = stream.peek(n, partial(steps.filling, "buffer"))
     if not torch.isfinite(sample).all():
         raise EvaluationError(
             shared.hook, f"has NaN or infinite activations in {model.name}", "check the model"
@@ -279,13 +287,14 @@ def fitted(
     model: ActivationSource,
     tokens: TokenRows,
     settings: Settings,
+    steps: Steps,
 ) -> Iterator[TrainingOutcome]:
     """The results of chance baselines that are computed from the first buffer of activations.
 
     Raises:
         EvaluationError, ResultsError: as :class:`Training`.
     """
-    _, sample = opened(shared, model, tokens, settings, shared.buffer_size)
+    _, sample = opened(shared, model, tokens, settings, steps, shared.buffer_size)
     units = SparseAutoencoder(sample.shape[1], 1, normalisation=shared.sae_normalisation)
     for plan, sae in zip(plans, fit(plans, units.normalise(sample).z, shared), strict=True):
         yield TrainingOutcome(plan, sae, {}, None, [environment_on(model.device, shared)])

@@ -41,10 +41,14 @@ class Steps:
         self._do({"taken": 1}, note)
         self.listen()
 
+    def filling(self, what: str, done: int, total: int) -> None:
+        """Show how many activations the buffer or the cache has, before the first step is taken."""
+        self._do({"filling": [what, done, total]})
+
     def listen(self) -> None:
         """Process the messages that the helpers have sent meanwhile."""
         for message in self._helpers.messages() if self._helpers is not None else ():
-            if message.keys() & {"expected", "found", "taken"}:
+            if message.keys() & {"expected", "found", "taken", "filling"}:
                 self.take(message)
             else:
                 self._on_message(message)
@@ -60,3 +64,6 @@ class Steps:
         self._shown.found(message.get("found", 0))
         if n := message.get("taken", 0):
             self._shown.update(n, note)
+        if "filling" in message:
+            what, done, total = message["filling"]
+            self._shown.tell(f"filling the {what}: {done:,} of {total:,} activations")

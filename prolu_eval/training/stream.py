@@ -12,6 +12,8 @@ from prolu_eval.tokens import TokenRows
 _ROWS_AT_ONCE = 32
 
 RowActivations = Callable[[Tensor], Tensor]
+# A function that is told how many activations something has, and how many it will have.
+Filling = Callable[[int, int], object]
 
 
 def from_model(
@@ -102,13 +104,16 @@ class Stream:
             self._begin_next(self._source)
         return batch
 
-    def peek(self, n: int) -> Tensor:
-        """The next n activations at most, without consuming them. [n, d_in]"""
+    def peek(self, n: int, filling: Filling = lambda *_: None) -> Tensor:
+        """The next n activations at most, without consuming them. [n, d_in]
+
+        ``filling`` is called after each pass that fills an empty buffer.
+        """
         if not len(self._buffer):
-            self._refill()
+            self._refill(filling)
         return self._buffer[self._used : self._used + n]
 
-    def _refill(self) -> None:
+    def _refill(self, filling: Filling = lambda *_: None) -> None:
         """Fill a new buffer with the rest of the old one and with activations of more rows.
 
         If this is interrupted, the stream keeps its earlier state.
@@ -121,6 +126,7 @@ class Stream:
                 pending.append(self._source(self._next_rows()))
                 size += len(pending[-1])
                 self._per_pass = len(pending[-1])
+                filling(min(size, self._buffer_size), self._buffer_size)
         except BaseException:
             self._order, state = before
             self._generator.set_state(state)

@@ -223,7 +223,7 @@ def train_portions(
     tokens = training_rows(shared, model, local_paths)
     for portion in portions:
         if computed := [plan for plan in portion.plans if plan.is_fitted]:
-            outcomes = fitted(computed, shared, model, tokens, settings)
+            outcomes = fitted(computed, shared, model, tokens, settings, steps)
             _store(outcomes, shared, d_in, out, on_trained)
         parts = [portion.plans]
         if not portion.begun:

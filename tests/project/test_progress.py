@@ -1,5 +1,6 @@
 """Progress is shown as one line a minute without a terminal, and not at all if it is unwanted."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,5 +74,13 @@ def test_a_sweep_says_how_far_it_is(
     lines = [line for line in said.splitlines() if line.startswith("prolu-eval: training: ")]
     assert len(lines) > 1
     assert lines[-1].startswith("prolu-eval: training: 100% of ")
+    filling = [line for line in lines if "(filling the buffer: " in line]
+    assert filling, "a buffer may take minutes before the first step"
+    assert lines[: len(filling)] == filling
+    done, total = re.findall(r"[\d,]+", filling[-1].partition("(")[2])
+    assert done == total
+    cached = ("--out", f"{out}3", "--cache", f"{out}-cache", "--device", "cpu")
+    said = run(capfd, "sweep", sweep_file, *cached).err
+    assert said.index("(filling the cache: ") < said.index("(filling the buffer: ")
     quiet = run(capfd, "sweep", sweep_file, "--out", f"{out}2", "--device", "cpu", "-q")
     assert "prolu-eval: training: " not in quiet.err
