@@ -7,7 +7,7 @@ as L0 grows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -283,7 +283,7 @@ def _within(value: Estimate, key: str, known: Array) -> Estimate:
         low = min(max(low, 0.0), value.value)
     if known.max() <= 1:
         high = max(min(high, 1.0), value.value)
-    return value.model_copy(update={"ci95": (low, high)})
+    return replace(value, ci95=(low, high))
 
 
 def agreements(first: Array, second: Array, l0: Array) -> tuple[Estimate, Estimate]:

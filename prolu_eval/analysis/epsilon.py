@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import permutations
 
 import numpy as np
@@ -101,7 +102,7 @@ def _indicator(first: Array, second: Array, freedom: int) -> Estimate:
     ):
         return Estimate(value=value)
     spread = _spread(first[1:], second[1:])
-    nearest = gaps.max(-1).argmin(1)
+    nearest = _over_metrics(gaps).argmin(1)
     rows = np.arange(len(nearest))
     gap, own = gaps[rows, nearest], spread[rows, nearest]
     replicated = first[1:, nearest] - second[1:]
@@ -116,7 +117,12 @@ def _indicator(first: Array, second: Array, freedom: int) -> Estimate:
 
 def _minmax(gaps: Array) -> float:
     """The indicator that gaps [n_second, n_first, n_keys] give."""
-    return float(gaps.max(-1).min(1).max())
+    return float(_over_metrics(gaps).min(1).max())
+
+
+def _over_metrics(gaps: Array) -> Array:
+    """The largest gap over the metrics, of which there are few. [..., n_keys] -> [...]"""
+    return reduce(np.maximum, np.moveaxis(gaps, -1, 0))  # numpy's max takes ten times the time
 
 
 def _spread(first: Array, second: Array) -> Array:

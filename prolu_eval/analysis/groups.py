@@ -55,13 +55,14 @@ class Group:
         (:attr:`~prolu_eval.results.RunSummary.is_repeatable`), or if another row of the same
         configuration has the same seed.
         """
+        configurations, seeds = self.table["configuration"].tolist(), self.table["seed"].tolist()
         cells: dict[object, list[int]] = defaultdict(list)
         for i, result in enumerate(self.results):
             known = result.run.is_repeatable
-            cells[self.table["configuration"][i] if known else i].append(i)
+            cells[configurations[i] if known else i].append(i)
         parts = []
         for rows in cells.values():
-            repeated = len({self.table["seed"][i] for i in rows}) == len(rows)
+            repeated = len({seeds[i] for i in rows}) == len(rows)
             parts += [rows] if repeated else [[i] for i in rows]
         return tuple(np.array(rows) for rows in sorted(parts))
 

@@ -120,7 +120,7 @@ def document(result: Result) -> dict[str, Any]:
             "meaning": _MEANINGS,
             "legacy": {LEGACY: _value(result, LEGACY)},
             "prolu_eval": {
-                key: estimate.model_dump(mode="json")
+                key: estimate.to_json()
                 for key, estimate in result.metrics.items()
                 if key in METRICS and estimate.value is not None
             },

@@ -70,18 +70,19 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
     Runs that ``important`` names first come first. Each run's arrays are read at most twice, and
     the arrays of different runs are never in memory together.
     """
-    edges = _edges(group.results)
-    counts: dict[str, list[list[int] | None]] = {name: [] for name in edges}
-    left_out: dict[str, list[int]] = {name: [] for name in edges}
-    counted = set(important[:MOST_HISTOGRAMS])
-    for row, result in enumerate(group.results):
-        arrays = result.per_feature() if row in counted else {}
+    counted = sorted(important[:MOST_HISTOGRAMS])
+    logged = [row for row in important if history_file(group.results[row]) is not None]
+    edges = _edges([group.results[row] for row in counted])
+    counts: dict[str, dict[int, list[int]]] = {name: {} for name in edges}
+    left_out: dict[str, dict[int, int]] = {name: {} for name in edges}
+    for row in counted:
+        arrays = group.results[row].per_feature()
         for name, bounds in edges.items():
-            values = _shown(name, arrays.get(name))
+            if (values := _shown(name, arrays.get(name))) is None:
+                continue
             ends = float(bounds[0]), float(bounds[-1])
-            found = None if values is None else np.histogram(values.clip(*ends), N_BINS, ends)
-            counts[name].append(None if found is None else found[0].tolist())
-            left_out[name].append(0 if values is None else len(arrays[name]) - len(values))
+            counts[name][row] = np.histogram(values.clip(*ends), N_BINS, ends)[0].tolist()
+            left_out[name][row] = len(arrays[name]) - len(values)
     return {
         "histograms": {
             name: {
@@ -95,8 +96,8 @@ def features_document(group: Group, important: Sequence[int]) -> dict[str, Any]:
             for name, bounds in edges.items()
         },
         "tables": _within(group, important, TABLE_BUDGET, _table),
-        "training": _within(group, important, TRAINING_BUDGET, _training),
-        "histories": _within(group, important, HISTORY_BUDGET, _history),
+        "training": _within(group, logged, TRAINING_BUDGET, _training),
+        "histories": _within(group, logged, HISTORY_BUDGET, _history),
         "curves": _within(group, important, CURVE_BUDGET, _curves),
         "examples": _within(group, important, EXAMPLE_BUDGET, _examples),
         "layers": _within(group, important, LAYER_BUDGET, _layers),
@@ -118,7 +119,7 @@ def _scaled(name: str, values: Array) -> Array:
 
 
 def _edges(results: Sequence[Result]) -> dict[str, Array]:
-    """Bins for all runs, over the range of most features; the outermost bins include the rest."""
+    """Bins for all these runs, over the range of most features; the outermost include the rest."""
     ranges: dict[str, list[Array]] = {name: [] for name in ARRAYS}
     for result in results:
         arrays = result.per_feature()

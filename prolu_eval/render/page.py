@@ -22,6 +22,7 @@ from prolu_eval.estimates import number
 from prolu_eval.metrics import METRICS
 from prolu_eval.render.better import about_better, better_of, better_table
 from prolu_eval.render.chance import chance_part
+from prolu_eval.render.condensed import condensed
 from prolu_eval.render.environment import plotly_library, rendered
 from prolu_eval.render.explorer import explorer_document
 from prolu_eval.render.features import ARRAYS, LAYERED, LOGGED, MOST_HISTOGRAMS
@@ -72,7 +73,7 @@ def write_report(
         "explorer": explorer,
         "logged": LOGGED,
         "layered": LAYERED,
-        "groups": [part.pop("document") for part in parts],
+        "groups": [condensed(part.pop("document")) for part in parts],
         "metrics": {key: {"title": m.title, "unit": m.unit} for key, m in METRICS.items()},
         "table": TABLE,
     }

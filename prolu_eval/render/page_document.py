@@ -57,8 +57,9 @@ def group_document(
     answers = {answer.keys: answer, **others}
     order = importance(group, answer)
     best: dict[str, int] = {}
+    labels = group.table["label"].tolist()
     for row in order:
-        best.setdefault(group.table["label"][row], row)
+        best.setdefault(labels[row], row)
     return {
         "id": identity,
         "best": list(best.values()),
@@ -106,11 +107,9 @@ def importance(group: Group, answer: Frontier) -> list[int]:
     """
     names = group.table["name"]
     on_own = {name for variant in answer.variants for name in variant.frontier}
-    turn = group.table.groupby("label").cumcount()
-    ranks = [
-        (name not in answer.frontier, name not in on_own, int(turn[row]), row)
-        for row, name in enumerate(names)
-    ]
+    on = set(answer.frontier)
+    turn = group.table.groupby("label").cumcount().tolist()
+    ranks = [(name not in on, name not in on_own, turn[row], row) for row, name in enumerate(names)]
     return [row for *_, row in sorted(ranks)]
 
 
@@ -176,8 +175,10 @@ def _text(value: Any) -> str:
 
 def _plain(column: "pd.Series[Any]") -> list[Any]:
     """A column in the form that JSON can hold: numbers to six digits, None for undefined values."""
+    if column.isna().all():
+        return [None] * len(column)
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-        return [None if pd.isna(value) else value for value in column]
+        return column.astype(object).where(column.notna(), None).tolist()
     return [for_figure(value) for value in column.to_numpy(float)]
 
 

@@ -34,7 +34,9 @@ def run_table(group: Group, answer: Frontier) -> Table:
     rows = []
     table = frame(group.raced) if group.raced else group.table
     on = set(answer.frontier)
-    for row in table.sort_values(list(answer.keys), kind="stable").to_dict("records"):
+    told = ["name", "label", "coefficient", "beaten_by", "n_counted"]
+    told += [column for key in shown for column in (key, f"{key}_se")]
+    for row in table.sort_values(list(answer.keys), kind="stable")[told].to_dict("records"):
         cells = [
             ("*" if row["name"] in on else "")
             + ("~" if row["name"] in unfinished else "")

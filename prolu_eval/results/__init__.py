@@ -6,6 +6,7 @@ the folder ``evaluation/`` of the run, or below a results folder that has a fold
 """
 
 from prolu_eval.estimates import Estimate
+from prolu_eval.results.arrays import Array, StoredArrays
 from prolu_eval.results.documents import (
     EXAMPLE,
     NOT_COMPARED,
@@ -18,12 +19,10 @@ from prolu_eval.results.documents import (
     RESPONSE,
     SCHEMA_VERSION,
     TRUTH,
-    Array,
     Dropped,
     Result,
     RunSummary,
     Setting,
-    StoredArrays,
     TaskSet,
 )
 from prolu_eval.results.examples import Example, Examples

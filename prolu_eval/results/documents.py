@@ -1,17 +1,17 @@
 """The contents of a stored result: the JSON document, and the arrays in the file beside it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, model_validator
-from safetensors import safe_open
 
 from prolu_eval.estimates import Estimate, bounded
 from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
+from prolu_eval.results.arrays import Array, StoredArrays
 from prolu_eval.runs import ChanceKind
 
 SCHEMA_VERSION = 3
@@ -24,7 +24,6 @@ PER_SEQUENCE, PER_FEATURE, RESPONSE = "per_sequence/", "per_feature/", "response
 OF_TASK_ERROR = "_error"
 EXAMPLE, TRUTH, PER_LAYER, PER_TASK = "example/", "truth/", "per_layer/", "per_task/"
 
-Array = NDArray[Any]
 Line = Annotated[str, AfterValidator(printable)]  # shown in tables, where it must be one line
 
 
@@ -184,7 +183,7 @@ class Setting(BaseModel):
 
     def comparison_key(self) -> str:
         """A key that is equal for two settings exactly if results can be compared. 16 hex digits"""
-        return _digest(self.model_dump(mode="json", exclude=set(NOT_COMPARED)))
+        return _comparison_key(self)
 
     def differences(self, other: "Setting") -> list[str]:
         """The names of the fields that make results with two settings incomparable."""
@@ -193,6 +192,14 @@ class Setting(BaseModel):
             for name in type(self).model_fields
             if name not in NOT_COMPARED and getattr(self, name) != getattr(other, name)
         ]
+
+
+@lru_cache(maxsize=1024)
+def _comparison_key(setting: Setting, site: str | None = None) -> str:
+    """The comparison key of a setting alone, or of results at a site. Many results ask for it."""
+    if site is not None:
+        return _digest({"hook": site, "setting": _comparison_key(setting)})
+    return _digest(setting.model_dump(mode="json", exclude=set(NOT_COMPARED)))
 
 
 def _digest(document: Mapping[str, Any]) -> str:
@@ -221,35 +228,6 @@ class TaskSet(BaseModel):
     tried: dict[Line, float]
     skipped: dict[Line, Line] = Field(default_factory=dict)
     k: tuple[int, ...] = ()
-
-
-class StoredArrays(Mapping[str, Array]):
-    """The arrays of a stored result, read from disk at every access and never kept in memory.
-
-    Raises:
-        OSError, SafetensorError: if the file is missing or damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with safe_open(path, framework="numpy") as file:
-            self._keys = tuple(file.keys())
-
-    def __getitem__(self, key: str) -> Array:
-        if key not in self._keys:
-            raise KeyError(key)
-        return self.under(key)[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def under(self, prefix: str) -> dict[str, Array]:
-        """The arrays whose names begin with a prefix, read together."""
-        with safe_open(self._path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in self._keys if key.startswith(prefix)}
 
 
 class Dropped(BaseModel):
@@ -299,7 +277,7 @@ class Result(BaseModel):
         A transcoder can share a frontier with an autoencoder of its output site, because both
         reconstruct the same activations.
         """
-        return _digest({"hook": self.run.site, "setting": self.setting.comparison_key()})
+        return _comparison_key(self.setting, self.run.site)
 
     def evaluation(self) -> str:
         """The comparison key of the evaluation that the result belongs to. 16 hex digits

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prolu_eval.results.documents import Array, Result
+from prolu_eval.results.arrays import Array
+from prolu_eval.results.documents import Result
 
 
 @dataclass(frozen=True)

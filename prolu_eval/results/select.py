@@ -323,19 +323,25 @@ def _evaluations(results: Iterable[Result]) -> Iterator[Evaluation]:
 
 def _distinct(results: Sequence[Result]) -> Iterator[Result]:
     """The results with distinct names of runs: runs of equal names are named by their paths."""
-    places: dict[str, dict[Path, None]] = defaultdict(dict)
+    alike: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         if result.file is not None:
-            places[result.run.name][Path(_run_path(result, result.file))] = None
-    titles = {name: folder_titles(list(alike)) for name, alike in places.items()}
+            alike[result.run.name].append(result)
+    names: dict[int, str] = {}
+    for name, members in alike.items():
+        if len(members) == 1:
+            continue
+        places = [Path(_run_path(r, r.file)) for r in members if r.file is not None]
+        titles = folder_titles(list(dict.fromkeys(places)))
+        _, colon, part = name.rpartition("/")[2].partition(":")
+        for result, place in zip(members, places, strict=True):
+            if titles[place]:
+                names[id(result)] = f"{titles[place]}{colon}{part}"
     for result in results:
-        name = result.run.name
-        if result.file is not None:
-            title = titles[name][Path(_run_path(result, result.file))]
-            _, colon, part = name.rpartition("/")[2].partition(":")
-            name = f"{title}{colon}{part}" if title else name
-        run = result.run.model_copy(update={"name": name})
-        yield result.model_copy(update={"run": run})
+        if (new := names.get(id(result))) is None:
+            yield result
+        else:
+            yield result.model_copy(update={"run": result.run.model_copy(update={"name": new})})
 
 
 def _run_path(result: Result, file: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -11,7 +12,9 @@ from safetensors.numpy import save
 
 from prolu_eval.errors import ResultsError
 from prolu_eval.hub import results_folders
-from prolu_eval.results.documents import SCHEMA_VERSION, Array, Result, StoredArrays
+from prolu_eval.json_text import canonical
+from prolu_eval.results.arrays import Array, StoredArrays
+from prolu_eval.results.documents import SCHEMA_VERSION, Result, Setting
 from prolu_eval.results.files import file_digests, write_atomically, write_json
 from prolu_eval.run_names import as_name
 
@@ -63,6 +66,8 @@ def read_result(
             raise ResultsError(
                 path, f"has schema {version}, newer than {SCHEMA_VERSION}", "update prolu-eval"
             )
+        if isinstance(document, dict) and isinstance(document.get("setting"), dict):
+            document["setting"] = _setting(canonical(document["setting"]))
         loaded: Mapping[str, Array] = {}
         if arrays != "none":
             stored = StoredArrays(path.with_suffix(".safetensors"))
@@ -73,6 +78,12 @@ def read_result(
         raise ResultsError(path, reason, remedy) from None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ResultsError(path, f"cannot be read ({error})", remedy) from None
+
+
+@lru_cache(maxsize=1024)
+def _setting(text: str) -> Setting:
+    """The same object for equal settings, which thousands of results have."""
+    return Setting.model_validate(json.loads(text))
 
 
 def result_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -131,6 +142,8 @@ def _containing_run(result: Result, file: Path) -> Path | None:
 
 def _names(result: Result, folder: Path) -> bool:
     """Whether the path of the run that a result names is this folder, or a file in it."""
+    if result.run.path == str(folder):
+        return True
     place = Path(result.run.path).resolve()
     return folder.resolve() in (place, place.parent)
 

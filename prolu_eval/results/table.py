@@ -12,7 +12,8 @@ import pandas as pd
 from prolu_eval.arguments import PathLike, as_paths, of_type
 from prolu_eval.json_text import canonical
 from prolu_eval.plain_text import printable
-from prolu_eval.results.documents import Result
+from prolu_eval.results.arrays import Array
+from prolu_eval.results.documents import Result, Setting
 from prolu_eval.results.select import select
 from prolu_eval.runs import is_range
 
@@ -30,31 +31,52 @@ def frame(results: Iterable[Result]) -> pd.DataFrame:
     ``auc_k1_by_task``, ``right_spliced_by_task`` and so on, and the standard errors of these values
     over the task's examples, ``auc_k1_by_task_se`` and so on (:meth:`Result.per_task`).
     """
-    rows = []
-    for result in results:
-        row: dict[str, Any] = {
+    results = list(results)
+    rows: list[dict[str, Any]] = []
+    metrics: dict[str, Array] = {}
+    lists: dict[str, list[Any]] = {}
+    settings: dict[Setting, dict[str, Any]] = {}
+    for i, result in enumerate(results):
+        setting = result.setting
+        rows.append({
             **result.run.model_dump(exclude={"provenance", "options"}),
             "path": printable(result.run.path),
             "k": result.run.k,
             "configuration": _configuration_key(result),
-            **result.setting.model_dump(),
+            **(settings.get(setting) or settings.setdefault(setting, setting.model_dump())),
             "comparison_key": result.comparison_key(),
             "fingerprint": result.fingerprint,
             "beaten_by": None if result.dropped is None else result.dropped.beaten_by,
-        }
+        })  # fmt: skip
         for key, scalar in result.metrics.items():
-            numbers = (scalar.value, scalar.standard_error, *scalar.ci95)
-            for suffix, number in zip(("", "_se", "_low", "_high"), numbers, strict=True):
-                row[key + suffix] = np.nan if number is None else number
-        if is_range(result.run.hook):
-            row |= {f"{key}_by_layer": v.tolist() for key, v in result.per_layer().items()}
-        for over in result.tasks:
-            for task, columns in result.per_task(over).items():
-                for column, found in columns.items():
-                    row.setdefault(f"{column}_by_task", {})[task] = found.value
-                    row.setdefault(f"{column}_by_task_se", {})[task] = found.standard_error
-        rows.append(row)
-    return pd.DataFrame(rows)
+            if key not in metrics:
+                metrics[key] = np.full((4, len(results)), np.nan)
+            metrics[key][:, i] = [
+                np.nan if number is None else number
+                for number in (scalar.value, scalar.standard_error, *scalar.ci95)
+            ]
+        for name, found in _lists(result).items():
+            lists.setdefault(name, [np.nan] * len(results))[i] = found
+    columns = {
+        key + suffix: numbers
+        for key, parts in metrics.items()
+        for suffix, numbers in zip(("", "_se", "_low", "_high"), parts, strict=True)
+    }
+    others = pd.DataFrame({**columns, **lists}, index=range(len(rows)))
+    return pd.concat([pd.DataFrame(rows), others], axis=1)
+
+
+def _lists(result: Result) -> dict[str, Any]:
+    """The columns of a result that have a value for each layer or task, by name."""
+    found: dict[str, Any] = {}
+    if is_range(result.run.hook):
+        found |= {f"{key}_by_layer": v.tolist() for key, v in result.per_layer().items()}
+    for over in result.tasks:
+        for task, columns in result.per_task(over).items():
+            for column, measured in columns.items():
+                found.setdefault(f"{column}_by_task", {})[task] = measured.value
+                found.setdefault(f"{column}_by_task_se", {})[task] = measured.standard_error
+    return found
 
 
 def _configuration_key(result: Result) -> str:

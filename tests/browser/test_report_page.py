@@ -1,6 +1,8 @@
 """The report in a browser: every figure draws, views are linked, nothing is fetched or run."""
 
 import csv
+import html
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 
 from prolu_eval.analysis import Question, answer
 from prolu_eval.estimates import Estimate
+from prolu_eval.render.condensed import condensed
+from prolu_eval.render.environment import embedded
 from prolu_eval.render.features import LAYERED
 from prolu_eval.render.figures import VIEWS
 from prolu_eval.render.page import write_report
@@ -115,6 +119,32 @@ def test_figures_hold_the_stored_numbers(shown: Any) -> None:
         assert found[label]["x"] == pytest.approx(expected, rel=1e-5)
         highs = [(m.metrics["l0"].ci95[1] or 0) - (m.metrics["l0"].value or 0) for m in own]
         assert found[label]["error_x"]["array"] == pytest.approx(highs, rel=1e-4)
+
+
+def test_what_is_left_out_of_the_data_is_restored(
+    browser: Any, page_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[dict[str, Any]] = []
+
+    def noting(document: dict[str, Any]) -> dict[str, Any]:
+        whole.append(json.loads(str(embedded(document))))
+        return condensed(document)
+
+    monkeypatch.setattr("prolu_eval.render.page.condensed", noting)
+    answers = answer(select([page_path.parent / "runs"]).results, Question())
+    path = write_report(answers, tmp_path / "report.html")
+    for view in (view for group in whole for view in group["views"]):
+        if not view["frontier"]:
+            del view["lines"]  # only a frontier's are shown
+    for page in opened_page(browser, path, 1440, "light"):
+        assert with_plain_names(page.evaluate("Page.groups")) == with_plain_names(whole)
+
+
+def with_plain_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups whose figures name runs without HTML's escapes, of which there are several forms."""
+    for trace in (t for g in groups for v in g["views"] for t in v["figure"]["data"]):
+        trace["text"] = [html.unescape(text) for text in trace.get("text", ())]
+    return groups
 
 
 def test_colours_are_those_asked_for(shown: Any) -> None:

@@ -2,7 +2,8 @@
 // The figure of any two metrics of all runs, controlled by the form above it.
 const Explorer = (() => {
   const { escaped, hover, narrow, token, plot, redraw, saveCsv } = Report;
-  const { rings, columnOf, logarithmic } = Figures;
+  const { rings, logarithmic } = Figures;
+  const { columnOf } = Columns;
   const { strength } = Choice;
   const ID = "explorer-plot";
   const LONGEST = 56; // the most characters in a panel's title

@@ -75,7 +75,7 @@ const Features = (() => {
       const { edges, counts, left_out: left } = group.features.histograms[what.value];
       saveCsv(`${what.value}.csv`, [
         ["run", "variant", "without_value", ...edges.slice(0, -1).map((edge) => `from ${short(edge)}`)],
-        ...counts.flatMap((own, row) => (own ? [[group.runs.name[row], group.runs.label[row], left[row], ...own]] : [])),
+        ...Object.entries(counts).map(([row, own]) => [group.runs.name[row], group.runs.label[row], left[row], ...own]),
       ]);
     });
     plot(id, figure);

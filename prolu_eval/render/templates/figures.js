@@ -3,8 +3,7 @@
 const Figures = (() => {
   const { token, narrow } = Report;
   const { strength } = Choice;
-
-  const columnOf = (group, key) => group.runs.metrics[key]?.value ?? group.runs[key];
+  const { columnOf } = Columns;
 
   // Ticks of a logarithmic axis: at 1, 2 and 5 times powers of ten, only at powers of ten if the range is wide, and at
   // more places if it is narrow.
@@ -71,7 +70,7 @@ const Figures = (() => {
     const keys = [view.x, view.y];
     const head = ["run", "variant", ...keys.flatMap((key) => (runs.metrics[key] ? [key, `${key}_low`, `${key}_high`] : [key]))];
     if (view.frontier) head.push("on_own_frontier", "on_frontier");
-    const own = new Set(Object.values(view.lines).flat());
+    const own = new Set(Object.values(view.lines ?? {}).flat());
     const all = new Set(view.front);
     return [head, ...runs.name.map((name, row) => [
       name, runs.label[row],
@@ -83,5 +82,5 @@ const Figures = (() => {
     ])];
   }
 
-  return { rings, columnOf, logarithmic, scatter, scatterCsv, surfacesCsv };
+  return { rings, logarithmic, scatter, scatterCsv, surfacesCsv };
 })();

@@ -4,6 +4,7 @@ const Page = (() => {
   const { short, plot, redraw, saveCsv } = Report;
   const page = JSON.parse(document.getElementById("data").textContent);
   const { groups, metrics, table: TABLE } = page;
+  groups.forEach(Columns.restore);
   const MANY = 200; // with more runs, intervals hide each other and are slow to draw, so they are off at first
   const theme = document.getElementById("theme");
 
