@@ -4,11 +4,14 @@ Activations are sparse combinations of known directions, in training units.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy.stats import t
 from torch import Tensor
 
@@ -17,6 +20,7 @@ from prolu_eval.training.config import Plan, Shared, Sweep
 from prolu_eval.training.initial import measure_statistics
 from prolu_eval.training.objectives import OBJECTIVES
 from prolu_eval.training.stack import Stack
+from tests.helpers.once import made_once
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +57,6 @@ SWEEPS = {
     },
     "groupmax": Sweep(variant="groupmax", k=[16, 8, 4]),
 }
-of_every_sweep = pytest.mark.parametrize("name", SWEEPS)
 
 
 def test_every_variant_is_here() -> None:
@@ -71,7 +74,6 @@ def made(seed: int, n: int) -> Tensor:
     return x * scale
 
 
-@cache
 def trained(name: str) -> list[list[SparseAutoencoder]]:
     """The sweep's autoencoders: by value, then by seed."""
     settings = Shared(
@@ -96,6 +98,35 @@ def measured(sae: SparseAutoencoder) -> tuple[float, float]:
     return (codes != 0).sum(1).float().mean().item(), error.item()
 
 
+Measured = Callable[[str], NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module", params=SWEEPS)
+def name(request: pytest.FixtureRequest) -> str:
+    """The name of a sweep; the tests of one follow each other, so one process has them mostly."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def measured_of(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A function from a sweep's name to what its autoencoders achieve: [values, seeds, 2].
+
+    A sweep is trained by one process of the test run, when a test first needs it.
+    """
+
+    @cache
+    def of(name: str) -> NDArray[np.float64]:
+        def make(path: Path) -> None:
+            np.save(path, [[measured(sae) for sae in saes] for saes in trained(name)])
+
+        file = f"trained-{list(SWEEPS).index(name)}.npy"
+        found: NDArray[np.float64] = np.load(made_once(tmp_path_factory, file, make))
+        return found
+
+    return of
+
+
 def largest(rows: Tensor, centre: Tensor, l0: float) -> float:
     """The error of unit rows as a dictionary: the l0 largest projections, at their best scale."""
     x = made(1, 4096)
@@ -107,26 +138,25 @@ def largest(rows: Tensor, centre: Tensor, l0: float) -> float:
     return (left / (x - x.mean(0)).square().sum()).item()
 
 
-@of_every_sweep
-def test_training_beats_the_first_weights_and_a_random_dictionary(name: str) -> None:
+def test_training_beats_the_first_weights_and_a_random_dictionary(
+    name: str, measured_of: Measured
+) -> None:
     centre = made(0, 4096).mean(0)
-    for saes in trained(name):
-        for seed, sae in enumerate(saes):
-            l0, error = measured(sae)
+    for of_value in measured_of(name):
+        for seed, (l0, error) in enumerate(of_value):
             first = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(seed))
             other = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(100 + seed))
             for rows in (first, other):
                 assert error < largest(rows / rows.norm(dim=1, keepdim=True), centre, l0)
 
 
-@of_every_sweep
-def test_l0_falls_along_the_sweep(name: str) -> None:
-    l0 = [np.mean([measured(sae)[0] for sae in saes]) for saes in trained(name)]
-    assert (np.diff(l0) < 0.02 * np.array(l0[:-1])).all(), l0
+def test_l0_falls_along_the_sweep(name: str, measured_of: Measured) -> None:
+    l0 = measured_of(name)[:, :, 0].mean(axis=1)
+    assert (np.diff(l0) < 0.02 * l0[:-1]).all(), l0
     assert l0[-1] < 0.8 * l0[0]
 
 
-def test_seeds_agree_within_their_intervals() -> None:
+def test_seeds_agree_within_their_intervals(measured_of: Measured) -> None:
     """Each seed's L0 and error lie in the prediction interval that follows from the other seeds.
 
     The interval is a t interval in logarithms: the mean of the n others, plus or minus t times the
@@ -135,7 +165,8 @@ def test_seeds_agree_within_their_intervals() -> None:
     The intervals are 95 % ones if spreads are equal. Nine in ten must contain their seed, and they
     must be narrow, because otherwise agreement would mean little.
     """
-    logs = np.log([[[measured(sae) for sae in saes] for saes in trained(name)] for name in SWEEPS])
+    # From the last to the first, towards a process that tests them from the first to the last.
+    logs = np.log([measured_of(name) for name in reversed(SWEEPS)])
     n_values, n_others = logs.shape[1], len(SEEDS) - 1
     quantile = t.ppf(0.975, n_values * (n_others - 1))
     held, widths = [], []
