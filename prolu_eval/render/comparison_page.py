@@ -1,7 +1,6 @@
 """A comparison as one offline page, with both frontiers in one figure and every judgement."""
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ from prolu_eval.analysis import pareto_frontier
 from prolu_eval.comparison.verdicts import VERDICTS, Comparison, DrawnRun, FrontierPoints
 from prolu_eval.estimates import HOVER
 from prolu_eval.render.environment import plotly_library, rendered
-from prolu_eval.render.figures import axis_title
+from prolu_eval.render.figures import axis_title, escape
 from prolu_eval.render.looks import Look, looks
 from prolu_eval.render.tables import HEADER, N_TEXTS, cells, remarks
 

@@ -1,9 +1,10 @@
 """Figures of runs over two metrics in Plotly's form, for pages, notebooks and papers."""
 
+import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from prolu_eval.render.looks import Look, looks
 if TYPE_CHECKING:
     from plotly import graph_objects as go
 
+# Texts of figures may have some of HTML's tags, but Plotly shows the escapes of quotes as they are.
+escape = partial(html.escape, quote=False)
 # Figures of more variants than this have a legend instead of names at the ends of lines.
 _MOST_NAMED = 8
 # With more runs than these, a figure leaves out their intervals, which would cover one another.

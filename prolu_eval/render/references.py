@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from prolu_eval.estimates import HOVER
+from prolu_eval.render.figures import escape
 
 _SOFT = "#7d7d85"
 
