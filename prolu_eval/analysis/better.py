@@ -132,7 +132,7 @@ def _column(group: Group, key: str) -> Array:
 def _means(group: Group, key: str) -> Array:
     """A metric's mean over the seeds of each configuration. [n_configurations]"""
     column = _column(group, key)
-    return np.array([column[rows].mean() for rows in group.configurations])
+    return averaged(column[None, :, None], group.configurations)[0, :, 0]
 
 
 def _span(group: Group, label: str) -> tuple[float, float] | None:
