@@ -6,6 +6,7 @@ by file into ``train`` and ``heldout`` (:func:`documents`). Neither needs a netw
 """
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,11 @@ def split_of(relative_path: str) -> Split:
 def documents(split: Split) -> Iterator[str]:
     """The text of every standard-library source file of a split, in order of path."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if _LEFT_OUT.isdisjoint(relative.parts) and split_of(relative.as_posix()) == split:
+    found = []
+    for folder, folders, files in os.walk(root):
+        # Folders that are left out may hold many more files than the others, as site-packages do.
+        folders[:] = set(folders) - _LEFT_OUT
+        found += [Path(folder, name) for name in files if name.endswith(".py")]
+    for path in sorted(found):
+        if split_of(path.relative_to(root).as_posix()) == split:
             yield path.read_text(encoding="utf-8", errors="replace")

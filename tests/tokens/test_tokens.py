@@ -1,6 +1,9 @@
 """Rows of tokens: every source, splits by document, packing, and the special-token mask."""
 
+import os
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from prolu_eval.embedded import documents, split_of
+from prolu_eval.embedded import SPLITS, documents, split_of
 from prolu_eval.errors import TokensError
 from prolu_eval.lm import LanguageModel
 from prolu_eval.tokens import load_tokens
@@ -75,6 +78,28 @@ def test_the_embedded_text_is_split_by_file() -> None:
     assert len(heldout) > 20
     assert len(train) > 5 * len(heldout)
     assert not set(filter(None, train)) & set(filter(None, heldout))
+
+
+def test_folders_that_the_embedded_text_leaves_out_are_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may hold tens of thousands of files, which took a second of every evaluation."""
+    names = ["b.py", "a/c.py", "a.py", "site-packages/many/d.py", "a/test/e.py", "a/f.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    looked_into, scandir = [], os.scandir
+
+    def noting(folder: str) -> Any:
+        looked_into.append(Path(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    monkeypatch.setattr(os, "scandir", noting)
+    found = {split: list(documents(split)) for split in SPLITS}
+    expected = ["a/c.py", "a.py", "b.py"]  # in order of path, as a folder precedes what it begins
+    assert found == {s: [name for name in expected if split_of(name) == s] for s in SPLITS}
+    assert set(looked_into) == {tmp_path, tmp_path / "a"}
 
 
 @pytest.mark.parametrize("name", ["ids.npy", "ids.safetensors"])
