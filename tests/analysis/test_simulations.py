@@ -1,14 +1,13 @@
 """How often intervals contain the truth, and how often a lead is claimed where there is none.
 
-`nox -s slow` runs these simulations, which take some 3 minutes of one core. By default, 100
-evaluations are simulated of each cell in which trainings vary, 40 of each other cell and of those
-in which seeds vary, 60 for curves, and 40 for the intervals of hypervolumes, epsilon indicators and
-attainment surfaces. The environment variable
+`nox -s slow` runs these simulations, which take some 3 minutes of one core. By default, 50
+evaluations are simulated of each cell, 60 for curves, and 40 for the intervals of hypervolumes,
+epsilon indicators and attainment surfaces. The environment variable
 ``PROLU_EVAL_SIMULATIONS`` sets all of these numbers: 250 gives the table of docs/statistics.md.
 `-rP` prints the rates.
 
 Each bound is a number of misses that a true rate of 5 % exceeds once in 1,000 sets of as many
-simulations: 12 of 100, 7 of 40 (18 %) or 24 of 250 (10 %). A smaller excess cannot be distinguished
+simulations: 7 of 40 (18 %), 8 of 50 or 24 of 250 (10 %). A smaller excess cannot be distinguished
 from chance here.
 """
 
@@ -164,7 +163,7 @@ def test_leads_and_intervals(name: str) -> None:
     cells = NULLS | UNEQUAL
     cell = cells[name]
     rng = np.random.default_rng([12, list(cells).index(name)])
-    n = SIMULATIONS or (100 if cell.noise and not cell.common else 40)
+    n = SIMULATIONS or 50
     wrong: Counter[str] = Counter()
     widths, without, found = [], 0, 0
     for _ in range(n):
