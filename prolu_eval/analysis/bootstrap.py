@@ -8,7 +8,7 @@ replicate draws one sequence fewer than were measured, which makes the replicate
 the estimate (McCarthy and Snowden, The bootstrap and finite population sampling, 1985).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,21 +189,21 @@ def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) 
         label: [rows for rows in repeated if labels[rows[0]] == label]
         for label in dict.fromkeys(labels[rows[0]] for rows in repeated)
     }
-    parts = [_parted(rows, centre, positive, group.seed_of) for rows in variants.values()]
+    scales = {runs[0]: np.where(positive, centre[runs].mean(0), 1.0) for runs in repeated}
+    parts = [_parted(rows, centre, scales, group.seed_of) for rows in variants.values()]
     seeds = SeedVariances.of(parts)
-    effects = np.concatenate([part.effects for part in parts])
+    root = _root_of_correlations(np.concatenate([part.effects for part in parts]))
     shape = (len(values), int(group.seed_of.max()) + 1)
     common_variance = _inflated(seeds.common, seeds.common_freedom)
     own_variance = _inflated(seeds.own, seeds.own_freedom)
-    common = _moves(effects, common_variance, shape, rng)
+    common = _moves(root, common_variance, shape, rng)
     for rows, part in zip(variants.values(), parts, strict=True):
-        moved = common + _moves(effects, own_variance, shape, rng)
+        moved = common + _moves(root, own_variance, shape, rng)
         factor = np.exp(moved - (common_variance + own_variance) / 2)
         rest = part.rest * np.sqrt(len(part.rest) / max(part.freedom, 1))
         for runs in rows:
-            scale = np.where(positive, centre[runs].mean(0), 1.0)
-            drawn = rest[rng.integers(len(rest), size=(len(values), len(runs)))] * scale
-            drawn = drawn + values[:, runs].mean(1, keepdims=True)
+            drawn = rest[rng.integers(len(rest), size=(len(values), len(runs)))]
+            drawn = drawn * scales[runs[0]] + values[:, runs].mean(1, keepdims=True)
             if part.is_parted:
                 which = group.seed_of[runs]
                 drawn = np.where(positive, drawn * factor[:, which], drawn + moved[:, which])
@@ -214,17 +214,15 @@ def with_resampled_seeds(group: Group, values: Array, rng: np.random.Generator) 
 def _parted(
     rows: Sequence[NDArray[np.int64]],
     centre: Array,
-    positive: NDArray[np.bool_],
+    scales: Mapping[int, Array],
     seed_of: NDArray[np.int64],
 ) -> Repeated:
-    """The deviations of a variant's configurations with several seeds, parted."""
-    deviations = [centre[runs] - centre[runs].mean(0) for runs in rows]
-    relative = [
-        part / np.where(positive, centre[runs].mean(0), 1.0)
-        for part, runs in zip(deviations, rows, strict=True)
-    ]
+    """The deviations of a variant's configurations with several seeds, parted.
+
+    ``scales`` are what deviations are divided by, by the configuration's first run. [n_keys] each
+    """
     return Repeated.of(
-        np.concatenate(relative),
+        np.concatenate([(centre[runs] - centre[runs].mean(0)) / scales[runs[0]] for runs in rows]),
         np.repeat(np.arange(len(rows)), [len(runs) for runs in rows]),
         seed_of[np.concatenate(rows)],
         int(seed_of.max()) + 1,
@@ -236,26 +234,29 @@ def _inflated(variances: Array, freedom: float) -> Array:
     return variances if np.isinf(freedom) else variances * freedom / (freedom - 2)
 
 
+def _root_of_correlations(effects: Array) -> Array:
+    """A square root of how the metrics' effects [n_effects, n_keys] correlate. [n_keys, n_keys]"""
+    sizes = np.sqrt(np.square(effects).sum(0))
+    alike = effects / np.where(sizes > 0, sizes, 1.0)
+    values, vectors = np.linalg.eigh(alike.T @ alike)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
+
+
 def _moves(
-    effects: Array, variances: Array, shape: tuple[int, int], rng: np.random.Generator
+    root: Array, variances: Array, shape: tuple[int, int], rng: np.random.Generator
 ) -> Array:
     """Draw what runs of each seed have in common. [n_replicates, n_seeds, n_keys]
 
-    It varies from metric to metric as the effects that were found do.
-
     Args:
-        effects: the effects that were found. [n_effects, n_keys]
+        root: a square root of the correlations between metrics. [n_keys, n_keys]
         variances: the variances to draw from. [n_keys]
         shape: the numbers of replicates and of seeds.
         rng: the generator.
     """
     if not variances.any():
         return np.broadcast_to(0.0, (*shape, len(variances)))
-    sizes = np.sqrt(np.square(effects).sum(0))
-    alike = effects / np.where(sizes > 0, sizes, 1.0)
-    values, vectors = np.linalg.eigh(alike.T @ alike)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    return np.asarray(rng.standard_normal((*shape, len(values))) @ root.T * np.sqrt(variances))
+    drawn = rng.standard_normal((*shape, len(variances))) @ root.T
+    return np.asarray(drawn * np.sqrt(variances))
 
 
 def training_variances(group: Group, values: Array) -> Array:
