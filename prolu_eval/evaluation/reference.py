@@ -58,30 +58,28 @@ class Pieces:
         hook, columns: those of the engine.
         setting: the setting of the evaluation.
         shards: all shards of the rows.
+
+    Attributes:
+        path: the file that the sums are kept in, once all pieces are there.
     """
 
     def __init__(
         self, hook: str, columns: Sequence[str], setting: Setting, shards: Sequence[range]
     ) -> None:
-        self._path, self._columns, self._shards = _path(hook, setting), columns, shards
-        self._parts = Parts(self._path.with_suffix(".parts"))
+        self.path, self._columns, self._shards = _path(hook, setting), columns, shards
+        self._parts = Parts(self.path.with_suffix(".parts"))
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file that the sums are kept in, once all pieces are there."""
-        return self._path
 
     def whole(self) -> Sums | None:
         """The sums over all rows; None while a piece is missing."""
-        if (found := _read(self._path, self._columns)) is not None:
+        if (found := _read(self.path, self._columns)) is not None:
             return found
         pieces = [self._parts.read(f"ablations-{name_of(rows)}") for rows in self._shards]
         if any(piece is None for piece in pieces):
             return None
         found = reduce(joined, [piece for piece in pieces if piece is not None])
         try:
-            write_atomically(self._path, save(dict(found)))
+            write_atomically(self.path, save(dict(found)))
         except ResultsError as error:
             logging.getLogger(__name__).warning("%s The ablations are not remembered.", error)
         else:
